@@ -1,0 +1,3 @@
+//! The decisions of Partha, without IO.
+pub mod id;
+pub mod time;
