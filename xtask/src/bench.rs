@@ -1,0 +1,42 @@
+//! `cargo xtask bench`: builds and runs the package `bench` in release mode.
+//!
+//! What is measured, and how, is that package's business; its own flags are handed on.
+
+use anyhow::{Context as _, bail};
+
+use crate::cargo;
+
+/// Flags handed to the benchmark program
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Under a minute: enough to see ratios
+    #[arg(long, conflicts_with = "full")]
+    quick: bool,
+    /// Many long rounds: for figures that are written down
+    #[arg(long)]
+    full: bool,
+    /// Names of benchmarks, and after `--` any flag of the program itself
+    #[arg(
+        value_name = "NAME",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    names: Vec<String>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let mut command = cargo();
+    command.args(["run", "--quiet", "--release", "--package", "bench", "--"]);
+    if arguments.quick {
+        command.arg("--quick");
+    }
+    if arguments.full {
+        command.arg("--full");
+    }
+    command.args(&arguments.names);
+    let status = command.status().context("cannot start cargo")?;
+    if !status.success() {
+        bail!("the benchmark program failed: {status}");
+    }
+    Ok(())
+}
