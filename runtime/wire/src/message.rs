@@ -1,0 +1,192 @@
+//! A whole message: its bytes, its capabilities, and the way in.
+
+use core::any::Any;
+use core::cell::Cell;
+use core::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::reader::{Arena, PointerReader, StructReader};
+use crate::{DEPTH_MAX, DecodeError, HEADER, Slot, WORD};
+
+/// What a capability pointer stands for; only the runtime knows the type behind it.
+pub type Attachment = Arc<dyn Any + Send + Sync>;
+
+/// The bytes of one segment and what its capability pointers stand for.
+#[derive(Clone)]
+pub struct Message {
+    segment: Bytes,
+    root: u32,
+    attached: Vec<Attachment>,
+    /// Words that readers may still visit in this pass.
+    budget: Cell<u64>,
+}
+
+/// Why the start of a stream is no frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FrameError {
+    /// More than one segment.
+    Segments {
+        /// How many it claims.
+        count: u64,
+    },
+    /// Larger than allowed.
+    TooLarge {
+        /// The size it claims, in bytes.
+        bytes: u64,
+        /// The limit, in bytes.
+        bytes_max: usize,
+    },
+    /// No root pointer.
+    Empty,
+}
+
+impl fmt::Display for FrameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Segments { count } => {
+                write!(f, "a frame of {count} segments; only one is allowed")
+            }
+            Self::TooLarge { bytes, bytes_max } => {
+                write!(
+                    f,
+                    "a message of {bytes} bytes; at most {bytes_max} are allowed"
+                )
+            }
+            Self::Empty => f.write_str("a frame without a root pointer"),
+        }
+    }
+}
+
+impl core::error::Error for FrameError {}
+
+/// The length in bytes of the frame that begins `bytes`, framing included; none while its first
+/// eight bytes are not all there. Nothing is believed before it is checked against `bytes_max`.
+///
+/// # Errors
+/// [`FrameError`] if this is no frame of ours, or one too large.
+pub fn frame_len(bytes: &[u8], bytes_max: usize) -> Result<Option<usize>, FrameError> {
+    let Some(header) = bytes.first_chunk::<HEADER>() else {
+        return Ok(None);
+    };
+    let header = u64::from_le_bytes(*header);
+    let segments = header & 0xffff_ffff;
+    if segments != 0 {
+        return Err(FrameError::Segments {
+            count: segments + 1,
+        });
+    }
+    let words = header >> 32;
+    if words == 0 {
+        return Err(FrameError::Empty);
+    }
+    let len = words * WORD as u64 + HEADER as u64;
+    if len > bytes_max as u64 {
+        return Err(FrameError::TooLarge {
+            bytes: len,
+            bytes_max,
+        });
+    }
+    Ok(Some(len as usize))
+}
+
+impl Message {
+    /// A message whose segment (without framing) has its root pointer at the start.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if the segment is shorter than its root pointer or no whole words.
+    pub fn from_segment(segment: Bytes, attached: Vec<Attachment>) -> Result<Self, DecodeError> {
+        if segment.len() < WORD || !segment.len().is_multiple_of(WORD) {
+            return Err(DecodeError::new(crate::Problem::OutOfBounds));
+        }
+        Ok(Self {
+            segment,
+            root: 0,
+            attached,
+            budget: Cell::new(0),
+        })
+    }
+
+    /// A message from framed bytes, as they stand in a file or a stream.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if the framing is not that of exactly these bytes.
+    pub fn from_framed(framed: Bytes, attached: Vec<Attachment>) -> Result<Self, DecodeError> {
+        match frame_len(&framed, framed.len()) {
+            Ok(Some(len)) if len == framed.len() => {
+                Self::from_segment(framed.slice(HEADER..), attached)
+            }
+            _ => Err(DecodeError::invalid("one framed message of one segment")),
+        }
+    }
+
+    pub(crate) fn from_own(framed: Bytes, attached: Vec<Attachment>) -> Self {
+        Self {
+            segment: framed.slice(HEADER..),
+            root: 0,
+            attached,
+            budget: Cell::new(0),
+        }
+    }
+
+    /// The same bytes, entered at another pointer: how the arguments inside a frame become a
+    /// message of their own without a copy.
+    #[must_use]
+    pub fn rooted(&self, slot: Slot) -> Self {
+        let attached = self.attached.clone();
+        Self {
+            segment: self.segment.clone(),
+            root: slot.offset(),
+            attached,
+            budget: Cell::new(0),
+        }
+    }
+
+    /// The same message with these capabilities.
+    #[must_use]
+    pub fn with_attached(mut self, attached: Vec<Attachment>) -> Self {
+        self.attached = attached;
+        self
+    }
+
+    /// The struct at the root, for one pass over the message.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if the root is no struct inside the segment.
+    pub fn reader(&self) -> Result<StructReader<'_>, DecodeError> {
+        self.root().structure()
+    }
+
+    /// The root pointer, for one pass over the message.
+    #[must_use]
+    pub fn root(&self) -> PointerReader<'_> {
+        // Slack for lists of structs without members, which take no space.
+        self.budget.set((self.segment.len() / WORD) as u64 + 65_536);
+        let arena = Arena::new(&self.segment, &self.attached, &self.budget);
+        PointerReader::new(arena, self.root, DEPTH_MAX)
+    }
+
+    /// The segment.
+    #[must_use]
+    pub fn segment(&self) -> &Bytes {
+        &self.segment
+    }
+
+    /// What the capability pointers stand for.
+    #[must_use]
+    pub fn attached(&self) -> &[Attachment] {
+        &self.attached
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (bytes, root, attached) = (self.segment.len(), self.root, self.attached.len());
+        write!(
+            f,
+            "Message({bytes} bytes, root at {root}, {attached} capabilities)"
+        )
+    }
+}
