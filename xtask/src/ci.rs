@@ -170,7 +170,7 @@ fn perform(action: &Action) -> anyhow::Result<Ended> {
             if !installed {
                 return Ok(Ended::Skipped("cargo-deny not installed"));
             }
-            succeed(cargo().args(["deny", "--locked", "check"]))?;
+            succeed(cargo().args(["deny", "--locked", "check", "bans", "licenses", "sources"]))?;
         }
     }
     Ok(Ended::Passed)
@@ -201,7 +201,7 @@ impl std::fmt::Display for Action {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Tidy => f.write_str("cargo xtask tidy"),
-            Self::Deny => f.write_str("cargo deny --locked check"),
+            Self::Deny => f.write_str("cargo deny --locked check bans licenses sources"),
             Self::Cargo(arguments, environment) => {
                 for (name, value) in *environment {
                     write!(f, "{name}=\"{value}\" ")?;
