@@ -1,0 +1,399 @@
+//! Applying batches inside one transaction, over any [`Writes`].
+//!
+//! Several batches share a transaction, yet each is all or nothing by itself. An item is checked
+//! completely before its first write, so a refusal can only leave behind what earlier items of
+//! the same batch wrote; that is taken back from an undo journal. The journal is kept only up to
+//! the last item that can be refused: the common batch, one new state and one saved reply, keeps
+//! none. (LMDB's nested transactions would do the same at the price of a shadow copy of every
+//! page touched.)
+
+use std::ops::{Bound, ControlFlow};
+
+use partha_core::id::{CallId, Epoch, Uid};
+
+use crate::StoreError;
+use crate::fence::Fences;
+use crate::format::{self, Kind};
+use crate::store::{Batch, Item, Record};
+use crate::tables::{Reads, Table, Writes, keys_with_prefix};
+
+/// How many expired replies to remove, and what time it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sweep {
+    /// The wall clock, in milliseconds since 1970.
+    pub(crate) now_ms: u64,
+    /// At most so many; 0 leaves them alone.
+    pub(crate) limit: usize,
+}
+
+/// What came of a set of batches.
+#[derive(Debug, Default)]
+pub(crate) struct Applied {
+    /// For each batch in order.
+    pub(crate) results: Vec<Result<(), StoreError>>,
+    /// Replies removed.
+    pub(crate) expired: u64,
+    /// When the next reply expires.
+    pub(crate) next_expiry_ms: Option<u64>,
+    /// Whether there is anything to commit.
+    pub(crate) changed: bool,
+}
+
+/// Applies the batches in order. An error means that the whole transaction must be abandoned;
+/// what concerns one batch only is in [`Applied::results`].
+pub(crate) fn run(
+    tables: &mut impl Writes,
+    batches: &[Batch],
+    fences: &Fences,
+    sweep: Sweep,
+) -> Result<Applied, StoreError> {
+    let mut journal = Journal {
+        tables,
+        undo: Vec::new(),
+        keep: false,
+        writes: 0,
+    };
+    let mut applied = Applied::default();
+    for batch in batches {
+        let result = apply_batch(&mut journal, batch, fences, sweep.now_ms);
+        if let Err(error) = &result
+            && !error.concerns_one_batch()
+        {
+            return Err(error.clone());
+        }
+        applied.results.push(result);
+    }
+    if sweep.limit > 0 {
+        applied.expired = remove_expired(&mut journal, sweep)?;
+    }
+    applied.next_expiry_ms = next_expiry_ms(journal.tables)?;
+    applied.changed = journal.writes > 0;
+    Ok(applied)
+}
+
+fn apply_batch<W: Writes>(
+    journal: &mut Journal<'_, W>,
+    batch: &Batch,
+    fences: &Fences,
+    now_ms: u64,
+) -> Result<(), StoreError> {
+    let last = batch.items.iter().rposition(can_be_refused);
+    let writes_before = journal.writes;
+    for (index, item) in batch.items.iter().enumerate() {
+        journal.keep = last.is_some_and(|last| index < last);
+        if let Err(error) = apply_item(journal, item, fences, now_ms) {
+            if error.concerns_one_batch() {
+                journal.roll_back()?;
+                journal.writes = writes_before;
+            }
+            return Err(error);
+        }
+    }
+    journal.undo.clear();
+    Ok(())
+}
+
+/// Whether an item can fail for a reason of its own (not of the disk).
+fn can_be_refused(item: &Item) -> bool {
+    match item {
+        Item::Create { .. }
+        | Item::WriteState { .. }
+        | Item::Delete { .. }
+        | Item::PutRow { .. }
+        | Item::RemoveRow { .. }
+        | Item::WriteShadow { .. }
+        | Item::CommitShadow { .. } => true,
+        Item::SaveReply { .. } | Item::DeleteShadow { .. } => false,
+    }
+}
+
+fn apply_item<W: Writes>(
+    journal: &mut Journal<'_, W>,
+    item: &Item,
+    fences: &Fences,
+    now_ms: u64,
+) -> Result<(), StoreError> {
+    match item {
+        Item::Create { uid, record } => create(journal, fences, *uid, record),
+        Item::WriteState { uid, record } => write_state(journal, fences, *uid, record),
+        Item::Delete { uid } => delete(journal, fences, *uid),
+        Item::PutRow {
+            uid,
+            part,
+            key,
+            value,
+        } => {
+            let key = existing_row_key(journal, fences, *uid, *part, key)?;
+            let value = format::seal(Kind::Row, &key, value, &[])?;
+            journal.put(Table::State, &key, &value)
+        }
+        Item::RemoveRow { uid, part, key } => {
+            let key = existing_row_key(journal, fences, *uid, *part, key)?;
+            journal.remove(Table::State, &key)
+        }
+        Item::SaveReply {
+            call,
+            uid,
+            body,
+            keep_ms,
+        } => save_reply(journal, *call, *uid, body, now_ms.saturating_add(*keep_ms)),
+        Item::WriteShadow {
+            action,
+            uid,
+            record,
+        } => {
+            check_epoch(journal, fences, *uid, record.epoch)?;
+            let key = format::shadow_key(*action, *uid);
+            let value = format::seal_record(Kind::Shadow, &key, record)?;
+            journal.put(Table::Shadow, &key, &value)
+        }
+        Item::CommitShadow { action } => commit_shadow(journal, fences, *action),
+        Item::DeleteShadow { action } => {
+            for key in keys_with_prefix(journal.tables, Table::Shadow, &action.to_bytes())? {
+                journal.remove(Table::Shadow, &key)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn create<W: Writes>(
+    journal: &mut Journal<'_, W>,
+    fences: &Fences,
+    uid: Uid,
+    record: &Record,
+) -> Result<(), StoreError> {
+    let key = format::plain_key(uid);
+    if journal.tables.value(Table::State, &key)?.is_some() {
+        return Err(StoreError::Exists { uid });
+    }
+    fences.note(uid);
+    let value = format::seal_record(Kind::State, &key, record)?;
+    journal.put(Table::State, &key, &value)
+}
+
+fn write_state<W: Writes>(
+    journal: &mut Journal<'_, W>,
+    fences: &Fences,
+    uid: Uid,
+    record: &Record,
+) -> Result<(), StoreError> {
+    if check_epoch(journal, fences, uid, record.epoch)?.is_none() {
+        return Err(StoreError::NoSuchObject { uid });
+    }
+    let key = format::plain_key(uid);
+    let value = format::seal_record(Kind::State, &key, record)?;
+    journal.put(Table::State, &key, &value)
+}
+
+/// The stored epoch, if the object is there and a write under `offered` may pass.
+fn check_epoch<W: Writes>(
+    journal: &Journal<'_, W>,
+    fences: &Fences,
+    uid: Uid,
+    offered: Epoch,
+) -> Result<Option<Epoch>, StoreError> {
+    let current = stored_epoch(journal.tables, uid)?;
+    if let Some(current) = current
+        && current > offered
+    {
+        return Err(StoreError::Fenced {
+            uid,
+            offered,
+            current,
+        });
+    }
+    fences.admit(uid, offered)?;
+    Ok(current)
+}
+
+fn stored_epoch(tables: &impl Reads, uid: Uid) -> Result<Option<Epoch>, StoreError> {
+    let key = format::plain_key(uid);
+    let Some(value) = tables.value(Table::State, &key)? else {
+        return Ok(None);
+    };
+    format::unseal_record(Kind::State, &key, value).map(|(head, _)| Some(head.epoch))
+}
+
+/// Removes plain record, rows and shadows. Shadows are sorted by action, so all of them are
+/// looked at: there are as many as actions are prepared, usually none.
+fn delete<W: Writes>(
+    journal: &mut Journal<'_, W>,
+    fences: &Fences,
+    uid: Uid,
+) -> Result<(), StoreError> {
+    let keys = keys_with_prefix(journal.tables, Table::State, &uid.to_bytes())?;
+    if keys
+        .first()
+        .is_none_or(|key| key[..] != format::plain_key(uid))
+    {
+        return Err(StoreError::NoSuchObject { uid });
+    }
+    let mut shadows = Vec::new();
+    journal
+        .tables
+        .visit(Table::Shadow, Bound::Unbounded, &mut |key, _| {
+            if key.ends_with(&uid.to_bytes()) {
+                shadows.push(key.to_vec());
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+    fences.note(uid);
+    for key in keys {
+        journal.remove(Table::State, &key)?;
+    }
+    for key in shadows {
+        journal.remove(Table::Shadow, &key)?;
+    }
+    Ok(())
+}
+
+fn existing_row_key<W: Writes>(
+    journal: &Journal<'_, W>,
+    fences: &Fences,
+    uid: Uid,
+    part: u16,
+    row: &[u8],
+) -> Result<Vec<u8>, StoreError> {
+    if journal
+        .tables
+        .value(Table::State, &format::plain_key(uid))?
+        .is_none()
+    {
+        return Err(StoreError::NoSuchObject { uid });
+    }
+    fences.note(uid);
+    Ok(format::row_key(uid, part, row))
+}
+
+/// A reply that is saved again leaves its old index entry behind; [`remove_expired`] tells by
+/// the time in the reply that the entry is not the current one.
+fn save_reply<W: Writes>(
+    journal: &mut Journal<'_, W>,
+    call: CallId,
+    uid: Uid,
+    body: &[u8],
+    expiry_ms: u64,
+) -> Result<(), StoreError> {
+    let key = call.to_bytes();
+    let value = format::seal_reply(&key, uid, expiry_ms, body)?;
+    journal.put(Table::Reply, &key, &value)?;
+    let key = format::expiry_key(expiry_ms, call);
+    let value = format::seal(Kind::ReplyExpiry, &key, &[], &[])?;
+    journal.put(Table::ReplyExpiry, &key, &value)
+}
+
+/// Moves every shadow of the action to its object. The decision is made elsewhere and final, so
+/// no epoch is checked; the stored one never falls.
+fn commit_shadow<W: Writes>(
+    journal: &mut Journal<'_, W>,
+    fences: &Fences,
+    action: Uid,
+) -> Result<(), StoreError> {
+    let mut states = Vec::new();
+    let shadows = keys_with_prefix(journal.tables, Table::Shadow, &action.to_bytes())?;
+    for key in &shadows {
+        let Some(value) = journal.tables.value(Table::Shadow, key)? else {
+            continue;
+        };
+        let (mut head, state) = format::unseal_record(Kind::Shadow, key, value)?;
+        let uid = format::leading_uid(Kind::Shadow, &key[16..])?;
+        if let Some(stored) = stored_epoch(journal.tables, uid)? {
+            head.epoch = head.epoch.max(stored);
+        }
+        let plain = format::plain_key(uid);
+        let value = format::seal_record(Kind::State, &plain, &head.with_state(state))?;
+        states.push((uid, plain, value));
+    }
+    for (uid, key, value) in &states {
+        fences.note(*uid);
+        journal.put(Table::State, key, value)?;
+    }
+    for key in &shadows {
+        journal.remove(Table::Shadow, key)?;
+    }
+    Ok(())
+}
+
+/// Removes replies whose time is over. A damaged reply stays, so that asking for it goes on to
+/// be an error instead of "never heard of that call".
+fn remove_expired<W: Writes>(
+    journal: &mut Journal<'_, W>,
+    sweep: Sweep,
+) -> Result<u64, StoreError> {
+    let mut due = Vec::new();
+    journal
+        .tables
+        .visit(Table::ReplyExpiry, Bound::Unbounded, &mut |key, _| {
+            let is_due = format::split_expiry_key(key).is_none_or(|(at, _)| at <= sweep.now_ms);
+            if due.len() == sweep.limit || !is_due {
+                return Ok(ControlFlow::Break(()));
+            }
+            due.push(key.to_vec());
+            Ok(ControlFlow::Continue(()))
+        })?;
+    let mut removed = 0;
+    for entry in due {
+        if let Some((expiry_ms, key)) = format::split_expiry_key(&entry) {
+            let stored = journal.tables.value(Table::Reply, key)?;
+            match stored.map(|value| format::unseal_reply(key, value)) {
+                Some(Ok((_, at, _))) if at == expiry_ms => {
+                    journal.remove(Table::Reply, key)?;
+                    removed += 1;
+                }
+                Some(Ok(_)) | None => {}
+                Some(Err(error)) => tracing::warn!(%error, "an expired reply is left alone"),
+            }
+        }
+        journal.remove(Table::ReplyExpiry, &entry)?;
+    }
+    Ok(removed)
+}
+
+fn next_expiry_ms(tables: &impl Reads) -> Result<Option<u64>, StoreError> {
+    let mut next = None;
+    tables.visit(Table::ReplyExpiry, Bound::Unbounded, &mut |key, _| {
+        next = Some(format::split_expiry_key(key).map_or(0, |(at, _)| at));
+        Ok(ControlFlow::Break(()))
+    })?;
+    Ok(next)
+}
+
+/// Writes through to the tables and remembers what was there before, while asked to.
+struct Journal<'t, W> {
+    tables: &'t mut W,
+    undo: Vec<(Table, Vec<u8>, Option<Vec<u8>>)>,
+    keep: bool,
+    writes: u64,
+}
+
+impl<W: Writes> Journal<'_, W> {
+    fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        self.remember(table, key)?;
+        self.tables.put(table, key, value)
+    }
+
+    fn remove(&mut self, table: Table, key: &[u8]) -> Result<(), StoreError> {
+        self.remember(table, key)?;
+        self.tables.remove(table, key)
+    }
+
+    fn remember(&mut self, table: Table, key: &[u8]) -> Result<(), StoreError> {
+        self.writes += 1;
+        if self.keep {
+            let before = self.tables.value(table, key)?.map(<[u8]>::to_vec);
+            self.undo.push((table, key.to_vec(), before));
+        }
+        Ok(())
+    }
+
+    fn roll_back(&mut self) -> Result<(), StoreError> {
+        while let Some((table, key, before)) = self.undo.pop() {
+            match before {
+                Some(value) => self.tables.put(table, &key, &value)?,
+                None => self.tables.remove(table, &key)?,
+            }
+        }
+        Ok(())
+    }
+}

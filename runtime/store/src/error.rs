@@ -1,0 +1,220 @@
+//! What can go wrong in a store, by what the caller can do about it.
+//!
+//! Errors are cheap to clone, because one failed sync answers every batch that was in it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use partha_core::id::{Epoch, Uid};
+
+/// Why the store did not do what it was asked for.
+///
+/// [`StoreError::outcome_unknown`] tells the one thing a caller must know after a failed commit:
+/// whether the batch may be on disk nevertheless.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// `Create` of an object that is there.
+    #[error("object {uid} exists already")]
+    Exists {
+        /// The object.
+        uid: Uid,
+    },
+    /// An operation on an object that is not there.
+    #[error("there is no object {uid} in this store")]
+    NoSuchObject {
+        /// The object.
+        uid: Uid,
+    },
+    /// A write by an activation that is no longer the current one.
+    #[error(
+        "object {uid}: a write under activation epoch {offered} was fenced off, \
+         the current epoch is {current}; drop this activation and activate the object anew"
+    )]
+    Fenced {
+        /// The object.
+        uid: Uid,
+        /// The epoch of the writer.
+        offered: Epoch,
+        /// The epoch that rules.
+        current: Epoch,
+    },
+    /// A row key that LMDB cannot hold.
+    #[error("row key of {len} bytes is too long, at most {max} bytes are possible; hash long keys")]
+    KeyTooLong {
+        /// Its length in bytes.
+        len: usize,
+        /// The longest possible, in bytes.
+        max: usize,
+    },
+    /// A state, row value, reply or batch over the limit.
+    #[error("{what} of {len} bytes is too large, at most {max} bytes are accepted")]
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// Its length in bytes.
+        len: usize,
+        /// The limit in bytes.
+        max: usize,
+    },
+    /// A row operation that names part 0, which is the plain record.
+    #[error("object {uid}: part 0 is the plain record and has no rows; rows are in parts 1 and up")]
+    PartZero {
+        /// The object.
+        uid: Uid,
+    },
+    /// The queue of the store thread is full: try again later.
+    #[error("the store is overloaded: {batches} batches ({bytes} bytes) wait; try again later")]
+    Overloaded {
+        /// Batches waiting.
+        batches: usize,
+        /// Bytes waiting.
+        bytes: usize,
+    },
+    /// The store was closed.
+    #[error("the store is closed")]
+    Closed,
+    /// Something on disk is not what was written.
+    #[error(
+        "{what} is damaged (key {key}): {found}; \
+         restore the object from a replica or a backup, or delete it"
+    )]
+    Corrupt {
+        /// What it should be.
+        what: &'static str,
+        /// Where: the key in hexadecimal digits, or a page of the file.
+        key: String,
+        /// What was found instead.
+        found: String,
+    },
+    /// Another process, or another store of this process, has the folder open.
+    #[error(
+        "store folder {dir} is in use by {owner}; stop it or choose another folder",
+        dir = dir.display(),
+        owner = pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
+    )]
+    InUse {
+        /// The folder.
+        dir: PathBuf,
+        /// Who has it, if it left its number.
+        pid: Option<u32>,
+    },
+    /// The disk is full. Nothing of the batch was written, and the store goes on when there is
+    /// space again.
+    #[error(
+        "disk full: {path} cannot grow ({free_bytes} bytes free); free space, \
+         the store goes on by itself",
+        path = path.display()
+    )]
+    Full {
+        /// The file.
+        path: PathBuf,
+        /// Free bytes of its file system, as far as the system tells.
+        free_bytes: u64,
+    },
+    /// The store reached its configured largest size. Nothing of the batch was written.
+    #[error(
+        "the store reached its limit of {map_bytes_max} bytes; delete objects or raise \
+         map_bytes_max"
+    )]
+    MapFull {
+        /// The limit in bytes.
+        map_bytes_max: usize,
+    },
+    /// The operating system refused something.
+    #[error("{what} {path}: {source}", path = path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Whether a batch may have been written although this error was answered.
+        outcome_unknown: bool,
+        /// What the system said.
+        source: Arc<std::io::Error>,
+    },
+    /// LMDB refused something that it should not.
+    #[error("{what}: lmdb says '{text}'")]
+    Lmdb {
+        /// What was tried.
+        what: &'static str,
+        /// LMDB's text.
+        text: String,
+    },
+    /// The store cannot be used until it is opened again. A batch that was answered with this
+    /// may or may not be on disk.
+    #[error("the store is broken: {reason}; restart the node")]
+    Broken {
+        /// Why.
+        reason: String,
+    },
+    /// The store was made by a version of the software with another format.
+    #[error("store format {found} is unknown here, expected {expected}; use the matching version")]
+    Version {
+        /// The format found.
+        found: u32,
+        /// The only format this version reads.
+        expected: u32,
+    },
+    /// A number that only counts up has no next value.
+    #[error("{what} is used up; {cure}")]
+    Exhausted {
+        /// Which number.
+        what: &'static str,
+        /// What to do.
+        cure: &'static str,
+    },
+}
+
+impl StoreError {
+    /// Whether a batch that was answered with this error may be on disk nevertheless.
+    ///
+    /// Whoever holds the object in memory must then drop it and read the state again.
+    #[must_use]
+    pub fn outcome_unknown(&self) -> bool {
+        match self {
+            Self::Broken { .. } => true,
+            Self::Io {
+                outcome_unknown, ..
+            } => *outcome_unknown,
+            Self::Exists { .. }
+            | Self::NoSuchObject { .. }
+            | Self::Fenced { .. }
+            | Self::KeyTooLong { .. }
+            | Self::TooLarge { .. }
+            | Self::PartZero { .. }
+            | Self::Overloaded { .. }
+            | Self::Closed
+            | Self::Corrupt { .. }
+            | Self::InUse { .. }
+            | Self::Full { .. }
+            | Self::MapFull { .. }
+            | Self::Lmdb { .. }
+            | Self::Version { .. }
+            | Self::Exhausted { .. } => false,
+        }
+    }
+
+    /// Whether only the batch at hand is to blame, so that others in the same transaction go on.
+    pub(crate) fn concerns_one_batch(&self) -> bool {
+        match self {
+            Self::Exists { .. }
+            | Self::NoSuchObject { .. }
+            | Self::Fenced { .. }
+            | Self::KeyTooLong { .. }
+            | Self::TooLarge { .. }
+            | Self::PartZero { .. }
+            | Self::Corrupt { .. } => true,
+            Self::Overloaded { .. }
+            | Self::Closed
+            | Self::InUse { .. }
+            | Self::Full { .. }
+            | Self::MapFull { .. }
+            | Self::Io { .. }
+            | Self::Lmdb { .. }
+            | Self::Broken { .. }
+            | Self::Version { .. }
+            | Self::Exhausted { .. } => false,
+        }
+    }
+}

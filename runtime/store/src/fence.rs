@@ -1,0 +1,183 @@
+//! Fencing: of two activations of one object in this process, only the younger may write.
+//!
+//! The epoch in a stored record fences off writers of older incarnations and of activations that
+//! were followed by another's write. What it cannot tell is that a younger activation exists
+//! which has not written yet; that is remembered here, only for objects active now.
+//!
+//! One race needs care. A write that passed the check is not yet readable until its transaction
+//! is synced; an activation in between would read the state before it and both would commit. So
+//! the store thread notes the objects of the transaction at hand, and [`Fences::activate`] waits
+//! for the transaction if its object is among them.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use partha_core::id::{Epoch, Incarnation, Uid};
+
+use crate::StoreError;
+
+/// The activations of this process.
+#[derive(Debug)]
+pub(crate) struct Fences {
+    incarnation: Incarnation,
+    inner: Mutex<Inner>,
+    settled: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    active: HashMap<Uid, Epoch>,
+    in_flight: HashSet<Uid>,
+    activations: u32,
+}
+
+impl Fences {
+    /// No activation yet.
+    pub(crate) fn new(incarnation: Incarnation) -> Self {
+        Self {
+            incarnation,
+            inner: Mutex::default(),
+            settled: Condvar::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A new epoch for the object; from now on only this one passes [`Fences::admit`]. Returns
+    /// when no earlier write of the object is in flight.
+    pub(crate) fn activate(&self, uid: Uid) -> Result<Epoch, StoreError> {
+        let mut inner = self.lock();
+        let Some(count) = inner.activations.checked_add(1) else {
+            let cure = "restart the node";
+            return Err(StoreError::Exhausted {
+                what: "the count of activations",
+                cure,
+            });
+        };
+        inner.activations = count;
+        let epoch = Epoch::new(self.incarnation, count);
+        inner.active.insert(uid, epoch);
+        while inner.in_flight.contains(&uid) {
+            inner = self
+                .settled
+                .wait(inner)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok(epoch)
+    }
+
+    /// Activates, reads the record by `read`, and takes the activation back if there is none.
+    pub(crate) fn activate_with<R>(
+        &self,
+        uid: Uid,
+        read: impl FnOnce() -> Result<Option<R>, StoreError>,
+    ) -> Result<Option<(R, Epoch)>, StoreError> {
+        let epoch = self.activate(uid)?;
+        let found = read();
+        if !matches!(found, Ok(Some(_))) {
+            self.deactivate(uid, epoch);
+        }
+        found.map(|record| record.map(|record| (record, epoch)))
+    }
+
+    /// Ends the activation, unless a younger one took its place.
+    pub(crate) fn deactivate(&self, uid: Uid, epoch: Epoch) {
+        let mut inner = self.lock();
+        if inner.active.get(&uid) == Some(&epoch) {
+            inner.active.remove(&uid);
+        }
+    }
+
+    /// Whether a write under this epoch may pass; if so the object is in flight.
+    pub(crate) fn admit(&self, uid: Uid, offered: Epoch) -> Result<(), StoreError> {
+        let mut inner = self.lock();
+        match inner.active.get(&uid) {
+            Some(&current) if current != offered => Err(StoreError::Fenced {
+                uid,
+                offered,
+                current,
+            }),
+            Some(_) | None => {
+                inner.in_flight.insert(uid);
+                Ok(())
+            }
+        }
+    }
+
+    /// The object is in flight, whoever changes it.
+    pub(crate) fn note(&self, uid: Uid) {
+        self.lock().in_flight.insert(uid);
+    }
+
+    /// The transaction is over, one way or the other.
+    pub(crate) fn settle(&self) {
+        let mut inner = self.lock();
+        if !inner.in_flight.is_empty() {
+            inner.in_flight.clear();
+            self.settled.notify_all();
+        }
+    }
+
+    /// How many objects are active.
+    pub(crate) fn active(&self) -> usize {
+        self.lock().active.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use partha_core::id::NodeId;
+
+    use super::*;
+
+    const UID: Uid = Uid {
+        node: NodeId(1),
+        local: 1,
+    };
+
+    #[test]
+    fn the_younger_activation_fences_off_the_older() {
+        let fences = Fences::new(Incarnation(3));
+        let old = fences.activate(UID).unwrap();
+        fences.admit(UID, old).unwrap();
+        fences.settle();
+        let young = fences.activate(UID).unwrap();
+        assert!(young > old);
+        assert!(matches!(
+            fences.admit(UID, old),
+            Err(StoreError::Fenced { .. })
+        ));
+        fences.admit(UID, young).unwrap();
+        fences.deactivate(UID, old);
+        assert_eq!(
+            fences.active(),
+            1,
+            "an old activation cannot end a younger one"
+        );
+        fences.deactivate(UID, young);
+        assert_eq!(fences.active(), 0);
+    }
+
+    #[test]
+    fn activation_waits_for_a_write_in_flight() {
+        let fences = Fences::new(Incarnation(1));
+        let old = fences.activate(UID).unwrap();
+        fences.admit(UID, old).unwrap();
+        let (sender, receiver) = mpsc::channel();
+        thread::scope(|scope| {
+            scope.spawn(|| sender.send(fences.activate(UID).unwrap()).unwrap());
+            // The fence is up before the wait, so the old epoch is refused from then on.
+            while fences.admit(UID, old).is_ok() {
+                thread::yield_now();
+            }
+            assert!(receiver.try_recv().is_err(), "the write is still in flight");
+            fences.settle();
+            assert!(receiver.recv().unwrap() > old);
+        });
+    }
+}

@@ -1,0 +1,193 @@
+//! Reading, over any [`Reads`]: every value is checked on its way out.
+
+use std::ops::{Bound, ControlFlow};
+
+use bytes::Bytes;
+use partha_core::id::{CallId, ClassId, Uid};
+
+use crate::StoreError;
+use crate::format::{self, Kind};
+use crate::store::{Record, SavedReply, check_row};
+use crate::tables::{Reads, Table};
+
+/// See [`crate::ObjectStore::read_state`].
+pub(crate) fn read_state(tables: &impl Reads, uid: Uid) -> Result<Option<Record>, StoreError> {
+    let key = format::plain_key(uid);
+    record(tables, Table::State, Kind::State, &key)
+}
+
+/// See [`crate::ObjectStore::read_shadow`].
+pub(crate) fn read_shadow(
+    tables: &impl Reads,
+    action: Uid,
+    uid: Uid,
+) -> Result<Option<Record>, StoreError> {
+    record(
+        tables,
+        Table::Shadow,
+        Kind::Shadow,
+        &format::shadow_key(action, uid),
+    )
+}
+
+fn record(
+    tables: &impl Reads,
+    table: Table,
+    kind: Kind,
+    key: &[u8],
+) -> Result<Option<Record>, StoreError> {
+    let Some(value) = tables.value(table, key)? else {
+        return Ok(None);
+    };
+    let (head, state) = format::unseal_record(kind, key, value)?;
+    Ok(Some(head.with_state(state)))
+}
+
+/// See [`crate::ObjectStore::read_row`].
+pub(crate) fn read_row(
+    tables: &impl Reads,
+    uid: Uid,
+    part: u16,
+    row: &[u8],
+) -> Result<Option<Bytes>, StoreError> {
+    check_row(uid, part, row)?;
+    let key = format::row_key(uid, part, row);
+    let Some(value) = tables.value(Table::State, &key)? else {
+        return Ok(None);
+    };
+    format::unseal(Kind::Row, &key, value).map(|payload| Some(Bytes::copy_from_slice(payload)))
+}
+
+/// See [`crate::ObjectStore::scan_rows`].
+pub(crate) fn scan_rows(
+    tables: &impl Reads,
+    uid: Uid,
+    part: u16,
+    after: Option<&[u8]>,
+    limit: usize,
+) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+    check_row(uid, part, after.unwrap_or_default())?;
+    let mut rows = Vec::new();
+    visit_part(tables, uid, part, after, &mut |key, value| {
+        if rows.len() == limit {
+            return Ok(ControlFlow::Break(()));
+        }
+        let payload = format::unseal(Kind::Row, key, value)?;
+        let row = Bytes::copy_from_slice(&key[format::OBJECT_KEY_BYTES..]);
+        rows.push((row, Bytes::copy_from_slice(payload)));
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(rows)
+}
+
+/// See [`crate::ObjectStore::count_rows`].
+pub(crate) fn count_rows(tables: &impl Reads, uid: Uid, part: u16) -> Result<u64, StoreError> {
+    check_row(uid, part, &[])?;
+    let mut count = 0;
+    visit_part(tables, uid, part, None, &mut |_, _| {
+        count += 1;
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(count)
+}
+
+fn visit_part(
+    tables: &impl Reads,
+    uid: Uid,
+    part: u16,
+    after: Option<&[u8]>,
+    visitor: &mut dyn FnMut(&[u8], &[u8]) -> crate::tables::Visit,
+) -> Result<(), StoreError> {
+    let prefix = format::object_key(uid, part);
+    let after = after.map(|row| format::row_key(uid, part, row));
+    let from = after.as_ref().map_or(Bound::Included(&prefix[..]), |key| {
+        Bound::Excluded(&key[..])
+    });
+    tables.visit(Table::State, from, &mut |key, value| {
+        if key.starts_with(&prefix) {
+            visitor(key, value)
+        } else {
+            Ok(ControlFlow::Break(()))
+        }
+    })
+}
+
+/// See [`crate::ObjectStore::read_reply`].
+pub(crate) fn read_reply(
+    tables: &impl Reads,
+    call: CallId,
+) -> Result<Option<SavedReply>, StoreError> {
+    let key = call.to_bytes();
+    let Some(value) = tables.value(Table::Reply, &key)? else {
+        return Ok(None);
+    };
+    let (uid, _, body) = format::unseal_reply(&key, value)?;
+    Ok(Some(SavedReply {
+        uid,
+        body: Bytes::copy_from_slice(body),
+    }))
+}
+
+/// See [`crate::ObjectStore::scan_shadows`].
+pub(crate) fn scan_shadows(
+    tables: &impl Reads,
+    after: Option<(Uid, Uid)>,
+    limit: usize,
+) -> Result<Vec<(Uid, Uid)>, StoreError> {
+    let after = after.map(|(action, uid)| format::shadow_key(action, uid));
+    let from = after
+        .as_ref()
+        .map_or(Bound::Unbounded, |key| Bound::Excluded(&key[..]));
+    let mut found = Vec::new();
+    tables.visit(Table::Shadow, from, &mut |key, value| {
+        if found.len() == limit {
+            return Ok(ControlFlow::Break(()));
+        }
+        format::unseal(Kind::Shadow, key, value)?;
+        let action = format::leading_uid(Kind::Shadow, key)?;
+        found.push((action, format::leading_uid(Kind::Shadow, &key[16..])?));
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(found)
+}
+
+/// See [`crate::ObjectStore::scan_objects`]. Rows are leapt over, not read.
+pub(crate) fn scan_objects(
+    tables: &impl Reads,
+    after: Option<Uid>,
+    limit: usize,
+) -> Result<Vec<(Uid, ClassId)>, StoreError> {
+    let mut found = Vec::new();
+    let mut from = match after {
+        None => Some(Uid::NIL),
+        Some(uid) => successor(uid),
+    };
+    while let Some(start) = from.take() {
+        if found.len() >= limit {
+            break;
+        }
+        tables.visit(
+            Table::State,
+            Bound::Included(&start.to_bytes()),
+            &mut |key, value| {
+                if found.len() == limit {
+                    return Ok(ControlFlow::Break(()));
+                }
+                if format::state_kind(key) == Kind::Row {
+                    from = successor(format::leading_uid(Kind::Row, key)?);
+                    return Ok(ControlFlow::Break(()));
+                }
+                let (head, _) = format::unseal_record(Kind::State, key, value)?;
+                found.push((format::leading_uid(Kind::State, key)?, head.class));
+                Ok(ControlFlow::Continue(()))
+            },
+        )?;
+    }
+    Ok(found)
+}
+
+/// The next uid in order, if there is one.
+fn successor(uid: Uid) -> Option<Uid> {
+    let next = u128::from_be_bytes(uid.to_bytes()).checked_add(1)?;
+    Some(Uid::from_bytes(next.to_be_bytes()))
+}

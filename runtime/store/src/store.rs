@@ -1,0 +1,352 @@
+//! The seam: what a store offers, free of any notion of LMDB.
+//!
+//! Reads are synchronous and short (a look into a memory map); writes are batches that a store
+//! thread takes over, so that nothing in here ever waits for a disk on the caller's thread.
+//! `flush` and `close` are the exceptions, for starting and stopping.
+
+use std::sync::mpsc;
+
+use bytes::Bytes;
+use partha_core::id::{CallId, ClassId, Epoch, Peer, Uid};
+
+use crate::StoreError;
+use crate::format::{self, KEY_BYTES_MAX};
+
+/// The stored state of an object: its plain record, without rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The class of the object.
+    pub class: ClassId,
+    /// A hash of the schema the state was written with.
+    pub schema: u64,
+    /// Counts the commits of the object. The store keeps what it is given.
+    pub version: u64,
+    /// The activation that wrote the record.
+    pub epoch: Epoch,
+    /// The encoded state.
+    pub state: Bytes,
+}
+
+/// The saved reply of a call that changed an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SavedReply {
+    /// The object that was called.
+    pub uid: Uid,
+    /// The encoded reply.
+    pub body: Bytes,
+}
+
+/// Called once with the fate of a batch: `Ok` after it is on disk.
+///
+/// It runs on the store thread, or on the submitter's when the batch is refused at once
+/// (`Overloaded`, `Closed`). It must be quick and must not wait for the store.
+pub type Completion = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+
+/// Changes that are applied all or nothing, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// The changes; each sees the effect of those before it.
+    pub items: Vec<Item>,
+}
+
+impl Batch {
+    /// A batch of these items.
+    #[must_use]
+    pub fn new(items: Vec<Item>) -> Self {
+        Self { items }
+    }
+
+    /// Adds an item at the end.
+    #[must_use]
+    pub fn with(mut self, item: Item) -> Self {
+        self.items.push(item);
+        self
+    }
+
+    /// The size by which queues and transactions are limited, in bytes.
+    #[must_use]
+    pub fn weight_bytes(&self) -> usize {
+        self.items.iter().map(Item::weight_bytes).sum()
+    }
+}
+
+impl From<Item> for Batch {
+    fn from(item: Item) -> Self {
+        Self { items: vec![item] }
+    }
+}
+
+/// One change of the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// A new object. Refused with `Exists`.
+    Create {
+        /// The object.
+        uid: Uid,
+        /// Its first record.
+        record: Record,
+    },
+    /// A new state. Refused with `NoSuchObject`, or with `Fenced` when the record's epoch is
+    /// older than the stored one or is not that of the current activation in this process.
+    WriteState {
+        /// The object.
+        uid: Uid,
+        /// The record that replaces the stored one.
+        record: Record,
+    },
+    /// The object goes, with its rows and all shadows of it. Refused with `NoSuchObject`.
+    Delete {
+        /// The object.
+        uid: Uid,
+    },
+    /// Writes one row. Refused with `NoSuchObject`, `KeyTooLong`, `PartZero`.
+    PutRow {
+        /// The object.
+        uid: Uid,
+        /// The table of the object, from 1.
+        part: u16,
+        /// The key; rows are sorted by its bytes.
+        key: Bytes,
+        /// The value.
+        value: Bytes,
+    },
+    /// Removes one row; an absent one is fine. Refused with `NoSuchObject`, `PartZero`.
+    RemoveRow {
+        /// The object.
+        uid: Uid,
+        /// The table of the object, from 1.
+        part: u16,
+        /// The key.
+        key: Bytes,
+    },
+    /// Saves the reply of a call, replacing one saved before.
+    SaveReply {
+        /// The call.
+        call: CallId,
+        /// The object that was called.
+        uid: Uid,
+        /// The encoded reply.
+        body: Bytes,
+        /// How long to keep it at least, in milliseconds of the wall clock.
+        keep_ms: u64,
+    },
+    /// Writes a prepared state beside the committed one (the object need not exist yet).
+    /// Refused with `Fenced` as `WriteState` is.
+    WriteShadow {
+        /// The action that prepared it.
+        action: Uid,
+        /// The object.
+        uid: Uid,
+        /// The prepared record.
+        record: Record,
+    },
+    /// All shadows of the action become the states of their objects. No shadow at all is fine,
+    /// so that a repeated decision is harmless.
+    CommitShadow {
+        /// The action.
+        action: Uid,
+    },
+    /// All shadows of the action go.
+    DeleteShadow {
+        /// The action.
+        action: Uid,
+    },
+}
+
+impl Item {
+    fn weight_bytes(&self) -> usize {
+        const OVERHEAD: usize = 128;
+        OVERHEAD
+            + match self {
+                Self::Create { record, .. }
+                | Self::WriteState { record, .. }
+                | Self::WriteShadow { record, .. } => record.state.len(),
+                Self::PutRow { key, value, .. } => key.len() + value.len(),
+                Self::RemoveRow { key, .. } => key.len(),
+                Self::SaveReply { body, .. } => body.len(),
+                Self::Delete { .. } | Self::CommitShadow { .. } | Self::DeleteShadow { .. } => 0,
+            }
+    }
+}
+
+/// Figures of a store, for people and for tests. Counters start at 0 when it is opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// The size of the memory map in bytes: what the store may grow to without remapping.
+    pub map_bytes: u64,
+    /// Bytes of the file that were ever in use (free pages inside count).
+    pub used_bytes: u64,
+    /// Batches committed.
+    pub batches: u64,
+    /// Batches refused or failed.
+    pub batches_failed: u64,
+    /// Items in the committed batches.
+    pub items: u64,
+    /// Transactions that were synced to disk.
+    pub syncs: u64,
+    /// The most batches that shared one sync.
+    pub batches_per_sync_max: u64,
+    /// Saved replies removed after their time.
+    pub replies_expired: u64,
+    /// Reader slots in use.
+    pub readers: u32,
+    /// Objects active in this process.
+    pub active: u64,
+}
+
+/// A store of persistent objects.
+///
+/// All methods may be called from any thread.
+pub trait ObjectStore: Send + Sync + 'static {
+    /// Who owns this store: the node id, made once at random, and the incarnation, which was
+    /// raised durably when the store was opened.
+    fn identity(&self) -> Peer;
+
+    /// The committed record of an object.
+    ///
+    /// # Errors
+    /// `Corrupt` if it is damaged; `Closed` or `Broken` if the store is.
+    fn read_state(&self, uid: Uid) -> Result<Option<Record>, StoreError>;
+
+    /// The committed record together with a new epoch, higher than any before. From now on only
+    /// a write with this epoch is accepted, until [`ObjectStore::deactivate`].
+    ///
+    /// Waits only if a write of the same object is being committed at this moment.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::read_state`]; `Exhausted` after 2^32 activations in one incarnation.
+    fn activate(&self, uid: Uid) -> Result<Option<(Record, Epoch)>, StoreError>;
+
+    /// Ends the activation with this epoch; nothing happens if a younger one is there.
+    fn deactivate(&self, uid: Uid, epoch: Epoch);
+
+    /// One row of an object.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::read_state`]; `KeyTooLong`, `PartZero`.
+    fn read_row(&self, uid: Uid, part: u16, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
+
+    /// Up to `limit` rows in ascending order of their keys, strictly after `after`.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::read_row`]; one damaged row fails the whole scan.
+    fn scan_rows(
+        &self,
+        uid: Uid,
+        part: u16,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, StoreError>;
+
+    /// The number of rows in a part. Costs a walk over all of them.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::read_row`].
+    fn count_rows(&self, uid: Uid, part: u16) -> Result<u64, StoreError>;
+
+    /// The saved reply of a call, if it is still kept.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::read_state`].
+    fn read_reply(&self, call: CallId) -> Result<Option<SavedReply>, StoreError>;
+
+    /// The shadow that `action` wrote for `uid`.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::read_state`].
+    fn read_shadow(&self, action: Uid, uid: Uid) -> Result<Option<Record>, StoreError>;
+
+    /// Up to `limit` shadows as (action, object), ascending, strictly after `after`. Recovery
+    /// starts here.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::read_state`].
+    fn scan_shadows(
+        &self,
+        after: Option<(Uid, Uid)>,
+        limit: usize,
+    ) -> Result<Vec<(Uid, Uid)>, StoreError>;
+
+    /// Up to `limit` objects in ascending order of their uids, strictly after `after`.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::read_state`].
+    fn scan_objects(
+        &self,
+        after: Option<Uid>,
+        limit: usize,
+    ) -> Result<Vec<(Uid, ClassId)>, StoreError>;
+
+    /// Hands a batch to the store thread. `done` is called exactly once.
+    fn submit(&self, batch: Batch, done: Completion);
+
+    /// Figures.
+    fn usage(&self) -> Usage;
+
+    /// Stops: batches submitted before are committed and answered, then the store lets go of its
+    /// files. Whatever comes later is answered with `Closed`. Not to be called from a completion.
+    fn close(&self);
+
+    /// Submits a batch and waits for its fate. For start, stop and tests; not on a thread that
+    /// serves others, nor in a completion.
+    ///
+    /// # Errors
+    /// What the batch was answered with.
+    fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let done = move |result| {
+            let _ = sender.send(result);
+        };
+        self.submit(batch, Box::new(done));
+        receiver.recv().unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Waits until everything submitted before is on disk and answered. Not in a completion.
+    ///
+    /// # Errors
+    /// `Overloaded`, `Closed`.
+    fn flush(&self) -> Result<(), StoreError> {
+        self.commit(Batch::default())
+    }
+}
+
+/// Checks what can be told of a batch without looking into the store.
+pub(crate) fn check_limits(batch: &Batch, batch_bytes_max: usize) -> Result<(), StoreError> {
+    let weight = batch.weight_bytes();
+    if weight > batch_bytes_max {
+        return Err(StoreError::TooLarge {
+            what: "a batch",
+            len: weight,
+            max: batch_bytes_max,
+        });
+    }
+    for item in &batch.items {
+        match item {
+            Item::PutRow { uid, part, key, .. } | Item::RemoveRow { uid, part, key } => {
+                check_row(*uid, *part, key)?;
+            }
+            Item::Create { .. }
+            | Item::WriteState { .. }
+            | Item::Delete { .. }
+            | Item::SaveReply { .. }
+            | Item::WriteShadow { .. }
+            | Item::CommitShadow { .. }
+            | Item::DeleteShadow { .. } => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether such a row can be.
+pub(crate) fn check_row(uid: Uid, part: u16, key: &[u8]) -> Result<(), StoreError> {
+    if part == format::PLAIN_PART {
+        return Err(StoreError::PartZero { uid });
+    }
+    if key.len() > KEY_BYTES_MAX {
+        return Err(StoreError::KeyTooLong {
+            len: key.len(),
+            max: KEY_BYTES_MAX,
+        });
+    }
+    Ok(())
+}
