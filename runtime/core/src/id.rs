@@ -42,9 +42,15 @@ impl Uid {
     /// The largest counter value.
     pub const COUNTER_MAX: u64 = (1 << Self::COUNTER_BITS) - 1;
     /// No object at all.
-    pub const NIL: Self = Self { node: NodeId(0), local: 0 };
+    pub const NIL: Self = Self {
+        node: NodeId(0),
+        local: 0,
+    };
     /// The root naming context of a system: the one object everybody knows beforehand.
-    pub const NAMING_ROOT: Self = Self { node: NodeId(0), local: 1 };
+    pub const NAMING_ROOT: Self = Self {
+        node: NodeId(0),
+        local: 1,
+    };
 
     /// The uid with this counter, made by `node` in `incarnation`.
     ///
@@ -52,9 +58,18 @@ impl Uid {
     /// If the incarnation or the counter does not fit; both are bounded where they are made.
     #[must_use]
     pub fn new(node: NodeId, incarnation: Incarnation, counter: u64) -> Self {
-        assert!(incarnation <= Incarnation::MAX, "incarnation {incarnation} exceeds 24 bits");
-        assert!(counter <= Self::COUNTER_MAX, "uid counter {counter} exceeds 40 bits");
-        Self { node, local: u64::from(incarnation.0) << Self::COUNTER_BITS | counter }
+        assert!(
+            incarnation <= Incarnation::MAX,
+            "incarnation {incarnation} exceeds 24 bits"
+        );
+        assert!(
+            counter <= Self::COUNTER_MAX,
+            "uid counter {counter} exceeds 40 bits"
+        );
+        Self {
+            node,
+            local: u64::from(incarnation.0) << Self::COUNTER_BITS | counter,
+        }
     }
 
     /// The connection manager of `node`: one at each node, in every incarnation.
@@ -88,7 +103,10 @@ impl Uid {
     #[must_use]
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         let value = u128::from_be_bytes(bytes);
-        Self { node: NodeId((value >> 64) as u64), local: value as u64 }
+        Self {
+            node: NodeId((value >> 64) as u64),
+            local: value as u64,
+        }
     }
 }
 
@@ -164,7 +182,9 @@ impl FromStr for Uid {
     type Err = ParseUidError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let error = || ParseUidError { text: text.chars().take(64).collect() };
+        let error = || ParseUidError {
+            text: text.chars().take(64).collect(),
+        };
         let hex = |part: Option<&str>, digits: usize| -> Result<u64, ParseUidError> {
             let part = part.ok_or_else(error)?;
             if part.len() != digits || !part.bytes().all(|b| b.is_ascii_hexdigit()) {
@@ -179,14 +199,22 @@ impl FromStr for Uid {
         if parts.next().is_some() {
             return Err(error());
         }
-        Ok(Self { node: NodeId(node), local: incarnation << Self::COUNTER_BITS | counter })
+        Ok(Self {
+            node: NodeId(node),
+            local: incarnation << Self::COUNTER_BITS | counter,
+        })
     }
 }
 
 impl fmt::Display for Uid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let incarnation = self.incarnation().0;
-        write!(f, "{:016x}-{incarnation:06x}-{:010x}", self.node.0, self.counter())
+        write!(
+            f,
+            "{:016x}-{incarnation:06x}-{:010x}",
+            self.node.0,
+            self.counter()
+        )
     }
 }
 
@@ -258,11 +286,20 @@ mod tests {
 
     #[test]
     fn bad_uid_texts_are_refused() {
-        for text in ["", "1-2-3", "00000000deadbeef-000007", "00000000deadbeef-000007-000000000g"] {
+        for text in [
+            "",
+            "1-2-3",
+            "00000000deadbeef-000007",
+            "00000000deadbeef-000007-000000000g",
+        ] {
             assert!(text.parse::<Uid>().is_err(), "{text}");
         }
         assert!("+0000000deadbeef-000007-0000000001".parse::<Uid>().is_err());
-        assert!("00000000deadbeef-000007-0000000001-0".parse::<Uid>().is_err());
+        assert!(
+            "00000000deadbeef-000007-0000000001-0"
+                .parse::<Uid>()
+                .is_err()
+        );
     }
 
     #[test]

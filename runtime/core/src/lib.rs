@@ -1,3 +1,72 @@
 //! The decisions of Partha, without IO.
+//!
+//! This crate decides, for the objects of one shard, who may run when, what must be on disk
+//! before anybody hears of it, which call was seen before, and what may leave memory. It does
+//! none of it: it has no sockets, files, threads, clocks, random numbers or dependencies. A
+//! *shell* (the `partha` package) hands in what happened, and does what comes out.
+//!
+//! # The machine convention
+//!
+//! ```text
+//! fn handle(&mut self, now: Time, input: Input, out: &mut Outbox);
+//! fn handle_timeout(&mut self, now: Time, out: &mut Outbox);
+//! fn next_timeout(&self) -> Option<Time>;      // may change after any handle*
+//! ```
+//!
+//! The same inputs at the same times give the same outputs, always; so a whole cluster can be
+//! simulated on one thread, and every failure is repeated by its seed.
+//!
+//! # Invariants
+//!
+//! 1. User bytes never enter: arguments, replies and states are named by [`Ticket`] and
+//!    [`id::Uid`], and the shell keeps the bytes.
+//! 2. *Durable before visible*: the answer of a call that changed an object leaves only after
+//!    the flush of the new state was reported done, and nobody reads that state earlier.
+//! 3. A call that asks to be executed at most once is never executed twice, whoever crashes.
+//! 4. Every table and queue has a bound in [`limits::Limits`]; over it a call is refused.
+//! 5. Each ticket gets at most one [`Output::Reply`] and exactly one [`Output::Forget`], last.
+//!
+//! # Map
+//!
+//! | module | decides |
+//! |---|---|
+//! | [`engine`] | routes inputs to the machines below; what the shell drives |
+//! | [`input`], [`output`], [`outbox`] | the closed enums between shell and engine |
+//! | `call` | one call's way from arrival to answer; duplicates; deadlines |
+//! | `activation` | which objects are in memory; idle time, memory limit |
+//! | [`lock`] | who may run on an object at the same time |
+//! | `incarnation` | late messages of dead callers |
+//! | [`uselist`] | who is bound to an object |
+//! | [`binding`] | the client's side: where an object is, and what to do when it is not |
+//! | [`limits`] | every bound with its reason |
+//! | [`invariants`] | what must hold between any two inputs; for tests and simulation |
+//!
+//! What it does not do yet: actions over several calls, two-phase commit, groups, migration.
+
+#![forbid(unsafe_code)]
+#![deny(clippy::wildcard_enum_match_arm)]
+
+mod activation;
+pub mod binding;
+mod call;
+mod deadline;
+pub mod engine;
 pub mod id;
+mod incarnation;
+pub mod input;
+pub mod invariants;
+pub mod limits;
+mod list;
+pub mod lock;
+pub mod outbox;
+pub mod output;
+mod slab;
 pub mod time;
+pub mod uselist;
+
+pub use engine::{Engine, ObjectView, Stats};
+pub use input::{Ended, Fault, Input, Invoke, Loaded, Ticket};
+pub use limits::Limits;
+pub use lock::mode::Mode;
+pub use outbox::Outbox;
+pub use output::{Answer, Event, Output, Refusal, Why};

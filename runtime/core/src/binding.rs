@@ -1,0 +1,271 @@
+//! The client's side of a reference: where its object is, and what to do when it is not there.
+//!
+//! A [`Binding`] belongs to one reference and is shared by all its calls; each call has an
+//! [`Attempt`] beside it. A call asks [`Binding::want`] until it is told [`Step::Go`] or
+//! [`Step::Fail`]. Whoever is told [`Step::Resolve`] asks the name service or the binder, and
+//! reports with [`Binding::resolved`]; the others wait for that, so that a thousand calls of one
+//! reference cost one resolution.
+//!
+//! | state | `want` | `resolved` ok | `resolved` not | `stale` | `lost` | `gave_up` |
+//! |---|---|---|---|---|---|---|
+//! | Unbound | Resolving | – | – | Resolving | – | – |
+//! | Resolving | wait | Bound | Broken | wait | – | Broken |
+//! | Bound, this generation | go | – | – | Resolving | Broken | – |
+//! | Bound, a later one | go | – | – | go | – | – |
+//! | Broken | Resolving, after a pause | – | – | Resolving, after a pause | – | – |
+//!
+//! `–` has no effect: it is late news about something that is over. A round of resolution that
+//! fails fails every call that waited for it, not only the one that asked.
+//!
+//! *Stale*: the server said "not here". If the place was cached, the call gets exactly one
+//! resolution that began after it; if that place denies the object too, the error stands.
+//! *Lost*: the connection broke. Each loss or failed resolution in a row makes the next pause
+//! longer: none, 50 ms, 100 ms … 2 s, shortened by up to half by a random number of the shell,
+//! so that a thousand clients of a restarted server do not come in step. [`Binding::worked`]
+//! ends the row.
+//!
+//! Whether a call may be sent again after a loss is not decided here (it may if it has a call
+//! id), nor for how long to go on trying (until its deadline).
+
+use core::time::Duration;
+
+use crate::time::Time;
+
+/// The pause after the first loss in a row is none, after the second this.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+/// No pause is longer: a restarted server is found again within 2 s.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// Why a reference cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Those who should know say that there is no such object.
+    NoSuchObject,
+    /// Nobody who should know could be reached.
+    Unreachable,
+    /// The place just resolved denies having the object.
+    NotThere,
+}
+
+/// What a call is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Sleep for `pause`, ask where the object is, call [`Binding::resolved`], wake those who
+    /// wait. If this call is dropped meanwhile: [`Binding::gave_up`], and wake them too.
+    Resolve {
+        /// How long to sleep first.
+        pause: Duration,
+    },
+    /// Another call resolves: sleep until woken, then ask [`Binding::want`] again.
+    Wait,
+    /// Send the call to [`Binding::place`].
+    Go {
+        /// Names this place in later news about it.
+        generation: u64,
+    },
+    /// Give up.
+    Fail(Why),
+}
+
+/// A random number of the shell; decides how much of a pause is left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Jitter(pub u16);
+
+/// What one call remembers about the binding it uses. A new one for each call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attempt {
+    /// The round of resolution it waits for or makes.
+    round: Option<u64>,
+    /// The generation from which on a place counts as fresh for this call; set when a cached
+    /// one proved stale.
+    fresh_from: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State<P> {
+    Unbound,
+    Resolving,
+    Bound(P),
+    Broken { not_before: Time },
+}
+
+/// Where the object of one reference is.
+#[derive(Clone, Debug)]
+pub struct Binding<P> {
+    state: State<P>,
+    /// Counts the places found; names the one of `Bound`.
+    generation: u64,
+    /// Counts the rounds begun; names the one of `Resolving`.
+    round: u64,
+    /// The last round that failed, and why.
+    failed: Option<(u64, Why)>,
+    /// Losses and failed rounds since a call last worked.
+    failures: u32,
+}
+
+impl<P: Clone> Default for Binding<P> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<P: Clone> Binding<P> {
+    /// A binding that knows nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            state: State::Unbound,
+            generation: 0,
+            round: 0,
+            failed: None,
+            failures: 0,
+        }
+    }
+
+    /// A binding to a place known beforehand; it counts as cached.
+    #[must_use]
+    pub fn bound(place: P) -> Self {
+        Self {
+            state: State::Bound(place),
+            generation: 1,
+            ..Self::new()
+        }
+    }
+
+    /// What a call is to do now; to be asked before it is sent, and after each wait.
+    pub fn want(&mut self, now: Time, attempt: &mut Attempt) -> Step {
+        if let (Some(waited), Some((round, why))) = (attempt.round, self.failed)
+            && waited == round
+        {
+            attempt.round = None;
+            return Step::Fail(why);
+        }
+        match &self.state {
+            State::Bound(_) => {
+                attempt.round = None;
+                Step::Go {
+                    generation: self.generation,
+                }
+            }
+            State::Resolving => {
+                attempt.round = Some(self.round);
+                Step::Wait
+            }
+            State::Unbound => self.begin_round(Duration::ZERO, attempt),
+            State::Broken { not_before } => {
+                let pause = not_before.remaining(now);
+                self.begin_round(pause, attempt)
+            }
+        }
+    }
+
+    fn begin_round(&mut self, pause: Duration, attempt: &mut Attempt) -> Step {
+        self.state = State::Resolving;
+        self.round += 1;
+        attempt.round = Some(self.round);
+        Step::Resolve { pause }
+    }
+
+    /// The round this call was told to make has ended; says what this call is to do.
+    pub fn resolved(
+        &mut self,
+        now: Time,
+        attempt: &mut Attempt,
+        result: Result<P, Why>,
+        jitter: Jitter,
+    ) -> Step {
+        if !self.makes_round(attempt) {
+            return self.want(now, attempt);
+        }
+        match result {
+            Ok(place) => {
+                self.generation += 1;
+                self.state = State::Bound(place);
+            }
+            Err(why) => {
+                self.failed = Some((self.round, why));
+                self.break_off(now, jitter);
+            }
+        }
+        self.want(now, attempt)
+    }
+
+    fn makes_round(&self, attempt: &Attempt) -> bool {
+        let resolving = match self.state {
+            State::Resolving => true,
+            State::Unbound | State::Bound(_) | State::Broken { .. } => false,
+        };
+        resolving && attempt.round == Some(self.round)
+    }
+
+    /// The call that made the round of resolution is no more; the next to ask makes another.
+    pub fn gave_up(&mut self, now: Time, attempt: &Attempt) {
+        if self.makes_round(attempt) {
+            self.state = State::Broken { not_before: now };
+        }
+    }
+
+    /// The server at the place of `generation` said that the object is not there.
+    pub fn stale(&mut self, now: Time, generation: u64, attempt: &mut Attempt) -> Step {
+        if attempt.fresh_from.is_some_and(|from| generation >= from) {
+            return Step::Fail(Why::NotThere);
+        }
+        attempt.fresh_from = Some(generation + 1);
+        if generation == self.generation {
+            match self.state {
+                State::Bound(_) => self.state = State::Unbound,
+                State::Unbound | State::Resolving | State::Broken { .. } => {}
+            }
+        }
+        self.want(now, attempt)
+    }
+
+    /// The connection to the place of `generation` broke.
+    pub fn lost(&mut self, now: Time, generation: u64, jitter: Jitter) {
+        match self.state {
+            State::Bound(_) if generation == self.generation => self.break_off(now, jitter),
+            State::Bound(_) | State::Unbound | State::Resolving | State::Broken { .. } => {}
+        }
+    }
+
+    /// The place of `generation` answered a call.
+    pub fn worked(&mut self, generation: u64) {
+        if generation == self.generation {
+            self.failures = 0;
+        }
+    }
+
+    /// The place to send a call to that was told to go.
+    #[must_use]
+    pub fn place(&self) -> Option<&P> {
+        match &self.state {
+            State::Bound(place) => Some(place),
+            State::Unbound | State::Resolving | State::Broken { .. } => None,
+        }
+    }
+
+    fn break_off(&mut self, now: Time, jitter: Jitter) {
+        self.state = State::Broken {
+            not_before: now.after(pause(self.failures, jitter)),
+        };
+        self.failures = self.failures.saturating_add(1);
+    }
+}
+
+/// The pause after this many failures in a row before the latest one.
+fn pause(failures_before: u32, jitter: Jitter) -> Duration {
+    let Some(doublings) = failures_before.checked_sub(1) else {
+        return Duration::ZERO;
+    };
+    let full = PAUSE_MIN
+        .saturating_mul(1 << doublings.min(10))
+        .min(PAUSE_MAX);
+    assert!(
+        full >= PAUSE_MIN && full <= PAUSE_MAX,
+        "a pause of {full:?}"
+    );
+    full - full / 2 * u32::from(jitter.0) / u32::from(u16::MAX)
+}
+
+#[cfg(test)]
+mod tests;

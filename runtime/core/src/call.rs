@@ -1,0 +1,444 @@
+//! One call's way from arrival to answer.
+//!
+//! A *call* is one execution; *tickets* are the requests for it. The first ticket leads; one
+//! that asks again under the same call id while it waits or runs follows, and gets the same
+//! answer. What is below happens to the leader; followers only wait.
+//!
+//! | stage | searched: found | searched: not | lock | image | returned | flushed | abandoned |
+//! |---|---|---|---|---|---|---|---|
+//! | Searching | answer saved; end | Queued | – | – | – | – | end |
+//! | Queued | – | – | Granted | – | – | – | end |
+//! | Granted | – | – | – | Running | – | – | end |
+//! | Running | – | – | – | – | see below | – | runs on |
+//! | Flushing | – | – | – | – | – | answer or refuse; end | runs on |
+//!
+//! `–` is a mistake of the engine or its shell and panics. A call that needs no search starts
+//! as Queued. *Abandoned* means that no ticket waits any more (deadlines, cancels, a dead
+//! caller): what has not started never does; what has, runs to its end, so that the reply is
+//! saved and the object is whole.
+//!
+//! | returned | read, or volatile | write, saved | write, not saved |
+//! |---|---|---|---|
+//! | normal | answer; end | flush state and reply | flush state |
+//! | raised | answer; end | discard, unlock, flush reply | discard; answer; end |
+//! | failed | answer; end | discard; answer; end | discard; answer; end |
+//!
+//! A flush that failed: the image is discarded (unless the flush was of the reply alone, when
+//! that is done already), and the call is refused with the store's fault.
+//!
+//! A volatile object has no other copy, so nothing of it is ever discarded: keeping it whole
+//! when a method fails is its servant's duty.
+
+use std::collections::BTreeMap;
+
+use crate::deadline::Deadlines;
+use crate::id::{CallId, Peer, Uid};
+use crate::input::{Ended, Fault, Invoke, Ticket};
+use crate::limits::Limits;
+use crate::list::{Link, Linked, List};
+use crate::lock::mode::Mode;
+use crate::output::Refusal;
+use crate::slab::{Slab, Slot};
+
+/// How far a call is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// The store is asked for a saved reply.
+    Searching,
+    /// It waits for the object's lock.
+    Queued,
+    /// It has the lock and waits for the object to be in memory.
+    Granted,
+    /// The servant runs.
+    Running,
+    /// The store writes; `state` tells whether the object is among it.
+    Flushing { state: bool },
+}
+
+impl Stage {
+    /// Whether the servant has been called, so that there is no way back.
+    pub(crate) fn started(self) -> bool {
+        match self {
+            Self::Searching | Self::Queued | Self::Granted => false,
+            Self::Running | Self::Flushing { .. } => true,
+        }
+    }
+}
+
+/// What happened to a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cue {
+    Searched { found: bool },
+    LockGranted,
+    ImageReady,
+    Returned(Ended),
+    Flushed(Result<(), Fault>),
+    Abandoned,
+}
+
+/// What of a call the machine looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Traits {
+    pub(crate) mode: Mode,
+    pub(crate) save: bool,
+    pub(crate) create: bool,
+    /// Of the object, known once the call is queued.
+    pub(crate) volatile: bool,
+}
+
+/// What to do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Answer with the saved reply; the call ends.
+    AnswerSaved,
+    /// Ask for the lock; the call is Queued.
+    AskLock,
+    /// See whether the object is in memory; the call is Granted.
+    WantImage,
+    /// Start the servant; the call is Running.
+    Dispatch,
+    /// Write; the call is Flushing. `undo`: first discard the image and give the lock back.
+    Flush {
+        undo: bool,
+        state: bool,
+        reply: bool,
+        create: bool,
+    },
+    /// Answer with the outcome; the call ends.
+    Answer { discard: bool },
+    /// Refuse; the call ends.
+    Refuse { discard: bool, refusal: Refusal },
+    /// The call ends without an answer.
+    Vanish,
+    /// Nothing now.
+    RunOn,
+    /// Somebody broke the rules.
+    Mistake,
+}
+
+/// The machine: two tables of the module doc.
+pub(crate) fn next(stage: Stage, cue: Cue, traits: Traits) -> Next {
+    match (stage, cue) {
+        (Stage::Searching, Cue::Searched { found: true }) => Next::AnswerSaved,
+        (Stage::Searching, Cue::Searched { found: false }) => Next::AskLock,
+        (Stage::Queued, Cue::LockGranted) => Next::WantImage,
+        (Stage::Granted, Cue::ImageReady) => Next::Dispatch,
+        (Stage::Running, Cue::Returned(ended)) => returned(ended, traits),
+        (Stage::Flushing { .. }, Cue::Flushed(Ok(()))) => Next::Answer { discard: false },
+        (Stage::Flushing { state }, Cue::Flushed(Err(fault))) => Next::Refuse {
+            discard: state,
+            refusal: refusal_of(fault),
+        },
+        (Stage::Searching | Stage::Queued | Stage::Granted, Cue::Abandoned) => Next::Vanish,
+        (Stage::Running | Stage::Flushing { .. }, Cue::Abandoned) => Next::RunOn,
+        (
+            Stage::Searching,
+            Cue::LockGranted | Cue::ImageReady | Cue::Returned(_) | Cue::Flushed(_),
+        )
+        | (
+            Stage::Queued,
+            Cue::Searched { .. } | Cue::ImageReady | Cue::Returned(_) | Cue::Flushed(_),
+        )
+        | (
+            Stage::Granted,
+            Cue::Searched { .. } | Cue::LockGranted | Cue::Returned(_) | Cue::Flushed(_),
+        )
+        | (
+            Stage::Running,
+            Cue::Searched { .. } | Cue::LockGranted | Cue::ImageReady | Cue::Flushed(_),
+        )
+        | (
+            Stage::Flushing { .. },
+            Cue::Searched { .. } | Cue::LockGranted | Cue::ImageReady | Cue::Returned(_),
+        ) => Next::Mistake,
+    }
+}
+
+fn returned(ended: Ended, traits: Traits) -> Next {
+    let Traits {
+        mode,
+        save,
+        create,
+        volatile,
+    } = traits;
+    if mode == Mode::Read || volatile {
+        return Next::Answer { discard: false };
+    }
+    match ended {
+        Ended::Normal => Next::Flush {
+            undo: false,
+            state: true,
+            reply: save,
+            create,
+        },
+        Ended::Raised if save => Next::Flush {
+            undo: true,
+            state: false,
+            reply: true,
+            create: false,
+        },
+        Ended::Raised | Ended::Failed => Next::Answer { discard: true },
+    }
+}
+
+fn refusal_of(fault: Fault) -> Refusal {
+    match fault {
+        Fault::Exists => Refusal::Exists,
+        Fault::Fenced | Fault::Full | Fault::Store => Refusal::Store(fault),
+    }
+}
+
+/// What a ticket is to its call.
+#[derive(Debug)]
+pub(crate) enum Role {
+    /// The call runs under this ticket.
+    Leader(Leader),
+    /// It waits for the answer of this one.
+    Follower { leader: Slot },
+}
+
+/// One execution.
+#[derive(Debug)]
+pub(crate) struct Leader {
+    pub(crate) stage: Stage,
+    pub(crate) traits: Traits,
+    pub(crate) uid: Uid,
+    /// Under which it is found by those who ask again.
+    pub(crate) call: Option<CallId>,
+    /// Set from Queued on.
+    pub(crate) object: Slot,
+    /// Whether the leading ticket itself still waits for the answer.
+    pub(crate) waits: bool,
+    pub(crate) followers: Vec<Slot>,
+}
+
+/// One ticket.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) ticket: Ticket,
+    pub(crate) caller: Peer,
+    pub(crate) role: Role,
+    link: Link,
+}
+
+impl Linked for Call {
+    fn link(&mut self) -> &mut Link {
+        &mut self.link
+    }
+
+    fn peek(&self) -> Link {
+        self.link
+    }
+}
+
+/// All tickets of a shard that were not forgotten yet.
+#[derive(Debug)]
+pub(crate) struct Calls {
+    slots: BTreeMap<Ticket, Slot>,
+    entries: Slab<Call>,
+    leaders: BTreeMap<CallId, Slot>,
+    callers: BTreeMap<Peer, List>,
+    pub(crate) deadlines: Deadlines,
+}
+
+impl Calls {
+    pub(crate) fn new() -> Self {
+        Self {
+            slots: BTreeMap::new(),
+            entries: Slab::new(),
+            leaders: BTreeMap::new(),
+            callers: BTreeMap::new(),
+            deadlines: Deadlines::default(),
+        }
+    }
+
+    /// Whether one more ticket of `caller` fits; otherwise what is too much and its bound.
+    pub(crate) fn room(&self, caller: Peer, limits: &Limits) -> Result<(), (&'static str, u64)> {
+        if self.entries.len() >= limits.calls_max as usize {
+            return Err(("calls on this shard", limits.calls_max.into()));
+        }
+        let of_caller = self.callers.get(&caller).map_or(0, List::len);
+        if of_caller >= limits.caller_calls_max {
+            return Err(("calls of this caller", limits.caller_calls_max.into()));
+        }
+        Ok(())
+    }
+
+    /// Enters a new call. With `find_as` others that ask under that id will find it.
+    pub(crate) fn lead(&mut self, invoke: &Invoke, create: bool, find_as: Option<CallId>) -> Slot {
+        let Invoke {
+            uid,
+            mode,
+            volatile,
+            ..
+        } = *invoke;
+        let save = invoke.save && mode == Mode::Write && invoke.call.is_some();
+        let leader = Leader {
+            stage: Stage::Queued,
+            traits: Traits {
+                mode,
+                save,
+                create,
+                volatile,
+            },
+            uid,
+            call: find_as,
+            object: Slot::NONE,
+            waits: true,
+            followers: Vec::new(),
+        };
+        let slot = self.enter(invoke, Role::Leader(leader));
+        if let Some(call) = find_as {
+            self.leaders.insert(call, slot);
+        }
+        slot
+    }
+
+    /// Enters another ticket for a call that is under way.
+    pub(crate) fn follow(&mut self, invoke: &Invoke, leader: Slot) -> Slot {
+        let slot = self.enter(invoke, Role::Follower { leader });
+        self.leader_mut(leader).followers.push(slot);
+        slot
+    }
+
+    fn enter(&mut self, invoke: &Invoke, role: Role) -> Slot {
+        let Invoke {
+            ticket,
+            caller,
+            deadline,
+            ..
+        } = *invoke;
+        let link = Link::LOOSE;
+        let slot = self.entries.insert(Call {
+            ticket,
+            caller,
+            role,
+            link,
+        });
+        let before = self.slots.insert(ticket, slot);
+        assert!(before.is_none(), "{ticket:?} is used for two calls");
+        let of_caller = self.callers.entry(caller).or_insert(List::EMPTY);
+        of_caller.push_last(&mut self.entries, slot);
+        self.deadlines.add((deadline, ticket, slot));
+        slot
+    }
+
+    /// Takes a ticket out of all tables but its leader's list of followers.
+    pub(crate) fn remove(&mut self, slot: Slot) -> Call {
+        let Call { ticket, caller, .. } = self.entries[slot];
+        let of_caller = self
+            .callers
+            .get_mut(&caller)
+            .expect("a caller with a call is listed");
+        of_caller.take_out(&mut self.entries, slot);
+        if of_caller.len() == 0 {
+            self.callers.remove(&caller);
+        }
+        self.slots.remove(&ticket);
+        let call = self.entries.remove(slot);
+        if let Role::Leader(Leader { call: Some(id), .. }) = &call.role
+            && self.leaders.get(id) == Some(&slot)
+        {
+            self.leaders.remove(id);
+        }
+        call
+    }
+
+    /// Removes what ended calls left among the deadlines.
+    pub(crate) fn tidy(&mut self) {
+        let entries = &self.entries;
+        self.deadlines.tidy(entries.len(), |ticket, slot| {
+            entries.find(slot).is_some_and(|call| call.ticket == ticket)
+        });
+    }
+
+    pub(crate) fn slot(&self, ticket: Ticket) -> Option<Slot> {
+        self.slots.get(&ticket).copied()
+    }
+
+    pub(crate) fn find_leader(&self, call: CallId) -> Option<Slot> {
+        self.leaders.get(&call).copied()
+    }
+
+    /// The tickets of a caller, in the order they came.
+    pub(crate) fn of_caller(&self, caller: Peer) -> Vec<Ticket> {
+        let list = self.callers.get(&caller).copied().unwrap_or(List::EMPTY);
+        list.iter(&self.entries)
+            .map(|slot| self.entries[slot].ticket)
+            .collect()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Slot, &Call)> {
+        self.entries.iter()
+    }
+
+    pub(crate) fn entry(&self, slot: Slot) -> &Call {
+        &self.entries[slot]
+    }
+
+    pub(crate) fn leader(&self, slot: Slot) -> &Leader {
+        match &self.entries[slot].role {
+            Role::Leader(leader) => leader,
+            Role::Follower { .. } => panic!("{:?} does not lead", self.entries[slot].ticket),
+        }
+    }
+
+    pub(crate) fn leader_mut(&mut self, slot: Slot) -> &mut Leader {
+        let Call { ticket, role, .. } = &mut self.entries[slot];
+        match role {
+            Role::Leader(leader) => leader,
+            Role::Follower { .. } => panic!("{ticket:?} does not lead"),
+        }
+    }
+
+    pub(crate) fn check(&self, limits: &Limits) {
+        let live = self.entries.len();
+        assert!(self.slots.len() == live, "tickets are miscounted");
+        assert!(live <= limits.calls_max as usize, "more calls than allowed");
+        assert!(
+            self.deadlines.len() <= Deadlines::len_max(live),
+            "deadlines pile up"
+        );
+        let listed: u32 = self.callers.values().map(List::len).sum();
+        assert!(listed as usize == live, "calls of callers are miscounted");
+        for (caller, list) in &self.callers {
+            assert!(
+                list.len() <= limits.caller_calls_max,
+                "{caller} has too many calls"
+            );
+            assert!(
+                list.iter(&self.entries)
+                    .all(|slot| self.entries[slot].caller == *caller)
+            );
+        }
+        for (id, slot) in &self.leaders {
+            assert!(
+                self.leader(*slot).call == Some(*id),
+                "{id} leads to another call"
+            );
+        }
+        for (slot, call) in self.entries.iter() {
+            assert!(
+                self.slots[&call.ticket] == slot,
+                "{:?} leads elsewhere",
+                call.ticket
+            );
+            match &call.role {
+                Role::Leader(leader) => {
+                    let alive = leader.waits || !leader.followers.is_empty();
+                    assert!(alive || leader.stage.started(), "{call:?} waits for nobody");
+                }
+                Role::Follower { leader } => {
+                    assert!(
+                        self.leader(*leader).followers.contains(&slot),
+                        "{call:?} is lost"
+                    );
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! From arrival to the object's door, and out of it again unserved: bounds, late callers,
+//! duplicates, the search for a saved reply; cancels, deadlines, dead callers.
+
+use super::{Drain, Engine, Mutation};
+use crate::call::{self, Cue, Role, Stage};
+use crate::id::{CallId, Peer, Uid};
+use crate::incarnation::Heard;
+use crate::input::{Invoke, Ticket};
+use crate::lock::mode::Mode;
+use crate::outbox::Outbox;
+use crate::output::{Answer, Event, Output, Refusal};
+use crate::slab::Slot;
+use crate::uselist::Change;
+
+impl Engine {
+    /// A call or a create arrived.
+    pub(super) fn admit(&mut self, invoke: &Invoke, create: bool, out: &mut Outbox) {
+        assert!(!create || invoke.mode == Mode::Write, "a create is a write");
+        assert!(
+            !create || !invoke.volatile,
+            "a volatile object is served, not created"
+        );
+        if let Err(refusal) = self.check_admission(invoke, create, out) {
+            if let Refusal::Overloaded { what, limit } = refusal {
+                out.push(Output::Event(Event::Overloaded { what, limit }));
+            }
+            let answer = Answer::Refused(refusal);
+            out.push(Output::Reply {
+                ticket: invoke.ticket,
+                answer,
+            });
+            out.push(Output::Forget {
+                ticket: invoke.ticket,
+            });
+            return;
+        }
+        let find_as = self.at_most_once(invoke);
+        if let Some(leader) = find_as.and_then(|call| self.find_leader(call)) {
+            self.calls.follow(invoke, leader);
+            let first = self.calls.entry(leader).ticket;
+            out.push(Output::Event(Event::Joined {
+                ticket: invoke.ticket,
+                first,
+            }));
+            return;
+        }
+        let slot = self.calls.lead(invoke, create, find_as);
+        match find_as {
+            Some(call) if !invoke.volatile && self.mutation != Mutation::SkipSearch => {
+                self.calls.leader_mut(slot).stage = Stage::Searching;
+                out.push(Output::Search {
+                    ticket: invoke.ticket,
+                    call,
+                });
+            }
+            Some(_) | None => self.enqueue(slot, out),
+        }
+    }
+
+    /// The id under which a call must not be executed twice.
+    fn at_most_once(&self, invoke: &Invoke) -> Option<CallId> {
+        let save = invoke.save && invoke.mode == Mode::Write;
+        invoke.call.filter(|_| save)
+    }
+
+    fn find_leader(&self, call: CallId) -> Option<Slot> {
+        if self.mutation == Mutation::NoJoin {
+            return None;
+        }
+        self.calls.find_leader(call)
+    }
+
+    fn check_admission(
+        &mut self,
+        invoke: &Invoke,
+        create: bool,
+        out: &mut Outbox,
+    ) -> Result<(), Refusal> {
+        if invoke.deadline <= self.now {
+            return Err(Refusal::Deadline { started: false });
+        }
+        let find_as = self.at_most_once(invoke);
+        if let Some(call) = find_as {
+            self.check_incarnation(call.caller, out)?;
+        }
+        let full = |(what, limit)| Refusal::Overloaded { what, limit };
+        self.calls.room(invoke.caller, &self.limits).map_err(full)?;
+        match find_as.and_then(|call| self.find_leader(call)) {
+            Some(leader) => {
+                let leader = self.calls.leader(leader);
+                let same = leader.traits.create == create && (create || leader.uid == invoke.uid);
+                if same {
+                    Ok(())
+                } else {
+                    Err(Refusal::CallIdReused)
+                }
+            }
+            None if self.drain != Drain::No => Err(Refusal::Draining),
+            None => Ok(()),
+        }
+    }
+
+    fn check_incarnation(&mut self, caller: Peer, out: &mut Outbox) -> Result<(), Refusal> {
+        let Peer { node, incarnation } = caller;
+        match self
+            .incarnations
+            .hear(node, incarnation, self.limits.peers_max)
+        {
+            Heard::Current => Ok(()),
+            Heard::Newer(known) => {
+                let old = Peer {
+                    node,
+                    incarnation: known,
+                };
+                out.push(Output::Event(Event::Reborn { old, incarnation }));
+                self.caller_gone(old, out);
+                Ok(())
+            }
+            Heard::Older(_) if self.mutation == Mutation::IgnoreIncarnation => Ok(()),
+            Heard::Older(known) => Err(Refusal::OldIncarnation { known }),
+        }
+    }
+
+    pub(super) fn searched(&mut self, ticket: Ticket, found: bool, out: &mut Outbox) {
+        if let Some(slot) = self.calls.slot(ticket) {
+            self.step(slot, Cue::Searched { found }, out);
+        }
+    }
+
+    /// Nobody waits for this ticket any more.
+    pub(super) fn cancel(&mut self, ticket: Ticket, out: &mut Outbox) {
+        if let Some(slot) = self.calls.slot(ticket) {
+            self.stop_waiting(slot, out);
+        }
+    }
+
+    /// A ticket's deadline passed.
+    pub(super) fn expire(&mut self, slot: Slot, out: &mut Outbox) {
+        let call = self.calls.entry(slot);
+        let (ticket, leader_slot) = match &call.role {
+            Role::Leader(leader) if !leader.waits => return,
+            Role::Leader(_) => (call.ticket, slot),
+            Role::Follower { leader } => (call.ticket, *leader),
+        };
+        let leader = self.calls.leader(leader_slot);
+        let others_wait = usize::from(leader.waits) + leader.followers.len() > 1;
+        let started = leader.stage.started() || others_wait;
+        let answer = Answer::Refused(Refusal::Deadline { started });
+        out.push(Output::Reply { ticket, answer });
+        self.stop_waiting(slot, out);
+    }
+
+    /// Takes one ticket off those that wait for a call; without any it may end.
+    fn stop_waiting(&mut self, slot: Slot, out: &mut Outbox) {
+        let leader_slot = match &self.calls.entry(slot).role {
+            Role::Leader(_) => slot,
+            Role::Follower { leader } => *leader,
+        };
+        if leader_slot == slot {
+            self.calls.leader_mut(slot).waits = false;
+        } else {
+            self.calls
+                .leader_mut(leader_slot)
+                .followers
+                .retain(|follower| *follower != slot);
+            self.forget(slot, out);
+        }
+        let leader = self.calls.leader(leader_slot);
+        if !leader.waits && leader.followers.is_empty() {
+            self.step(leader_slot, Cue::Abandoned, out);
+        }
+    }
+
+    /// A caller is dead: nobody waits for its calls, and it is bound to nothing.
+    pub(super) fn caller_gone(&mut self, caller: Peer, out: &mut Outbox) {
+        for ticket in self.calls.of_caller(caller) {
+            self.cancel(ticket, out);
+        }
+        while let Some((uid, change)) = self.uses.forget_next(caller) {
+            self.rebound(uid, change);
+        }
+    }
+
+    pub(super) fn bind(&mut self, uid: Uid, caller: Peer, out: &mut Outbox) {
+        let uses_max = self.limits.uses_max;
+        let change = self.uses.bind(uid, caller, uses_max);
+        if change == Change::Full {
+            let limit = uses_max.into();
+            out.push(Output::Event(Event::Overloaded {
+                what: "bindings",
+                limit,
+            }));
+        }
+        self.rebound(uid, change);
+    }
+
+    pub(super) fn unbind(&mut self, uid: Uid, caller: Peer) {
+        let change = self.uses.unbind(uid, caller);
+        self.rebound(uid, change);
+    }
+
+    fn rebound(&mut self, uid: Uid, change: Change) {
+        let bound = match change {
+            Change::First => true,
+            Change::Last => false,
+            Change::None | Change::Full => return,
+        };
+        if let Some(slot) = self.objects.slot(uid) {
+            self.objects.set_bound(self.now, slot, bound);
+        }
+    }
+
+    /// Tells a call's machine what happened and does what it decides.
+    pub(super) fn step(&mut self, slot: Slot, cue: Cue, out: &mut Outbox) {
+        let leader = self.calls.leader(slot);
+        let (stage, traits) = (leader.stage, leader.traits);
+        let next = call::next(stage, cue, traits);
+        self.carry_out(slot, next, cue, out);
+    }
+}

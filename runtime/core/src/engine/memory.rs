@@ -1,0 +1,261 @@
+//! Objects coming into memory and leaving it: loads, volatile objects, idle time, the memory
+//! limit, eviction, drain.
+
+use super::{Drain, Engine};
+use crate::activation::{self, Cue, Image, Next};
+use crate::id::Uid;
+use crate::input::{Fault, Loaded};
+use crate::outbox::Outbox;
+use crate::output::{Answer, Event, Output, Refusal, Why};
+use crate::slab::Slot;
+
+impl Engine {
+    /// Tells an image's machine what happened; what else is to be done is returned.
+    pub(super) fn change_image(&mut self, slot: Slot, cue: Cue) -> Next {
+        let object = self.objects.entry_mut(slot);
+        let (image, next) = activation::next(object.image, cue);
+        assert!(next != Next::Mistake, "{cue:?} cannot happen to {object:?}");
+        object.image = image;
+        next
+    }
+
+    /// The entry a call of `uid` belongs to, made if need be; or why there can be none.
+    pub(super) fn door(
+        &mut self,
+        uid: Uid,
+        volatile: bool,
+        create: bool,
+        out: &mut Outbox,
+    ) -> Result<Slot, Refusal> {
+        if let Some(slot) = self.objects.slot(uid) {
+            let object = self.objects.entry(slot);
+            if object.volatile && create {
+                return Err(Refusal::Exists);
+            }
+            if object.retired || (volatile && !object.volatile) {
+                return Err(Refusal::NoSuchObject);
+            }
+            let limit = self.limits.object_queue_max;
+            if object.waiting >= limit {
+                let what = "calls waiting for this object";
+                return Err(Refusal::Overloaded {
+                    what,
+                    limit: limit.into(),
+                });
+            }
+            return Ok(slot);
+        }
+        if volatile {
+            return Err(Refusal::NoSuchObject);
+        }
+        self.room_for_one(out)?;
+        let bound = self.uses.callers(uid) > 0;
+        Ok(self.objects.insert(uid, bound))
+    }
+
+    /// Makes sure that one more object may come into memory.
+    fn room_for_one(&mut self, out: &mut Outbox) -> Result<(), Refusal> {
+        let objects_max = self.limits.active_objects_max;
+        while self.objects.persistent() >= objects_max {
+            let Some(slot) = self.objects.longest_unused() else {
+                let (what, limit) = ("objects in memory, all in use", objects_max.into());
+                return Err(Refusal::Overloaded { what, limit });
+            };
+            self.passivate(slot, Why::Memory, out);
+        }
+        let bytes_max = self.limits.active_bytes_max;
+        if self.objects.active_bytes() > bytes_max && self.objects.longest_unused().is_none() {
+            let (what, limit) = ("bytes of objects in memory, all in use", bytes_max);
+            return Err(Refusal::Overloaded { what, limit });
+        }
+        Ok(())
+    }
+
+    /// The store answered a load.
+    pub(super) fn loaded(&mut self, uid: Uid, outcome: Loaded, out: &mut Outbox) {
+        // A volatile object served while the load was under way may have gone again.
+        let Some(slot) = self.objects.slot(uid) else {
+            return;
+        };
+        match self.change_image(slot, Cue::Loaded(outcome)) {
+            Next::RunHolders => {
+                if let Loaded::Found { epoch, size_bytes } = outcome {
+                    self.objects.set_size(slot, size_bytes);
+                    out.push(Output::Event(Event::Activated { uid, epoch }));
+                }
+                self.run_holders(uid, out);
+            }
+            Next::RefuseAbsent => self.refuse_waiting(slot, None, out),
+            Next::RefuseAll(fault) => self.refuse_waiting(slot, Some(fault), out),
+            Next::Ignore => return,
+            Next::Load | Next::Run | Next::Wait | Next::RefuseExists | Next::Mistake => {
+                panic!("{uid} was loaded but is not in the right state");
+            }
+        }
+        if let Some(slot) = self.objects.slot(uid) {
+            self.left_by_call(slot, out);
+        }
+    }
+
+    /// The image cannot be had: refuses every call of the object; creates go on, if it is
+    /// because there is none.
+    fn refuse_waiting(&mut self, object: Slot, fault: Option<Fault>, out: &mut Outbox) {
+        let refusal = fault.map_or(Refusal::NoSuchObject, Refusal::Store);
+        // The entry must outlive the last of its calls, since the loop looks at it.
+        self.objects.entry_mut(object).calls += 1;
+        for slot in self.waiting_calls(object, fault.is_none()) {
+            self.end(slot, Some(Answer::Refused(refusal)), out);
+        }
+        self.objects.entry_mut(object).calls -= 1;
+        self.want_again(object, out);
+    }
+
+    /// The calls of an object that have not started: those with the lock, then the queue.
+    fn waiting_calls(&self, object: Slot, but_creates: bool) -> Vec<Slot> {
+        let key = Self::lock_key(self.objects.entry(object).uid);
+        let owners = self.locks.holders(key).chain(self.locks.waiters(key));
+        let slots =
+            owners.map(|(owner, _)| Slot(u32::try_from(owner.0).expect("an owner is a slot")));
+        let picked = slots.filter(|slot| {
+            let leader = self.calls.leader(*slot);
+            let spared = but_creates && leader.traits.create;
+            !leader.stage.started() && !spared
+        });
+        picked.collect()
+    }
+
+    /// After a load that found nothing: a create that had the lock all along goes on.
+    fn want_again(&mut self, object: Slot, out: &mut Outbox) {
+        let uid = self.objects.entry(object).uid;
+        if self.objects.entry(object).image == Image::Passive {
+            self.run_holders(uid, out);
+        }
+    }
+
+    /// A call has left the object, or it has just been loaded: is it idle, or not even here?
+    pub(super) fn left_by_call(&mut self, slot: Slot, out: &mut Outbox) {
+        let object = self.objects.entry(slot);
+        if object.calls > 0 || self.objects.is_idle(slot) {
+            return;
+        }
+        match (object.volatile, object.image) {
+            (true, _) if object.retired => self.objects.remove(slot),
+            (true, _) | (false, Image::Activating) => {}
+            (false, Image::Passive) => self.objects.remove(slot),
+            (false, Image::Active) => {
+                self.objects.set_idle(self.now, slot);
+                if self.drain != Drain::No {
+                    self.passivate(slot, Why::Drain, out);
+                }
+            }
+            (false, Image::Making) => panic!("{} is being made by nobody", object.uid),
+        }
+    }
+
+    /// Drops the image of an idle object.
+    fn passivate(&mut self, slot: Slot, why: Why, out: &mut Outbox) {
+        let uid = self.objects.entry(slot).uid;
+        assert!(
+            self.objects.is_idle(slot),
+            "{uid} is passivated while in use"
+        );
+        self.objects.set_busy(slot);
+        self.change_image(slot, Cue::Dropped);
+        self.objects.set_size(slot, 0);
+        self.objects.remove(slot);
+        out.push(Output::Passivate { uid });
+        out.push(Output::Event(Event::Passivated { uid, why }));
+    }
+
+    /// Passivates what was idle for too long.
+    pub(super) fn passivate_expired(&mut self, out: &mut Outbox) {
+        while let Some((at, slot)) = self.objects.next_expiry(&self.limits) {
+            if at > self.now {
+                break;
+            }
+            self.passivate(slot, Why::Idle, out);
+        }
+    }
+
+    /// Passivates the longest unused until the rest fits the memory limit.
+    pub(super) fn make_room(&mut self, out: &mut Outbox) {
+        while self.objects.active_bytes() > self.limits.active_bytes_max {
+            let Some(slot) = self.objects.longest_unused() else {
+                break;
+            };
+            self.passivate(slot, Why::Memory, out);
+        }
+    }
+
+    /// An operator wants the object out of memory.
+    pub(super) fn evict(&mut self, uid: Uid, out: &mut Outbox) {
+        match self.objects.slot(uid) {
+            Some(slot) if self.objects.is_idle(slot) => {
+                self.passivate(slot, Why::Operator, out);
+            }
+            Some(_) | None => out.push(Output::Event(Event::NotEvicted { uid })),
+        }
+    }
+
+    /// A volatile object starts to exist.
+    pub(super) fn serve(&mut self, uid: Uid, out: &mut Outbox) {
+        let slot = match self.objects.slot(uid) {
+            Some(slot) if self.objects.entry(slot).volatile => {
+                self.objects.entry_mut(slot).retired = false;
+                return;
+            }
+            _ if self.objects.volatile() >= self.limits.volatile_objects_max => {
+                let (what, limit) = ("volatile objects", self.limits.volatile_objects_max.into());
+                return out.push(Output::Event(Event::Overloaded { what, limit }));
+            }
+            Some(slot) => slot,
+            None => self.objects.insert(uid, self.uses.callers(uid) > 0),
+        };
+        // Calls that guessed the uid may have made it look like a persistent object.
+        let image = self.objects.entry(slot).image;
+        let unknown = image == Image::Passive || image == Image::Activating;
+        assert!(unknown, "{uid} is served but exists as a persistent object");
+        self.objects.set_volatile(slot);
+        for call in self.waiting_calls(slot, false) {
+            self.calls.leader_mut(call).traits.volatile = true;
+        }
+        self.run_holders(uid, out);
+    }
+
+    /// A volatile object ends.
+    pub(super) fn retire(&mut self, uid: Uid, out: &mut Outbox) {
+        let Some(slot) = self.objects.slot(uid) else {
+            return;
+        };
+        if !self.objects.entry(slot).volatile {
+            return;
+        }
+        self.objects.entry_mut(slot).retired = true;
+        // The entry must outlive the last of its calls, since the loop looks at it.
+        self.objects.entry_mut(slot).calls += 1;
+        for call in self.waiting_calls(slot, false) {
+            self.end(call, Some(Answer::Refused(Refusal::NoSuchObject)), out);
+        }
+        self.objects.entry_mut(slot).calls -= 1;
+        self.left_by_call(slot, out);
+    }
+
+    /// From now on only what was admitted is done.
+    pub(super) fn begin_drain(&mut self, out: &mut Outbox) {
+        if self.drain == Drain::No {
+            self.drain = Drain::Draining;
+        }
+        while let Some(slot) = self.objects.longest_unused() {
+            self.passivate(slot, Why::Drain, out);
+        }
+    }
+
+    /// Tells the shell when the drain is over.
+    pub(super) fn end_drain(&mut self, out: &mut Outbox) {
+        let empty = self.calls.len() == 0 && self.objects.persistent() == 0;
+        if self.drain == Drain::Draining && empty {
+            self.drain = Drain::Drained;
+            out.push(Output::Drained);
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! What can happen to an engine: the closed list of inputs.
+//!
+//! The shell translates what it sees (a message, a finished servant, a completed disk write)
+//! into one of these. An answer to an [`crate::Output`] names the ticket or uid of that output.
+
+use crate::id::{CallId, Epoch, Peer, Uid};
+use crate::lock::mode::Mode;
+use crate::time::Time;
+
+/// The shell's number of one incoming call on this shard, unique in the shard's life. The shell
+/// keeps the arguments and the reply under it until [`crate::Output::Forget`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// One incoming call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Invoke {
+    /// The shell's number of it.
+    pub ticket: Ticket,
+    /// The object called.
+    pub uid: Uid,
+    /// The process at the other end of the connection.
+    pub caller: Peer,
+    /// The caller's name of the call; `None` for a foreign caller that gave none.
+    pub call: Option<CallId>,
+    /// Whether the method changes the object.
+    pub mode: Mode,
+    /// Execute at most once, whoever crashes: the reply is saved with the state it belongs to.
+    /// Set for a write that is not idempotent and has a call id; needs both.
+    pub save: bool,
+    /// The object is of a transient class: it exists between `Serve` and `Retire` only, is
+    /// never loaded, flushed nor passivated.
+    pub volatile: bool,
+    /// When the caller stops waiting.
+    pub deadline: Time,
+}
+
+/// Something that happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// A call of an object arrived.
+    Invoke(Invoke),
+    /// A call that makes the object `uid` arrived; the shell runs the constructor at
+    /// `Dispatch { new: true }`. `mode` must be [`Mode::Write`]. A duplicate is known by its
+    /// call id alone, so its `uid` may differ from the first one's.
+    Create(Invoke),
+    /// A volatile object starts to exist here. No effect if it exists already.
+    Serve {
+        /// The object.
+        uid: Uid,
+    },
+    /// A volatile object ends: waiting calls are refused, running ones end in peace. No effect
+    /// on an unknown object.
+    Retire {
+        /// The object.
+        uid: Uid,
+    },
+    /// Answer to [`crate::Output::Search`].
+    Searched {
+        /// The ticket that asked; ignored if it is gone by now.
+        ticket: Ticket,
+        /// Whether the store has a saved reply under the call id.
+        found: bool,
+    },
+    /// Answer to [`crate::Output::Load`].
+    Loaded {
+        /// The object.
+        uid: Uid,
+        /// What the store said.
+        outcome: Loaded,
+    },
+    /// The servant that [`crate::Output::Dispatch`] started has ended.
+    Returned {
+        /// The call.
+        ticket: Ticket,
+        /// How it ended.
+        ended: Ended,
+        /// Size of the object's state afterwards, in bytes; only looked at after a write.
+        size_bytes: u64,
+    },
+    /// Answer to [`crate::Output::Flush`]: the batch is on disk, or nothing of it is.
+    Flushed {
+        /// The call.
+        ticket: Ticket,
+        /// Whether the batch was applied.
+        result: Result<(), Fault>,
+    },
+    /// Nobody waits for the answer to this ticket any more. Ignored if it is gone by now.
+    Cancel {
+        /// The call.
+        ticket: Ticket,
+    },
+    /// A caller bound itself to an object (`initiate`); counted for each (object, caller).
+    Bind {
+        /// The object.
+        uid: Uid,
+        /// Who.
+        caller: Peer,
+    },
+    /// A caller ended one binding (`terminate`). No effect if there is none.
+    Unbind {
+        /// The object.
+        uid: Uid,
+        /// Who.
+        caller: Peer,
+    },
+    /// The last connection of a caller is gone: its bindings end, its calls that have not
+    /// started are dropped, the answers of those that have are too.
+    PeerGone {
+        /// Who.
+        caller: Peer,
+    },
+    /// An operator wants the object out of memory, if nothing uses it now.
+    Evict {
+        /// The object.
+        uid: Uid,
+    },
+    /// Take no new calls, finish those admitted, empty the memory, then `Output::Drained`.
+    Drain,
+}
+
+/// What the store said to a load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loaded {
+    /// The object is in memory now.
+    Found {
+        /// The number of this activation.
+        epoch: Epoch,
+        /// Size of its state in bytes.
+        size_bytes: u64,
+    },
+    /// There is no such object.
+    Absent,
+    /// The store could not tell.
+    Failed(Fault),
+}
+
+/// How a servant's method ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// With a result.
+    Normal,
+    /// With an exception the IDL declares: the object must be as before, the answer counts.
+    Raised,
+    /// Without an answer of its own (a panic, undecodable arguments): the object must be as
+    /// before, and asking again executes again.
+    Failed,
+}
+
+/// Why the store did not do it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A later activation of the object has written: this one is out of date.
+    Fenced,
+    /// No room on the disk or in the map.
+    Full,
+    /// A new object's uid is taken.
+    Exists,
+    /// Anything else: the shell has the details.
+    Store,
+}

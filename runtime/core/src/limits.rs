@@ -1,0 +1,57 @@
+//! Every bound of the engine, with its reason.
+//!
+//! Nothing in this crate grows without one of these. Over a bound the newest request is refused
+//! with [`crate::Refusal::Overloaded`], which says which bound it was; what was admitted earlier
+//! is never thrown out to make room.
+
+/// The bounds of one shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Calls that wait on one object, not counting those that run. A queue longer than this is
+    /// no burst but an object that cannot keep up: 1,024 calls of 1 ms each are a second.
+    pub object_queue_max: u32,
+    /// Calls of a shard, running and waiting. Each costs about 200 bytes here and its arguments
+    /// in the shell; 65,536 leave room for 64 connections with 1,024 outstanding calls each.
+    pub calls_max: u32,
+    /// Calls of one caller process, running and waiting: an eighth of the shard, so that eight
+    /// runaway callers are needed to shut out the others.
+    pub caller_calls_max: u32,
+    /// Caller nodes whose newest incarnation is remembered. A forgotten one is learnt again with
+    /// its next call; the longest silent one is forgotten first.
+    pub peers_max: u32,
+    /// How long an unused object stays in memory, in nanoseconds. An object that somebody is
+    /// bound to stays [`Limits::BOUND_IDLE_FACTOR`] times as long.
+    pub idle_ns: u64,
+    /// Bytes of object states in memory. Over it the longest unused objects leave.
+    pub active_bytes_max: u64,
+    /// Persistent objects in memory, whatever their size: each costs the engine and the shell
+    /// a few hundred bytes besides its state.
+    pub active_objects_max: u32,
+    /// Objects of transient classes at a time: call-backs, iterators, the node's own.
+    pub volatile_objects_max: u32,
+    /// Entries in the use list, one for each (object, caller). Over it a binding is not noted,
+    /// which only makes its object leave memory earlier.
+    pub uses_max: u32,
+}
+
+impl Limits {
+    /// A bound object may be idle this many times longer than an unbound one: its caller is
+    /// likely to come back, but may as well keep a reference for weeks.
+    pub const BOUND_IDLE_FACTOR: u64 = 10;
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            object_queue_max: 1_024,
+            calls_max: 65_536,
+            caller_calls_max: 8_192,
+            peers_max: 65_536,
+            idle_ns: 60_000_000_000,
+            active_bytes_max: 256 << 20,
+            active_objects_max: 100_000,
+            volatile_objects_max: 65_536,
+            uses_max: 262_144,
+        }
+    }
+}
