@@ -1,0 +1,117 @@
+//! The structs that Cap'n Proto needs and the IDL has as types: identities, references, the call
+//! context. They live in the system module `partha`; the runtime has their Rust by hand.
+
+use partha_idl::model::Type as Idl;
+
+use crate::ids;
+use crate::node::{Body, Member, Node, Struct, Type};
+use crate::shape;
+
+/// The module they live in.
+pub(crate) const MODULE: &str = "partha";
+
+/// The id of one of them.
+pub(crate) fn id(name: &str) -> u64 {
+    ids::child(ids::module(MODULE), name)
+}
+
+/// An object's identity.
+pub(crate) fn uid() -> Type {
+    Type::Struct(id("Uid"))
+}
+
+/// A reference to a persistent object.
+pub(crate) fn object_ref() -> Type {
+    Type::Struct(id("ObjectRef"))
+}
+
+/// Parameter 0 of every method.
+pub(crate) fn call_context() -> Type {
+    Type::Struct(id("CallContext"))
+}
+
+/// All of them.
+pub(crate) fn nodes() -> Vec<Node> {
+    let uid_of = |name, doc| (name, doc, Idl::Uid, uid());
+    let word = |name, doc| (name, doc, Idl::U64, Type::Uint64);
+    vec![
+        structure(
+            "Uid",
+            "The identity of an object, for ever.",
+            vec![
+                word("node", "The node that made the object."),
+                word(
+                    "local",
+                    "Incarnation (upper 24 bits) and counter (lower 40 bits).",
+                ),
+            ],
+        ),
+        structure(
+            "ObjectRef",
+            "A reference to a persistent object.",
+            vec![
+                uid_of("uid", "Which object."),
+                word(
+                    "class",
+                    "Its class: an interface id; 0 if the sender does not know it.",
+                ),
+            ],
+        ),
+        structure(
+            "CallContext",
+            "What travels with every call. A caller may leave it null: no action, default deadline.",
+            vec![
+                word(
+                    "deadlineUs",
+                    "Microseconds from now until the caller gives up; 0: default.",
+                ),
+                word(
+                    "callNode",
+                    "With the next two, the call's id; asking again with it never \
+                    executes the call twice.",
+                ),
+                word("callSequence", "Counts up from 1; 0: this call has no id."),
+                (
+                    "callIncarnation",
+                    "The caller's incarnation.",
+                    Idl::U32,
+                    Type::Uint32,
+                ),
+                (
+                    "again",
+                    "Not the first time of asking.",
+                    Idl::Bool,
+                    Type::Bool,
+                ),
+                word("traceHigh", "Trace id, upper half."),
+                word("traceLow", "Trace id, lower half."),
+                (
+                    "actions",
+                    "The actions that the call is part of, outermost first.",
+                    Idl::List(Box::new(Idl::Uid)),
+                    Type::List(Box::new(uid())),
+                ),
+            ],
+        ),
+    ]
+}
+
+fn structure(name: &str, doc: &str, members: Vec<(&str, &str, Idl, Type)>) -> Node {
+    let types: Vec<_> = members.iter().map(|(_, _, idl, _)| idl).collect();
+    let laid = shape::types(&types);
+    let member = |(name, doc, _, ty): (&str, &str, Idl, Type)| Member {
+        name: name.to_owned(),
+        docs: vec![doc.to_owned()],
+        ty,
+    };
+    Node {
+        name: name.to_owned(),
+        id: id(name),
+        docs: vec![doc.to_owned()],
+        nested: Vec::new(),
+        body: Body::Struct(Struct {
+            laid,
+            members: members.into_iter().map(member).collect(),
+        }),
+    }
+}

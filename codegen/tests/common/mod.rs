@@ -1,0 +1,4 @@
+//! Helpers of the code generator's tests.
+
+pub mod dump;
+pub mod random;
