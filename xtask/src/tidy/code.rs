@@ -33,6 +33,7 @@ pub(super) fn check(source: &Source, problems: &mut Vec<Problem>) {
         source,
         problems,
         in_test: source.is_test(),
+        in_trait_impl: false,
     };
     visitor.visit_file(&file);
 }
@@ -41,6 +42,8 @@ struct Visitor<'a> {
     source: &'a Source,
     problems: &'a mut Vec<Problem>,
     in_test: bool,
+    /// Inside `impl Trait for Type`, where the trait chose the names.
+    in_trait_impl: bool,
 }
 
 impl Visitor<'_> {
@@ -51,7 +54,7 @@ impl Visitor<'_> {
     fn check_function(&mut self, signature: &Signature, block: Option<&Block>) {
         let line = signature.fn_token.span.start().line;
         let name = signature.ident.to_string();
-        if name.starts_with("get_") {
+        if name.starts_with("get_") && !self.in_trait_impl {
             self.report(line, format!("`{name}`: name it without `get_`"));
         }
         let Some(block) = block else { return };
@@ -122,7 +125,10 @@ impl<'ast> Visit<'ast> for Visitor<'_> {
     }
 
     fn visit_item_impl(&mut self, item: &'ast syn::ItemImpl) {
+        let outer = self.in_trait_impl;
+        self.in_trait_impl = item.trait_.is_some();
         self.within(&item.attrs, |visitor| visit::visit_item_impl(visitor, item));
+        self.in_trait_impl = outer;
     }
 
     fn visit_expr_method_call(&mut self, call: &'ast syn::ExprMethodCall) {
@@ -302,6 +308,11 @@ mod tests {
             "impl S { fn get_name(&self) -> u8 { 1 } }\n",
             "`get_name`: name it without",
         );
+        breaks(
+            "trait T { fn get_name(&self); }\n",
+            "`get_name`: name it without",
+        );
+        keeps("impl T for S { fn get_name(&self) {} }\n");
         keeps("fn get() {}\nfn target() {}\n");
     }
 }

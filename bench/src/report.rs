@@ -1,0 +1,248 @@
+//! Medians, the table and the JSON lines.
+//!
+//! A ratio is the median of the ratios within each round, not the ratio of two medians: what
+//! disturbed a round disturbed both of its runs.
+
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::path::Path;
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use serde::Serialize;
+
+use crate::load::Measurement;
+use crate::peer::Peer;
+use crate::plan::{Plan, Run};
+
+/// The middle of all rounds for one peer and load.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Median {
+    peer: Peer,
+    outstanding: usize,
+    found: Measurement,
+    /// Calls per second over those of [`Peer::reference`]; `None` if it was not measured.
+    ratio: Option<f64>,
+}
+
+/// A line of the JSON file.
+#[derive(Serialize)]
+struct Line {
+    kind: &'static str,
+    benchmark: &'static str,
+    peer: Peer,
+    outstanding: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    round: Option<usize>,
+    #[serde(flatten)]
+    found: Measurement,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ratio: Option<f64>,
+}
+
+/// One median for each peer and load of the plan, in its order.
+pub(crate) fn medians(plan: &Plan, runs: &[Run]) -> Vec<Median> {
+    let mut medians = Vec::new();
+    for &peer in &plan.peers {
+        for &outstanding in &plan.outstanding {
+            let of_peer = select(runs, peer, outstanding);
+            let over = |field: fn(&Measurement) -> f64| {
+                median(of_peer.iter().map(field).collect()).unwrap_or_default()
+            };
+            let references = select(runs, peer.reference(), outstanding);
+            let pairs = of_peer.iter().zip(&references);
+            let ratios = pairs.map(|(own, other)| own.calls_per_second / other.calls_per_second);
+            let found = Measurement {
+                calls_per_second: over(|found| found.calls_per_second),
+                p50_us: over(|found| found.p50_us),
+                p99_us: over(|found| found.p99_us),
+            };
+            medians.push(Median {
+                peer,
+                outstanding,
+                found,
+                ratio: median(ratios.collect()),
+            });
+        }
+    }
+    medians
+}
+
+/// The figures of one peer and load, in the order of the rounds.
+fn select(runs: &[Run], peer: Peer, outstanding: usize) -> Vec<Measurement> {
+    let chosen = runs
+        .iter()
+        .filter(|run| run.peer == peer && run.outstanding == outstanding);
+    chosen.map(|run| run.found).collect()
+}
+
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}
+
+/// Peers as rows, loads as columns.
+pub(crate) fn table(plan: &Plan, medians: &[Median]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED);
+    table.set_content_arrangement(ContentArrangement::Dynamic);
+    let heads = plan
+        .outstanding
+        .iter()
+        .map(|count| format!("{count} outstanding"));
+    table.set_header(std::iter::once("null call, u64 to u64".to_owned()).chain(heads));
+    for &peer in &plan.peers {
+        let cells = plan.outstanding.iter().map(|&outstanding| {
+            let of_cell = |m: &&Median| m.peer == peer && m.outstanding == outstanding;
+            medians.iter().find(of_cell).map(cell).unwrap_or_default()
+        });
+        table.add_row(std::iter::once(peer.label().to_owned()).chain(cells));
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    let rounds = plan.rounds;
+    format!(
+        "{table}\nmedians of {rounds} rounds of {:?}; × is calls/s over {}, in one process over {}",
+        plan.measure,
+        Peer::Tarpc.label(),
+        Peer::Oneshot.label(),
+    )
+}
+
+fn cell(median: &Median) -> String {
+    let Measurement {
+        calls_per_second,
+        p50_us,
+        p99_us,
+    } = median.found;
+    let ratio = median
+        .ratio
+        .map(|ratio| format!("  {ratio:.2} ×"))
+        .unwrap_or_default();
+    let rate = grouped(calls_per_second);
+    format!("{rate}/s{ratio}\np50 {p50_us:.1} µs\np99 {p99_us:.1} µs")
+}
+
+/// `1234567.8` as `1,234,568`.
+fn grouped(value: f64) -> String {
+    let digits = format!("{value:.0}");
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Writes a line for each run and one for each median, over what the file held before.
+pub(crate) fn write_json(path: &Path, runs: &[Run], medians: &[Median]) -> anyhow::Result<()> {
+    let benchmark = "null";
+    let mut file = BufWriter::new(File::create(path)?);
+    for &Run {
+        round,
+        peer,
+        outstanding,
+        found,
+    } in runs
+    {
+        let round = Some(round);
+        let line = Line {
+            kind: "run",
+            benchmark,
+            peer,
+            outstanding,
+            round,
+            found,
+            ratio: None,
+        };
+        writeln!(file, "{}", serde_json::to_string(&line)?)?;
+    }
+    for &Median {
+        peer,
+        outstanding,
+        found,
+        ratio,
+    } in medians
+    {
+        let round = None;
+        let line = Line {
+            kind: "median",
+            benchmark,
+            peer,
+            outstanding,
+            round,
+            found,
+            ratio,
+        };
+        writeln!(file, "{}", serde_json::to_string(&line)?)?;
+    }
+    file.flush()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::Cores;
+    use std::time::Duration;
+
+    fn plan() -> Plan {
+        Plan {
+            peers: vec![Peer::Raw, Peer::Tarpc],
+            outstanding: vec![1],
+            rounds: 3,
+            warm_up: Duration::ZERO,
+            measure: Duration::from_secs(1),
+            cores: Cores::Any,
+        }
+    }
+
+    fn run(round: usize, peer: Peer, calls_per_second: f64) -> Run {
+        let found = Measurement {
+            calls_per_second,
+            p50_us: 1.0,
+            p99_us: 2.0,
+        };
+        Run {
+            round,
+            peer,
+            outstanding: 1,
+            found,
+        }
+    }
+
+    #[test]
+    fn ratios_are_of_the_same_round() {
+        // A machine that is ten times slower in the second round leaves the ratio at 2.
+        let rates = [(0, 200.0, 100.0), (1, 20.0, 10.0), (2, 240.0, 120.0)];
+        let mut runs = Vec::new();
+        for (round, raw, tarpc) in rates {
+            runs.push(run(round, Peer::Raw, raw));
+            runs.push(run(round, Peer::Tarpc, tarpc));
+        }
+        let found = medians(&plan(), &runs);
+        assert_eq!(found[0].ratio, Some(2.0));
+        assert_eq!(found[0].found.calls_per_second, 200.0);
+        assert_eq!(found[1].ratio, Some(1.0));
+        let table = table(&plan(), &found);
+        assert!(
+            table.contains("2.00 ×") && table.contains("raw frames"),
+            "{table}"
+        );
+    }
+
+    #[test]
+    fn without_its_reference_a_peer_has_no_ratio() {
+        let found = medians(&plan(), &[run(0, Peer::Raw, 5.0)]);
+        assert_eq!(found[0].ratio, None);
+    }
+
+    #[test]
+    fn figures_are_grouped_by_thousands() {
+        assert_eq!(grouped(0.4), "0");
+        assert_eq!(grouped(999.6), "1,000");
+        assert_eq!(grouped(1_234_567.8), "1,234,568");
+    }
+}
