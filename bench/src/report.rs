@@ -11,7 +11,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use crate::load::Measurement;
-use crate::peer::Peer;
+use crate::peer::{Kind, Peer};
 use crate::plan::{Plan, Run};
 
 /// The middle of all rounds for one peer and load.
@@ -100,13 +100,23 @@ pub(crate) fn table(plan: &Plan, medians: &[Median]) -> String {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    let rounds = plan.rounds;
-    format!(
-        "{table}\nmedians of {rounds} rounds of {:?}; × is calls/s over {}, in one process over {}",
-        plan.measure,
-        Peer::Tarpc.label(),
-        Peer::Oneshot.label(),
-    )
+    format!("{table}\n{}", legend(plan))
+}
+
+fn legend(plan: &Plan) -> String {
+    let mut text = format!("medians of {} rounds of {:?}", plan.rounds, plan.measure);
+    let mut references = Vec::new();
+    for reference in plan.peers.iter().map(|peer| peer.reference()) {
+        if !references.contains(&reference) {
+            let kind = match reference.kind() {
+                Kind::Processes => "between processes",
+                Kind::OneProcess => "in one process",
+            };
+            text += &format!("\n× {kind}: calls/s over {}", reference.label());
+            references.push(reference);
+        }
+    }
+    text
 }
 
 fn cell(median: &Median) -> String {
