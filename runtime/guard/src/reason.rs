@@ -161,5 +161,7 @@ impl CutReason {
 
 /// The reason for a message that cannot be read.
 pub(crate) fn malformed(error: capnp::Error) -> CutReason {
-    CutReason::Protocol { detail: error.to_string() }
+    CutReason::Protocol {
+        detail: error.to_string(),
+    }
 }

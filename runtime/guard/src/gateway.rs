@@ -1,0 +1,281 @@
+//! Calls of foreign clients as plain data, for a dispatcher that knows no generated code.
+//!
+//! [`capability`] makes a capnp server object of a number; a call to it becomes a
+//! [`ForeignCall`], given to the [`Gateway`], and the [`Flat`] it answers becomes the results.
+//! Capabilities in either are passed as [`ForeignCapability`]; [`invoke`] calls one.
+//!
+//! Objects of the same gateway and number that are alive at the same time are one object for the
+//! peer: it sees one capability, however often it was made.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::rc::{Rc, Weak};
+
+use capnp::any_pointer;
+use capnp::capability::{
+    Client, DispatchCallResult, FromClientHook, FromServer, Params, Promise, Results, Server,
+};
+use capnp::private::capability::ClientHook;
+use futures_util::future::{Either, LocalBoxFuture, select};
+
+use crate::flat::{Flat, ForeignCapability};
+use crate::ticket::{Admission, observe};
+
+/// One call of a foreign client, as plain data.
+#[derive(Debug)]
+pub struct ForeignCall {
+    /// The number given when the capability was made.
+    pub target: u64,
+    /// Cap'n Proto's id of the interface.
+    pub interface: u64,
+    /// Ordinal of the method.
+    pub method: u16,
+    /// The struct of parameters.
+    pub params: Flat,
+    /// Keep it as long as the servant runs: it is what the limit on executing calls counts. None
+    /// if the call did not come over a guarded connection.
+    pub admission: Option<Admission>,
+}
+
+/// Where the calls of foreign clients go.
+pub trait Gateway: 'static {
+    /// Answers one call with the struct of results.
+    ///
+    /// The future is polled inside capnp-rpc and is **dropped** when the client finishes the call
+    /// early or its connection ends. So it must not be what runs the servant: spawn that, give it
+    /// the call's [`Admission`] to keep, wait for it here, and take the drop as the signal that
+    /// nobody waits any more.
+    fn call(
+        self: Rc<Self>,
+        call: ForeignCall,
+    ) -> LocalBoxFuture<'static, Result<Flat, capnp::Error>>;
+
+    /// No client can call `target` any more, until a capability for it is made again.
+    fn released(&self, target: u64);
+}
+
+/// A capability whose calls go to `gateway` with the number `target`.
+pub fn capability(gateway: Rc<dyn Gateway>, target: u64) -> Client {
+    let key = Key::new(&gateway, target);
+    let known = OBJECTS.with_borrow(|objects| objects.by_key.get(&key).and_then(Weak::upgrade));
+    let object = known.unwrap_or_else(|| {
+        let object = Rc::new(Object { gateway, target });
+        OBJECTS.with_borrow_mut(|objects| {
+            objects.by_key.insert(key, Rc::downgrade(&object));
+            objects.by_address.insert(object.address(), key);
+        });
+        object
+    });
+    let face: Face = capnp_rpc::new_client_from_rc(object);
+    face.0
+}
+
+/// Calls a capability that came in a [`Flat`]; one of our own goes straight to the gateway.
+///
+/// Dropping the result finishes the call early. There is no deadline: the peer may never answer.
+pub fn invoke(
+    gateway: &Rc<dyn Gateway>,
+    capability: &ForeignCapability,
+    interface: u64,
+    method: u16,
+    params: Flat,
+) -> LocalBoxFuture<'static, Result<Flat, capnp::Error>> {
+    let gateway = Rc::clone(gateway);
+    let hook = match capability {
+        ForeignCapability::Imported(hook) => hook.add_ref(),
+        ForeignCapability::Own(target) => {
+            let call = ForeignCall {
+                target: *target,
+                interface,
+                method,
+                params,
+                admission: None,
+            };
+            return gateway.call(call);
+        }
+    };
+    Box::pin(async move {
+        let mut request = hook.new_call(interface, method, None);
+        params.copy_to(request.hook.get(), |target| hook_of(&gateway, target))?;
+        let response = request.hook.send().promise.await?;
+        let (pointer, seen) = observe(|| response.hook.get());
+        Flat::copy_from(pointer?, seen.as_ref(), |hook| own_target(&gateway, hook))
+    })
+}
+
+fn hook_of(gateway: &Rc<dyn Gateway>, target: u64) -> Box<dyn ClientHook> {
+    capability(Rc::clone(gateway), target).hook
+}
+
+/// The number of `hook` if it is an object of `gateway`.
+fn own_target(gateway: &Rc<dyn Gateway>, hook: &dyn ClientHook) -> Option<u64> {
+    let mut innermost = hook.add_ref();
+    while let Some(resolved) = innermost.get_resolved() {
+        innermost = resolved;
+    }
+    // Objects of this process have no brand; all others belong to some connection.
+    if innermost.get_brand() != 0 {
+        return None;
+    }
+    let key =
+        OBJECTS.with_borrow(|objects| objects.by_address.get(&innermost.get_ptr()).copied())?;
+    (key == Key::new(gateway, key.target)).then_some(key.target)
+}
+
+/// The live objects of this thread.
+#[derive(Default)]
+struct Objects {
+    by_key: HashMap<Key, Weak<Object>>,
+    by_address: HashMap<usize, Key>,
+}
+
+thread_local! {
+    static OBJECTS: RefCell<Objects> = RefCell::default();
+}
+
+/// An object is alive only with its gateway, so the gateway's address tells it from others.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    gateway: usize,
+    target: u64,
+}
+
+impl Key {
+    fn new(gateway: &Rc<dyn Gateway>, target: u64) -> Self {
+        Self {
+            gateway: Rc::as_ptr(gateway).addr(),
+            target,
+        }
+    }
+}
+
+/// The server object behind a capability of ours.
+struct Object {
+    gateway: Rc<dyn Gateway>,
+    target: u64,
+}
+
+impl Object {
+    fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+}
+
+impl Drop for Object {
+    fn drop(&mut self) {
+        let key = Key::new(&self.gateway, self.target);
+        let address = self.address();
+        // On a thread that ends, the table may have gone before.
+        let _ = OBJECTS.try_with(|objects| {
+            let mut objects = objects.borrow_mut();
+            objects.by_address.remove(&address);
+            objects.by_key.remove(&key);
+        });
+        self.gateway.released(self.target);
+    }
+}
+
+/// The client type capnp-rpc wants for an object; only its untyped client is used.
+struct Face(Client);
+
+impl FromClientHook for Face {
+    fn new(hook: Box<dyn ClientHook>) -> Self {
+        Self(Client::new(hook))
+    }
+
+    fn into_client_hook(self) -> Box<dyn ClientHook> {
+        self.0.hook
+    }
+
+    fn as_client_hook(&self) -> &dyn ClientHook {
+        self.0.hook.as_ref()
+    }
+}
+
+impl FromServer<Object> for Face {
+    type Dispatch = Dispatch;
+
+    fn from_server(object: Rc<Object>) -> Dispatch {
+        Dispatch(object)
+    }
+}
+
+#[derive(Clone)]
+struct Dispatch(Rc<Object>);
+
+impl Deref for Dispatch {
+    type Target = Object;
+
+    fn deref(&self) -> &Object {
+        &self.0
+    }
+}
+
+impl Server for Dispatch {
+    fn dispatch_call(
+        self,
+        interface: u64,
+        method: u16,
+        params: Params<any_pointer::Owned>,
+        results: Results<any_pointer::Owned>,
+    ) -> DispatchCallResult {
+        let answer = self.answer(interface, method, &params, results);
+        DispatchCallResult::new(Promise::from_future(answer), false)
+    }
+
+    fn as_ptr(&self) -> usize {
+        self.0.address()
+    }
+}
+
+impl Dispatch {
+    /// Starts the call; the parameters are not needed once it returns.
+    fn answer(
+        self,
+        interface: u64,
+        method: u16,
+        params: &Params<any_pointer::Owned>,
+        mut results: Results<any_pointer::Owned>,
+    ) -> impl Future<Output = capnp::Result<()>> + 'static {
+        let gateway = Rc::clone(&self.gateway);
+        let (pointer, seen) = observe(|| params.hook.get());
+        let params = pointer.and_then(|pointer| {
+            Flat::copy_from(pointer, seen.as_ref(), |hook| own_target(&gateway, hook))
+        });
+        let admission = seen.and_then(|seen| seen.admission);
+        let target = self.target;
+        let result = params.map(|params| {
+            let admission = admission.clone();
+            let call = ForeignCall {
+                target,
+                interface,
+                method,
+                params,
+                admission,
+            };
+            Rc::clone(&gateway).call(call)
+        });
+        async move {
+            let flat = until_cancelled(result?, admission).await?;
+            flat.copy_to(results.hook.get()?, |target| hook_of(&gateway, target))?;
+            // The object lives as long as its call.
+            drop(self);
+            Ok(())
+        }
+    }
+}
+
+/// Waits for the result, or drops its future when the client finishes the call.
+async fn until_cancelled(
+    result: LocalBoxFuture<'static, Result<Flat, capnp::Error>>,
+    admission: Option<Admission>,
+) -> Result<Flat, capnp::Error> {
+    let Some(admission) = admission else {
+        return result.await;
+    };
+    match select(result, std::pin::pin!(admission.cancelled())).await {
+        Either::Left((result, _)) => result,
+        Either::Right(((), _)) => Err(capnp::Error::failed("cancelled by the caller".to_owned())),
+    }
+}
