@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
-use crate::{cargo, tidy, workspace_root};
+use crate::{cargo, codegen, tidy, workspace_root};
 
 /// Which steps to run
 #[derive(clap::Args)]
@@ -40,6 +40,8 @@ enum Action {
     ),
     /// The house rules, in this process.
     Tidy,
+    /// Whether generated files are fresh, in this process.
+    Codegen,
     /// `cargo deny`, where it is installed.
     Deny,
 }
@@ -58,6 +60,10 @@ const STEPS: &[Step] = &[
     Step {
         name: "tidy",
         action: Action::Tidy,
+    },
+    Step {
+        name: "codegen",
+        action: Action::Codegen,
     },
     Step {
         name: "clippy",
@@ -157,6 +163,7 @@ fn chosen(only: &[String]) -> anyhow::Result<Vec<&'static Step>> {
 fn perform(action: &Action) -> anyhow::Result<Ended> {
     match action {
         Action::Tidy => tidy::run(&workspace_root())?,
+        Action::Codegen => codegen::run(&workspace_root(), &codegen::CHECK)?,
         Action::Cargo(arguments, environment) => {
             succeed(cargo().args(*arguments).envs(environment.iter().copied()))?;
         }
@@ -201,6 +208,7 @@ impl std::fmt::Display for Action {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Tidy => f.write_str("cargo xtask tidy"),
+            Self::Codegen => f.write_str("cargo xtask codegen --check"),
             Self::Deny => f.write_str("cargo deny --locked check bans licenses sources"),
             Self::Cargo(arguments, environment) => {
                 for (name, value) in *environment {
@@ -220,7 +228,7 @@ mod tests {
     fn a_misspelt_step_is_refused_with_the_known_names() {
         let error = chosen(&["fnt".to_owned()]).err().unwrap().to_string();
         assert!(
-            error.contains("`fnt`") && error.contains("fmt, tidy, clippy"),
+            error.contains("`fnt`") && error.contains("fmt, tidy, codegen"),
             "{error}"
         );
     }

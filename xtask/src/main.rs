@@ -7,6 +7,7 @@
 
 mod bench;
 mod ci;
+mod codegen;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -30,6 +31,8 @@ struct Arguments {
 enum Chore {
     /// Check the house rules that neither rustfmt nor clippy knows
     Tidy,
+    /// Write the committed files that come from our own interfaces
+    Codegen(codegen::Arguments),
     /// Run the benchmarks of Partha beside its peers, in release mode
     Bench(bench::Arguments),
     /// Run the steps of the continuous integration, with their times
@@ -39,6 +42,7 @@ enum Chore {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Chore::Tidy => tidy::run(&workspace_root()),
+        Chore::Codegen(arguments) => codegen::run(&workspace_root(), &arguments),
         Chore::Bench(arguments) => bench::run(&arguments),
         Chore::Ci(arguments) => ci::run(&arguments),
     };
