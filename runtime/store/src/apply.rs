@@ -56,10 +56,11 @@ pub(crate) fn run(
     let mut applied = Applied::default();
     for batch in batches {
         let result = apply_batch(&mut journal, batch, fences, sweep.now_ms);
-        if let Err(error) = &result
-            && !error.concerns_one_batch()
-        {
-            return Err(error.clone());
+        if let Err(error) = &result {
+            if !error.concerns_one_batch() {
+                return Err(error.clone());
+            }
+            fences.poison(batch);
         }
         applied.results.push(result);
     }

@@ -39,6 +39,18 @@ pub enum StoreError {
         /// The epoch that rules.
         current: Epoch,
     },
+    /// A write by an activation that had a state of its own refused or lost before: what it has
+    /// in memory is not what the store has.
+    #[error(
+        "object {uid}: an earlier write of activation epoch {epoch} failed; \
+         drop this activation and activate the object anew"
+    )]
+    EarlierWriteFailed {
+        /// The object.
+        uid: Uid,
+        /// The epoch of the writer.
+        epoch: Epoch,
+    },
     /// A row key that LMDB cannot hold.
     #[error("row key of {len} bytes is too long, at most {max} bytes are possible; hash long keys")]
     KeyTooLong {
@@ -180,6 +192,7 @@ impl StoreError {
             Self::Exists { .. }
             | Self::NoSuchObject { .. }
             | Self::Fenced { .. }
+            | Self::EarlierWriteFailed { .. }
             | Self::KeyTooLong { .. }
             | Self::TooLarge { .. }
             | Self::PartZero { .. }
@@ -201,6 +214,7 @@ impl StoreError {
             Self::Exists { .. }
             | Self::NoSuchObject { .. }
             | Self::Fenced { .. }
+            | Self::EarlierWriteFailed { .. }
             | Self::KeyTooLong { .. }
             | Self::TooLarge { .. }
             | Self::PartZero { .. }

@@ -4,6 +4,10 @@
 //! were followed by another's write. What it cannot tell is that a younger activation exists
 //! which has not written yet; that is remembered here, only for objects active now.
 //!
+//! The same goes for an activation one of whose states was not written (refused, or the disk was
+//! full): what it does next builds on a state that nobody else will ever see, so every later
+//! write of it is refused, also those that wait in the queue already.
+//!
 //! One race needs care. A write that passed the check is not yet readable until its transaction
 //! is synced; an activation in between would read the state before it and both would commit. So
 //! the store thread notes the objects of the transaction at hand, and [`Fences::activate`] waits
@@ -15,6 +19,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use partha_core::id::{Epoch, Incarnation, Uid};
 
 use crate::StoreError;
+use crate::store::{Batch, Item};
 
 /// The activations of this process.
 #[derive(Debug)]
@@ -26,9 +31,16 @@ pub(crate) struct Fences {
 
 #[derive(Debug, Default)]
 struct Inner {
-    active: HashMap<Uid, Epoch>,
+    active: HashMap<Uid, Activation>,
     in_flight: HashSet<Uid>,
     activations: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Activation {
+    epoch: Epoch,
+    /// A state it wrote did not reach the store.
+    failed: bool,
 }
 
 impl Fences {
@@ -58,7 +70,13 @@ impl Fences {
         };
         inner.activations = count;
         let epoch = Epoch::new(self.incarnation, count);
-        inner.active.insert(uid, epoch);
+        inner.active.insert(
+            uid,
+            Activation {
+                epoch,
+                failed: false,
+            },
+        );
         while inner.in_flight.contains(&uid) {
             inner = self
                 .settled
@@ -85,7 +103,11 @@ impl Fences {
     /// Ends the activation, unless a younger one took its place.
     pub(crate) fn deactivate(&self, uid: Uid, epoch: Epoch) {
         let mut inner = self.lock();
-        if inner.active.get(&uid) == Some(&epoch) {
+        if inner
+            .active
+            .get(&uid)
+            .is_some_and(|activation| activation.epoch == epoch)
+        {
             inner.active.remove(&uid);
         }
     }
@@ -94,14 +116,33 @@ impl Fences {
     pub(crate) fn admit(&self, uid: Uid, offered: Epoch) -> Result<(), StoreError> {
         let mut inner = self.lock();
         match inner.active.get(&uid) {
-            Some(&current) if current != offered => Err(StoreError::Fenced {
+            Some(&Activation { epoch: current, .. }) if current != offered => {
+                Err(StoreError::Fenced {
+                    uid,
+                    offered,
+                    current,
+                })
+            }
+            Some(Activation { failed: true, .. }) => Err(StoreError::EarlierWriteFailed {
                 uid,
-                offered,
-                current,
+                epoch: offered,
             }),
             Some(_) | None => {
                 inner.in_flight.insert(uid);
                 Ok(())
+            }
+        }
+    }
+
+    /// The batch was not written: the activations whose states it had are over.
+    pub(crate) fn poison(&self, batch: &Batch) {
+        let mut inner = self.lock();
+        for item in &batch.items {
+            if let Item::WriteState { uid, record } = item
+                && let Some(activation) = inner.active.get_mut(uid)
+                && activation.epoch == record.epoch
+            {
+                activation.failed = true;
             }
         }
     }

@@ -18,9 +18,11 @@
 //! and batches besides.
 
 mod apply;
+pub mod conformance;
 mod error;
 mod fence;
 mod format;
+mod lmdb;
 mod memory;
 mod queries;
 mod store;
@@ -28,5 +30,6 @@ mod tables;
 mod writer;
 
 pub use error::StoreError;
+pub use lmdb::{LmdbOptions, LmdbStore};
 pub use memory::MemoryStore;
 pub use store::{Batch, Completion, Item, ObjectStore, Record, SavedReply, Usage};

@@ -341,6 +341,11 @@ impl<B: Backend> Loop<B> {
             let reason = "the store thread panicked while it committed".to_owned();
             Outcome::failed(batches.len(), &StoreError::Broken { reason })
         });
+        for (batch, result) in batches.iter().zip(&outcome.results) {
+            if result.is_err() {
+                self.fences.poison(batch);
+            }
+        }
         self.fences.settle();
         outcome
     }

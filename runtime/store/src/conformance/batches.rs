@@ -1,0 +1,287 @@
+//! Batches, completions, replies, closing.
+
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use partha_core::id::{CallId, Epoch, Incarnation, NodeId, Peer};
+
+use super::{Busy, Make, commit, create, put_row, record, state, submit, uid, write};
+use crate::{Batch, Item, ObjectStore, SavedReply, StoreError};
+
+pub(super) fn all(make: Make<'_>) {
+    a_refused_batch_leaves_nothing_behind(make);
+    items_see_what_came_before_them(make);
+    a_bad_batch_does_not_harm_its_neighbours(make);
+    busy_stores_share_syncs(make);
+    completions_come_in_order_and_after_the_write(make);
+    a_panicking_completion_harms_nobody(make);
+    replies_are_kept_and_expire(make);
+    replies_saved_again_live_longer(make);
+    many_threads_at_once(make);
+    closing_finishes_what_was_submitted(make);
+}
+
+fn call(sequence: u64) -> CallId {
+    CallId {
+        caller: Peer {
+            node: NodeId(3),
+            incarnation: Incarnation(4),
+        },
+        sequence,
+    }
+}
+
+fn save_reply(sequence: u64, body: &str, keep_ms: u64) -> Item {
+    let body = Bytes::copy_from_slice(body.as_bytes());
+    Item::SaveReply {
+        call: call(sequence),
+        uid: uid(1),
+        body,
+        keep_ms,
+    }
+}
+
+const HOUR_MS: u64 = 3_600_000;
+
+fn a_refused_batch_leaves_nothing_behind(make: Make<'_>) {
+    let store = make();
+    let shadow = |action, state| Item::WriteShadow {
+        action: uid(action),
+        uid: uid(2),
+        record: record(1, state),
+    };
+    let before = vec![
+        create(1, "one"),
+        create(2, "two"),
+        put_row(1, 1, b"kept", "row"),
+        put_row(1, 1, b"changed", "old"),
+        shadow(90, "shadow"),
+        save_reply(1, "reply", HOUR_MS),
+    ];
+    commit(&*store, before).unwrap();
+    let key = Bytes::from_static(b"kept");
+    let refused = commit(
+        &*store,
+        vec![
+            write(1, Epoch(2), "one'"),
+            put_row(1, 1, b"changed", "new"),
+            put_row(1, 1, b"added", "new"),
+            Item::RemoveRow {
+                uid: uid(1),
+                part: 1,
+                key,
+            },
+            save_reply(1, "another reply", HOUR_MS),
+            save_reply(2, "a reply", HOUR_MS),
+            shadow(91, "another shadow"),
+            Item::CommitShadow { action: uid(90) },
+            create(3, "three"),
+            Item::Delete { uid: uid(1) },
+            create(2, "exists"),
+        ],
+    );
+    assert!(
+        matches!(refused, Err(StoreError::Exists { uid: u }) if u == uid(2)),
+        "{refused:?}"
+    );
+    assert_eq!(store.read_state(uid(1)).unwrap(), Some(record(1, "one")));
+    assert_eq!(state(&*store, 2).unwrap(), "two");
+    assert_eq!(state(&*store, 3), None);
+    let row = |key: &[u8]| store.read_row(uid(1), 1, key).unwrap();
+    assert_eq!(row(b"kept").unwrap(), "row");
+    assert_eq!(row(b"changed").unwrap(), "old");
+    assert_eq!(row(b"added"), None);
+    assert_eq!(store.scan_shadows(None, 9).unwrap(), [(uid(90), uid(2))]);
+    assert_eq!(store.read_reply(call(1)).unwrap().unwrap().body, "reply");
+    assert_eq!(store.read_reply(call(2)).unwrap(), None);
+}
+
+fn items_see_what_came_before_them(make: Make<'_>) {
+    let store = make();
+    let shadow = Item::WriteShadow {
+        action: uid(90),
+        uid: uid(1),
+        record: record(4, "shadow"),
+    };
+    let items = vec![
+        create(1, "one"),
+        write(1, Epoch(3), "two"),
+        put_row(1, 1, b"k", "v"),
+        shadow,
+        Item::CommitShadow { action: uid(90) },
+        create(2, "short life"),
+        Item::Delete { uid: uid(2) },
+    ];
+    commit(&*store, items).unwrap();
+    assert_eq!(state(&*store, 1).unwrap(), "shadow");
+    assert_eq!(store.count_rows(uid(1), 1).unwrap(), 1);
+    assert_eq!(state(&*store, 2), None);
+}
+
+fn a_bad_batch_does_not_harm_its_neighbours(make: Make<'_>) {
+    let store = make();
+    let busy = Busy::make(&*store);
+    let first = submit(&*store, vec![create(1, "one")]);
+    let bad = submit(&*store, vec![create(2, "two"), create(1, "exists")]);
+    let last = submit(&*store, vec![create(2, "two at last")]);
+    busy.free();
+    first.recv().unwrap().unwrap();
+    assert!(matches!(
+        bad.recv().unwrap(),
+        Err(StoreError::Exists { .. })
+    ));
+    last.recv().unwrap().unwrap();
+    assert_eq!(state(&*store, 2).unwrap(), "two at last");
+    let usage = store.usage();
+    assert_eq!(usage.batches_failed, 1);
+    assert_eq!(usage.items, 2);
+}
+
+fn busy_stores_share_syncs(make: Make<'_>) {
+    const BATCHES: u64 = 200;
+    let store = make();
+    let busy = Busy::make(&*store);
+    let before = store.usage();
+    let results: Vec<_> = (1..=BATCHES)
+        .map(|local| submit(&*store, vec![create(local, "x")]))
+        .collect();
+    busy.free();
+    for result in results {
+        result.recv().unwrap().unwrap();
+    }
+    let after = store.usage();
+    assert_eq!(after.batches - before.batches, BATCHES);
+    assert_eq!(
+        after.syncs - before.syncs,
+        1,
+        "they waited together and go together"
+    );
+    assert_eq!(after.batches_per_sync_max, BATCHES);
+    assert_eq!(store.scan_objects(None, 1000).unwrap().len(), 200);
+}
+
+fn completions_come_in_order_and_after_the_write(make: Make<'_>) {
+    let store: Arc<dyn ObjectStore> = Arc::from(make());
+    let order = Arc::new(Mutex::new(Vec::new()));
+    for local in 1..=100 {
+        let (order, reader) = (Arc::clone(&order), Arc::clone(&store));
+        let done = move |result: Result<(), StoreError>| {
+            result.unwrap();
+            let visible = reader.read_state(uid(local)).unwrap().is_some();
+            order.lock().unwrap().push((local, visible));
+        };
+        store.submit(create(local, "x").into(), Box::new(done));
+    }
+    store.flush().unwrap();
+    let order = order.lock().unwrap();
+    assert!(
+        order
+            .iter()
+            .copied()
+            .eq((1..=100).map(|local| (local, true))),
+        "{order:?}"
+    );
+}
+
+fn a_panicking_completion_harms_nobody(make: Make<'_>) {
+    let store = make();
+    store.submit(
+        create(1, "one").into(),
+        Box::new(|_| panic!("on purpose, in a completion")),
+    );
+    commit(&*store, vec![create(2, "two")]).unwrap();
+    assert_eq!(state(&*store, 1).unwrap(), "one");
+    assert_eq!(state(&*store, 2).unwrap(), "two");
+}
+
+fn replies_are_kept_and_expire(make: Make<'_>) {
+    let store = make();
+    assert_eq!(store.read_reply(call(1)).unwrap(), None);
+    commit(
+        &*store,
+        vec![create(1, "x"), save_reply(1, "forever", u64::MAX)],
+    )
+    .unwrap();
+    let soon = (100..160)
+        .map(|sequence| save_reply(sequence, "soon gone", 1))
+        .collect();
+    commit(&*store, soon).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while (100..160).any(|sequence| store.read_reply(call(sequence)).unwrap().is_some()) {
+        assert!(
+            Instant::now() < deadline,
+            "replies past their time are still there"
+        );
+        thread::sleep(Duration::from_millis(5));
+    }
+    let kept = SavedReply {
+        uid: uid(1),
+        body: Bytes::from_static(b"forever"),
+    };
+    assert_eq!(store.read_reply(call(1)).unwrap(), Some(kept));
+    store.flush().unwrap();
+    assert_eq!(store.usage().replies_expired, 60);
+}
+
+fn replies_saved_again_live_longer(make: Make<'_>) {
+    let store = make();
+    commit(
+        &*store,
+        vec![save_reply(1, "first", 1), save_reply(2, "gone", 1)],
+    )
+    .unwrap();
+    commit(&*store, vec![save_reply(1, "second", HOUR_MS)]).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while store.read_reply(call(2)).unwrap().is_some() {
+        assert!(
+            Instant::now() < deadline,
+            "a reply past its time is still there"
+        );
+        thread::sleep(Duration::from_millis(5));
+    }
+    // Whether the first entry went before or after the second save, the reply stays.
+    assert_eq!(store.read_reply(call(1)).unwrap().unwrap().body, "second");
+}
+
+fn many_threads_at_once(make: Make<'_>) {
+    const THREADS: u64 = 4;
+    const EACH: u64 = 50;
+    let store = make();
+    let store = &*store;
+    thread::scope(|scope| {
+        for thread in 0..THREADS {
+            scope.spawn(move || {
+                for i in 0..EACH {
+                    let local = 1 + thread * EACH + i;
+                    let items = vec![create(local, "x"), put_row(local, 1, b"row", "y")];
+                    commit(store, items).unwrap();
+                    assert_eq!(state(store, local).unwrap(), "x");
+                    assert_eq!(store.count_rows(uid(local), 1).unwrap(), 1);
+                }
+            });
+        }
+    });
+    assert_eq!(
+        store.scan_objects(None, 1000).unwrap().len() as u64,
+        THREADS * EACH
+    );
+}
+
+fn closing_finishes_what_was_submitted(make: Make<'_>) {
+    let store = make();
+    let results: Vec<_> = (1..=20)
+        .map(|i| submit(&*store, vec![create(i, "x")]))
+        .collect();
+    store.close();
+    for result in results {
+        result.recv().unwrap().unwrap();
+    }
+    let late = store.commit(Batch::from(create(99, "late")));
+    assert!(matches!(late, Err(StoreError::Closed)), "{late:?}");
+    assert!(matches!(store.flush(), Err(StoreError::Closed)));
+    assert!(matches!(store.read_state(uid(1)), Err(StoreError::Closed)));
+    assert!(matches!(store.activate(uid(1)), Err(StoreError::Closed)));
+    store.close();
+}

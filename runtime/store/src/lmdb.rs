@@ -1,0 +1,370 @@
+//! The store of nodes: LMDB in a folder of its own.
+//!
+//! LMDB gives what the seam asks for almost by itself: a batch is a transaction, a reader sees a
+//! committed state and never waits. Added here: a checked file ([`check`]), one store a folder
+//! ([`folder`]), a map that grows ([`gate`]), full disks ([`backend`]), identity.
+//!
+//! Only LMDB's default flags are used: every other choice loses commits or the file when the
+//! power fails. Read transactions are not bound to threads and end before a read returns.
+
+mod backend;
+mod check;
+mod folder;
+mod gate;
+mod pages;
+mod view;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use partha_core::id::{CallId, ClassId, Epoch, Incarnation, NodeId, Peer, Uid};
+
+use self::backend::LmdbBackend;
+use self::check::Checks;
+use self::folder::{Folder, disk_error, io_error};
+use self::gate::{Gate, lmdb_error};
+use self::view::Change;
+use crate::fence::Fences;
+use crate::format::{self, STORE_FORMAT};
+use crate::store::{Batch, Completion, ObjectStore, Record, SavedReply, Usage};
+use crate::tables::{Reads, Table, Writes};
+use crate::writer::{Limits, Writer};
+use crate::{StoreError, queries};
+
+const FORMAT_KEY: &[u8] = b"format";
+const NODE_KEY: &[u8] = b"node";
+const INCARNATION_KEY: &[u8] = b"incarnation";
+
+/// How to open a store. The defaults are right for a node.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LmdbOptions {
+    /// The memory map at the start, in bytes; it doubles when it gets tight.
+    pub map_bytes_initial: usize,
+    /// The largest memory map, and with it the largest store, in bytes.
+    pub map_bytes_max: usize,
+    /// Batches that may wait; more are `Overloaded`.
+    pub queue_batches_max: usize,
+    /// Bytes that may wait; more are `Overloaded`.
+    pub queue_bytes_max: usize,
+    /// Batches that may share a transaction.
+    pub set_batches_max: usize,
+    /// Bytes after which a transaction takes no further batch.
+    pub set_bytes_max: usize,
+    /// The largest batch, in bytes.
+    pub batch_bytes_max: usize,
+    /// How often to look for expired replies when nothing else happens, in milliseconds.
+    pub sweep_interval_ms: u64,
+    /// Files up to this size are checked page by page when they are opened (about a second a
+    /// gigabyte), larger ones only at their ends.
+    pub check_bytes_max: u64,
+    /// Open the state before the newest commit if the newest one is lost. For repairs.
+    pub accept_older: bool,
+}
+
+impl Default for LmdbOptions {
+    fn default() -> Self {
+        let limits = Limits::default();
+        Self {
+            map_bytes_initial: 1 << 30,
+            map_bytes_max: 1 << 40,
+            queue_batches_max: limits.queue_batches_max,
+            queue_bytes_max: limits.queue_bytes_max,
+            set_batches_max: limits.set_batches_max,
+            set_bytes_max: limits.set_bytes_max,
+            batch_bytes_max: limits.batch_bytes_max,
+            sweep_interval_ms: limits.sweep_interval_ms,
+            check_bytes_max: 1 << 30,
+            accept_older: false,
+        }
+    }
+}
+
+impl LmdbOptions {
+    fn limits(&self) -> Limits {
+        Limits {
+            queue_batches_max: self.queue_batches_max,
+            queue_bytes_max: self.queue_bytes_max,
+            set_batches_max: self.set_batches_max,
+            set_bytes_max: self.set_bytes_max,
+            batch_bytes_max: self.batch_bytes_max,
+            sweep_interval_ms: self.sweep_interval_ms,
+        }
+    }
+}
+
+/// A store in an LMDB file.
+#[derive(Debug)]
+pub struct LmdbStore {
+    identity: Peer,
+    gate: Arc<Gate>,
+    fences: Arc<Fences>,
+    writer: Writer,
+    /// Given up when the store is closed.
+    folder: Mutex<Option<Arc<Folder>>>,
+}
+
+impl LmdbStore {
+    /// Opens the store in the folder `dir`, which is made if there is none, with the defaults.
+    ///
+    /// # Errors
+    /// As [`LmdbStore::open_with`].
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self, StoreError> {
+        Self::open_with(dir, &LmdbOptions::default())
+    }
+
+    /// Opens the store in the folder `dir`, which is made if there is none. The incarnation is
+    /// raised and on disk when this returns.
+    ///
+    /// # Errors
+    /// `InUse` if another store has the folder; `Corrupt` if the file is damaged; `Version` if
+    /// another version made it; `Full`, `Io` if the disk does not play along.
+    pub fn open_with(dir: impl AsRef<Path>, options: &LmdbOptions) -> Result<Self, StoreError> {
+        let folder = Arc::new(Folder::take(dir.as_ref())?);
+        let checks = Checks {
+            whole_bytes_max: options.check_bytes_max,
+            accept_older: options.accept_older,
+        };
+        let summary = check::check_file(&folder.data_file(), checks)?;
+        let used = summary.map_or(0, |summary| summary.used_bytes);
+        let used = usize::try_from(used).unwrap_or(usize::MAX / 4);
+        let map_bytes = options.map_bytes_initial.max(used.saturating_add(used / 2));
+        let gate = Gate::open(folder.path(), map_bytes, options.map_bytes_max)?;
+        if summary.is_none() {
+            folder.sync()?;
+        }
+        let identity = raise_incarnation(&gate)?;
+        tracing::info!(
+            node = %identity.node,
+            incarnation = %identity.incarnation,
+            used_bytes = used,
+            checked_whole = summary.is_none_or(|summary| summary.whole),
+            dir = %folder.path().display(),
+            "store opened"
+        );
+        let (gate, fences) = (Arc::new(gate), Arc::new(Fences::new(identity.incarnation)));
+        let backend = LmdbBackend {
+            folder: Arc::clone(&folder),
+            gate: Arc::clone(&gate),
+            fences: Arc::clone(&fences),
+            disk_full: false,
+        };
+        let writer = Writer::start(backend, Arc::clone(&fences), options.limits());
+        let what = "cannot start the store thread for";
+        let writer = writer.map_err(|source| io_error(what, folder.path(), source))?;
+        Ok(Self {
+            identity,
+            gate,
+            fences,
+            writer,
+            folder: Mutex::new(Some(folder)),
+        })
+    }
+}
+
+/// Makes the node's id in a new store; raises the incarnation in any.
+fn raise_incarnation(gate: &Gate) -> Result<Peer, StoreError> {
+    match try_raise_incarnation(gate) {
+        Err(StoreError::MapFull { .. }) => {
+            gate.reopen(2)?;
+            try_raise_incarnation(gate)
+        }
+        other => other,
+    }
+}
+
+fn try_raise_incarnation(gate: &Gate) -> Result<Peer, StoreError> {
+    let pass = gate.enter();
+    let opened = pass.opened()?;
+    let fail = |error: heed::Error| match error {
+        heed::Error::Io(source) => disk_error("cannot write", gate.dir(), source, false),
+        error => lmdb_error("cannot raise the incarnation", &error),
+    };
+    let txn = opened.write_txn().map_err(fail)?;
+    let map_bytes_max = gate.map_bytes_max();
+    let mut change = Change {
+        txn,
+        tables: &opened.tables,
+        map_bytes_max,
+    };
+    let identity = match number(&change, FORMAT_KEY)? {
+        None => {
+            let node = random_node_id()?;
+            put_number(&mut change, FORMAT_KEY, STORE_FORMAT.into())?;
+            put_number(&mut change, NODE_KEY, node.0)?;
+            Peer {
+                node,
+                incarnation: Incarnation(1),
+            }
+        }
+        Some(found) if found != u64::from(STORE_FORMAT) => {
+            let found = u32::try_from(found).unwrap_or(u32::MAX);
+            return Err(StoreError::Version {
+                found,
+                expected: STORE_FORMAT,
+            });
+        }
+        Some(_) => {
+            let node = NodeId(required(&change, NODE_KEY)?);
+            let next = required(&change, INCARNATION_KEY)?.saturating_add(1);
+            let next = u32::try_from(next).unwrap_or(u32::MAX);
+            if Incarnation(next) > Incarnation::MAX {
+                let cure = "move its objects to a node with a new store";
+                return Err(StoreError::Exhausted {
+                    what: "the node's incarnation",
+                    cure,
+                });
+            }
+            Peer {
+                node,
+                incarnation: Incarnation(next),
+            }
+        }
+    };
+    put_number(&mut change, INCARNATION_KEY, identity.incarnation.0.into())?;
+    change.txn.commit().map_err(fail)?;
+    Ok(identity)
+}
+
+fn number(tables: &impl Reads, key: &[u8]) -> Result<Option<u64>, StoreError> {
+    tables
+        .value(Table::Meta, key)?
+        .map(|value| format::unseal_number(key, value))
+        .transpose()
+}
+
+fn required(tables: &impl Reads, key: &[u8]) -> Result<u64, StoreError> {
+    let missing = || format::corrupt(format::Kind::Meta, key, "nothing".to_owned());
+    number(tables, key)?.ok_or_else(missing)
+}
+
+fn put_number(tables: &mut impl Writes, key: &[u8], number: u64) -> Result<(), StoreError> {
+    let value = format::seal_number(key, number)?;
+    tables.put(Table::Meta, key, &value)
+}
+
+/// 64 random bits from the system; never 0, which stands for no node.
+fn random_node_id() -> Result<NodeId, StoreError> {
+    let path = Path::new("/dev/urandom");
+    let mut bytes = [0; 8];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut bytes));
+    read.map_err(|source| io_error("cannot read random bytes from", path, source))?;
+    Ok(NodeId(u64::from_ne_bytes(bytes).max(1)))
+}
+
+impl ObjectStore for LmdbStore {
+    fn identity(&self) -> Peer {
+        self.identity
+    }
+
+    fn read_state(&self, uid: Uid) -> Result<Option<Record>, StoreError> {
+        self.gate
+            .enter()
+            .read(|view| queries::read_state(view, uid))
+    }
+
+    fn activate(&self, uid: Uid) -> Result<Option<(Record, Epoch)>, StoreError> {
+        self.fences.activate_with(uid, || self.read_state(uid))
+    }
+
+    fn deactivate(&self, uid: Uid, epoch: Epoch) {
+        self.fences.deactivate(uid, epoch);
+    }
+
+    fn read_row(&self, uid: Uid, part: u16, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.gate
+            .enter()
+            .read(|view| queries::read_row(view, uid, part, key))
+    }
+
+    fn scan_rows(
+        &self,
+        uid: Uid,
+        part: u16,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        self.gate
+            .enter()
+            .read(|view| queries::scan_rows(view, uid, part, after, limit))
+    }
+
+    fn count_rows(&self, uid: Uid, part: u16) -> Result<u64, StoreError> {
+        self.gate
+            .enter()
+            .read(|view| queries::count_rows(view, uid, part))
+    }
+
+    fn read_reply(&self, call: CallId) -> Result<Option<SavedReply>, StoreError> {
+        self.gate
+            .enter()
+            .read(|view| queries::read_reply(view, call))
+    }
+
+    fn read_shadow(&self, action: Uid, uid: Uid) -> Result<Option<Record>, StoreError> {
+        self.gate
+            .enter()
+            .read(|view| queries::read_shadow(view, action, uid))
+    }
+
+    fn scan_shadows(
+        &self,
+        after: Option<(Uid, Uid)>,
+        limit: usize,
+    ) -> Result<Vec<(Uid, Uid)>, StoreError> {
+        self.gate
+            .enter()
+            .read(|view| queries::scan_shadows(view, after, limit))
+    }
+
+    fn scan_objects(
+        &self,
+        after: Option<Uid>,
+        limit: usize,
+    ) -> Result<Vec<(Uid, ClassId)>, StoreError> {
+        self.gate
+            .enter()
+            .read(|view| queries::scan_objects(view, after, limit))
+    }
+
+    fn submit(&self, batch: Batch, done: Completion) {
+        self.writer.submit(batch, done);
+    }
+
+    fn usage(&self) -> Usage {
+        let usage = Usage {
+            active: self.fences.active() as u64,
+            ..self.writer.usage()
+        };
+        let pass = self.gate.enter();
+        let Ok(opened) = pass.opened() else {
+            return usage;
+        };
+        Usage {
+            map_bytes: opened.map_bytes as u64,
+            used_bytes: opened.used_bytes(),
+            readers: opened.readers(),
+            ..usage
+        }
+    }
+
+    fn close(&self) {
+        self.writer.close();
+        self.gate.close();
+        drop(
+            self.folder
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
+    }
+}
+
+impl Drop for LmdbStore {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

@@ -1,0 +1,104 @@
+//! LMDB transactions as tables.
+
+use std::ops::{Bound, ControlFlow};
+
+use heed::{AnyTls, MdbError, RoTxn, RwTxn};
+
+use super::gate::{Rows, lmdb_error};
+use crate::StoreError;
+use crate::tables::{Reads, Table, Visit, Writes};
+
+/// A transaction to read in.
+pub(super) struct View<'t> {
+    pub(super) txn: &'t RoTxn<'t, AnyTls>,
+    pub(super) tables: &'t [Rows],
+}
+
+/// A transaction to change in.
+pub(super) struct Change<'t> {
+    pub(super) txn: RwTxn<'t>,
+    pub(super) tables: &'t [Rows],
+    pub(super) map_bytes_max: usize,
+}
+
+impl Reads for View<'_> {
+    fn value(&self, table: Table, key: &[u8]) -> Result<Option<&[u8]>, StoreError> {
+        value(self.txn, &self.tables[table.index()], key)
+    }
+
+    fn visit(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        visitor: &mut dyn FnMut(&[u8], &[u8]) -> Visit,
+    ) -> Result<(), StoreError> {
+        visit(self.txn, &self.tables[table.index()], from, visitor)
+    }
+}
+
+impl Reads for Change<'_> {
+    fn value(&self, table: Table, key: &[u8]) -> Result<Option<&[u8]>, StoreError> {
+        value(&self.txn, &self.tables[table.index()], key)
+    }
+
+    fn visit(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        visitor: &mut dyn FnMut(&[u8], &[u8]) -> Visit,
+    ) -> Result<(), StoreError> {
+        visit(&self.txn, &self.tables[table.index()], from, visitor)
+    }
+}
+
+impl Writes for Change<'_> {
+    fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        let put = self.tables[table.index()].put(&mut self.txn, key, value);
+        put.map_err(|error| self.write_error(&error))
+    }
+
+    fn remove(&mut self, table: Table, key: &[u8]) -> Result<(), StoreError> {
+        let removed = self.tables[table.index()].delete(&mut self.txn, key);
+        removed
+            .map(|_| ())
+            .map_err(|error| self.write_error(&error))
+    }
+}
+
+impl Change<'_> {
+    fn write_error(&self, error: &heed::Error) -> StoreError {
+        if let heed::Error::Mdb(MdbError::MapFull) = error {
+            return StoreError::MapFull {
+                map_bytes_max: self.map_bytes_max,
+            };
+        }
+        lmdb_error("cannot write to the store", error)
+    }
+}
+
+fn value<'t>(
+    txn: &'t RoTxn<'_, AnyTls>,
+    table: &Rows,
+    key: &[u8],
+) -> Result<Option<&'t [u8]>, StoreError> {
+    table
+        .get(txn, key)
+        .map_err(|error| lmdb_error("cannot read from the store", &error))
+}
+
+fn visit(
+    txn: &RoTxn<'_, AnyTls>,
+    table: &Rows,
+    from: Bound<&[u8]>,
+    visitor: &mut dyn FnMut(&[u8], &[u8]) -> Visit,
+) -> Result<(), StoreError> {
+    let fail = |error: heed::Error| lmdb_error("cannot read from the store", &error);
+    let range = (from, Bound::<&[u8]>::Unbounded);
+    for entry in table.range(txn, &range).map_err(fail)? {
+        let (key, value) = entry.map_err(fail)?;
+        if visitor(key, value)? == ControlFlow::Break(()) {
+            break;
+        }
+    }
+    Ok(())
+}
