@@ -4,25 +4,60 @@
 //! A file that does not parse is reported and not looked at further. What a macro is given is
 //! looked through for `unwrap` as plain tokens, since it has no tree.
 
+use std::path::PathBuf;
+
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use syn::spanned::Spanned as _;
 use syn::visit::{self, Visit};
-use syn::{AttrStyle, Attribute, Block, Meta, Signature};
+use syn::{AttrStyle, Attribute, Block, File, Item, Meta, Signature};
 
 use super::Problem;
 use super::source::Source;
 
 const FUNCTION_LINES_MAX: usize = 70;
 
-pub(super) fn check(source: &Source, problems: &mut Vec<Problem>) {
-    let file = match syn::parse_file(&source.text) {
-        Ok(file) => file,
-        Err(error) => {
-            let line = error.span().start().line;
-            problems.push(source.problem(line, format!("the file does not parse: {error}")));
-            return;
+pub(super) fn check<'a>(sources: impl Iterator<Item = &'a Source>, problems: &mut Vec<Problem>) {
+    let mut parsed = Vec::new();
+    for source in sources {
+        match syn::parse_file(&source.text) {
+            Ok(file) => parsed.push((source, file)),
+            Err(error) => {
+                let line = error.span().start().line;
+                problems.push(source.problem(line, format!("the file does not parse: {error}")));
+            }
         }
-    };
+    }
+    let free: Vec<_> = parsed
+        .iter()
+        .flat_map(|(source, file)| free_modules(source, file))
+        .collect();
+    for (source, file) in &parsed {
+        let module = source.module();
+        let in_test = source.is_test() || free.iter().any(|free| module.starts_with(free));
+        check_file(source, file, in_test, problems);
+    }
+}
+
+/// The modules whose files may say `unwrap`, because of an attribute in this file: on the whole of
+/// it, or on a `mod name;`.
+fn free_modules(source: &Source, file: &File) -> Vec<PathBuf> {
+    let module = source.module();
+    let mut found = Vec::new();
+    for item in &file.items {
+        if let Item::Mod(item) = item
+            && item.content.is_none()
+            && item.attrs.iter().any(frees_unwrap)
+        {
+            found.push(module.join(item.ident.to_string()));
+        }
+    }
+    if file.attrs.iter().any(frees_unwrap) {
+        found.push(module);
+    }
+    found
+}
+
+fn check_file(source: &Source, file: &File, in_test: bool, problems: &mut Vec<Problem>) {
     let documented = |attribute: &Attribute| {
         matches!(attribute.style, AttrStyle::Inner(_)) && attribute.path().is_ident("doc")
     };
@@ -32,10 +67,10 @@ pub(super) fn check(source: &Source, problems: &mut Vec<Problem>) {
     let mut visitor = Visitor {
         source,
         problems,
-        in_test: source.is_test(),
+        in_test,
         in_trait_impl: false,
     };
-    visitor.visit_file(&file);
+    visitor.visit_file(file);
 }
 
 struct Visitor<'a> {
@@ -94,7 +129,7 @@ impl Visitor<'_> {
     /// Visits what has these attributes, as test code if they say so.
     fn within(&mut self, attributes: &[Attribute], visit: impl FnOnce(&mut Self)) {
         let outer = self.in_test;
-        self.in_test |= attributes.iter().any(marks_test);
+        self.in_test |= attributes.iter().any(frees_unwrap);
         visit(self);
         self.in_test = outer;
     }
@@ -166,20 +201,27 @@ impl<'ast> Visit<'ast> for Visitor<'_> {
     }
 }
 
-/// `#[test]`, `#[tokio::test]`, `#[cfg(test)]` and the like, but not `#[cfg(not(test))]`.
-fn marks_test(attribute: &Attribute) -> bool {
-    if attribute.path().is_ident("cfg") {
-        let Meta::List(list) = &attribute.meta else {
-            return false;
-        };
-        let names = words(list.tokens.clone());
-        return names.iter().any(|name| name == "test") && !names.iter().any(|name| name == "not");
+/// Whether what has this attribute may say `unwrap`: it is test code (`#[test]`, `#[tokio::test]`,
+/// `#[cfg(test)]` and the like, but not `#[cfg(not(test))]`), or clippy's lint is lifted from it.
+fn frees_unwrap(attribute: &Attribute) -> bool {
+    let path = attribute.path();
+    let Meta::List(list) = &attribute.meta else {
+        return path
+            .segments
+            .last()
+            .is_some_and(|name| name.ident == "test");
+    };
+    let names = words(list.tokens.clone());
+    let says = |word: &str| names.iter().any(|name| name == word);
+    if path.is_ident("cfg") {
+        return says("test") && !says("not");
     }
-    attribute
-        .path()
-        .segments
-        .last()
-        .is_some_and(|segment| segment.ident == "test")
+    let lifted = (path.is_ident("allow") || path.is_ident("expect")) && says("unwrap_used");
+    lifted
+        || path
+            .segments
+            .last()
+            .is_some_and(|name| name.ident == "test")
 }
 
 fn words(tokens: TokenStream) -> Vec<String> {
@@ -198,16 +240,19 @@ fn words(tokens: TokenStream) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn problems(path: &str, text: &str) -> Vec<String> {
+    fn problems_of(files: &[(&str, &str)]) -> Vec<String> {
+        let source = |&(path, text): &(&str, &str)| Source {
+            path: path.into(),
+            text: text.to_owned(),
+        };
+        let sources: Vec<_> = files.iter().map(source).collect();
         let mut problems = Vec::new();
-        check(
-            &Source {
-                path: path.into(),
-                text: text.to_owned(),
-            },
-            &mut problems,
-        );
+        check(sources.iter(), &mut problems);
         problems.iter().map(Problem::to_string).collect()
+    }
+
+    fn problems(path: &str, text: &str) -> Vec<String> {
+        problems_of(&[(path, text)])
     }
 
     #[track_caller]
@@ -283,6 +328,35 @@ mod tests {
         keeps("#[tokio::test]\nasync fn f() { g().unwrap(); }\n");
         keeps("#[cfg(any(test, feature = \"sim\"))]\nimpl S { fn f() { g().unwrap(); } }\n");
         assert!(problems("a/tests/b.rs", "//! D.\nfn f() { g().unwrap(); }\n").is_empty());
+    }
+
+    #[test]
+    fn unwrap_is_allowed_in_the_files_of_a_test_module() {
+        let body = "//! D.\nfn f() { g().unwrap(); }\n";
+        let declared = [
+            "#[cfg(test)]\n",
+            "#[expect(clippy::unwrap_used, reason = \"r\")]\n",
+        ];
+        for attribute in declared {
+            let root = format!("//! D.\n{attribute}mod suite;\nmod other;\n");
+            let files = [
+                ("a/src/lib.rs", root.as_str()),
+                ("a/src/suite.rs", body),
+                ("a/src/suite/deep.rs", body),
+                ("a/src/other.rs", body),
+            ];
+            let found = problems_of(&files);
+            assert!(
+                found.len() == 1 && found[0].starts_with("a/src/other.rs:2"),
+                "{found:?}"
+            );
+        }
+        let lifted = format!("//! D.\n#![expect(clippy::unwrap_used, reason = \"r\")]\n{body}");
+        let files = [
+            ("a/suite/mod.rs", lifted.as_str()),
+            ("a/suite/deep.rs", body),
+        ];
+        assert_eq!(problems_of(&files), Vec::<String>::new());
     }
 
     #[test]

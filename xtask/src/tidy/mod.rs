@@ -58,12 +58,11 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
 fn check(root: &Path) -> anyhow::Result<Vec<Problem>> {
     let sources = source::read_all(root)?;
     let mut problems = manifest::check(&sources)?;
-    for source in sources.iter().filter(|source| !source.is_generated()) {
+    let written = || sources.iter().filter(|source| !source.is_generated());
+    for source in written() {
         text::check(source, &mut problems);
-        if source.is_rust() {
-            code::check(source, &mut problems);
-        }
     }
+    code::check(written().filter(|source| source.is_rust()), &mut problems);
     problems.sort();
     Ok(problems)
 }

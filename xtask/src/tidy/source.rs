@@ -55,6 +55,15 @@ impl Source {
             || self.path.file_name().is_some_and(|name| name == "tests.rs")
     }
 
+    /// The module of a Rust file, as the path its submodules' files begin with.
+    pub(super) fn module(&self) -> PathBuf {
+        let root = ["mod.rs", "lib.rs", "main.rs"];
+        match self.path.file_name().and_then(|name| name.to_str()) {
+            Some(name) if root.contains(&name) => self.path.with_file_name(""),
+            _ => self.path.with_extension(""),
+        }
+    }
+
     pub(super) fn problem(&self, line: usize, what: impl Into<String>) -> Problem {
         Problem {
             path: self.path.clone(),
