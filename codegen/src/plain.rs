@@ -1,0 +1,305 @@
+//! Emits constants, enums, structs, unions and exceptions: plain owned Rust types.
+
+use partha_idl::model::{Enumerator, Field, Item, ItemId, Type, Value, Variant};
+use proc_macro2::{Literal, TokenStream};
+use quote::quote;
+
+use crate::codec::{Access, Reading, Writing, number, size_consts};
+use crate::names::{Scope, ident, variant};
+use crate::shape::{self, Laid};
+use crate::types::{Rust, docs, types_of};
+
+/// Why generated items may lack what hand-written ones have.
+pub(crate) fn undocumented(any: bool) -> Option<TokenStream> {
+    any.then(|| quote!(#[allow(missing_docs, reason = "not documented in the IDL")]))
+}
+
+/// `pub const`
+pub(crate) fn constant(rust: &Rust<'_>, item: &Item, ty: &Type, value: &Value) -> TokenStream {
+    let name = ident(&item.name);
+    let docs = docs(&item.docs, item.deprecated.as_deref());
+    let allow = undocumented(item.docs.is_empty());
+    let runtime = rust.runtime();
+    let (ty, value) = match (ty, value) {
+        (Type::String, Value::Text(text)) => (quote!(&str), quote!(#text)),
+        (Type::Timestamp, Value::Int(micros)) => {
+            let micros = integer(*micros);
+            (
+                rust.owned(ty),
+                quote!(#runtime::Timestamp::from_micros(#micros)),
+            )
+        }
+        (Type::Duration, Value::Int(micros)) => {
+            let micros = integer(*micros);
+            (
+                rust.owned(ty),
+                quote!(::std::time::Duration::from_micros(#micros)),
+            )
+        }
+        (ty, value) => (rust.owned(ty), literal(ty, value)),
+    };
+    quote!(#docs #allow pub const #name: #ty = #value;)
+}
+
+fn integer(value: i128) -> TokenStream {
+    let digits = Literal::u128_unsuffixed(value.unsigned_abs());
+    if value < 0 {
+        quote!(-#digits)
+    } else {
+        quote!(#digits)
+    }
+}
+
+fn literal(ty: &Type, value: &Value) -> TokenStream {
+    match value {
+        Value::Bool(value) => quote!(#value),
+        Value::Text(value) => quote!(#value),
+        Value::Int(value) if matches!(ty, Type::F32 | Type::F64) => {
+            literal(ty, &Value::Float(*value as f64))
+        }
+        Value::Int(value) => integer(*value),
+        Value::Float(value) => {
+            let digits = match ty {
+                Type::F32 => Literal::f32_unsuffixed(value.abs() as f32),
+                _ => Literal::f64_unsuffixed(value.abs()),
+            };
+            if value.is_sign_negative() {
+                quote!(-#digits)
+            } else {
+                quote!(#digits)
+            }
+        }
+    }
+}
+
+/// A struct or an exception.
+pub(crate) fn structure(rust: Rust<'_>, id: ItemId, fields: &[Field], raised: bool) -> TokenStream {
+    let rust = rust.of(id);
+    let item = rust.model.item(id);
+    let head = docs(&item.docs, item.deprecated.as_deref());
+    let allow = undocumented(item.docs.is_empty());
+    let name = ident(&item.name);
+    let definition = record(&rust, &name, &[], fields);
+    let error = raised.then(|| exception(&rust, item, fields));
+    let laid = shape::fields(0, fields);
+    let codec = record_codec(&rust, &quote!(#name), &[], fields, &laid);
+    quote!(#head #allow #definition #codec #error)
+}
+
+/// The definition of a struct with named fields; `leading` ones come as they are.
+pub(crate) fn record(
+    rust: &Rust<'_>,
+    name: &proc_macro2::Ident,
+    leading: &[TokenStream],
+    fields: &[Field],
+) -> TokenStream {
+    let derives = rust.derives(&types_of(fields), leading.is_empty());
+    let members = fields.iter().map(|field| {
+        let docs = docs(&field.docs, field.deprecated.as_deref());
+        let allow = undocumented(field.docs.is_empty());
+        let (name, ty) = (ident(&field.name), rust.owned(&field.ty));
+        quote!(#docs #allow pub #name: #ty)
+    });
+    quote! {
+        #derives
+        pub struct #name {
+            #(#leading,)*
+            #(#members,)*
+        }
+    }
+}
+
+/// A leading member of a record: its name and type. It is a struct.
+pub(crate) struct Leading {
+    pub(crate) name: proc_macro2::Ident,
+    pub(crate) ty: TokenStream,
+}
+
+/// `impl Struct` of a struct with named fields.
+pub(crate) fn record_codec(
+    rust: &Rust<'_>,
+    ty: &TokenStream,
+    leading: &[Leading],
+    fields: &[Field],
+    laid: &Laid,
+) -> TokenStream {
+    let abi = rust.abi();
+    let result = rust.prelude("Result");
+    let writing = Writing::new(*rust, &mut Scope::default());
+    let reading = Reading::new(*rust);
+    let (mut writes, mut reads) = (Vec::new(), Vec::new());
+    for (index, Leading { name, ty }) in leading.iter().enumerate() {
+        let slot = number(index as u64);
+        let text = name.to_string();
+        writes.push(quote! {
+            let at = w.structure(
+                s.slot(#slot),
+                <#ty as #abi::Struct>::DATA,
+                <#ty as #abi::Struct>::POINTERS,
+            );
+            #abi::Struct::write(&self.#name, w, at);
+        });
+        let read = quote!(r.pointer(#slot).structure().and_then(#abi::Struct::read));
+        reads.push(quote!(#name: #read.map_err(|e| e.at(#text))?));
+    }
+    for (index, field) in fields.iter().enumerate() {
+        let place = laid.place(leading.len() + index);
+        let name = ident(&field.name);
+        writes.push(writing.member(&field.ty, place, &Access::field(&name)));
+        let read = reading.member(&field.ty, place, &quote!(r), &field.name);
+        reads.push(quote!(#name: #read));
+    }
+    let (w, s, r) = match writes.is_empty() {
+        true => (quote!(_w), quote!(_s), quote!(_r)),
+        false => (quote!(w), quote!(s), quote!(r)),
+    };
+    let sizes = size_consts(laid);
+    quote! {
+        impl #abi::Struct for #ty {
+            #sizes
+
+            fn write(&self, #w: &mut #abi::Writer, #s: #abi::StructAt) {
+                #(#writes)*
+            }
+
+            fn read(#r: #abi::StructReader<'_>) -> #result<Self, #abi::DecodeError> {
+                Ok(Self { #(#reads,)* })
+            }
+        }
+    }
+}
+
+/// What makes a struct an error.
+fn exception(rust: &Rust<'_>, item: &Item, fields: &[Field]) -> TokenStream {
+    let name = ident(&item.name);
+    let mut text = format!("{}.{}", rust.model.module(item.module).name, item.name);
+    for (index, field) in fields.iter().enumerate() {
+        let joint = if index == 0 { ": " } else { ", " };
+        text += &format!("{joint}{} {{:?}}", field.name.replace('_', " "));
+    }
+    let fields = fields.iter().map(|field| ident(&field.name));
+    quote! {
+        impl ::std::fmt::Display for #name {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+                write!(f, #text #(, self.#fields)*)
+            }
+        }
+
+        impl ::std::error::Error for #name {}
+    }
+}
+
+/// An enum.
+pub(crate) fn enumeration(rust: &Rust<'_>, item: &Item, values: &[Enumerator]) -> TokenStream {
+    let abi = rust.abi();
+    let result = rust.prelude("Result");
+    let head = docs(&item.docs, item.deprecated.as_deref());
+    let allow = undocumented(item.docs.is_empty());
+    let name = ident(&item.name);
+    let full = format!("{}.{}", rust.model.module(item.module).name, item.name);
+    let definitions = values.iter().map(|value| {
+        let docs = docs(&value.docs, value.deprecated.as_deref());
+        let allow = undocumented(value.docs.is_empty());
+        let name = ident(&value.name);
+        quote!(#docs #allow #name)
+    });
+    let names: Vec<_> = values.iter().map(|value| ident(&value.name)).collect();
+    let ordinals: Vec<_> = values.iter().map(|value| number(value.ordinal)).collect();
+    quote! {
+        #head #allow
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum #name {
+            #(#definitions,)*
+        }
+
+        impl #abi::Enum for #name {
+            fn ordinal(self) -> u16 {
+                match self {
+                    #(Self::#names => #ordinals,)*
+                }
+            }
+
+            fn from_ordinal(ordinal: u16) -> #result<Self, #abi::DecodeError> {
+                match ordinal {
+                    #(#ordinals => Ok(Self::#names),)*
+                    other => Err(#abi::DecodeError::enumerant(#full, other)),
+                }
+            }
+        }
+    }
+}
+
+/// A union.
+pub(crate) fn union(rust: Rust<'_>, id: ItemId, variants: &[Variant]) -> TokenStream {
+    let rust = rust.of(id);
+    let abi = rust.abi();
+    let result = rust.prelude("Result");
+    let item = rust.model.item(id);
+    let head = docs(&item.docs, item.deprecated.as_deref());
+    let allow = undocumented(item.docs.is_empty());
+    let name = ident(&item.name);
+    let full = format!("{}.{}", rust.model.module(item.module).name, item.name);
+    let types: Vec<_> = variants
+        .iter()
+        .filter_map(|variant| variant.ty.as_ref())
+        .collect();
+    let derives = rust.derives(&types, false);
+    let definitions = variants.iter().map(|case| {
+        let docs = docs(&case.docs, case.deprecated.as_deref());
+        let allow = undocumented(case.docs.is_empty());
+        let name = variant(&case.name);
+        let ty = case
+            .ty
+            .as_ref()
+            .map(|ty| rust.owned(ty))
+            .map(|ty| quote!((#ty)));
+        quote!(#docs #allow #name #ty)
+    });
+    let laid = shape::variants(variants);
+    let at = number(
+        laid.layout
+            .discriminant
+            .expect("a union has a discriminant"),
+    );
+    let writing = Writing::new(rust, &mut Scope::default());
+    let reading = Reading::new(rust);
+    let value = ident("value");
+    let (mut writes, mut reads) = (Vec::new(), Vec::new());
+    for (index, case) in variants.iter().enumerate() {
+        let (name, ordinal) = (variant(&case.name), number(case.ordinal));
+        let set = quote!(w.set_u16(s, #at, #ordinal););
+        let Some(ty) = &case.ty else {
+            writes.push(quote!(Self::#name => { #set }));
+            reads.push(quote!(#ordinal => Ok(Self::#name)));
+            continue;
+        };
+        let write = writing.member(ty, laid.place(index), &Access::reference(&value));
+        writes.push(quote!(Self::#name(value) => { #set #write }));
+        let read = reading.member(ty, laid.place(index), &quote!(r), &case.name);
+        reads.push(quote!(#ordinal => Ok(Self::#name(#read))));
+    }
+    let sizes = size_consts(&laid);
+    quote! {
+        #head #allow #derives
+        pub enum #name {
+            #(#definitions,)*
+        }
+
+        impl #abi::Struct for #name {
+            #sizes
+
+            fn write(&self, w: &mut #abi::Writer, s: #abi::StructAt) {
+                match self {
+                    #(#writes)*
+                }
+            }
+
+            fn read(r: #abi::StructReader<'_>) -> #result<Self, #abi::DecodeError> {
+                match r.u16(#at) {
+                    #(#reads,)*
+                    other => Err(#abi::DecodeError::enumerant(#full, other)),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! IDL types as Rust types, and paths to what they are made of.
+//!
+//! A [`Rust`] is the place in the generated file for which something is emitted: it knows how far
+//! up the file's top is and which item `Self` stands for. Names of the prelude are spelled out
+//! only where an item of the module has the same name.
+
+use std::collections::BTreeSet;
+
+use partha_idl::model::{Field, Item, ItemId, ItemKind, Model, ModuleId, Type};
+use proc_macro2::{Ident, TokenStream};
+use quote::{format_ident, quote};
+
+use crate::names::{self, ident};
+use crate::{Options, intrinsic};
+
+/// A place in a generated file.
+#[derive(Clone, Copy)]
+pub(crate) struct Rust<'a> {
+    pub(crate) model: &'a Model,
+    pub(crate) options: &'a Options,
+    /// The module being generated.
+    pub(crate) module: ModuleId,
+    /// True inside the Rust module of an interface.
+    pub(crate) inside: bool,
+    /// The item that `Self` is.
+    pub(crate) this: Option<ItemId>,
+}
+
+impl<'a> Rust<'a> {
+    /// The top of a file.
+    pub(crate) fn new(model: &'a Model, options: &'a Options, module: ModuleId) -> Self {
+        Self {
+            model,
+            options,
+            module,
+            inside: false,
+            this: None,
+        }
+    }
+
+    /// The same file, inside the Rust module of an interface.
+    pub(crate) fn inside(self) -> Self {
+        Self {
+            inside: true,
+            this: None,
+            ..self
+        }
+    }
+
+    /// The same place, where `Self` is an item.
+    pub(crate) fn of(self, this: ItemId) -> Self {
+        Self {
+            this: Some(this),
+            ..self
+        }
+    }
+
+    /// `::partha::…`
+    pub(crate) fn runtime(&self) -> TokenStream {
+        path(&self.options.runtime)
+    }
+
+    /// `::partha::abi`
+    pub(crate) fn abi(&self) -> TokenStream {
+        let runtime = self.runtime();
+        quote!(#runtime::abi)
+    }
+
+    /// A name of the prelude, spelled out if the module has an item called so.
+    pub(crate) fn prelude(&self, name: &str) -> TokenStream {
+        let items = &self.model.module(self.module).items;
+        let hidden = items.iter().any(|id| self.model.item(*id).name == name);
+        let name = match (hidden, name) {
+            (false, name) => name,
+            (true, "Option") => "::std::option::Option",
+            (true, "Result") => "::std::result::Result",
+            (true, "String") => "::std::string::String",
+            (true, "Vec") => "::std::vec::Vec",
+            (true, "Box") => "::std::boxed::Box",
+            (true, "From") => "::std::convert::From",
+            (true, "Send") => "::std::marker::Send",
+            (true, "Sync") => "::std::marker::Sync",
+            (true, other) => other,
+        };
+        path(name)
+    }
+
+    /// The path of the Rust module that holds the items of `module`.
+    fn module_path(&self, module: ModuleId) -> TokenStream {
+        let up = if self.inside {
+            quote!(super::)
+        } else {
+            TokenStream::new()
+        };
+        if module == self.module {
+            return up;
+        }
+        let name = &self.model.module(module).name;
+        if let Some(known) = self.options.modules.get(name) {
+            let known = path(known);
+            return quote!(#known::);
+        }
+        if name == intrinsic::MODULE {
+            let runtime = self.runtime();
+            return quote!(#runtime::system::);
+        }
+        let name = ident(name);
+        quote!(#up super::#name::)
+    }
+
+    /// The path of an item; `Self` where it is that.
+    pub(crate) fn item(&self, id: ItemId) -> TokenStream {
+        if self.this == Some(id) {
+            return quote!(Self);
+        }
+        let item = self.model.item(id);
+        let (module, name) = (self.module_path(item.module), ident(&item.name));
+        quote!(#module #name)
+    }
+
+    /// The path of something in the Rust module of an interface.
+    pub(crate) fn part(&self, interface: ItemId, part: &Ident) -> TokenStream {
+        let item = self.model.item(interface);
+        let module = self.module_path(item.module);
+        let name = names::module_of(&item.name);
+        quote!(#module #name::#part)
+    }
+
+    /// The owned type.
+    pub(crate) fn owned(&self, ty: &Type) -> TokenStream {
+        if let Some(copy) = self.copied(ty) {
+            return copy;
+        }
+        let runtime = self.runtime();
+        match ty {
+            Type::String => self.prelude("String"),
+            Type::Bytes => quote!(#runtime::Bytes),
+            Type::List(element) => {
+                let (vec, element) = (self.prelude("Vec"), self.owned(element));
+                quote!(#vec<#element>)
+            }
+            Type::Map(key, value) => {
+                let (key, value) = (self.owned(key), self.owned(value));
+                quote!(::std::collections::BTreeMap<#key, #value>)
+            }
+            Type::Option(inner) => {
+                let (option, inner) = (self.prelude("Option"), self.owned(inner));
+                quote!(#option<#inner>)
+            }
+            Type::Struct(id) | Type::Union(id) | Type::Interface(id) => self.item(*id),
+            copied => unreachable!("{copied:?} is copied"),
+        }
+    }
+
+    /// The type of a stub's parameter: copied where that is cheap, else borrowed.
+    pub(crate) fn borrowed(&self, ty: &Type) -> TokenStream {
+        if let Some(copy) = self.copied(ty) {
+            return copy;
+        }
+        match ty {
+            Type::String => quote!(&str),
+            Type::Bytes => quote!(&[u8]),
+            Type::List(element) => {
+                let element = self.owned(element);
+                quote!(&[#element])
+            }
+            Type::Option(inner) => {
+                let (option, inner) = (self.prelude("Option"), self.borrowed(inner));
+                quote!(#option<#inner>)
+            }
+            other => {
+                let other = self.owned(other);
+                quote!(&#other)
+            }
+        }
+    }
+
+    /// The type, if its values are small and `Copy`.
+    fn copied(&self, ty: &Type) -> Option<TokenStream> {
+        let runtime = self.runtime();
+        Some(match ty {
+            Type::Bool => quote!(bool),
+            Type::I8 => quote!(i8),
+            Type::I16 => quote!(i16),
+            Type::I32 => quote!(i32),
+            Type::I64 => quote!(i64),
+            Type::U8 => quote!(u8),
+            Type::U16 => quote!(u16),
+            Type::U32 => quote!(u32),
+            Type::U64 => quote!(u64),
+            Type::F32 => quote!(f32),
+            Type::F64 => quote!(f64),
+            Type::Uid => quote!(#runtime::Uid),
+            Type::Timestamp => quote!(#runtime::Timestamp),
+            Type::Duration => quote!(::std::time::Duration),
+            Type::Enum(id) => self.item(*id),
+            Type::String
+            | Type::Bytes
+            | Type::List(_)
+            | Type::Map(..)
+            | Type::Option(_)
+            | Type::Struct(_)
+            | Type::Union(_)
+            | Type::Interface(_) => return None,
+        })
+    }
+
+    /// What a type's derives are: `Eq` and `Hash` unless there is a float in it.
+    pub(crate) fn derives(&self, types: &[&Type], default: bool) -> TokenStream {
+        let mut seen = BTreeSet::new();
+        let eq = types.iter().all(|ty| self.is_eq(ty, &mut seen));
+        let mut derives = vec!["Clone", "Debug"];
+        if default && types.iter().all(|ty| self.has_default(ty)) {
+            derives.push("Default");
+        }
+        derives.push("PartialEq");
+        if eq {
+            derives.extend(["Eq", "Hash"]);
+        }
+        let derives = derives.iter().map(|name| format_ident!("{name}"));
+        quote!(#[derive(#(#derives),*)])
+    }
+
+    fn is_eq(&self, ty: &Type, seen: &mut BTreeSet<ItemId>) -> bool {
+        match ty {
+            Type::F32 | Type::F64 => false,
+            Type::List(inner) | Type::Option(inner) => self.is_eq(inner, seen),
+            Type::Map(_, value) => self.is_eq(value, seen),
+            Type::Struct(id) | Type::Union(id) => {
+                !seen.insert(*id) || parts(self.model.item(*id)).all(|ty| self.is_eq(ty, seen))
+            }
+            _ => true,
+        }
+    }
+
+    fn has_default(&self, ty: &Type) -> bool {
+        match ty {
+            Type::Enum(_) | Type::Union(_) | Type::Interface(_) => false,
+            // Values do not contain themselves, so this ends.
+            Type::Struct(id) => parts(self.model.item(*id)).all(|ty| self.has_default(ty)),
+            _ => true,
+        }
+    }
+}
+
+/// The types of the members of a value type.
+fn parts(item: &Item) -> Box<dyn Iterator<Item = &Type> + '_> {
+    match &item.kind {
+        ItemKind::Struct(fields) | ItemKind::Exception(fields) => {
+            Box::new(fields.iter().map(|field| &field.ty))
+        }
+        ItemKind::Union(variants) => Box::new(variants.iter().filter_map(|v| v.ty.as_ref())),
+        ItemKind::Const(..) | ItemKind::Enum(_) | ItemKind::Interface(_) => {
+            Box::new(std::iter::empty())
+        }
+    }
+}
+
+/// The types of fields.
+pub(crate) fn types_of(fields: &[Field]) -> Vec<&Type> {
+    fields.iter().map(|field| &field.ty).collect()
+}
+
+/// A path from its text.
+fn path(text: &str) -> TokenStream {
+    let parts = text.split("::").enumerate().map(|(index, part)| {
+        let part = (!part.is_empty()).then(|| ident(part));
+        let colons = (index > 0).then(|| quote!(::));
+        quote!(#colons #part)
+    });
+    parts.collect()
+}
+
+/// Doc lines as attributes; without any, leave to have none.
+pub(crate) fn docs(lines: &[String], deprecated: Option<&str>) -> TokenStream {
+    let lines = lines.iter().map(|line| {
+        let line = format!(" {line}");
+        let line = line.trim_end();
+        quote!(#[doc = #line])
+    });
+    let deprecated = deprecated.map(|why| quote!(#[deprecated(note = #why)]));
+    quote!(#(#lines)* #deprecated)
+}
