@@ -223,7 +223,18 @@ impl<'a> Parser<'a> {
         if self.eat_punct(wanted) {
             return Ok(self.last);
         }
-        Err(self.expected(&format!("`{wanted}`")))
+        let mut diagnostic = self.unexpected(&format!("`{wanted}`"));
+        let here = self.here();
+        // What is missing is missed at the end of a line, not at the start of the next.
+        if self.text[self.last.end as usize..here.start as usize].contains('\n') {
+            diagnostic.span = Some(Span {
+                start: self.last.end,
+                ..self.last
+            });
+            diagnostic = diagnostic.related(here, "found here");
+        }
+        self.push(diagnostic);
+        Err(Failed)
     }
 
     /// `->` or `::`: two characters with nothing between.

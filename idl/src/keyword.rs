@@ -65,6 +65,10 @@ pub(crate) const STUB_METHODS: [&str; 22] = [
     "uid",
 ];
 
+/// Those of them that only the stubs of persistent interfaces have.
+pub(crate) const PERSISTENT_STUB_METHODS: [&str; 5] =
+    ["bind", "create", "from_uid", "reference", "uid"];
+
 /// Type names that mean something else in every `.capnp` file.
 pub(crate) const CAPNP_TYPES: [&str; 20] = [
     "AnyList",

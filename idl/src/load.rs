@@ -197,14 +197,18 @@ impl Loader<'_> {
     }
 
     fn not_found(&mut self, importer: FileId, name: &Name) {
-        let looked: Vec<String> = self
-            .sources
-            .folders(importer)
-            .map(|folder| match folder.display().to_string() {
-                empty if empty.is_empty() => "./".to_owned(),
-                folder => folder,
-            })
-            .collect();
+        let mut looked: Vec<String> = Vec::new();
+        for folder in self.sources.folders(importer) {
+            let folder = folder.display().to_string();
+            let folder = if folder.is_empty() {
+                "./".to_owned()
+            } else {
+                folder
+            };
+            if !looked.contains(&folder) {
+                looked.push(folder);
+            }
+        }
         let known = self.sources.known_modules(importer);
         let message = format!("there is no module {}", name.quoted());
         let note = format!("looked for {}.idl in {}", name.text, looked.join(", "));

@@ -1,7 +1,7 @@
 //! How diagnostics look: rustc's way for people, one JSON object a line for tools.
 //!
-//! Only the lines around the marked bytes go to the renderer, and of a very long line only the
-//! part around them, so that a file of many megabytes costs no more than a small one.
+//! Only the lines around the marked bytes go to the renderer, and none that is very long, so that
+//! a file of many megabytes costs no more than a small one.
 
 use std::ops::Range;
 
@@ -11,8 +11,8 @@ use serde_json::json;
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
 use crate::source::{SourceFile, Span};
 
-/// A longer line is shown in part.
-const LINE_BYTES_MAX: usize = 500;
+/// More text is not shown, if a line is that long.
+const SHOWN_BYTES_MAX: usize = 20_000;
 /// Marked lines that lie further apart are shown as two snippets.
 const GAP_LINES_MAX: usize = 30;
 
@@ -86,10 +86,16 @@ impl Diagnostics {
             .id(diagnostic.code());
         let mut group = Group::with_title(title);
         for window in self.windows(diagnostic) {
-            if let Some(origin) = window.origin() {
-                group = group.element(origin);
-            }
-            group = group.element(window.snippet());
+            group = if window.is_huge() {
+                let labels = window
+                    .marks
+                    .iter()
+                    .filter(|(_, label, _)| !label.is_empty());
+                let notes = labels.map(|(_, label, _)| Level::NOTE.message(*label));
+                group.element(window.origin()).elements(notes)
+            } else {
+                group.element(window.snippet())
+            };
         }
         let notes = diagnostic
             .notes
@@ -179,7 +185,7 @@ impl<'a> Window<'a> {
         let end = self.lines.end.max(lines.end);
         let near = std::ptr::eq(self.file, file)
             && end - start <= GAP_LINES_MAX
-            && self.bytes_of(start..end).len() <= LINE_BYTES_MAX * GAP_LINES_MAX;
+            && self.bytes_of(start..end).len() <= SHOWN_BYTES_MAX;
         if near {
             self.lines = start..end;
             self.marks.push(mark);
@@ -195,41 +201,21 @@ impl<'a> Window<'a> {
         starts[lines.start] as usize..end
     }
 
-    /// What is shown: whole lines, or the neighbourhood of the first mark in a huge one.
-    fn shown(&self) -> Range<usize> {
-        let whole = self.bytes_of(self.lines.clone());
-        if whole.len() <= LINE_BYTES_MAX * self.lines.len() {
-            return whole;
-        }
-        let text = &self.file.text;
-        let (first, _, _) = self.marks[0];
-        let start = (first.start as usize)
-            .saturating_sub(LINE_BYTES_MAX / 4)
-            .max(whole.start);
-        let end = (start + LINE_BYTES_MAX).min(whole.end);
-        text.floor_char_boundary(start)..text.floor_char_boundary(end)
+    /// Too long to be shown: then the place and the label have to do.
+    fn is_huge(&self) -> bool {
+        self.bytes_of(self.lines.clone()).len() > SHOWN_BYTES_MAX
     }
 
-    fn is_cut(&self) -> bool {
-        self.shown() != self.bytes_of(self.lines.clone())
-    }
-
-    /// Of a line shown in part the renderer cannot know the column.
-    fn origin(&self) -> Option<Origin<'a>> {
+    fn origin(&self) -> Origin<'a> {
         let (line, column) = self.file.line_column(self.marks[0].0.start);
-        let path = self.file.path.to_string_lossy();
-        self.is_cut()
-            .then(|| Origin::path(path).line(line).char_column(column))
+        Origin::path(self.file.path.to_string_lossy())
+            .line(line)
+            .char_column(column)
     }
 
     fn snippet(&self) -> Snippet<'a, Annotation<'a>> {
-        let shown = self.shown();
-        let path = (!self.is_cut()).then(|| self.file.path.to_string_lossy());
+        let shown = self.bytes_of(self.lines.clone());
         let source = &self.file.text[shown.clone()];
-        let inside = |offset: u32| {
-            let at = (offset as usize).clamp(shown.start, shown.end) - shown.start;
-            source.floor_char_boundary(at)
-        };
         let marks = self.marks.iter().map(|(span, label, primary)| {
             let kind = if *primary {
                 AnnotationKind::Primary
@@ -237,8 +223,10 @@ impl<'a> Window<'a> {
                 AnnotationKind::Context
             };
             let label = (!label.is_empty()).then_some(*label);
-            kind.span(inside(span.start)..inside(span.end)).label(label)
+            let range = span.start as usize - shown.start..span.end as usize - shown.start;
+            kind.span(range).label(label)
         });
+        let path = self.file.path.to_string_lossy();
         Snippet::source(source)
             .line_start(self.lines.start + 1)
             .path(path)

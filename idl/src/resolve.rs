@@ -42,7 +42,9 @@ pub(crate) fn resolve(
             scopes,
             scope: &scopes.scopes[*module],
             sink,
-            from_deprecated: item.attributes.deprecated.is_some(),
+            // An imported module is its author's to mend.
+            from_deprecated: item.attributes.deprecated.is_some()
+                || !load.modules[*module].requested,
         };
         let kind = resolver.kind(item);
         model.items.push(Item {
@@ -98,7 +100,7 @@ struct Resolver<'a> {
     scopes: &'a Scopes<'a>,
     scope: &'a Scope,
     sink: &'a mut Sink,
-    /// What is deprecated may use what is deprecated.
+    /// No warnings of deprecated names: what is itself deprecated may use them.
     from_deprecated: bool,
 }
 
@@ -273,6 +275,7 @@ impl Resolver<'_> {
                 id.is_some_and(|id| is_wanted(&self.declaration(id).kind))
             });
             let help = self.near(&name.text, fitting);
+            self.scope.lose(&name.text);
             let message = format!("there is no {} here", name.quoted());
             let diagnostic = Diagnostic::new(&codes::NAME_UNKNOWN, name.span, message);
             let label = format!("expected the name of {wanted}");
@@ -370,6 +373,7 @@ impl Resolver<'_> {
                 self.near(name, types.chain(plain))
             }
         };
+        self.scope.lose(name);
         let quoted = Name {
             text: name.to_owned(),
             span,

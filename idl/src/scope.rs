@@ -1,6 +1,6 @@
 //! What names mean inside a module: its own declarations, and what it uses from others.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 
 use crate::ast::{self, Name, UsedName};
@@ -25,8 +25,9 @@ pub(crate) struct Binding {
 #[derive(Debug, Default)]
 pub(crate) struct Scope {
     names: HashMap<String, Binding>,
-    /// Names that may have been declared in text that could not be read.
-    lost: HashSet<String>,
+    /// Names that may have been declared in text that could not be read, and unknown ones that
+    /// were complained about.
+    lost: RefCell<HashSet<String>>,
     all_lost: bool,
 }
 
@@ -37,8 +38,13 @@ impl Scope {
             binding.used.set(true);
             return Some(binding.item);
         }
-        let lost = self.all_lost || self.lost.contains(name);
+        let lost = self.all_lost || self.lost.borrow().contains(name);
         lost.then_some(None)
+    }
+
+    /// Notes that the name was complained about: from now on it is known as lost.
+    pub(crate) fn lose(&self, name: &str) {
+        self.lost.borrow_mut().insert(name.to_owned());
     }
 
     /// As [`Self::find`] for a declared name, but does not count as a use.
@@ -69,20 +75,20 @@ pub(crate) fn collect<'a>(load: &'a Load, sink: &mut Sink) -> Scopes<'a> {
     for &number in &load.order {
         let module = &load.modules[number];
         let mut scope = Scope {
-            lost: module.unit.lost.clone(),
+            lost: RefCell::new(module.unit.lost.clone()),
             all_lost: module.unit.unreadable,
             ..Scope::default()
         };
-        for item in &module.unit.items {
-            let id = ItemId(all.items.len() as u32);
-            all.items.push((item, number));
-            declare(&mut scope, &item.name, Some(id), false, sink);
-        }
         for (line, imported) in module.unit.uses.iter().zip(&module.imports) {
             for used in &line.names {
                 let item = imported.and_then(|from| import(load, &all, from, used, sink));
                 declare(&mut scope, &used.local, item, true, sink);
             }
+        }
+        for item in &module.unit.items {
+            let id = ItemId(all.items.len() as u32);
+            all.items.push((item, number));
+            declare(&mut scope, &item.name, Some(id), false, sink);
         }
         all.scopes[number] = scope;
     }
@@ -100,6 +106,9 @@ fn declare(scope: &mut Scope, name: &Name, item: Option<ItemId>, imported: bool,
         scope.names.insert(name.text.clone(), binding);
         return;
     };
+    if first.item.is_none() || item.is_none() {
+        return;
+    }
     let message = format!("the name {} is declared twice", name.quoted());
     let verb = if first.imported {
         "imported"
@@ -109,7 +118,7 @@ fn declare(scope: &mut Scope, name: &Name, item: Option<ItemId>, imported: bool,
     let mut diagnostic = Diagnostic::new(&codes::ITEM_TWICE, name.span, message)
         .label("again here")
         .related(first.declared, format!("first {verb} here"));
-    if imported {
+    if imported || first.imported {
         diagnostic = diagnostic.help(format!("import it as `{} as …`", name.text));
     }
     sink.push(diagnostic);
@@ -131,7 +140,7 @@ fn import(
     if let Some(binding) = own {
         return binding.item;
     }
-    let lost = scope.all_lost || scope.lost.contains(&used.name.text);
+    let lost = scope.all_lost || scope.lost.borrow().contains(&used.name.text);
     if !lost {
         let module = &load.modules[from];
         let names = module.unit.items.iter().map(|item| item.name.text.as_str());

@@ -18,10 +18,16 @@ pub(crate) fn nearest<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -
     let edits_max = (unknown.len() / 3).max(1);
     known
         .filter(|name| name.len().abs_diff(unknown.len()) <= LENGTH_GAP_MAX.min(edits_max))
-        .map(|name| (edits(unknown, name), name))
-        .filter(|(edits, name)| *edits <= edits_max && *edits < name.len())
+        .map(|name| {
+            (
+                edits(unknown, name),
+                letters(name) != letters(unknown),
+                name,
+            )
+        })
+        .filter(|(edits, _, name)| *edits <= edits_max && *edits < name.len())
         .min()
-        .map(|(_, name)| name)
+        .map(|(_, _, name)| name)
 }
 
 /// A wrong case counts for less than a wrong letter.
@@ -32,13 +38,20 @@ fn edits(unknown: &str, name: &str) -> usize {
     strsim::damerau_levenshtein(unknown, name)
 }
 
+/// Swapped letters are likelier than wrong ones: `i46` is `i64` rather than `i16`.
+fn letters(name: &str) -> Vec<char> {
+    let mut letters: Vec<char> = name.chars().collect();
+    letters.sort_unstable();
+    letters
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn near_names_are_offered_and_far_ones_not() {
-        let known = ["deposit", "withdraw", "Account", "i64"];
+        let known = ["deposit", "withdraw", "Account", "i16", "i64"];
         let find = |unknown| nearest(unknown, known.into_iter());
         assert_eq!(find("depsoit"), Some("deposit"));
         assert_eq!(find("account"), Some("Account"));

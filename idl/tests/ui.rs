@@ -40,9 +40,10 @@ enum Kind {
 }
 
 fn one(path: &Path, kind: Kind) -> Result<(), Failed> {
+    let folder = path.parent().expect("a file in a folder");
     let mut sources = SourceMap::new();
-    sources.add_include(path.with_file_name("support"));
-    sources.add_include(path.with_file_name(""));
+    sources.add_include(folder.join("support"));
+    sources.add_include(folder);
     sources.add_builtin(
         "partha.idl",
         "module partha;\n\npersistent interface Object { }\n",

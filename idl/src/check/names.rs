@@ -83,7 +83,7 @@ impl Style {
 
 fn spelling(name: &Name, style: Style, what: &str, sink: &mut Sink) {
     if keyword::NEVER_RAW.contains(&name.text.as_str()) {
-        let why = "it is a keyword that Rust does not let anything be named by";
+        let why = "it is a keyword of Rust that cannot be quoted as `r#…`";
         reserved(name, why, sink);
         return;
     }
@@ -239,7 +239,9 @@ fn interface_names(interface: &ast::Interface, sink: &mut Sink) {
     let names: Vec<&Name> = methods.iter().map(|method| &method.name).collect();
     distinct(&names, Style::Snake, "methods", sink);
     for method in methods {
-        if keyword::STUB_METHODS.contains(&method.name.text.as_str()) {
+        let name = method.name.text.as_str();
+        let elsewhere = !interface.persistent && keyword::PERSISTENT_STUB_METHODS.contains(&name);
+        if keyword::STUB_METHODS.contains(&name) && !elsewhere {
             let why = "every stub has a method of this name, or Rust gives it a meaning";
             reserved(&method.name, why, sink);
         }

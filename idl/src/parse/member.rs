@@ -130,6 +130,7 @@ impl<'a> Parser<'a> {
         mut member: impl FnMut(&mut Self) -> Parsed<T>,
     ) -> List<T> {
         let mut list = List::default();
+        let mut semicolons = false;
         while !self.at_end() {
             match member(self) {
                 Ok(one) => list.members.push(one),
@@ -141,6 +142,12 @@ impl<'a> Parser<'a> {
             }
             if !self.at_end() && !self.eat_punct(',') {
                 list.damaged = true;
+                // One who takes the wrong mark takes it everywhere: say so once.
+                if self.at_punct(';') && semicolons {
+                    self.bump();
+                    continue;
+                }
+                semicolons |= self.at_punct(';');
                 self.no_comma(what);
             }
         }
