@@ -32,6 +32,8 @@ use crate::tables::Table;
 
 /// LMDB's own limit of the depth of a tree.
 const DEPTH_MAX: u16 = 32;
+/// Pages that may be neither in use nor free, besides an eighth of them all.
+const UNACCOUNTED_MAX: u64 = 256;
 
 /// How to check.
 #[derive(Clone, Copy, Debug)]
@@ -190,6 +192,8 @@ struct Walk<'w> {
     meta: &'w Meta,
     /// One bit a page: used or free.
     seen: Vec<u64>,
+    /// How many pages are used or free.
+    accounted: u64,
 }
 
 /// What happens to an entry of a leaf.
@@ -221,6 +225,7 @@ impl<'w> Walk<'w> {
             source,
             meta,
             seen: vec![0; words],
+            accounted: 0,
         }
     }
 
@@ -247,7 +252,15 @@ impl<'w> Walk<'w> {
         }
         self.tree(&self.meta.free, Order::Number, &mut |walk, key, found| {
             walk.free_pages(key, found.bytes)
-        })
+        })?;
+        // LMDB accounts for every page, but would not mind to lose some. A last page that is far
+        // off would make it grow the file by as much.
+        let pages = self.meta.last_page.saturating_sub(1);
+        if pages - pages / 8 > self.accounted + UNACCOUNTED_MAX {
+            let found = format!("{} of {pages} pages in use or free", self.accounted);
+            return Err(wrong_page(0, found));
+        }
+        Ok(())
     }
 
     /// The free pages of one transaction: a count, then so many page numbers.
@@ -267,6 +280,8 @@ impl<'w> Walk<'w> {
                 self.mark(page, 1)?;
             } else if page > self.meta.last_page {
                 return Err(wrong_page(page, "a free page past the last one"));
+            } else {
+                self.accounted += 1;
             }
         }
         Ok(())
@@ -294,6 +309,7 @@ impl<'w> Walk<'w> {
             }
             *word |= bit;
         }
+        self.accounted += count;
         Ok(())
     }
 

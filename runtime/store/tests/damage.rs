@@ -1,0 +1,360 @@
+//! Damaged files: every answer is right or an error.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use common::{Random, call, commit, create, put_row, record, save_reply, uid, write};
+use partha_core::id::Epoch;
+use partha_store::{Item, LmdbOptions, LmdbStore, ObjectStore, StoreError};
+
+const PAGE: usize = 4096;
+const TRIALS: u64 = 300;
+
+/// What the store should hold: text by a name.
+type Model = BTreeMap<String, String>;
+
+/// A store with something of everything, free pages and large values.
+fn make(dir: &Path) -> Model {
+    let mut model = Model::new();
+    let mut random = Random::new(5);
+    let store = LmdbStore::open(dir).unwrap();
+    for local in 1..=120 {
+        let size = if local % 20 == 0 {
+            10_000
+        } else {
+            20 + random.below(400)
+        };
+        let state: String = (0..size)
+            .map(|_| char::from(b'a' + random.below(26) as u8))
+            .collect();
+        commit(&store, vec![create(local, &state)]).unwrap();
+        model.insert(format!("state {local}"), state);
+    }
+    for local in (1..=120).step_by(3) {
+        let state = format!("rewritten {local}");
+        let rows = (0..8_u8).map(|i| put_row(local, 1, &[i, local as u8], &format!("row {i}")));
+        let items = [write(local, Epoch(2), &state)]
+            .into_iter()
+            .chain(rows)
+            .collect();
+        commit(&store, items).unwrap();
+        model.insert(format!("state {local}"), state);
+        model.extend((0..8).map(|i| (format!("row {local} {i}"), format!("row {i}"))));
+    }
+    for sequence in 1..=60 {
+        let body = format!("reply {sequence}");
+        commit(&store, vec![save_reply(sequence, &body, u64::MAX / 2)]).unwrap();
+        model.insert(format!("reply {sequence}"), body);
+    }
+    for local in 1..=5 {
+        let text = format!("shadow {local}");
+        let record = record(3, &text);
+        commit(
+            &store,
+            vec![Item::WriteShadow {
+                action: uid(900),
+                uid: uid(local),
+                record,
+            }],
+        )
+        .unwrap();
+        model.insert(format!("shadow {local}"), text);
+    }
+    model
+}
+
+/// Everything that can be read; errors leave the entry out and are counted.
+fn read(store: &dyn ObjectStore) -> (Model, u64) {
+    let (mut model, mut errors) = (Model::new(), 0);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let mut note = |name: String, value: Result<Option<String>, StoreError>| match value {
+        Ok(Some(value)) => {
+            model.insert(name, value);
+        }
+        Ok(None) => {}
+        Err(_) => {
+            errors += 1;
+            model.insert(name, "an error".to_owned());
+        }
+    };
+    for local in 1..=120 {
+        let state = store
+            .read_state(uid(local))
+            .map(|r| r.map(|r| text(&r.state)));
+        note(format!("state {local}"), state);
+        let shadow = store
+            .read_shadow(uid(900), uid(local))
+            .map(|r| r.map(|r| text(&r.state)));
+        note(format!("shadow {local}"), shadow);
+        let rows = store.scan_rows(uid(local), 1, None, 100);
+        for i in 0..8_u8 {
+            let found = rows.as_ref().map_err(Clone::clone).map(|rows| {
+                let row = rows.iter().find(|(key, _)| key[..] == [i, local as u8]);
+                row.map(|(_, value)| text(value))
+            });
+            note(format!("row {local} {i}"), found);
+        }
+    }
+    for sequence in 1..=60 {
+        let reply = store
+            .read_reply(call(sequence))
+            .map(|r| r.map(|r| text(&r.body)));
+        note(format!("reply {sequence}"), reply);
+    }
+    (model, errors)
+}
+
+/// Every answer is right, or an error for something that is there.
+fn assert_never_wrong(store: &dyn ObjectStore, model: &Model, what: &str) -> u64 {
+    let (found, errors) = read(store);
+    for (name, value) in model {
+        let answer = found.get(name).map(String::as_str);
+        let ok = answer == Some(value) || answer == Some("an error");
+        assert!(ok, "{what}: {name} is {answer:?}");
+    }
+    let invented = found
+        .iter()
+        .find(|(name, value)| !model.contains_key(*name) && value.as_str() != "an error");
+    assert_eq!(invented, None, "{what}");
+    if let Ok(objects) = store.scan_objects(None, 1000) {
+        assert!(
+            objects.iter().map(|(uid, _)| uid.local).eq(1..=120),
+            "{what}: {objects:?}"
+        );
+    }
+    errors
+}
+
+#[test]
+fn random_damage_is_never_a_wrong_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let origin = dir.path().join("origin");
+    let model = make(&origin);
+    let sound = fs::read(origin.join("data.mdb")).unwrap();
+    let used = sound
+        .chunks(PAGE)
+        .rposition(|page| page.iter().any(|b| *b != 0))
+        .unwrap()
+        + 1;
+    let mut random = Random::new(77);
+    let (mut refused, mut unharmed) = (0, 0);
+    for trial in 0..TRIALS {
+        let mut bytes = sound.clone();
+        let what = format!("trial {trial}, {}", damage(&mut bytes, used, &mut random));
+        let copy = dir.path().join("copy");
+        let _ = fs::remove_dir_all(&copy);
+        fs::create_dir(&copy).unwrap();
+        fs::write(copy.join("data.mdb"), &bytes).unwrap();
+        match LmdbStore::open(&copy) {
+            Err(StoreError::Corrupt { .. }) => refused += 1,
+            Err(error) => panic!("{what}: {error}"),
+            Ok(store) => {
+                assert_eq!(assert_never_wrong(&store, &model, &what), 0, "{what}");
+                // It can also be written to, and is sound afterwards.
+                for i in 0..4 {
+                    let more = format!("more {i}").repeat(500);
+                    commit(&store, vec![create(500, &more)]).unwrap();
+                    commit(&store, vec![Item::Delete { uid: uid(500) }]).unwrap();
+                }
+                drop(store);
+                let store = LmdbStore::open(&copy).unwrap();
+                assert_never_wrong(&store, &model, &what);
+                unharmed += 1;
+            }
+        }
+    }
+    println!("{TRIALS} damaged files: {refused} refused, {unharmed} harmed nothing in use");
+    assert!(
+        refused > TRIALS / 3,
+        "the damage must hit something: {refused}"
+    );
+}
+
+/// The file is grown ahead, so its end is empty.
+fn used_pages(bytes: &[u8]) -> usize {
+    bytes
+        .chunks(PAGE)
+        .rposition(|page| page.iter().any(|byte| *byte != 0))
+        .unwrap()
+        + 1
+}
+
+/// Damages the first `used` pages somehow, and says how.
+fn damage(bytes: &mut [u8], used: usize, random: &mut Random) -> String {
+    // The start of a page is where its structure is; half of the hits go there.
+    let page = random.below(used as u64) as usize;
+    let reach = if random.below(2) == 0 { 160 } else { PAGE };
+    let at = page * PAGE + random.below(reach as u64) as usize;
+    match random.below(6) {
+        0 | 1 => {
+            bytes[at] ^= 1 << random.below(8);
+            format!("a bit flipped in byte {at}")
+        }
+        2 => {
+            bytes[at] = random.next() as u8;
+            format!("byte {at} set")
+        }
+        3 => {
+            for _ in 0..10 {
+                let at = random.below((used * PAGE) as u64) as usize;
+                bytes[at] = random.next() as u8;
+            }
+            "ten bytes set".to_owned()
+        }
+        4 => {
+            bytes[page * PAGE..(page + 1) * PAGE].fill(0);
+            format!("page {page} zeroed")
+        }
+        _ => {
+            let from = random.below(used as u64) as usize;
+            bytes.copy_within(from * PAGE..(from + 1) * PAGE, page * PAGE);
+            format!("page {from} written to {page}")
+        }
+    }
+}
+
+#[test]
+fn every_bit_of_the_meta_pages_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let origin = dir.path().join("origin");
+    let model = make(&origin);
+    let sound = fs::read(origin.join("data.mdb")).unwrap();
+    let copy = dir.path().join("copy");
+    for bit in (0..2 * 152 * 8).step_by(3) {
+        let (page, bit_in_page) = (bit / (152 * 8), bit % (152 * 8));
+        let mut bytes = sound.clone();
+        bytes[page * PAGE + bit_in_page / 8] ^= 1 << (bit_in_page % 8);
+        let _ = fs::remove_dir_all(&copy);
+        fs::create_dir(&copy).unwrap();
+        fs::write(copy.join("data.mdb"), &bytes).unwrap();
+        let what = format!("bit {bit_in_page} of meta page {page}");
+        match LmdbStore::open(&copy) {
+            Err(StoreError::Corrupt { .. }) => {}
+            Err(error) => panic!("{what}: {error}"),
+            Ok(store) => {
+                assert_never_wrong(&store, &model, &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn truncated_files_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let origin = dir.path().join("origin");
+    let model = make(&origin);
+    let sound = fs::read(origin.join("data.mdb")).unwrap();
+    let used = used_pages(&sound);
+    let mut random = Random::new(3);
+    let copy = dir.path().join("copy");
+    let mut refused = 0;
+    for trial in 0..100 {
+        let len = match trial {
+            0 => 1,
+            1 => PAGE,
+            2 => 2 * PAGE,
+            _ => 1 + random.below(used as u64 * PAGE as u64) as usize,
+        };
+        let _ = fs::remove_dir_all(&copy);
+        fs::create_dir(&copy).unwrap();
+        fs::write(copy.join("data.mdb"), &sound[..len]).unwrap();
+        // Also when the file is too large for a whole check.
+        let mut options = LmdbOptions::default();
+        options.check_bytes_max = if trial % 2 == 0 { 0 } else { u64::MAX };
+        match LmdbStore::open_with(&copy, &options) {
+            Err(StoreError::Corrupt { .. }) => refused += 1,
+            Err(error) => panic!("cut to {len}: {error}"),
+            Ok(store) => {
+                assert_never_wrong(&store, &model, &format!("cut to {len}"));
+            }
+        }
+    }
+    println!("100 truncated files: {refused} refused, in the others only unused room was cut");
+    assert!(refused > 20);
+}
+
+/// Without the check of the whole file it is the checksum of the value that tells.
+#[test]
+fn a_damaged_value_is_an_error_wherever_it_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let texts = [
+        "the state of one",
+        "the state of two",
+        "a row of two",
+        "a reply",
+        "a shadow",
+    ];
+    {
+        let store = LmdbStore::open(dir.path()).unwrap();
+        commit(&store, vec![create(1, texts[0]), create(2, texts[1])]).unwrap();
+        let shadow = Item::WriteShadow {
+            action: uid(900),
+            uid: uid(2),
+            record: record(1, texts[4]),
+        };
+        commit(
+            &store,
+            vec![put_row(2, 1, b"a", "sound"), put_row(2, 1, b"b", texts[2])],
+        )
+        .unwrap();
+        commit(&store, vec![save_reply(1, texts[3], u64::MAX / 2), shadow]).unwrap();
+    }
+    let path = dir.path().join("data.mdb");
+    let mut bytes = fs::read(&path).unwrap();
+    for text in &texts[1..] {
+        let text = text.as_bytes();
+        let places: Vec<_> = (0..bytes.len() - text.len())
+            .filter(|i| bytes[*i..].starts_with(text))
+            .collect();
+        assert!(!places.is_empty());
+        places.into_iter().for_each(|at| bytes[at] ^= 0x10);
+    }
+    fs::write(&path, &bytes).unwrap();
+    let refused = LmdbStore::open(dir.path()).unwrap_err();
+    assert!(matches!(refused, StoreError::Corrupt { .. }), "{refused}");
+
+    let mut options = LmdbOptions::default();
+    options.check_bytes_max = 0;
+    let store = LmdbStore::open_with(dir.path(), &options).unwrap();
+    let corrupt = |result: Result<(), StoreError>| {
+        let error = result.unwrap_err();
+        assert!(
+            matches!(&error, StoreError::Corrupt { key, .. } if !key.is_empty()),
+            "{error}"
+        );
+    };
+    assert_eq!(store.read_state(uid(1)).unwrap().unwrap().state, texts[0]);
+    corrupt(store.read_state(uid(2)).map(drop));
+    corrupt(store.activate(uid(2)).map(drop));
+    assert_eq!(store.usage().active, 0);
+    corrupt(store.scan_objects(None, 10).map(drop));
+    assert_eq!(store.scan_objects(None, 1).unwrap().len(), 1);
+    assert_eq!(store.read_row(uid(2), 1, b"a").unwrap().unwrap(), "sound");
+    corrupt(store.read_row(uid(2), 1, b"b").map(drop));
+    corrupt(store.scan_rows(uid(2), 1, None, 10).map(drop));
+    corrupt(store.read_reply(call(1)).map(drop));
+    corrupt(store.read_shadow(uid(900), uid(2)).map(drop));
+    corrupt(store.scan_shadows(None, 10).map(drop));
+    corrupt(commit(&store, vec![write(2, Epoch(5), "on top of it")]));
+    corrupt(commit(
+        &store,
+        vec![create(3, "x"), Item::CommitShadow { action: uid(900) }],
+    ));
+    assert_eq!(
+        store.read_state(uid(3)).unwrap(),
+        None,
+        "a refused batch is refused whole"
+    );
+    // The way out.
+    commit(
+        &store,
+        vec![Item::Delete { uid: uid(2) }, create(2, "from a backup")],
+    )
+    .unwrap();
+    commit(&store, vec![save_reply(1, "again", 1)]).unwrap();
+    drop(store);
+    LmdbStore::open(dir.path()).unwrap();
+}

@@ -1,0 +1,180 @@
+//! Full disks: a clear error, no damage, and on it goes when there is space again.
+//!
+//! Two ways to have one without filling a real one: a limit on the size of files, set in a child
+//! process (works for everybody), and a small file system in memory (needs root).
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use common::{commit, create, state, uid, write};
+use partha_core::id::Epoch;
+use partha_store::{Item, LmdbStore, ObjectStore, StoreError};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Fills the store until it says so, checks what it says and that it still works, makes room
+/// by `free`, and checks that it goes on without being opened again.
+fn fill_and_free(dir: &Path, free: impl FnOnce()) {
+    let store = LmdbStore::open(dir).unwrap();
+    let large = "x".repeat(200_000);
+    commit(&store, vec![create(1, "one")]).unwrap();
+    let mut made = 1;
+    let error = loop {
+        match commit(&store, vec![create(made + 1, &large)]) {
+            Ok(()) => made += 1,
+            Err(error) => break error,
+        }
+        assert!(made < 1000, "the disk never gets full");
+    };
+    assert!(matches!(&error, StoreError::Full { .. }), "{error:?}");
+    assert!(!error.outcome_unknown());
+    assert!(error.to_string().contains("data.mdb"), "{error}");
+
+    let check = |store: &LmdbStore| {
+        assert_eq!(state(store, 1).unwrap(), "one");
+        for local in 2..=made {
+            assert_eq!(state(store, local).unwrap(), large);
+        }
+        assert_eq!(state(store, made + 1), None, "what failed left nothing");
+    };
+    check(&store);
+    for _ in 0..20 {
+        let again = commit(&store, vec![create(made + 1, &large)]);
+        assert!(matches!(again, Err(StoreError::Full { .. })), "{again:?}");
+    }
+    check(&store);
+    let (_, epoch) = store.activate(uid(1)).unwrap().unwrap();
+    store.deactivate(uid(1), epoch);
+
+    // A node that is restarted on a full disk still has everything.
+    let identity = store.identity();
+    drop(store);
+    let store = match LmdbStore::open(dir) {
+        Ok(store) => {
+            assert!(store.identity().incarnation > identity.incarnation);
+            store
+        }
+        Err(StoreError::Full { .. }) => {
+            println!("opening needs a page that is not there");
+            free();
+            let store = LmdbStore::open(dir).unwrap();
+            return finish(&store, made, &large);
+        }
+        Err(error) => panic!("{error}"),
+    };
+    check(&store);
+    // Room can be made from within, too.
+    let deleted = commit(&store, vec![Item::Delete { uid: uid(2) }]);
+    match &deleted {
+        Ok(()) => println!("deleting works on the full disk"),
+        Err(StoreError::Full { .. }) => println!("deleting needs a page that is not there"),
+        Err(error) => panic!("{error}"),
+    }
+    free();
+    if deleted.is_ok() {
+        commit(&store, vec![create(2, &large)]).unwrap();
+    }
+    finish(&store, made, &large);
+}
+
+fn finish(store: &LmdbStore, made: u64, large: &str) {
+    for local in made + 1..made + 10 {
+        commit(store, vec![create(local, large)]).unwrap();
+    }
+    commit(store, vec![write(1, Epoch(u64::MAX), "on it goes")]).unwrap();
+    assert_eq!(state(store, 1).unwrap(), "on it goes");
+    assert_eq!(
+        store.scan_objects(None, 10_000).unwrap().len() as u64,
+        made + 9
+    );
+    store.close();
+}
+
+#[test]
+fn a_limit_on_file_size() {
+    let dir = tempfile::tempdir().unwrap();
+    let child = common::child("fill_under_a_limit", dir.path());
+    // The shell ignores the signal that would end the process, which is inherited, and sets the
+    // limit, in blocks of 512 bytes or of a kilobyte: 2 or 4 MiB.
+    let mut shell = Command::new("sh");
+    shell
+        .arg("-c")
+        .arg("trap '' XFSZ; ulimit -S -f 4096; exec \"$@\"")
+        .arg("sh");
+    shell.arg(child.get_program()).args(child.get_args());
+    shell.envs(
+        child
+            .get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
+    let output = shell.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("> finished"),
+        "{text}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    print!("{text}");
+    let store = LmdbStore::open(dir.path()).unwrap();
+    assert_eq!(state(&store, 1).unwrap(), "on it goes");
+}
+
+#[test]
+#[ignore = "a child process of another test"]
+fn fill_under_a_limit() {
+    let Some(dir) = common::child_dir() else {
+        return;
+    };
+    fill_and_free(&dir, || {
+        let limit = getrlimit(Resource::Fsize);
+        setrlimit(
+            Resource::Fsize,
+            Rlimit {
+                current: limit.maximum,
+                ..limit
+            },
+        )
+        .unwrap();
+    });
+    common::say("finished");
+}
+
+#[test]
+fn a_small_file_system() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = dir.path().join("disk");
+    fs::create_dir(&disk).unwrap();
+    let mount = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=3m", "partha-test"])
+        .arg(&disk)
+        .output();
+    if !mount.is_ok_and(|output| output.status.success()) {
+        println!("skipped: a small file system cannot be mounted here (needs root)");
+        return;
+    }
+    let ballast = disk.join("ballast");
+    let outcome = std::panic::catch_unwind(|| {
+        fs::write(&ballast, vec![1; 512 << 10]).unwrap();
+        fill_and_free(&disk.join("store"), || {
+            fs::remove_file(&ballast).unwrap();
+            let remount = ["-o", "remount,size=32m"];
+            assert!(
+                Command::new("mount")
+                    .args(remount)
+                    .arg(&disk)
+                    .status()
+                    .unwrap()
+                    .success()
+            );
+        });
+        let store = LmdbStore::open(disk.join("store")).unwrap();
+        assert_eq!(state(&store, 1).unwrap(), "on it goes");
+    });
+    let unmounted = Command::new("umount").arg(&disk).status().unwrap();
+    if let Err(panic) = outcome {
+        std::panic::resume_unwind(panic);
+    }
+    assert!(unmounted.success());
+}
