@@ -12,8 +12,8 @@
 //! | Running | – | – | – | – | see below | – | runs on |
 //! | Flushing | – | – | – | – | – | answer or refuse; end | runs on |
 //!
-//! `–` is a mistake of the engine or its shell and panics. A call that needs no search starts
-//! as Queued. *Abandoned* means that no ticket waits any more (deadlines, cancels, a dead
+//! `–` is a mistake of the engine or its shell and panics. A call that needs no search is
+//! Queued at once. *Abandoned* means that no ticket waits any more (deadlines, cancels, a dead
 //! caller): what has not started never does; what has, runs to its end, so that the reply is
 //! saved and the object is whole.
 //!
@@ -43,7 +43,7 @@ use crate::slab::{Slab, Slot};
 /// How far a call is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// The store is asked for a saved reply.
+    /// It is not at its object's door yet; the store may be asked for a saved reply.
     Searching,
     /// It waits for the object's lock.
     Queued,
@@ -274,7 +274,7 @@ impl Calls {
         } = *invoke;
         let save = invoke.save && mode == Mode::Write && invoke.call.is_some();
         let leader = Leader {
-            stage: Stage::Queued,
+            stage: Stage::Searching,
             traits: Traits {
                 mode,
                 save,

@@ -2,7 +2,7 @@
 //! duplicates, the search for a saved reply; cancels, deadlines, dead callers.
 
 use super::{Drain, Engine, Mutation};
-use crate::call::{self, Cue, Role, Stage};
+use crate::call::{self, Cue, Role};
 use crate::id::{CallId, Peer, Uid};
 use crate::incarnation::Heard;
 use crate::input::{Invoke, Ticket};
@@ -47,7 +47,6 @@ impl Engine {
         let slot = self.calls.lead(invoke, create, find_as);
         match find_as {
             Some(call) if !invoke.volatile && self.mutation != Mutation::SkipSearch => {
-                self.calls.leader_mut(slot).stage = Stage::Searching;
                 out.push(Output::Search {
                     ticket: invoke.ticket,
                     call,

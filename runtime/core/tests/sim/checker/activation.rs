@@ -1,0 +1,80 @@
+//! At most one activation: an image is loaded only when there is none, used only while it is
+//! there, by one writer or by readers, and dropped only while nobody uses it; what passivation
+//! drops is in the store.
+
+use std::collections::BTreeMap;
+
+use partha_core::Mode;
+use partha_core::id::Uid;
+
+#[derive(Debug, Default)]
+struct Use {
+    loading: bool,
+    present: bool,
+    readers: u32,
+    writers: u32,
+}
+
+/// The images of one shard.
+#[derive(Debug, Default)]
+pub(crate) struct Activations {
+    uses: BTreeMap<Uid, Use>,
+}
+
+impl Activations {
+    pub(crate) fn load(&mut self, uid: Uid) -> Result<(), String> {
+        let image = self.uses.entry(uid).or_default();
+        if image.loading || image.present {
+            return Err(format!("activation: {uid} is loaded a second time"));
+        }
+        image.loading = true;
+        Ok(())
+    }
+
+    pub(crate) fn loaded(&mut self, uid: Uid, found: bool) {
+        let image = self.uses.entry(uid).or_default();
+        image.loading = false;
+        image.present = found;
+    }
+
+    pub(crate) fn dispatch(&mut self, uid: Uid, mode: Mode, new: bool) -> Result<(), String> {
+        let image = self.uses.entry(uid).or_default();
+        if new == image.present || image.loading {
+            return Err(format!(
+                "activation: {uid} runs a call with the image {image:?}"
+            ));
+        }
+        image.present = true;
+        let excluded = match mode {
+            Mode::Read => image.writers,
+            Mode::Write => image.writers + image.readers,
+        };
+        if excluded > 0 {
+            return Err(format!(
+                "activation: {uid} is used by {mode:?} beside {image:?}"
+            ));
+        }
+        match mode {
+            Mode::Read => image.readers += 1,
+            Mode::Write => image.writers += 1,
+        }
+        Ok(())
+    }
+
+    pub(crate) fn returned(&mut self, uid: Uid, mode: Mode) {
+        let image = self.uses.entry(uid).or_default();
+        match mode {
+            Mode::Read => image.readers -= 1,
+            Mode::Write => image.writers -= 1,
+        }
+    }
+
+    pub(crate) fn drop_image(&mut self, uid: Uid) -> Result<(), String> {
+        let image = self.uses.entry(uid).or_default();
+        if !image.present || image.readers + image.writers > 0 {
+            return Err(format!("activation: {uid} is dropped while {image:?}"));
+        }
+        image.present = false;
+        Ok(())
+    }
+}

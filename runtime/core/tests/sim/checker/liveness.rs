@@ -1,0 +1,16 @@
+//! Once faults have stopped, every call gets an answer.
+
+use crate::history::{Fate, History};
+
+/// Looks for calls that clients still wait for.
+pub(crate) fn check(history: &History) -> Result<(), String> {
+    let open = history
+        .ops
+        .iter()
+        .enumerate()
+        .find(|(_, op)| op.fate == Fate::Open);
+    match open {
+        Some((op, record)) => Err(format!("liveness: op {op} has no answer: {record:?}")),
+        None => Ok(()),
+    }
+}
