@@ -5,7 +5,7 @@
 //! | table | key | payload |
 //! |---|---|---|
 //! | `meta` | a name | a number |
-//! | `state` | uid (16) ‖ part (2) ‖ row key | part 0: a record; parts from 1: the row's value |
+//! | `state` | uid (16) ‖ part (2) ‖ row key | part 0: a record; others: a row's value |
 //! | `shadow` | action (16) ‖ uid (16) | a record |
 //! | `reply` | call id (20) | uid (16) ‖ expiry (8) ‖ body |
 //! | `reply_expiry` | expiry in ms (8) ‖ call id (20) | nothing |

@@ -35,8 +35,8 @@ pub(crate) struct Outcome {
     pub(crate) results: Vec<Result<(), StoreError>>,
     /// Replies removed.
     pub(crate) expired: u64,
-    /// When the next reply expires.
-    pub(crate) next_expiry_ms: Option<u64>,
+    /// When the next reply expires; nothing if that is not known after a failure.
+    pub(crate) next_expiry_ms: Option<Option<u64>>,
     /// How often the disk was synced.
     pub(crate) syncs: u64,
 }
@@ -288,7 +288,7 @@ impl<B: Backend> Loop<B> {
                 continue;
             }
             let outcome = self.commit(&batches, Sweep { now_ms, limit });
-            next_expiry_ms = outcome.next_expiry_ms;
+            next_expiry_ms = outcome.next_expiry_ms.unwrap_or(next_expiry_ms);
             backlog = limit > 0 && outcome.expired >= limit as u64;
             self.counters.count(&batches, &outcome);
             for (done, result) in dones.into_iter().zip(outcome.results) {

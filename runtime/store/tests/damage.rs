@@ -1,5 +1,7 @@
 //! Damaged files: every answer is right or an error.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
+
 mod common;
 
 use std::collections::BTreeMap;
@@ -276,35 +278,35 @@ fn truncated_files_are_refused() {
     assert!(refused > 20);
 }
 
-/// Without the check of the whole file it is the checksum of the value that tells.
-#[test]
-fn a_damaged_value_is_an_error_wherever_it_is_read() {
-    let dir = tempfile::tempdir().unwrap();
-    let texts = [
-        "the state of one",
-        "the state of two",
-        "a row of two",
-        "a reply",
-        "a shadow",
-    ];
+const TEXTS: [&str; 5] = [
+    "the state of one",
+    "the state of two",
+    "a row of two",
+    "a reply",
+    "a shadow",
+];
+
+/// A store in which everything with a text but the first has a flipped bit in it.
+fn make_with_damaged_values(dir: &Path) {
     {
-        let store = LmdbStore::open(dir.path()).unwrap();
-        commit(&store, vec![create(1, texts[0]), create(2, texts[1])]).unwrap();
+        let store = LmdbStore::open(dir).unwrap();
+        commit(&store, vec![create(1, TEXTS[0]), create(2, TEXTS[1])]).unwrap();
+        let record = record(1, TEXTS[4]);
         let shadow = Item::WriteShadow {
             action: uid(900),
             uid: uid(2),
-            record: record(1, texts[4]),
+            record,
         };
         commit(
             &store,
-            vec![put_row(2, 1, b"a", "sound"), put_row(2, 1, b"b", texts[2])],
+            vec![put_row(2, 1, b"a", "sound"), put_row(2, 1, b"b", TEXTS[2])],
         )
         .unwrap();
-        commit(&store, vec![save_reply(1, texts[3], u64::MAX / 2), shadow]).unwrap();
+        commit(&store, vec![save_reply(1, TEXTS[3], u64::MAX / 2), shadow]).unwrap();
     }
-    let path = dir.path().join("data.mdb");
+    let path = dir.join("data.mdb");
     let mut bytes = fs::read(&path).unwrap();
-    for text in &texts[1..] {
+    for text in &TEXTS[1..] {
         let text = text.as_bytes();
         let places: Vec<_> = (0..bytes.len() - text.len())
             .filter(|i| bytes[*i..].starts_with(text))
@@ -313,6 +315,13 @@ fn a_damaged_value_is_an_error_wherever_it_is_read() {
         places.into_iter().for_each(|at| bytes[at] ^= 0x10);
     }
     fs::write(&path, &bytes).unwrap();
+}
+
+/// Without the check of the whole file it is the checksum of the value that tells.
+#[test]
+fn a_damaged_value_is_an_error_wherever_it_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    make_with_damaged_values(dir.path());
     let refused = LmdbStore::open(dir.path()).unwrap_err();
     assert!(matches!(refused, StoreError::Corrupt { .. }), "{refused}");
 
@@ -326,7 +335,7 @@ fn a_damaged_value_is_an_error_wherever_it_is_read() {
             "{error}"
         );
     };
-    assert_eq!(store.read_state(uid(1)).unwrap().unwrap().state, texts[0]);
+    assert_eq!(store.read_state(uid(1)).unwrap().unwrap().state, TEXTS[0]);
     corrupt(store.read_state(uid(2)).map(drop));
     corrupt(store.activate(uid(2)).map(drop));
     assert_eq!(store.usage().active, 0);

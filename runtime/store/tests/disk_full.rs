@@ -3,6 +3,8 @@
 //! Two ways to have one without filling a real one: a limit on the size of files, set in a child
 //! process (works for everybody), and a small file system in memory (needs root).
 
+#![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
+
 mod common;
 
 use std::fs;

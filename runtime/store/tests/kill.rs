@@ -1,5 +1,7 @@
 //! A process killed while it writes: whatever it was told to be on disk is there, and whole.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
+
 mod common;
 
 use std::collections::HashMap;

@@ -1,5 +1,7 @@
 //! What only a store on disk can show: restarts, growth, limits, other processes.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
+
 mod common;
 
 use std::fs;

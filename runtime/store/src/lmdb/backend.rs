@@ -64,12 +64,7 @@ impl Backend for LmdbBackend {
             | StoreError::Exhausted { .. } => false,
         };
         if batches.len() < 2 || !divisible {
-            // A sweep that failed is due again.
-            let failed = Outcome::failed(batches.len(), &error);
-            return Outcome {
-                next_expiry_ms: (sweep.limit > 0).then_some(sweep.now_ms),
-                ..failed
-            };
+            return Outcome::failed(batches.len(), &error);
         }
         let mut outcome = Outcome::default();
         for batch in batches {
@@ -80,7 +75,7 @@ impl Backend for LmdbBackend {
             outcome.results.extend(one.results);
             outcome.expired += one.expired;
             outcome.syncs += one.syncs;
-            outcome.next_expiry_ms = one.next_expiry_ms;
+            outcome.next_expiry_ms = one.next_expiry_ms.or(outcome.next_expiry_ms);
         }
         outcome
     }
@@ -171,7 +166,7 @@ impl LmdbBackend {
             map_bytes_max,
         };
         let applied = apply::run(&mut change, batches, &self.fences, sweep)?;
-        let (expired, next_expiry_ms) = (applied.expired, applied.next_expiry_ms);
+        let (expired, next_expiry_ms) = (applied.expired, Some(applied.next_expiry_ms));
         if applied.changed {
             change
                 .txn

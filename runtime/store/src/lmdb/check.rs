@@ -266,7 +266,7 @@ impl<'w> Walk<'w> {
     /// The free pages of one transaction: a count, then so many page numbers.
     fn free_pages(&mut self, key: &[u8], bytes: &[u8]) -> Result<(), StoreError> {
         let wrong = || wrong_page(self.meta.free.root, "a list of free pages that is none");
-        if key.len() != 8 || bytes.len() < 8 || bytes.len() % 8 != 0 {
+        if key.len() != 8 || bytes.len() < 8 || !bytes.len().is_multiple_of(8) {
             return Err(wrong());
         }
         let count = usize::try_from(u64_at(bytes, 0)).map_err(|_| wrong())?;

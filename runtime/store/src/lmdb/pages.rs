@@ -213,7 +213,7 @@ impl<'p> Page<'p> {
     fn node_bytes(&self, index: usize, upper: usize) -> Result<usize, StoreError> {
         let at = self.offset(index);
         let outside = || wrong_page(self.number, format!("node {index} outside of the page"));
-        if at < upper || at % 2 != 0 || at + NODE_HEADER_BYTES > self.bytes.len() {
+        if at < upper || !at.is_multiple_of(2) || at + NODE_HEADER_BYTES > self.bytes.len() {
             return Err(outside());
         }
         let flags = u16_at(self.bytes, at + 4);
