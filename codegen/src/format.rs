@@ -8,9 +8,10 @@ use proc_macro2::TokenStream;
 /// # Panics
 /// If the tokens are no Rust file: a bug of the generator.
 pub(crate) fn file(header: &str, tokens: TokenStream) -> String {
-    let text = tokens.to_string();
-    let file = syn::parse2(tokens)
-        .unwrap_or_else(|error| panic!("the generator emitted what is no Rust: {error}\n{text}"));
+    let file = match syn::parse2(tokens.clone()) {
+        Ok(file) => file,
+        Err(error) => panic!("the generator emitted what is no Rust: {error}\n{tokens}"),
+    };
     format!("{header}\n{}", spaced(&prettyplease::unparse(&file)))
 }
 

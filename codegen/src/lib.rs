@@ -1,9 +1,31 @@
-//! The back end of Partha's IDL compiler.
+//! The back end of Partha's IDL compiler: from a resolved model to Rust, `.capnp` and `.cgr`.
+//!
+//! For `bank.idl` it makes
+//!
+//! | file | what |
+//! |---|---|
+//! | `bank.rs` | plain types, client stubs, servant traits, skeletons, codecs |
+//! | `bank.capnp` | the same interfaces for other languages |
+//! | `bank.cgr` | the CodeGeneratorRequest, for reflection and for `capnpc-*` plug-ins |
+//! | `partha.capnp` | what the others import, unless it is generated itself |
+//!
+//! Three ways in: [`generate`] (behind `partha generate` and [`write`]), [`check`] for continuous
+//! integration, and [`compile`] or [`Builder`] in a `build.rs`.
+//!
+//! Stages: `shape` and `layout` place members; `lower` makes Cap'n Proto nodes, which `schema`
+//! prints and `cgr` encodes; `rust` and the modules below it emit Rust with the same places.
+//! Layout and ids agree with the official `capnp` compiler bit by bit, which is not needed: no
+//! foreign tool is run.
+//!
+//! Invariants: the output depends on the model and the options alone, so that it can be committed
+//! and compared; a resolved model never makes a stage fail.
 
+mod builder;
 mod cgr;
 mod codec;
 mod error;
 mod format;
+mod fresh;
 pub mod ids;
 mod intrinsic;
 pub mod layout;
@@ -17,19 +39,24 @@ mod shape;
 mod skeleton;
 mod state;
 mod stub;
+mod system;
 mod types;
 
 use std::collections::BTreeMap;
 
-use partha_idl::model::{Model, ModuleId};
+use partha_idl::model::{Model, Module, ModuleId};
+
+pub use builder::{Builder, Error, compile};
+pub use fresh::{check, write};
+pub use system::{SYSTEM_IDL, sources};
 
 /// How to generate.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The Rust path of the runtime crate.
     pub runtime: String,
-    /// Rust paths of IDL modules that are generated elsewhere; others are expected beside the
-    /// module that imports them.
+    /// Rust paths of IDL modules that are generated elsewhere, by module name. Others are
+    /// expected beside the module that imports them, the system module in the runtime.
     pub modules: BTreeMap<String, String>,
 }
 
@@ -43,7 +70,7 @@ impl Default for Options {
 }
 
 /// A generated file.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Output {
     /// Its name, without folder.
     pub file_name: String,
@@ -51,30 +78,61 @@ pub struct Output {
     pub bytes: Vec<u8>,
 }
 
-/// Generates all files for the requested modules of `model`.
+/// Generates the files of all modules that were asked for, and what they import of the system.
 #[must_use]
 pub fn generate(model: &Model, options: &Options) -> Vec<Output> {
     let schema = lower::lower(model);
-    let mut out = Vec::new();
-    for (index, file) in schema.files.iter().enumerate() {
-        let source = format!("{}.idl", file.module);
-        if let Some(id) = model.modules.iter().position(|m| m.name == file.module) {
-            let text = rust::file(model, options, ModuleId(id as u32), &source);
-            out.push(Output {
-                file_name: format!("{}.rs", file.module),
-                bytes: text.into(),
-            });
-        }
-        let text = schema::text(&schema, index, &source);
-        out.push(Output {
-            file_name: format!("{}.capnp", file.module),
-            bytes: text.into(),
-        });
-        let bytes = cgr::request(&schema, index);
-        out.push(Output {
-            file_name: format!("{}.cgr", file.module),
+    let mut outputs = Vec::new();
+    let mut output = |module: &str, extension: &str, bytes: Vec<u8>| {
+        outputs.push(Output {
+            file_name: format!("{module}.{extension}"),
             bytes,
         });
+    };
+    let mut system_used = false;
+    for (index, file) in schema.files.iter().enumerate() {
+        let found = model
+            .modules
+            .iter()
+            .position(|module| module.name == file.module);
+        let Some(found) = found.filter(|found| model.modules[*found].requested) else {
+            continue;
+        };
+        let source = source(&model.modules[found]);
+        let id = ModuleId(u32::try_from(found).expect("module ids are 32 bits"));
+        output(
+            &file.module,
+            "rs",
+            rust::file(model, options, id, &source).into(),
+        );
+        output(
+            &file.module,
+            "capnp",
+            schema::text(&schema, index, &source).into(),
+        );
+        output(&file.module, "cgr", cgr::request(&schema, index));
+        system_used |= file
+            .imports
+            .iter()
+            .any(|import| import.file == schema.system);
     }
-    out
+    let system = &schema.files[schema.system].module;
+    if system_used
+        && !outputs
+            .iter()
+            .any(|output| output.file_name == format!("{system}.capnp"))
+    {
+        let text = schema::text(&schema, schema.system, &source(system::module()));
+        outputs.push(Output {
+            file_name: format!("{system}.capnp"),
+            bytes: text.into(),
+        });
+    }
+    outputs
+}
+
+/// What a file was made from, for its first line. Line ends do not count.
+fn source(module: &Module) -> String {
+    let hash = state::fnv(module.source.replace("\r\n", "\n").as_bytes());
+    format!("{}.idl (source {hash:016x})", module.name)
 }

@@ -20,10 +20,9 @@ use crate::node::{
     Struct, Type, Value,
 };
 use crate::shape::{self, Laid};
-use crate::{ids, intrinsic};
+use crate::{ids, intrinsic, system};
 
-/// Lowers all modules of `model`; the system module comes first, with at least the intrinsic
-/// structs in it.
+/// Lowers all modules of `model`, and the system module if it is not among them.
 pub(crate) fn lower(model: &Model) -> Schema {
     let mut schema = Schema::default();
     if model
@@ -31,41 +30,42 @@ pub(crate) fn lower(model: &Model) -> Schema {
         .iter()
         .all(|module| module.name != intrinsic::MODULE)
     {
-        schema.files.push(File {
-            module: intrinsic::MODULE.to_owned(),
-            id: ids::module(intrinsic::MODULE),
-            docs: Vec::new(),
-            imports: Vec::new(),
-            nodes: intrinsic::nodes(),
-        });
+        schema.files.extend(files(system::model()));
     }
-    for (index, module) in model.modules.iter().enumerate() {
-        let mut nodes = Vec::new();
-        if module.name == intrinsic::MODULE {
-            nodes = intrinsic::nodes();
+    schema.files.extend(files(model));
+    let system = schema
+        .files
+        .iter()
+        .position(|file| file.module == intrinsic::MODULE);
+    schema.system = system.expect("the system module was added if it was absent");
+    for (index, file) in schema.files.iter().enumerate() {
+        for node in &file.nodes {
+            find_homes(index, &[], node, &mut schema.homes);
         }
-        let index = u32::try_from(index).expect("module ids are 32 bits");
-        nodes.extend(Lowering::new(model, ModuleId(index)).nodes());
-        schema.files.push(File {
-            module: module.name.clone(),
-            id: module.id,
-            docs: module.docs.clone(),
-            imports: Vec::new(),
-            nodes,
-        });
-    }
-    for file in 0..schema.files.len() {
-        let mut homes = BTreeMap::new();
-        schema.files[file]
-            .nodes
-            .iter()
-            .for_each(|node| find_homes(file, &[], node, &mut homes));
-        schema.homes.append(&mut homes);
     }
     for file in 0..schema.files.len() {
         schema.files[file].imports = imports(&schema, file);
     }
     schema
+}
+
+/// The files of a model, without imports.
+fn files(model: &Model) -> impl Iterator<Item = File> + '_ {
+    (0..).zip(&model.modules).map(|(index, module)| {
+        let mut nodes = Vec::new();
+        if module.name == intrinsic::MODULE {
+            nodes = intrinsic::nodes();
+        }
+        nodes.extend(Lowering::new(model, ModuleId(index)).nodes());
+        let (module, id, docs) = (module.name.clone(), module.id, module.docs.clone());
+        File {
+            module,
+            id,
+            docs,
+            imports: Vec::new(),
+            nodes,
+        }
+    })
 }
 
 fn find_homes(file: usize, scope: &[String], node: &Node, homes: &mut BTreeMap<u64, Home>) {

@@ -88,16 +88,25 @@ pub(crate) fn module_of(interface: &str) -> Ident {
     ident(&interface.to_snake_case())
 }
 
+/// Keywords of Rust, reserved ones included, that can be raw identifiers.
+const KEYWORDS: [&str; 48] = [
+    "abstract", "as", "async", "await", "become", "box", "break", "const", "continue", "do", "dyn",
+    "else", "enum", "extern", "false", "final", "fn", "for", "gen", "if", "impl", "in", "let",
+    "loop", "macro", "match", "mod", "move", "mut", "override", "priv", "pub", "ref", "return",
+    "static", "struct", "trait", "true", "try", "type", "typeof", "unsafe", "unsized", "use",
+    "virtual", "where", "while", "yield",
+];
+
 /// A Rust identifier; raw if it is a keyword, with an underscore if it cannot be raw.
+///
+/// The list of keywords is ours, since asking `syn` costs a parse a name.
 pub(crate) fn ident(name: &str) -> Ident {
-    if syn::parse_str::<Ident>(name).is_ok() {
-        return Ident::new(name, Span::call_site());
-    }
     match name {
         "self" | "Self" | "super" | "crate" | "_" => {
             Ident::new(&format!("{name}_"), Span::call_site())
         }
-        name => Ident::new_raw(name, Span::call_site()),
+        name if KEYWORDS.contains(&name) => Ident::new_raw(name, Span::call_site()),
+        name => Ident::new(name, Span::call_site()),
     }
 }
 
@@ -155,4 +164,45 @@ pub(crate) fn tag(model: &Model, here: ModuleId, ty: &Type) -> String {
         }
     };
     plain.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_keyword_of_syn_is_raw_and_nothing_else() {
+        for name in KEYWORDS {
+            // `gen` is one since the edition of 2024 only.
+            let known = name == "gen" || syn::parse_str::<Ident>(name).is_err();
+            assert!(known, "{name} is no keyword");
+            assert_eq!(ident(name).to_string(), format!("r#{name}"));
+        }
+        for name in [
+            "union",
+            "default",
+            "auto",
+            "raw",
+            "safe",
+            "Some",
+            "macro_rules",
+            "state",
+        ] {
+            assert_eq!(syn::parse_str::<Ident>(name).unwrap(), ident(name));
+        }
+        assert_eq!(ident("self").to_string(), "self_");
+        assert_eq!(variant("self").to_string(), "Self_");
+    }
+
+    #[test]
+    fn made_up_names_give_way() {
+        let mut scope = Scope::file();
+        assert_eq!(scope.take("Text"), "Text2");
+        assert_eq!(scope.take("Shop"), "Shop");
+        assert_eq!(scope.take("Shop"), "Shop2");
+        let mut scope = Scope::default();
+        scope.note("w");
+        scope.note("w_");
+        assert_eq!(scope.variable("w").to_string(), "w__");
+    }
 }

@@ -11,8 +11,10 @@ use crate::shape::Laid;
 /// All files of a compilation.
 #[derive(Debug, Default)]
 pub(crate) struct Schema {
-    /// The system module first, imported files before their importers.
+    /// Imported files before their importers.
     pub(crate) files: Vec<File>,
+    /// The system module, by index.
+    pub(crate) system: usize,
     /// Where each type is declared.
     pub(crate) homes: BTreeMap<u64, Home>,
 }

@@ -29,11 +29,6 @@ pub(crate) fn request(ty: &Type) -> Request {
     }
 }
 
-/// True where `option<ty>` is a pointer that may be null.
-pub(crate) fn is_pointer(ty: &Type) -> bool {
-    size(ty) == Size::Pointer
-}
-
 fn size(ty: &Type) -> Size {
     match ty {
         Type::Bool => Size::Bits(0),

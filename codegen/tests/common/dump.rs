@@ -11,13 +11,13 @@ use capnp::schema_capnp::{code_generator_request, field, node, type_, value};
 
 /// What a request says.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Request {
+pub(crate) struct Request {
     /// By id.
-    pub nodes: BTreeMap<u64, String>,
+    pub(crate) nodes: BTreeMap<u64, String>,
     /// By file id.
-    pub requested: BTreeMap<u64, String>,
+    pub(crate) requested: BTreeMap<u64, String>,
     /// By id of the node, where there are any.
-    pub comments: BTreeMap<u64, String>,
+    pub(crate) comments: BTreeMap<u64, String>,
 }
 
 impl Request {
@@ -25,7 +25,7 @@ impl Request {
     ///
     /// # Panics
     /// If it says something else about the same node.
-    pub fn merge(&mut self, other: Self) {
+    pub(crate) fn merge(&mut self, other: Self) {
         for (into, from) in [
             (&mut self.nodes, other.nodes),
             (&mut self.requested, other.requested),
@@ -44,7 +44,7 @@ impl Request {
 ///
 /// # Panics
 /// If it is none.
-pub fn read(bytes: &[u8]) -> Request {
+pub(crate) fn read(bytes: &[u8]) -> Request {
     let mut options = ReaderOptions::new();
     options.traversal_limit_in_words(None);
     let message = capnp::serialize::read_message(&mut &*bytes, options).expect("a message");

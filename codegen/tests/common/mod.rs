@@ -1,4 +1,4 @@
 //! Helpers of the code generator's tests.
 
-pub mod dump;
-pub mod random;
+pub(crate) mod dump;
+pub(crate) mod random;

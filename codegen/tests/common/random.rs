@@ -10,16 +10,16 @@ use partha_idl::model::{
 };
 
 /// A small generator of numbers (splitmix64), so that a seed means the same on every machine.
-pub struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
     /// Starts from `seed`.
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
     /// Any number.
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -28,12 +28,12 @@ impl Random {
     }
 
     /// A number below `bound`.
-    pub fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound as u64) as usize
     }
 
     /// True once in `n` times.
-    pub fn one_in(&mut self, n: usize) -> bool {
+    pub(crate) fn one_in(&mut self, n: usize) -> bool {
         self.below(n) == 0
     }
 
@@ -43,7 +43,7 @@ impl Random {
 }
 
 /// A model of `modules` modules called `{prefix}0`, `{prefix}1`, …
-pub fn model(seed: u64, prefix: &str, modules: usize) -> Model {
+pub(crate) fn model(seed: u64, prefix: &str, modules: usize) -> Model {
     let mut maker = Maker {
         random: Random::new(seed),
         model: Model::default(),
