@@ -11,6 +11,7 @@ use capnp_rpc::RpcSystem;
 use capnp_rpc::rpc_twoparty_capnp::Side;
 
 use crate::network::{Network, Stream};
+use crate::steady::steady;
 use crate::wire::Wire;
 use crate::{CutReason, Limits, SafeRpc};
 
@@ -100,6 +101,6 @@ pub fn connect<S: Stream>(stream: S, limits: Limits) -> (Client, Driver<S>) {
         .rpc
         .as_mut()
         .expect("a driver just made has its rpc system");
-    let bootstrap = rpc.bootstrap(Side::Server);
-    (bootstrap, driver)
+    let bootstrap: Client = rpc.bootstrap(Side::Server);
+    (Client::new(steady(bootstrap.hook)), driver)
 }

@@ -8,6 +8,7 @@ use capnp::private::capability::ClientHook;
 use capnp::private::layout::CapTable;
 use capnp::traits::{Imbue, ImbueMut};
 
+use crate::steady::{settled, steady};
 use crate::ticket::Seen;
 
 /// Capability pointers copied at most; a message may point at one capability many times.
@@ -60,7 +61,7 @@ impl Flat {
     pub(crate) fn copy_from(
         pointer: any_pointer::Reader<'_>,
         seen: Option<&Seen>,
-        own: impl Fn(&dyn ClientHook) -> Option<u64>,
+        mut own: impl FnMut(&dyn ClientHook) -> Option<u64>,
     ) -> capnp::Result<Self> {
         let size = pointer.target_size()?;
         let bytes = size.word_count.saturating_mul(8);
@@ -102,7 +103,7 @@ impl Flat {
                 })?;
                 Ok(match own(hook.as_ref()) {
                     Some(target) => ForeignCapability::Own(target),
-                    None => ForeignCapability::Imported(hook),
+                    None => ForeignCapability::Imported(steady(hook)),
                 })
             })
             .collect::<capnp::Result<_>>()?;
@@ -110,6 +111,16 @@ impl Flat {
             segment,
             capabilities,
         })
+    }
+
+    /// Waits until no capability is a promise of this process, such as the result of a pending
+    /// call that was passed on: only then may it be sent.
+    pub(crate) async fn settle(&self) {
+        for capability in &self.capabilities {
+            if let ForeignCapability::Imported(hook) = capability {
+                settled(hook.as_ref()).await;
+            }
+        }
     }
 
     /// Copies the data to `pointer`. `own` makes a capability of one of our numbers.
@@ -123,7 +134,7 @@ impl Flat {
             .into_iter()
             .map(|capability| {
                 Some(match capability {
-                    ForeignCapability::Imported(hook) => hook,
+                    ForeignCapability::Imported(hook) => steady(hook),
                     ForeignCapability::Own(target) => own(target),
                 })
             })

@@ -17,10 +17,11 @@ use capnp::capability::{
     Client, DispatchCallResult, FromClientHook, FromServer, Params, Promise, Results, Server,
 };
 use capnp::private::capability::ClientHook;
-use futures_util::future::{Either, LocalBoxFuture, select};
+use futures_util::future::LocalBoxFuture;
 
 use crate::flat::{Flat, ForeignCapability};
-use crate::ticket::{Admission, observe};
+use crate::steady::{self, innermost};
+use crate::ticket::{Admission, observe, until_cancelled};
 
 /// One call of a foreign client, as plain data.
 #[derive(Debug)]
@@ -52,6 +53,9 @@ pub trait Gateway: 'static {
     ) -> LocalBoxFuture<'static, Result<Flat, capnp::Error>>;
 
     /// No client can call `target` any more, until a capability for it is made again.
+    ///
+    /// A target passed as a parameter is held for that call; a gateway that wants to pass it on
+    /// later must keep what it stands for.
     fn released(&self, target: u64);
 }
 
@@ -96,11 +100,9 @@ pub fn invoke(
         }
     };
     Box::pin(async move {
-        let mut request = hook.new_call(interface, method, None);
-        params.copy_to(request.hook.get(), |target| hook_of(&gateway, target))?;
-        let response = request.hook.send().promise.await?;
-        let (pointer, seen) = observe(|| response.hook.get());
-        Flat::copy_from(pointer?, seen.as_ref(), |hook| own_target(&gateway, hook))
+        let make = |target| hook_of(&gateway, target);
+        let own = |hook: &dyn ClientHook| own_object(&gateway, hook).map(|object| object.target);
+        steady::send(hook, interface, method, params, make, own).await
     })
 }
 
@@ -108,19 +110,18 @@ fn hook_of(gateway: &Rc<dyn Gateway>, target: u64) -> Box<dyn ClientHook> {
     capability(Rc::clone(gateway), target).hook
 }
 
-/// The number of `hook` if it is an object of `gateway`.
-fn own_target(gateway: &Rc<dyn Gateway>, hook: &dyn ClientHook) -> Option<u64> {
-    let mut innermost = hook.add_ref();
-    while let Some(resolved) = innermost.get_resolved() {
-        innermost = resolved;
-    }
+/// The object behind `hook` if it is one of `gateway`.
+fn own_object(gateway: &Rc<dyn Gateway>, hook: &dyn ClientHook) -> Option<Rc<Object>> {
+    let innermost = innermost(hook);
     // Objects of this process have no brand; all others belong to some connection.
     if innermost.get_brand() != 0 {
         return None;
     }
-    let key =
-        OBJECTS.with_borrow(|objects| objects.by_address.get(&innermost.get_ptr()).copied())?;
-    (key == Key::new(gateway, key.target)).then_some(key.target)
+    OBJECTS.with_borrow(|objects| {
+        let key = objects.by_address.get(&innermost.get_ptr())?;
+        let ours = *key == Key::new(gateway, key.target);
+        ours.then(|| objects.by_key.get(key)?.upgrade()).flatten()
+    })
 }
 
 /// The live objects of this thread.
@@ -240,8 +241,15 @@ impl Dispatch {
     ) -> impl Future<Output = capnp::Result<()>> + 'static {
         let gateway = Rc::clone(&self.gateway);
         let (pointer, seen) = observe(|| params.hook.get());
+        // A client may let go of an object it has just passed; it lives as long as this call.
+        let mut passed = Vec::new();
         let params = pointer.and_then(|pointer| {
-            Flat::copy_from(pointer, seen.as_ref(), |hook| own_target(&gateway, hook))
+            Flat::copy_from(pointer, seen.as_ref(), |hook| {
+                let object = own_object(&gateway, hook)?;
+                let target = object.target;
+                passed.push(object);
+                Some(target)
+            })
         });
         let admission = seen.and_then(|seen| seen.admission);
         let target = self.target;
@@ -257,25 +265,16 @@ impl Dispatch {
             Rc::clone(&gateway).call(call)
         });
         async move {
-            let flat = until_cancelled(result?, admission).await?;
+            let result = result?;
+            let settled = async move {
+                let flat = result.await?;
+                flat.settle().await;
+                Ok(flat)
+            };
+            let flat = until_cancelled(settled, admission).await?;
             flat.copy_to(results.hook.get()?, |target| hook_of(&gateway, target))?;
-            // The object lives as long as its call.
-            drop(self);
+            drop((self, passed));
             Ok(())
         }
-    }
-}
-
-/// Waits for the result, or drops its future when the client finishes the call.
-async fn until_cancelled(
-    result: LocalBoxFuture<'static, Result<Flat, capnp::Error>>,
-    admission: Option<Admission>,
-) -> Result<Flat, capnp::Error> {
-    let Some(admission) = admission else {
-        return result.await;
-    };
-    match select(result, std::pin::pin!(admission.cancelled())).await {
-        Either::Left((result, _)) => result,
-        Either::Right(((), _)) => Err(capnp::Error::failed("cancelled by the caller".to_owned())),
     }
 }

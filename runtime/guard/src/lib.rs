@@ -30,6 +30,7 @@ mod network;
 mod oversized;
 mod reason;
 mod safe;
+mod steady;
 mod ticket;
 mod watch;
 mod wire;

@@ -15,6 +15,11 @@ use tokio::time::Instant;
 use crate::Limits;
 use crate::wire::Wire;
 
+/// First segment of a message of ours: capnp-rpc's hints are too small for its own smallest
+/// messages and far too large (8 KiB, zeroed) for a usual call.
+const FIRST_WORDS_MIN: u32 = 32;
+const FIRST_WORDS_MAX: u32 = 128;
+
 /// What a stream must be: bytes both ways, on one thread.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + 'static {}
 
@@ -96,6 +101,7 @@ impl<S: Stream> capnp_rpc::Connection<Side> for Connection<S> {
     }
 
     fn new_outgoing_message(&mut self, words: u32) -> Box<dyn capnp_rpc::OutgoingMessage> {
+        let words = words.clamp(FIRST_WORDS_MIN, FIRST_WORDS_MAX);
         let builder = Builder::new(HeapAllocator::new().first_segment_words(words));
         Box::new(Outgoing {
             builder,

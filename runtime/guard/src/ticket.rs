@@ -11,8 +11,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
+
+use futures_util::future::{Either, select};
 
 /// Running calls of one connection.
 #[derive(Default)]
@@ -107,6 +110,20 @@ impl Admission {
             Poll::Pending
         })
         .await;
+    }
+}
+
+/// Waits for the result of a call, or drops its future when the client finishes the call.
+pub(crate) async fn until_cancelled<T>(
+    result: impl Future<Output = capnp::Result<T>>,
+    admission: Option<Admission>,
+) -> capnp::Result<T> {
+    let Some(admission) = admission else {
+        return result.await;
+    };
+    match select(pin!(result), pin!(admission.cancelled())).await {
+        Either::Left((result, _)) => result,
+        Either::Right(((), _)) => Err(capnp::Error::failed("cancelled by the caller".to_owned())),
     }
 }
 

@@ -187,10 +187,13 @@ impl Account {
         let descriptor = descriptor?;
         let leak = |detail| Err(Fault::Cut(CutReason::LeakingResolve { promise, detail }));
         match descriptor.which().map_err(not_in_schema)? {
-            cap_descriptor::SenderPromise(id) if id == promise => {
+            cap_descriptor::SenderHosted(id) | cap_descriptor::SenderPromise(id)
+                if id == promise =>
+            {
                 return leak("to itself");
             }
-            cap_descriptor::SenderPromise(id) => {
+            // An id that is known as a promise stays one here, whatever it is called now.
+            cap_descriptor::SenderHosted(id) | cap_descriptor::SenderPromise(id) => {
                 let chain = self.imports.get(&promise).map_or(0, |import| import.chain) + 1;
                 too_many(Table::PipelineDepth, chain, self.limits.pipeline_depth_max)?;
                 self.import(id)?;
@@ -204,7 +207,6 @@ impl Account {
                 return leak("to a call or a promise of ours that is still open");
             }
             cap_descriptor::None(())
-            | cap_descriptor::SenderHosted(_)
             | cap_descriptor::ReceiverHosted(_)
             | cap_descriptor::ReceiverAnswer(_)
             | cap_descriptor::ThirdPartyHosted(_) => {

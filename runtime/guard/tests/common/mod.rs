@@ -151,7 +151,7 @@ impl Toy {
                 Ok(call.params)
             }
             LARGE => {
-                let bytes = text_of(&call.params).parse().expect("a number");
+                let bytes = text_of(&call.params).parse().unwrap_or(0);
                 Ok(flat_text(&"x".repeat(bytes)))
             }
             KIND => Ok(flat_text(match call.params.capabilities.first() {
@@ -230,13 +230,15 @@ pub(crate) fn flat_capability(capability: ForeignCapability) -> Flat {
     }
 }
 
-/// The text in a struct made by [`flat_text`].
+/// The text in a struct made by [`flat_text`]; empty if it is none.
 pub(crate) fn text_of(flat: &Flat) -> String {
     let words: Vec<&[u8]> = vec![&flat.segment];
     let message = Reader::new(words, ReaderOptions::new());
-    let root: payload::Reader<'_> = message.get_root().unwrap();
-    let text: capnp::text::Reader<'_> = root.get_content().get_as().unwrap();
-    text.to_string().unwrap()
+    let text = message.get_root().and_then(|root: payload::Reader<'_>| {
+        let text: capnp::text::Reader<'_> = root.get_content().get_as()?;
+        Ok(text.to_string()?)
+    });
+    text.unwrap_or_default()
 }
 
 type Request = capnp::capability::Request<payload::Owned, payload::Owned>;

@@ -204,14 +204,20 @@ pub(crate) async fn abort_reason<S: Stream>(stream: &mut S) -> Option<String> {
 
 /// Reads one message and says what it is.
 pub(crate) async fn read_kind<S: Stream>(stream: &mut S) -> Option<String> {
-    let mut table = [0; 8];
+    let count = stream.read_u32_le().await.ok()? as usize + 1;
+    let mut table = vec![0; (4 + 4 * count).next_multiple_of(8) - 4];
     stream.read_exact(&mut table).await.ok()?;
-    assert_eq!(table[..4], [0; 4], "one segment");
-    let words = u32::from_le_bytes(table[4..].try_into().unwrap()) as usize;
-    let mut body = vec![0; words * 8];
-    stream.read_exact(&mut body).await.ok()?;
-    let segments: Vec<&[u8]> = vec![&body];
-    let message = capnp::message::Reader::new(segments, Default::default());
+    let mut words = 0;
+    for size in table.chunks(4).take(count) {
+        words += u32::from_le_bytes(size.try_into().unwrap()) as usize;
+    }
+    let mut bytes = (count as u32 - 1).to_le_bytes().to_vec();
+    bytes.extend(table);
+    let start = bytes.len();
+    bytes.resize(start + words * 8, 0);
+    stream.read_exact(&mut bytes[start..]).await.ok()?;
+    let mut rest = bytes.as_slice();
+    let message = capnp::serialize::read_message(&mut rest, Default::default()).unwrap();
     let root: message::Reader<'_> = message.get_root().unwrap();
     Some(match root.which().unwrap() {
         message::Return(answer) => format!("return {}", answer.unwrap().get_answer_id()),
@@ -222,4 +228,65 @@ pub(crate) async fn read_kind<S: Stream>(stream: &mut S) -> Option<String> {
         message::Unimplemented(_) => "unimplemented".to_owned(),
         _ => "other".to_owned(),
     })
+}
+
+/// An echo of a short text.
+pub(crate) fn call_text(question: u32) -> Vec<u8> {
+    call(question, On::Export(0), super::ECHO, &[], "text")
+}
+
+/// What a peer needs to know of a message it is sent.
+pub(crate) enum Heard {
+    Returned { exports: Vec<u32> },
+    Called { question: u32, exports: Vec<u32> },
+    Embargo { embargo: u32 },
+    Other,
+}
+
+/// Takes all whole messages out of `bytes`.
+pub(crate) fn hear(bytes: &mut Vec<u8>) -> Vec<Heard> {
+    let mut heard = Vec::new();
+    loop {
+        let mut rest = bytes.as_slice();
+        let Ok(message) = capnp::serialize::read_message(&mut rest, Default::default()) else {
+            return heard;
+        };
+        let taken = bytes.len() - rest.len();
+        bytes.drain(..taken);
+        let root: message::Reader<'_> = message.get_root().unwrap();
+        heard.push(match root.which().unwrap() {
+            message::Return(answer) => match answer.unwrap().which().unwrap() {
+                capnp_rpc::rpc_capnp::return_::Results(results) => Heard::Returned {
+                    exports: exports(results.unwrap()),
+                },
+                _ => Heard::Other,
+            },
+            message::Call(call) => {
+                let call = call.unwrap();
+                Heard::Called {
+                    question: call.get_question_id(),
+                    exports: exports(call.get_params().unwrap()),
+                }
+            }
+            message::Disembargo(disembargo) => {
+                use capnp_rpc::rpc_capnp::disembargo::context;
+                match disembargo.unwrap().get_context().which().unwrap() {
+                    context::SenderLoopback(embargo) => Heard::Embargo { embargo },
+                    _ => Heard::Other,
+                }
+            }
+            _ => Heard::Other,
+        });
+    }
+}
+
+fn exports(payload: capnp_rpc::rpc_capnp::payload::Reader<'_>) -> Vec<u32> {
+    let table = payload.get_cap_table().unwrap();
+    table
+        .iter()
+        .filter_map(|descriptor| match descriptor.which().unwrap() {
+            cap_descriptor::SenderHosted(id) | cap_descriptor::SenderPromise(id) => Some(id),
+            _ => None,
+        })
+        .collect()
 }
