@@ -81,6 +81,23 @@ pub struct Output {
 /// Generates the files of all modules that were asked for, and what they import of the system.
 #[must_use]
 pub fn generate(model: &Model, options: &Options) -> Vec<Output> {
+    let mut outputs = Vec::new();
+    for (index, module) in (0..).zip(&model.modules) {
+        if module.requested {
+            let text = rust::file(model, options, ModuleId(index), &source(module));
+            outputs.push(Output {
+                file_name: format!("{}.rs", module.name),
+                bytes: text.into(),
+            });
+        }
+    }
+    outputs.extend(schemas(model));
+    outputs
+}
+
+/// The part of [`generate`] that is not Rust: `.capnp` and `.cgr` files.
+#[must_use]
+pub fn schemas(model: &Model) -> Vec<Output> {
     let schema = lower::lower(model);
     let mut outputs = Vec::new();
     let mut output = |module: &str, extension: &str, bytes: Vec<u8>| {
@@ -89,44 +106,27 @@ pub fn generate(model: &Model, options: &Options) -> Vec<Output> {
             bytes,
         });
     };
-    let mut system_used = false;
+    let (mut system_used, mut system_asked) = (false, false);
     for (index, file) in schema.files.iter().enumerate() {
-        let found = model
-            .modules
-            .iter()
-            .position(|module| module.name == file.module);
-        let Some(found) = found.filter(|found| model.modules[*found].requested) else {
+        let mut modules = model.modules.iter().filter(|module| module.requested);
+        let Some(module) = modules.find(|module| module.name == file.module) else {
             continue;
         };
-        let source = source(&model.modules[found]);
-        let id = ModuleId(u32::try_from(found).expect("module ids are 32 bits"));
-        output(
-            &file.module,
-            "rs",
-            rust::file(model, options, id, &source).into(),
-        );
         output(
             &file.module,
             "capnp",
-            schema::text(&schema, index, &source).into(),
+            schema::text(&schema, index, &source(module)).into(),
         );
         output(&file.module, "cgr", cgr::request(&schema, index));
         system_used |= file
             .imports
             .iter()
             .any(|import| import.file == schema.system);
+        system_asked |= index == schema.system;
     }
-    let system = &schema.files[schema.system].module;
-    if system_used
-        && !outputs
-            .iter()
-            .any(|output| output.file_name == format!("{system}.capnp"))
-    {
+    if system_used && !system_asked {
         let text = schema::text(&schema, schema.system, &source(system::module()));
-        outputs.push(Output {
-            file_name: format!("{system}.capnp"),
-            bytes: text.into(),
-        });
+        output(&schema.files[schema.system].module, "capnp", text.into());
     }
     outputs
 }
