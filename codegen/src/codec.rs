@@ -153,7 +153,7 @@ impl<'a> Writing<'a> {
         } = access;
         Some(match ty {
             Type::Enum(_) => ("u16", quote!(#abi::Enum::ordinal(#by_value))),
-            Type::Timestamp => ("i64", quote!(#receiver.as_micros())),
+            Type::Timestamp => ("i64", quote!(#receiver.micros())),
             Type::Duration => ("i64", quote!(#abi::write_duration(#by_value))),
             ty => (scalar_kind(ty)?, by_value.clone()),
         })
