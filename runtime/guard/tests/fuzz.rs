@@ -225,8 +225,8 @@ struct Peer {
 
 impl Peer {
     fn pick(random: &mut Random, from: &[u32]) -> u32 {
-        if from.is_empty() || random.below(40) == 0 {
-            return random.below(8);
+        if from.is_empty() || random.below(200) == 0 {
+            return 0;
         }
         from[random.below(from.len() as u32) as usize]
     }
@@ -302,7 +302,9 @@ impl Peer {
                 let (question, embargo) = self.embargoes.remove(0);
                 raw::disembargo(question, embargo, true)
             }
-            18 => raw::disembargo(Self::pick(random, &self.open), 3, false),
+            18 if random.below(30) == 0 => {
+                raw::disembargo(Self::pick(random, &self.open), 3, false)
+            }
             _ if self.theirs.len() > 3 => raw::release(self.theirs.swap_remove(1), 1),
             _ => raw::call_text(self.next_question()),
         }
@@ -350,7 +352,7 @@ async fn converse(seed: u64) -> (usize, bool) {
     let mut peer = Peer::default();
     let mut sent = 0;
     let _ = writer.write_all(&raw::bootstrap(0)).await;
-    for _ in 0..random.below(120) {
+    for _ in 0..random.below(200) {
         let message = peer.act(&mut random);
         if writer.write_all(&message).await.is_err() {
             break;
