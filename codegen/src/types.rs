@@ -205,32 +205,52 @@ impl<'a> Rust<'a> {
         })
     }
 
-    /// What a type's derives are: `Eq` and `Hash` unless there is a float in it.
+    /// The derives of a value type: `Eq` unless there is a float in it, `Hash` unless there is a
+    /// capability either.
     pub(crate) fn derives(&self, types: &[&Type], default: bool) -> TokenStream {
-        let mut seen = BTreeSet::new();
-        let eq = types.iter().all(|ty| self.is_eq(ty, &mut seen));
+        let all = |test: fn(&Self, &Type) -> bool| {
+            let mut seen = BTreeSet::new();
+            types.iter().all(|ty| self.every(ty, test, &mut seen))
+        };
+        let eq = all(|_, ty| !matches!(ty, Type::F32 | Type::F64));
         let mut derives = vec!["Clone", "Debug"];
         if default && types.iter().all(|ty| self.has_default(ty)) {
             derives.push("Default");
         }
         derives.push("PartialEq");
         if eq {
-            derives.extend(["Eq", "Hash"]);
+            derives.push("Eq");
+        }
+        if eq && all(|rust, ty| !rust.is_capability(ty)) {
+            derives.push("Hash");
         }
         let derives = derives.iter().map(|name| format_ident!("{name}"));
         quote!(#[derive(#(#derives),*)])
     }
 
-    fn is_eq(&self, ty: &Type, seen: &mut BTreeSet<ItemId>) -> bool {
-        match ty {
-            Type::F32 | Type::F64 => false,
-            Type::List(inner) | Type::Option(inner) => self.is_eq(inner, seen),
-            Type::Map(_, value) => self.is_eq(value, seen),
-            Type::Struct(id) | Type::Union(id) => {
-                !seen.insert(*id) || parts(self.model.item(*id)).all(|ty| self.is_eq(ty, seen))
+    fn is_capability(&self, ty: &Type) -> bool {
+        matches!(ty, Type::Interface(id) if !self.model.interface(*id).persistent)
+    }
+
+    /// Whether `test` holds for a type and all that values of it consist of.
+    fn every(
+        &self,
+        ty: &Type,
+        test: fn(&Self, &Type) -> bool,
+        seen: &mut BTreeSet<ItemId>,
+    ) -> bool {
+        test(self, ty)
+            && match ty {
+                Type::List(inner) | Type::Option(inner) => self.every(inner, test, seen),
+                Type::Map(key, value) => {
+                    self.every(key, test, seen) && self.every(value, test, seen)
+                }
+                Type::Struct(id) | Type::Union(id) => {
+                    let known = !seen.insert(*id);
+                    known || parts(self.model.item(*id)).all(|ty| self.every(ty, test, seen))
+                }
+                _ => true,
             }
-            _ => true,
-        }
     }
 
     fn has_default(&self, ty: &Type) -> bool {
