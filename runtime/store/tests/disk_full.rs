@@ -174,7 +174,12 @@ fn a_small_file_system() {
         let store = LmdbStore::open(disk.join("store")).unwrap();
         assert_eq!(state(&store, 1).unwrap(), "on it goes");
     });
-    let unmounted = Command::new("umount").arg(&disk).status().unwrap();
+    // Lazily: a child process of another test, just being made, may still share a file of ours.
+    let unmounted = Command::new("umount")
+        .arg("-l")
+        .arg(&disk)
+        .status()
+        .unwrap();
     if let Err(panic) = outcome {
         std::panic::resume_unwind(panic);
     }

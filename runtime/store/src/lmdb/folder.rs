@@ -23,7 +23,7 @@ const LOCK_FILE: &str = "lock-partha";
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl Folder {
@@ -59,7 +59,7 @@ impl Folder {
         let path = path
             .canonicalize()
             .map_err(fail("cannot resolve the store folder"))?;
-        Ok(Self { path, _lock: lock })
+        Ok(Self { path, lock })
     }
 
     /// The folder.
@@ -86,6 +86,14 @@ impl Folder {
             }
         }
         Ok(())
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // Closing the file would do, were there not perhaps a child process just being made,
+        // which shares the file until it has become another program.
+        let _ = self.lock.unlock();
     }
 }
 
