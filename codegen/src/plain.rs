@@ -79,21 +79,23 @@ pub(crate) fn structure(rust: Rust<'_>, id: ItemId, fields: &[Field], raised: bo
     let head = docs(&item.docs, item.deprecated.as_deref());
     let allow = undocumented(item.docs.is_empty());
     let name = ident(&item.name);
-    let definition = record(&rust, &name, &[], fields);
+    let definition = record(&rust, &name, &[], fields, &types_of(fields));
     let error = raised.then(|| exception(&rust, item, fields));
     let laid = shape::fields(0, fields);
     let codec = record_codec(&rust, &quote!(#name), &[], fields, &laid);
     quote!(#head #allow #definition #codec #error)
 }
 
-/// The definition of a struct with named fields; `leading` ones come as they are.
+/// The definition of a struct with named fields; `leading` ones come as they are. `types` is all
+/// that it consists of, which decides on its derives.
 pub(crate) fn record(
     rust: &Rust<'_>,
     name: &proc_macro2::Ident,
     leading: &[TokenStream],
     fields: &[Field],
+    types: &[&Type],
 ) -> TokenStream {
-    let derives = rust.derives(&types_of(fields), leading.is_empty());
+    let derives = rust.derives(types, true);
     let members = fields.iter().map(|field| {
         let docs = docs(&field.docs, field.deprecated.as_deref());
         let allow = undocumented(field.docs.is_empty());

@@ -9,7 +9,7 @@ use quote::quote;
 use crate::names::ident;
 use crate::plain::{Leading, record, record_codec};
 use crate::shape;
-use crate::types::Rust;
+use crate::types::{Rust, types_of};
 
 /// `struct State`, for the Rust module of the interface.
 pub(crate) fn structure(rust: &Rust<'_>, id: ItemId) -> TokenStream {
@@ -23,7 +23,11 @@ pub(crate) fn structure(rust: &Rust<'_>, id: ItemId) -> TokenStream {
         leading.push(Leading { name: field, ty });
     }
     let doc = format!(" What an object of `{}` keeps.", rust.model.item(id).name);
-    let definition = record(rust, &name, &definitions, &interface.state);
+    let line = rust.model.ancestry(id).map(|id| rust.model.interface(id));
+    let types: Vec<_> = line
+        .flat_map(|interface| types_of(&interface.state))
+        .collect();
+    let definition = record(rust, &name, &definitions, &interface.state, &types);
     let laid = shape::fields(leading.len(), &interface.state);
     let codec = record_codec(rust, &quote!(#name), &leading, &interface.state, &laid);
     quote! {
