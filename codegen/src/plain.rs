@@ -14,12 +14,20 @@ pub(crate) fn undocumented(any: bool) -> Option<TokenStream> {
     any.then(|| quote!(#[allow(missing_docs, reason = "not documented in the IDL")]))
 }
 
+/// For codecs whose length is that of what they code.
+fn long(members: usize) -> Option<TokenStream> {
+    const MEMBERS: usize = 3;
+    let reason = "one part for each member";
+    (members > MEMBERS).then(|| quote!(#[allow(clippy::too_many_lines, reason = #reason)]))
+}
+
 /// `pub const`
 pub(crate) fn constant(rust: &Rust<'_>, item: &Item, ty: &Type, value: &Value) -> TokenStream {
     let name = ident(&item.name);
     let docs = docs(&item.docs, item.deprecated.as_deref());
     let allow = undocumented(item.docs.is_empty());
     let runtime = rust.runtime();
+    let item_type = ty;
     let (ty, value) = match (ty, value) {
         (Type::String, Value::Text(text)) => (quote!(&str), quote!(#text)),
         (Type::Timestamp, Value::Int(micros)) => {
@@ -38,7 +46,9 @@ pub(crate) fn constant(rust: &Rust<'_>, item: &Item, ty: &Type, value: &Value) -
         }
         (ty, value) => (rust.owned(ty), literal(ty, value)),
     };
-    quote!(#docs #allow pub const #name: #ty = #value;)
+    let float = matches!(item_type, Type::F32 | Type::F64);
+    let float = float.then(|| quote!(#[allow(clippy::all, reason = "as the IDL states it")]));
+    quote!(#docs #allow #float pub const #name: #ty = #value;)
 }
 
 fn integer(value: i128) -> TokenStream {
@@ -156,7 +166,9 @@ pub(crate) fn record_codec(
         false => (quote!(w), quote!(s), quote!(r)),
     };
     let sizes = size_consts(laid);
+    let long = long(fields.len());
     quote! {
+        #long
         impl #abi::Struct for #ty {
             #sizes
 
@@ -281,12 +293,14 @@ pub(crate) fn union(rust: Rust<'_>, id: ItemId, variants: &[Variant]) -> TokenSt
         reads.push(quote!(#ordinal => Ok(Self::#name(#read))));
     }
     let sizes = size_consts(&laid);
+    let long = long(variants.len());
     quote! {
         #head #allow #derives
         pub enum #name {
             #(#definitions,)*
         }
 
+        #long
         impl #abi::Struct for #name {
             #sizes
 

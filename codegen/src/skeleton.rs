@@ -34,11 +34,14 @@ pub(crate) fn module(rust: Rust<'_>, id: ItemId, deprecated: bool) -> TokenStrea
     let servant = servant(&rust, id, &operations);
     let skeleton = skeleton(&rust, id, &operations);
     let deprecated = deprecated.then(|| quote!(deprecated,));
+    // A servant that nothing is asked of is kept all the same.
+    let unused = operations.is_empty().then(|| quote!(dead_code,));
     quote! {
         #[doc = #doc]
         #[allow(
             async_fn_in_trait,
             clippy::all,
+            #unused
             #deprecated
             missing_docs,
             reason = "generated from the IDL; servants run on one thread and need no Send"
@@ -139,7 +142,7 @@ fn servant(rust: &Rust<'_>, id: ItemId, operations: &[Operation<'_>]) -> TokenSt
         let parameters = parameters(rust, &interface.constructor);
         quote!(#doc #none fn new(&self, #(#parameters),*) -> State;)
     });
-    let methods = operations.iter().map(|Operation { declared, method }| {
+    let methods = operations.iter().map(|Operation { method, .. }| {
         let doc = docs(&method.docs, None);
         let name = ident(&method.name);
         let mut scope = noted(&method.params);
@@ -157,7 +160,7 @@ fn servant(rust: &Rust<'_>, id: ItemId, operations: &[Operation<'_>]) -> TokenSt
             quote!(#runtime::Result<#value>)
         } else {
             let result = rust.prelude("Result");
-            let error = error_path(rust, id, *declared, method);
+            let error = names::error_of(&method.name);
             quote!(#result<#value, #error>)
         };
         quote! {
@@ -190,16 +193,6 @@ fn parameters(rust: &Rust<'_>, fields: &[Field]) -> Vec<TokenStream> {
         quote!(#name: #ty)
     };
     fields.iter().map(parameter).collect()
-}
-
-/// The error enum of a method, from inside the Rust module of an interface that has it.
-fn error_path(rust: &Rust<'_>, id: ItemId, declared: ItemId, method: &Method) -> TokenStream {
-    let error = names::error_of(&method.name);
-    if declared == id {
-        quote!(#error)
-    } else {
-        rust.part(declared, &error)
-    }
 }
 
 /// `struct Skeleton` and a function for each method.
@@ -319,7 +312,7 @@ fn call(rust: &Rust<'_>, id: ItemId, operation: &Operation<'_>, function: &Ident
     let state = persistent.then(|| quote!(#state,));
     let name = ident(&method.name);
     let arguments = method.params.iter().map(|field| ident(&field.name));
-    let arms = answers(rust, id, operation, &call);
+    let arms = answers(rust, method, &call);
     quote! {
         async fn #function<S: Servant>(
             #servant: ::std::sync::Arc<S>,
@@ -363,8 +356,7 @@ fn decode(rust: &Rust<'_>, method: &Method, call: &Ident, scope: &mut Scope) -> 
 }
 
 /// The arms that encode what the servant answered.
-fn answers(rust: &Rust<'_>, id: ItemId, operation: &Operation<'_>, call: &Ident) -> TokenStream {
-    let Operation { declared, method } = *operation;
+fn answers(rust: &Rust<'_>, method: &Method, call: &Ident) -> TokenStream {
     let raises = !method.raises.is_empty();
     let laid = shape::results(method.result.as_ref(), raises);
     let (data, pointers) = literal_sizes(&laid.layout);
@@ -382,7 +374,7 @@ fn answers(rust: &Rust<'_>, id: ItemId, operation: &Operation<'_>, call: &Ident)
     if !raises {
         return quote!(#normal Err(error) => #call.failed(error),);
     }
-    let error = error_path(rust, id, declared, method);
+    let error = names::error_of(&method.name);
     let slot = number(laid.place(laid.ordinals.len() - 1).offset);
     quote! {
         #normal
