@@ -1,1 +1,70 @@
-//! Under construction.
+//! Distributed persistent objects: nodes that serve them, clients that call them.
+//!
+//! Interfaces are described in IDL (`docs/idl-reference.md`); `partha generate` makes stubs,
+//! servant traits and state types of them. A process that serves objects is a [`Node`]; one that
+//! only calls them has a [`Client`]. Objects are found by name through the naming service, and
+//! by identity through the binder; they live in their node's store and are brought into memory
+//! when they are called.
+//!
+//! ```no_run
+//! # async fn example() -> partha::Result<()> {
+//! use partha::services::naming::NameContext;
+//!
+//! let client = partha::Client::connect("127.0.0.1:7401").await?;
+//! let root = NameContext::bind(&client, "/").await?;
+//! for entry in client.naming()?.list(&client, "/", "", 100).await.unwrap_or_default() {
+//!     println!("{}", entry.name);
+//! }
+//! # drop(root); Ok(()) }
+//! ```
+//!
+//! # What a call promises
+//!
+//! - A method that changes its object (`&mut self` in the IDL) is an action of its own: its
+//!   answer leaves after the new state is on disk. If it fails or raises, nothing has changed.
+//! - It is executed at most once. Its answer is saved with the state under the call's id, so
+//!   asking again ([`CallOptions::again`]), even after a crash of the node, gets the saved
+//!   answer; for [`REPLY_RETENTION`].
+//! - A [`SystemError`] says whether the operation was executed: [`Completed`].
+
+extern crate self as partha;
+
+pub mod abi;
+mod binding;
+mod caller;
+mod capability;
+mod client;
+mod config;
+mod context;
+mod create;
+mod error;
+mod hash;
+mod manager;
+mod net;
+mod node;
+mod reference;
+mod registration;
+pub mod services;
+mod shard;
+mod timestamp;
+mod wire;
+
+pub use bytes::Bytes;
+pub use partha_core::Limits;
+pub use partha_core::id::{CallId, ClassId, Epoch, Incarnation, NodeId, Peer, Uid};
+
+pub use abi::Class;
+pub use caller::{CallOptions, CallScope, Caller};
+pub use capability::Capability;
+pub use client::Client;
+pub use config::{CALL_DEADLINE, CALL_DEADLINE_MAX, MESSAGE_BYTES_MAX, REPLY_RETENTION};
+pub use context::{Context, Rows};
+pub use error::{Completed, ErrorKind, Result, SystemError};
+pub use manager::NodeHandle;
+pub use node::{Node, NodeBuilder};
+pub use reference::{Place, Ref};
+pub use timestamp::Timestamp;
+pub use wire::context::TraceId;
+
+/// The interfaces of the system itself: `runtime/idl/partha.idl`.
+pub use services::system;

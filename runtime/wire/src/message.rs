@@ -174,6 +174,32 @@ impl Message {
         &self.segment
     }
 
+    /// A copy of the segment in which the root pointer is at the start.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if the root is no pointer inside the segment.
+    pub fn detached_segment(&self) -> Result<Vec<u8>, DecodeError> {
+        let mut segment = self.segment.to_vec();
+        let at = self.root as usize;
+        let out = || DecodeError::new(crate::Problem::OutOfBounds);
+        let word = segment
+            .get(at..)
+            .and_then(|rest| rest.first_chunk::<WORD>())
+            .ok_or_else(out)?;
+        let word = u64::from_le_bytes(*word);
+        let moved = match word & 3 {
+            _ if word == 0 => 0,
+            // A struct or list: its distance counts from the end of the pointer.
+            0 | 1 => {
+                let distance = i64::from(word as u32 as i32 >> 2) + i64::from(self.root / 8);
+                ((distance as u64) << 2) & 0xffff_ffff | (word & 3) | (word >> 32 << 32)
+            }
+            _ => return Err(out()),
+        };
+        segment[..WORD].copy_from_slice(&moved.to_le_bytes());
+        Ok(segment)
+    }
+
     /// What the capability pointers stand for.
     #[must_use]
     pub fn attached(&self) -> &[Attachment] {

@@ -210,3 +210,17 @@ fn element_codes_are_capnp_s() {
         assert_eq!(element.code(), code as u64);
     }
 }
+
+#[test]
+fn a_message_entered_elsewhere_can_be_detached() {
+    let mut w = Writer::new(1024);
+    let root = w.structure(Slot::ROOT, 1, 2);
+    let inner = w.structure(root.slot(1), 1, 1);
+    w.set_u64(inner, 0, 7);
+    w.text(inner.slot(0), "inside");
+    let message = w.into_message().unwrap().rooted(root.slot(1));
+    let segment = message.detached_segment().unwrap();
+    let detached = Message::from_segment(segment.into(), vec![]).unwrap();
+    let r = detached.reader().unwrap();
+    assert_eq!((r.u64(0), r.pointer(0).text().unwrap()), (7, "inside"));
+}

@@ -7,7 +7,7 @@ use crate::{Element, HEADER, WORD};
 ///
 /// Positions are handles without lifetimes; one made by another writer writes nonsense into this
 /// one's segment, but never outside it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Writer {
     /// The framing header, then the segment.
     bytes: Vec<u8>,
@@ -60,7 +60,9 @@ impl Slot {
         self.0
     }
 
-    pub(crate) fn at_offset(offset: u32) -> Self {
+    /// The place at this byte offset of the segment: for those who know a layout beforehand.
+    #[must_use]
+    pub const fn at_offset(offset: u32) -> Self {
         Self(offset)
     }
 }
@@ -272,6 +274,22 @@ impl Writer {
         let words = ((self.bytes.len() - HEADER) / WORD) as u32;
         self.bytes[4..HEADER].copy_from_slice(&words.to_le_bytes());
         Ok((self.bytes, self.attached))
+    }
+
+    /// A copy of the framed bytes so far.
+    ///
+    /// # Errors
+    /// [`TooLarge`] if the limit was passed.
+    pub fn to_framed(&self) -> Result<Vec<u8>, TooLarge> {
+        if self.overflow {
+            return Err(TooLarge {
+                bytes_max: self.bytes_max,
+            });
+        }
+        let mut bytes = self.bytes.clone();
+        let words = ((bytes.len() - HEADER) / WORD) as u32;
+        bytes[4..HEADER].copy_from_slice(&words.to_le_bytes());
+        Ok(bytes)
     }
 
     /// The message, to be read in this process.

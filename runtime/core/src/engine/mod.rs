@@ -192,6 +192,12 @@ impl Engine {
         }
     }
 
+    /// How many callers are bound to an object.
+    #[must_use]
+    pub fn callers_bound(&self, uid: Uid) -> u32 {
+        self.uses.callers(uid)
+    }
+
     /// Each object that is in memory or called, in no special order; for inspection.
     pub fn objects(&self) -> impl Iterator<Item = ObjectView> + '_ {
         self.objects.iter().map(|(_, object)| ObjectView {

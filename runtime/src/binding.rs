@@ -1,0 +1,313 @@
+//! The shell of the binding machine: finds where an object runs and keeps the way there.
+//!
+//! The decisions (when to resolve, whom to let wait, when a stale answer deserves one retry, how
+//! long to pause after a loss) are `partha_core::binding`'s. Here is what it takes to resolve:
+//! the object's own node where it is this process, the naming service's address for the root
+//! context, the name server's hint for the binder, the binder for everything else.
+
+use std::collections::hash_map::RandomState;
+use std::fmt;
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use futures_util::future::BoxFuture;
+use partha_core::binding::{Attempt, Binding as Machine, Jitter, Step, Why};
+use partha_core::id::{ClassId, Uid};
+use partha_core::time::Time;
+use tokio::sync::{Notify, oneshot};
+
+use crate::abi::Transient;
+use crate::capability::Capability;
+use crate::client::Client;
+use crate::error::{ErrorKind, Result, SystemError};
+use crate::hash::shard_of;
+use crate::net::connection::{Connection, lock};
+use crate::shard::{Job, ShardHandle};
+use crate::system::{Cid, ConnectionManager};
+
+/// Where calls of an object go.
+#[derive(Clone)]
+pub(crate) enum Route {
+    /// To this process.
+    Local(ShardHandle),
+    /// To another one; the CID is what `terminate` gives back.
+    Remote {
+        connection: Arc<Connection>,
+        cid: Arc<Cid>,
+    },
+}
+
+/// The binding of one object in one client; shared by all references to it.
+pub(crate) struct Binding {
+    object: Uid,
+    class: ClassId,
+    client_id: u64,
+    epoch: Instant,
+    machine: Mutex<Machine<Route>>,
+    changed: Notify,
+    /// The words for the machine's latest failure.
+    failure: Mutex<Option<SystemError>>,
+}
+
+impl Binding {
+    pub(crate) fn new(client_id: u64, object: Uid, class: ClassId) -> Self {
+        Self {
+            object,
+            class,
+            client_id,
+            epoch: Instant::now(),
+            machine: Mutex::new(Machine::new()),
+            changed: Notify::new(),
+            failure: Mutex::new(None),
+        }
+    }
+
+    pub(crate) fn belongs_to(&self, client: &Client) -> bool {
+        self.client_id == client.id()
+    }
+
+    pub(crate) fn object(&self) -> Uid {
+        self.object
+    }
+
+    /// The way to the object if it is known; costs a lock.
+    pub(crate) fn cached(&self) -> Option<(Route, u64)> {
+        let mut machine = lock(&self.machine);
+        let mut attempt = Attempt::default();
+        // Asking for the place first: `want` on an unbound machine would begin a round.
+        machine.place()?;
+        let Step::Go { generation } = machine.want(self.now(), &mut attempt) else {
+            return None;
+        };
+        let route = machine.place().filter(|route| route.is_usable()).cloned();
+        route.map(|route| (route, generation))
+    }
+
+    /// Resolves if need be; errors are those of finding the object.
+    pub(crate) async fn ensure(&self, client: &Client) -> Result<()> {
+        self.route(client, &mut Attempt::default(), None)
+            .await
+            .map(drop)
+    }
+
+    /// The way to the object, found if need be. `step` is what the machine said last.
+    pub(crate) async fn route(
+        &self,
+        client: &Client,
+        attempt: &mut Attempt,
+        step: Option<Step>,
+    ) -> Result<(Route, u64)> {
+        let mut next = step;
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let step = match next.take() {
+                Some(step) => step,
+                None => lock(&self.machine).want(self.now(), attempt),
+            };
+            match step {
+                Step::Go { generation } => {
+                    let place = lock(&self.machine).place().cloned();
+                    if let Some(route) = place {
+                        if route.is_usable() {
+                            return Ok((route, generation));
+                        }
+                        self.lost(generation);
+                    }
+                }
+                Step::Wait => changed.await,
+                Step::Fail(why) => return Err(self.failed(why)),
+                Step::Resolve { pause } => {
+                    let mut round = Round {
+                        binding: self,
+                        attempt: *attempt,
+                        ended: false,
+                    };
+                    if !pause.is_zero() {
+                        tokio::time::sleep(pause).await;
+                    }
+                    let found = self.resolve(client).await;
+                    next = Some(round.end(found, attempt));
+                }
+            }
+        }
+    }
+
+    /// The object was not where it was thought to be.
+    pub(crate) fn stale(
+        &self,
+        generation: u64,
+        attempt: &mut Attempt,
+        error: &SystemError,
+    ) -> Step {
+        *lock(&self.failure) = Some(error.clone());
+        lock(&self.machine).stale(self.now(), generation, attempt)
+    }
+
+    /// The connection broke.
+    pub(crate) fn lost(&self, generation: u64) {
+        lock(&self.machine).lost(self.now(), generation, jitter());
+    }
+
+    /// A call was answered.
+    pub(crate) fn worked(&self, generation: u64) {
+        lock(&self.machine).worked(generation);
+    }
+
+    fn failed(&self, why: Why) -> SystemError {
+        let known = lock(&self.failure).clone();
+        known.unwrap_or_else(|| {
+            let kind = match why {
+                Why::NoSuchObject | Why::NotThere => ErrorKind::NoSuchObject,
+                Why::Unreachable => ErrorKind::Unreachable,
+            };
+            SystemError::new(kind, format!("object {}", self.object))
+        })
+    }
+
+    /// Boxed, since finding an object takes calls of other objects, which are to be found first.
+    fn resolve<'a>(&'a self, client: &'a Client) -> BoxFuture<'a, Result<Route>> {
+        Box::pin(self.find(client))
+    }
+
+    async fn find(&self, client: &Client) -> Result<Route> {
+        if let Some(shard) = client.local_shard(self.object) {
+            let (answer, initiated) = oneshot::channel();
+            let (object, class, caller) = (self.object, self.class, client.me());
+            shard.post(Job::Initiate {
+                object,
+                class,
+                caller,
+                answer,
+            });
+            let gone = |_| SystemError::new(ErrorKind::Draining, "this node is shutting down");
+            initiated.await.map_err(gone)??;
+            return Ok(Route::Local(shard));
+        }
+        let connection = client.connection_for(self.object).await?;
+        let manager = Capability::manager(connection.clone());
+        let manager = ConnectionManager::from_capability(manager);
+        let bound = manager.initiate(client, self.object, self.class.0).await;
+        let bound = bound.map_err(|error| initiate_error(error, &connection))?;
+        Ok(Route::Remote {
+            connection,
+            cid: Arc::new(bound.cid),
+        })
+    }
+
+    fn now(&self) -> Time {
+        let nanos = self.epoch.elapsed().as_nanos();
+        Time(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+}
+
+impl Drop for Binding {
+    fn drop(&mut self) {
+        let machine = self
+            .machine
+            .get_mut()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(Route::Remote { connection, cid }) = machine.place()
+            && connection.is_usable()
+        {
+            crate::manager::terminate(connection, cid);
+        }
+    }
+}
+
+impl Route {
+    fn is_usable(&self) -> bool {
+        match self {
+            Self::Local(_) => true,
+            Self::Remote { connection, .. } => connection.is_usable(),
+        }
+    }
+}
+
+/// A round of resolution; if its future is dropped, the next call makes another.
+struct Round<'a> {
+    binding: &'a Binding,
+    attempt: Attempt,
+    ended: bool,
+}
+
+impl Round<'_> {
+    fn end(&mut self, found: Result<Route>, attempt: &mut Attempt) -> Step {
+        self.ended = true;
+        let result = match found {
+            Ok(route) => {
+                *lock(&self.binding.failure) = None;
+                Ok(route)
+            }
+            Err(error) => {
+                let why = match error.kind() {
+                    ErrorKind::NoSuchObject | ErrorKind::WrongClass => Why::NoSuchObject,
+                    _ => Why::Unreachable,
+                };
+                *lock(&self.binding.failure) = Some(error);
+                Err(why)
+            }
+        };
+        let now = self.binding.now();
+        let step = lock(&self.binding.machine).resolved(now, attempt, result, jitter());
+        self.binding.changed.notify_waiters();
+        step
+    }
+}
+
+impl Drop for Round<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            lock(&self.binding.machine).gave_up(&self.attempt);
+            self.binding.changed.notify_waiters();
+        }
+    }
+}
+
+fn initiate_error(
+    error: crate::system::connection_manager::InitiateError,
+    connection: &Connection,
+) -> SystemError {
+    use crate::system::connection_manager::InitiateError;
+    match error {
+        InitiateError::NoSuchObject(error) => {
+            let detail = format!(
+                "{} does not have object {}",
+                connection.peer_text(),
+                error.object
+            );
+            SystemError::new(ErrorKind::NoSuchObject, detail)
+        }
+        InitiateError::WrongClass(error) => {
+            let detail = format!(
+                "object {} at {} is of class {}, not {}",
+                error.object,
+                connection.peer_text(),
+                error.found_name,
+                ClassId(error.wanted)
+            );
+            SystemError::new(ErrorKind::WrongClass, detail)
+        }
+        InitiateError::System(error) => error,
+    }
+}
+
+/// The shard of an object at a peer.
+pub(crate) fn shard_at(object: Uid, connection: &Connection) -> u16 {
+    shard_of(object, connection.hello().shards)
+}
+
+fn jitter() -> Jitter {
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    let count = CALLS.fetch_add(1, Ordering::Relaxed);
+    Jitter(RandomState::new().hash_one(count) as u16)
+}
+
+impl fmt::Debug for Binding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Binding({})", self.object)
+    }
+}

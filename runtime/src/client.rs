@@ -1,0 +1,266 @@
+//! A process's way to objects: bindings, connections, and the services that find things.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::time::Duration;
+
+use partha_core::id::{CallId, ClassId, Incarnation, NodeId, Peer, Uid};
+
+use crate::binding::{Binding, shard_at};
+use crate::caller::{CallOptions, Caller};
+use crate::error::{ErrorKind, Result, SystemError};
+use crate::net::connection::{Connection, lock};
+use crate::net::handshake::ANY_SHARD;
+use crate::net::pool::Pool;
+use crate::node::Home;
+use crate::services::{Locator, Naming};
+use crate::shard::ShardHandle;
+
+/// A handle to the distributed system, for a process of any kind; cheap to clone.
+///
+/// It works from any tokio runtime. A node's own objects get theirs from the
+/// [`crate::Context`].
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    id: u64,
+    me: Peer,
+    /// Upper bits of the call sequence, different for each client of one process.
+    sequence_base: u64,
+    sequence: AtomicU64,
+    bindings: Mutex<Bindings>,
+    pool: Pool,
+    naming: Option<Naming>,
+    locator: Locator,
+    home: OnceLock<Arc<Home>>,
+}
+
+/// Bindings in use, by object and class; dead entries are swept when the table has doubled.
+#[derive(Default)]
+struct Bindings {
+    table: HashMap<(Uid, ClassId), Weak<Binding>>,
+    sweep_at: usize,
+}
+
+impl Client {
+    /// A client of the system whose naming service listens at `naming` (`host:port`).
+    ///
+    /// # Errors
+    /// `Unreachable` if nobody answers there, `VersionMismatch` if it is not one of ours.
+    pub async fn connect(naming: impl Into<String>) -> Result<Self> {
+        let client = Self::new(naming)?;
+        client.connection_for(Uid::NAMING_ROOT).await?;
+        Ok(client)
+    }
+
+    /// A client as [`Client::connect`] makes, that opens no connection before it needs one.
+    ///
+    /// # Errors
+    /// If the system gives no random numbers.
+    pub fn new(naming: impl Into<String>) -> Result<Self> {
+        let me = Peer {
+            node: random_node()?,
+            incarnation: Incarnation(1),
+        };
+        Ok(Self::of_process(me, "client", Some(naming.into()), 0, None))
+    }
+
+    pub(crate) fn of_process(
+        me: Peer,
+        name: &str,
+        naming: Option<String>,
+        index: u16,
+        home: Option<Arc<Home>>,
+    ) -> Self {
+        static IDS: AtomicU64 = AtomicU64::new(1);
+        let inner = Arc::new_cyclic(|weak: &Weak<Inner>| Inner {
+            id: IDS.fetch_add(1, Ordering::Relaxed),
+            me,
+            sequence_base: u64::from(index) << 48,
+            sequence: AtomicU64::new(1),
+            bindings: Mutex::default(),
+            pool: Pool::new(
+                me,
+                name.to_owned(),
+                WeakClient {
+                    inner: weak.clone(),
+                },
+            ),
+            naming: naming.map(Naming::new),
+            locator: Locator::default(),
+            home: home.map_or_else(OnceLock::new, OnceLock::from),
+        });
+        Self { inner }
+    }
+
+    /// This process, as its peers know it.
+    #[must_use]
+    pub fn me(&self) -> Peer {
+        self.inner.me
+    }
+
+    /// A name for a call that is to be asked for again if its answer gets lost: make it, keep
+    /// it, call with [`CallOptions::id`], ask again with [`CallOptions::again`].
+    #[must_use]
+    pub fn new_call_id(&self) -> CallId {
+        let count = self.inner.sequence.fetch_add(1, Ordering::Relaxed);
+        CallId {
+            caller: self.inner.me,
+            sequence: self.inner.sequence_base | count,
+        }
+    }
+
+    /// A caller with wishes: a deadline, a call id.
+    #[must_use]
+    pub fn call(&self) -> CallOptions {
+        CallOptions::new(self.scope())
+    }
+
+    /// The naming service.
+    ///
+    /// # Errors
+    /// `NameNotFound` if the process was given no address of it.
+    pub fn naming(&self) -> Result<&Naming> {
+        self.inner.naming.as_ref().ok_or_else(|| {
+            let detail = "this process was given no naming service; pass its address";
+            SystemError::new(ErrorKind::NameNotFound, detail)
+        })
+    }
+
+    /// The nodes of the system and what is known of them.
+    #[must_use]
+    pub fn locator(&self) -> &Locator {
+        &self.inner.locator
+    }
+
+    /// A connection to whoever listens at an address, for questions about that node.
+    ///
+    /// # Errors
+    /// `Unreachable`, `VersionMismatch`.
+    pub async fn node_at(&self, address: &str) -> Result<crate::manager::NodeHandle> {
+        let connection = self.inner.pool.by_address(address, ANY_SHARD).await?;
+        Ok(crate::manager::NodeHandle::new(connection))
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.inner.id
+    }
+
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.inner.pool
+    }
+
+    pub(crate) fn binding(&self, object: Uid, class: ClassId) -> Arc<Binding> {
+        let mut bindings = lock(&self.inner.bindings);
+        if let Some(binding) = bindings.table.get(&(object, class)).and_then(Weak::upgrade) {
+            return binding;
+        }
+        if bindings.table.len() >= bindings.sweep_at {
+            bindings
+                .table
+                .retain(|_, binding| binding.strong_count() > 0);
+            bindings.sweep_at = 2 * bindings.table.len().max(512);
+        }
+        let binding = Arc::new(Binding::new(self.inner.id, object, class));
+        bindings
+            .table
+            .insert((object, class), Arc::downgrade(&binding));
+        binding
+    }
+
+    /// The shard of this process that has the object, if this process is its node.
+    pub(crate) fn local_shard(&self, object: Uid) -> Option<ShardHandle> {
+        self.inner
+            .home
+            .get()
+            .and_then(|home| home.shard_of_own(object))
+    }
+
+    /// Where this process runs transient objects; started with the first one.
+    pub(crate) fn home(&self) -> Result<Arc<Home>> {
+        if let Some(home) = self.inner.home.get() {
+            return Ok(home.clone());
+        }
+        let home = Home::for_client(self.inner.me, self.downgrade())?;
+        // Two at once: the loser's thread ends with its handle.
+        Ok(self.inner.home.get_or_init(|| home).clone())
+    }
+
+    pub(crate) fn home_if_any(&self) -> Option<Arc<Home>> {
+        self.inner.home.get().cloned()
+    }
+
+    /// A connection to the node, and there to the shard, that has the object.
+    pub(crate) async fn connection_for(&self, object: Uid) -> Result<Arc<Connection>> {
+        if object == Uid::NAMING_ROOT {
+            let address = self.naming()?.address();
+            let connection = self.inner.pool.by_address(address, ANY_SHARD).await;
+            let what = "the naming service";
+            let connection = connection.map_err(|error| error.context(what))?;
+            return self.right_shard(object, address, connection).await;
+        }
+        self.inner.locator.connect(self, object).await
+    }
+
+    /// A connection to the object's shard at the node of `connection`.
+    pub(crate) async fn right_shard(
+        &self,
+        object: Uid,
+        address: &str,
+        connection: Arc<Connection>,
+    ) -> Result<Arc<Connection>> {
+        let shard = shard_at(object, &connection);
+        if connection.hello().shards <= 1 || connection.hello().shard == shard {
+            return Ok(connection);
+        }
+        self.inner.pool.by_address(address, shard).await
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakClient {
+        WeakClient {
+            inner: Arc::downgrade(&self.inner),
+        }
+    }
+}
+
+/// A client that may be gone.
+#[derive(Clone)]
+pub(crate) struct WeakClient {
+    inner: Weak<Inner>,
+}
+
+impl WeakClient {
+    pub(crate) fn upgrade(&self) -> Option<Client> {
+        self.inner.upgrade().map(|inner| Client { inner })
+    }
+}
+
+/// An identity nobody else has.
+pub(crate) fn random_node() -> Result<NodeId> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|error| {
+        let detail = format!("the system gives no random numbers: {error}");
+        SystemError::new(ErrorKind::Internal, detail)
+    })?;
+    Ok(NodeId(u64::from_le_bytes(bytes).max(1)))
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Client({})", self.inner.me)
+    }
+}
+
+impl fmt::Debug for WeakClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WeakClient")
+    }
+}
+
+/// How long a lookup that belongs to no call of the user's may take.
+pub(crate) const LOOKUP_DEADLINE: Duration = Duration::from_secs(5);

@@ -1,0 +1,39 @@
+//! Bounds and times of the shell, each with its reason. Those of the engine are in
+//! `partha_core::limits`.
+
+use std::time::Duration;
+
+/// The largest message, framing included. Larger values are to be sent in pieces: a bound lets
+/// every queue be bounded in bytes (Ice: 1 MB, gRPC: 4 MB by default).
+pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
+
+/// How long a call may take where neither caller nor method says: long enough for a restart of
+/// the callee, short enough that nobody thinks it hangs.
+pub const CALL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a caller may ask again under the same call id and get the saved reply.
+pub const REPLY_RETENTION: Duration = Duration::from_secs(15 * 60);
+
+/// The longest deadline a caller may set; the retention of replies must outlast it.
+pub const CALL_DEADLINE_MAX: Duration = Duration::from_secs(5 * 60);
+
+/// How often a silent connection is asked whether it lives.
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(3);
+
+/// A peer silent for so long is taken for dead.
+pub(crate) const PEER_SILENT_MAX: Duration = Duration::from_secs(10);
+
+/// How much longer than the callee the caller waits, for the callee's own word on the deadline.
+pub(crate) const DEADLINE_GRACE: Duration = Duration::from_millis(500);
+
+/// Open questions of one connection: as many as the engine takes from one caller.
+pub(crate) const QUESTIONS_MAX: usize = 8_192;
+
+/// Answers a peer may leave unread before its next calls wait in the socket.
+pub(crate) const UNSENT_BYTES_MAX: usize = 8 << 20;
+
+/// Calls on their way from one thread to a shard.
+pub(crate) const INBOX_MAX: usize = 65_536;
+
+/// How long to try to open a connection.
+pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(5);

@@ -1,0 +1,77 @@
+//! Making new persistent objects: choosing a node, and the answer of the shard that makes them.
+
+use bytes::Bytes;
+use partha_core::id::Uid;
+use partha_wire::{Message, Writer};
+
+use crate::abi::{ClassInfo, Transient, read_uid};
+use crate::caller::{CallOptions, Caller};
+use crate::capability::Capability;
+use crate::error::{ErrorKind, Result, SystemError};
+use crate::reference::{Place, nowhere};
+use crate::services::binder::NodeEntry;
+use crate::system::ConnectionManager;
+use crate::system::connection_manager::CreateError;
+use crate::wire::frame;
+
+/// Makes an object of the class at the place.
+///
+/// The call has an id, the caller's or a new one: asking again under it at the same node makes
+/// no second object.
+pub(crate) async fn create(
+    caller: &impl Caller,
+    place: &Place,
+    info: &'static ClassInfo,
+    arguments: Bytes,
+) -> Result<Uid> {
+    let mut scope = caller.scope();
+    let client = scope.client.clone();
+    let call = *scope.call.get_or_insert_with(|| client.new_call_id());
+    let manager = match client
+        .home_if_any()
+        .filter(|home| home.is_place(place, info))
+    {
+        Some(home) => home.manager_capability(),
+        None => {
+            let node = client.locator().choose(&client, place, info, call).await?;
+            let connection = client.locator().connect_to(&client, &node).await?;
+            Capability::manager(connection)
+        }
+    };
+    let manager = ConnectionManager::from_capability(manager);
+    let made = manager
+        .create(&CallOptions::new(scope), info.id.0, &arguments)
+        .await;
+    made.map_err(|error| match error {
+        CreateError::NoSuchClass(_) => nowhere(place, info, "the node does not run the class"),
+        CreateError::BadArguments(error) => SystemError::new(
+            ErrorKind::Malformed,
+            format!("{}: {}", info.name, error.reason),
+        ),
+        CreateError::System(error) => error,
+    })
+}
+
+/// Whether a node may make an object of the class at the place.
+pub(crate) fn fits(node: &NodeEntry, place: &Place, info: &ClassInfo) -> bool {
+    let runs = node.classes.contains(&info.id.0);
+    match place {
+        Place::Any => runs && node.alive,
+        Place::Named(name) => node.name == *name,
+        Place::Node(id) => node.node == id.0,
+        Place::Beside(uid) => node.node == uid.node.0,
+    }
+}
+
+/// The answer of the shard that made an object: a Return frame with its identity.
+pub(crate) fn created(uid: Uid) -> Writer {
+    let mut w = frame::returned();
+    let slot = frame::body(&w);
+    crate::abi::write_uid(&mut w, slot, uid);
+    w
+}
+
+/// Reads what [`created`] wrote.
+pub(crate) fn read_created(answer: &Message) -> Result<Uid> {
+    Ok(read_uid(answer.root())?)
+}

@@ -1,0 +1,375 @@
+//! The connection manager of a node: the servant of `ConnectionManager` in `partha.idl`, and the
+//! handle by which others ask it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use partha_core::id::{ClassId, Peer, Uid};
+use partha_wire::Writer;
+use tokio::sync::oneshot;
+
+use crate::abi::{Struct, Transient};
+use crate::capability::Capability;
+use crate::context::Context;
+use crate::error::{ErrorKind, Result, SystemError};
+use crate::hash::shard_of;
+use crate::net::connection::Connection;
+use crate::node::Home;
+use crate::shard::{Incoming, Job, ReplyTo, ShardReport};
+use crate::system::connection_manager::{
+    self, CreateError, InitiateError, InspectError, METHODS, Servant,
+};
+use crate::system::{
+    BadArguments, Bound, Cid, ClassDescription, ConnectionManager, NoSuchClass, NoSuchObject,
+    NodeDescription, NodeStatistics, Object, ObjectDescription, StoredObject, WrongClass,
+};
+use crate::wire::context::CallContext;
+use crate::wire::frame::{self, Target};
+
+/// Objects listed at a time, at most.
+const OBJECTS_MAX: u32 = 1000;
+
+/// A node, for questions about it.
+#[derive(Clone, Debug)]
+pub struct NodeHandle {
+    manager: ConnectionManager,
+    connection: Arc<Connection>,
+}
+
+impl NodeHandle {
+    pub(crate) fn new(connection: Arc<Connection>) -> Self {
+        let manager = ConnectionManager::from_capability(Capability::manager(connection.clone()));
+        Self {
+            manager,
+            connection,
+        }
+    }
+
+    /// The node's connection manager.
+    #[must_use]
+    pub fn manager(&self) -> &ConnectionManager {
+        &self.manager
+    }
+
+    /// The node's identity.
+    #[must_use]
+    pub fn id(&self) -> partha_core::id::NodeId {
+        self.connection.peer().node
+    }
+
+    /// Sends a call made by hand, for tools that know an interface from its reflection only:
+    /// `fill` writes the parameters, a struct of this size whose pointer 0 is the context.
+    ///
+    /// # Errors
+    /// Whatever keeps the answer away.
+    pub async fn call(
+        &self,
+        caller: &impl crate::Caller,
+        object: Uid,
+        method: &'static crate::abi::Method,
+        size: (u16, u16),
+        fill: impl FnOnce(&mut Writer, partha_wire::StructAt),
+    ) -> Result<crate::abi::Reply> {
+        let capability = Capability::object_at(self.connection.clone(), object, method.interface);
+        let mut request = capability.request(caller, method, size.0, size.1);
+        request.arguments(fill);
+        request.send().await
+    }
+}
+
+/// Gives a binding back; nobody waits for it.
+pub(crate) fn terminate(connection: &Connection, cid: &Cid) {
+    let manager = Uid::connection_manager(connection.peer().node);
+    let method = &METHODS[1];
+    let (mut w, slot) = frame::invoke(Target::Object(manager), method.interface, method.ordinal);
+    let parameters = w.structure(slot, 0, 2);
+    CallContext::default().write(&mut w, parameters.slot(0));
+    let at = w.structure(parameters.slot(1), Cid::DATA, Cid::POINTERS);
+    cid.write(&mut w, at);
+    // A connection that is closed has lost its bindings anyway.
+    if let Ok((framed, _)) = w.finish() {
+        let _ = connection.send(framed);
+    }
+}
+
+/// The servant: one for all shards of a node.
+pub(crate) struct Manager {
+    home: Arc<Home>,
+}
+
+impl Manager {
+    pub(crate) fn class(home: Arc<Home>) -> crate::abi::Class {
+        connection_manager::class(Self { home })
+    }
+
+    async fn ask<T>(&self, object: Uid, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T> {
+        let (answer, receiver) = oneshot::channel();
+        self.home.shard(object).post(job(answer));
+        receiver.await.map_err(|_| stopping())
+    }
+
+    async fn reports(&self) -> Result<ShardReport> {
+        let mut sum = ShardReport::default();
+        for shard in &self.home.shards {
+            let (answer, receiver) = oneshot::channel();
+            shard.post(Job::Report { answer });
+            let report = receiver.await.map_err(|_| stopping())?;
+            sum.active_objects += report.active_objects;
+            sum.active_bytes += report.active_bytes;
+            sum.activations += report.activations;
+            sum.passivations += report.passivations;
+            sum.calls += report.calls;
+            sum.duplicates += report.duplicates;
+            sum.connections += report.connections;
+        }
+        Ok(sum)
+    }
+}
+
+impl Servant for Manager {
+    async fn initiate(
+        &self,
+        cx: &Context,
+        object: Uid,
+        class: u64,
+    ) -> Result<Bound, InitiateError> {
+        let caller = cx.caller();
+        let class = ClassId(class);
+        let found = self.ask(object, |answer| Job::Initiate {
+            object,
+            class,
+            caller,
+            answer,
+        });
+        let me = self.home.me;
+        let initiated = match found.await? {
+            Ok(initiated) => initiated,
+            Err(error) if error.kind() == ErrorKind::NoSuchObject => {
+                return Err(NoSuchObject {
+                    object,
+                    node: me.node.0,
+                }
+                .into());
+            }
+            Err(error) if error.kind() == ErrorKind::WrongClass => {
+                let report = self
+                    .ask(object, |answer| Job::Inspect { object, answer })
+                    .await??;
+                let found = report.map_or(0, |report| report.class.0);
+                let found_name = self.home.registry.class_name(ClassId(found));
+                return Err(WrongClass {
+                    object,
+                    wanted: class.0,
+                    found,
+                    found_name,
+                }
+                .into());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let cid = Cid {
+            node: me.node.0,
+            incarnation: me.incarnation.0,
+            shard: initiated.shard,
+            number: object.local,
+        };
+        let capability = cx.is_foreign().then(|| {
+            let shard = self.home.shard(object).clone();
+            Object::from_capability(Capability::object_here(shard, object, initiated.class))
+        });
+        Ok(Bound {
+            cid,
+            class: initiated.class.0,
+            object: capability,
+        })
+    }
+
+    async fn terminate(&self, cx: &Context, cid: Cid) -> Result<()> {
+        let me = self.home.me;
+        if cid.node == me.node.0 && cid.incarnation == me.incarnation.0 {
+            let object = Uid {
+                node: me.node,
+                local: cid.number,
+            };
+            self.home.shard(object).post(Job::Terminate {
+                object,
+                caller: cx.caller(),
+            });
+        }
+        Ok(())
+    }
+
+    async fn create(&self, cx: &Context, class: u64, arguments: Bytes) -> Result<Uid, CreateError> {
+        let home = &self.home;
+        if !home.registry.classes.contains_key(&ClassId(class)) || home.registry.store.is_none() {
+            return Err(NoSuchClass {
+                class,
+                node: home.me.node.0,
+            }
+            .into());
+        }
+        let made = home.make(None, ClassId(class), &arguments, cx).await;
+        made.map_err(|error| match error.kind() {
+            ErrorKind::Malformed => BadArguments {
+                reason: error.detail().to_owned(),
+            }
+            .into(),
+            _ => error.into(),
+        })
+    }
+
+    async fn describe(&self, _cx: &Context) -> Result<NodeDescription> {
+        let registry = &self.home.registry;
+        let mut classes: Vec<_> = registry
+            .classes
+            .values()
+            .map(crate::abi::Class::info)
+            .collect();
+        classes.sort_by_key(|info| info.name);
+        let describe = |info: &'static crate::abi::ClassInfo| ClassDescription {
+            id: info.id.0,
+            name: info.name.to_owned(),
+            persistent: info.persistent,
+            ancestors: info.ancestors.iter().map(|class| class.0).collect(),
+            reflection: Bytes::from_static(info.reflection),
+        };
+        Ok(NodeDescription {
+            node: registry.me.node.0,
+            incarnation: registry.me.incarnation.0,
+            name: registry.name.clone(),
+            shards: self.home.shards.len() as u16,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            classes: classes.into_iter().map(describe).collect(),
+        })
+    }
+
+    async fn statistics(&self, _cx: &Context) -> Result<NodeStatistics> {
+        let sum = self.reports().await?;
+        let store = self.home.registry.store.as_ref();
+        let usage = store.map(|store| store.usage()).unwrap_or_default();
+        Ok(NodeStatistics {
+            active_objects: sum.active_objects,
+            active_bytes: sum.active_bytes,
+            activations: sum.activations,
+            passivations: sum.passivations,
+            calls: sum.calls,
+            duplicates: sum.duplicates,
+            connections: sum.connections,
+            store_batches: usage.batches,
+            store_syncs: usage.syncs,
+            store_used_bytes: usage.used_bytes,
+        })
+    }
+
+    async fn objects(&self, _cx: &Context, after: Uid, limit: u32) -> Result<Vec<StoredObject>> {
+        let Some(store) = &self.home.registry.store else {
+            return Ok(Vec::new());
+        };
+        let after = Some(after).filter(|after| *after != Uid::NIL);
+        let page = store.scan_objects(after, limit.min(OBJECTS_MAX) as usize);
+        let page = page.map_err(|e| SystemError::new(ErrorKind::Store, e.to_string()))?;
+        let mut active = Vec::new();
+        for shard in &self.home.shards {
+            let mine = |uid: &Uid| shard_of(*uid, self.home.shards.len() as u16) == shard.index();
+            let objects = page.iter().map(|(uid, _)| *uid).filter(mine).collect();
+            let (answer, receiver) = oneshot::channel();
+            shard.post(Job::Active { objects, answer });
+            active.extend(receiver.await.map_err(|_| stopping())?);
+        }
+        active.sort_unstable();
+        let object = |(object, class): (Uid, ClassId)| StoredObject {
+            object,
+            class: class.0,
+            active: active.binary_search(&object).is_ok(),
+        };
+        Ok(page.into_iter().map(object).collect())
+    }
+
+    async fn inspect(&self, _cx: &Context, object: Uid) -> Result<ObjectDescription, InspectError> {
+        let report = self
+            .ask(object, |answer| Job::Inspect { object, answer })
+            .await??;
+        let Some(report) = report else {
+            return Err(NoSuchObject {
+                object,
+                node: self.home.me.node.0,
+            }
+            .into());
+        };
+        let class = self.home.registry.classes.get(&report.class);
+        Ok(ObjectDescription {
+            class: report.class.0,
+            class_name: class.map_or_else(String::new, |class| class.info().name.to_owned()),
+            active: report.active,
+            epoch: report.epoch.0,
+            version: report.version,
+            state_bytes: report.state_bytes,
+            users: report.users,
+            shard: self.home.shard(object).index(),
+        })
+    }
+}
+
+fn stopping() -> SystemError {
+    SystemError::new(ErrorKind::Draining, "the node is shutting down")
+}
+
+impl Home {
+    /// Makes an object of a class of this node: with this identity, or with a new one.
+    ///
+    /// The shard that makes it is chosen by the call id, so that a repeated request meets the
+    /// first one there; the new identity is one that belongs to the same shard.
+    pub(crate) async fn make(
+        &self,
+        wanted: Option<Uid>,
+        class: ClassId,
+        arguments: &[u8],
+        cx: &Context,
+    ) -> Result<Uid> {
+        let shards = self.shards.len() as u16;
+        let object = match (wanted, cx.call_id()) {
+            (Some(object), _) => object,
+            (None, None) => self.new_uid()?,
+            (None, Some(call)) => {
+                let Peer { node, .. } = call.caller;
+                let home = shard_of(
+                    Uid {
+                        node,
+                        local: call.sequence,
+                    },
+                    shards,
+                );
+                loop {
+                    let uid = self.new_uid()?;
+                    if shard_of(uid, shards) == home {
+                        break uid;
+                    }
+                }
+            }
+        };
+        let method = &METHODS[2];
+        let (mut w, slot) = frame::invoke(Target::Object(object), method.interface, method.ordinal);
+        let parameters = w.structure(slot, 1, 2);
+        let (deadline, call, trace) = (Some(cx.time_left()), cx.call_id(), cx.trace());
+        CallContext {
+            deadline,
+            call,
+            again: false,
+            trace,
+        }
+        .write(&mut w, parameters.slot(0));
+        w.data(parameters.slot(1), arguments);
+        let (sender, receiver) = oneshot::channel();
+        self.shard(object).call(Incoming {
+            object,
+            interface: method.interface,
+            method: method.ordinal,
+            parameters: w.into_message()?.rooted(slot),
+            caller: cx.caller(),
+            reply: ReplyTo::Channel(sender),
+            create: Some(class),
+        });
+        let answer = receiver.await.map_err(|_| stopping())??;
+        crate::create::read_created(&answer)
+    }
+}

@@ -1,0 +1,127 @@
+//! The acceptor: one port for both faces.
+//!
+//! A connection that begins with our magic meets us by handshake and goes to the shard it asks
+//! for; any other is a plain Cap'n Proto client. Nothing of it is believed before its first bytes
+//! are there, and they have to be there soon.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use super::handshake::{self, ANY_SHARD, Hello, MAGIC};
+use crate::error::{ErrorKind, SystemError};
+use crate::node::Home;
+use crate::shard::Job;
+
+/// Connections whose first bytes are awaited at a time.
+const MEETING_MAX: usize = 1024;
+/// Pause after an error of the listener, such as too many open files.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Accepts for ever.
+pub(crate) async fn accept(listener: std::net::TcpListener, home: Arc<Home>) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(%error, "the listener cannot be used");
+            return;
+        }
+    };
+    let meeting = Arc::new(Semaphore::new(MEETING_MAX));
+    loop {
+        let Ok(permit) = meeting.clone().acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, address)) => {
+                let home = home.clone();
+                tokio::task::spawn_local(async move {
+                    let address = address.to_string();
+                    if let Err(error) = meet(stream, &address, &home).await {
+                        tracing::warn!(peer = %address, %error, "connection refused");
+                    }
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                // A full table of files must not end the server: others will close theirs.
+                tracing::warn!(%error, "accepting a connection failed");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn meet(mut stream: TcpStream, address: &str, home: &Arc<Home>) -> Result<(), SystemError> {
+    let io = |error: std::io::Error| SystemError::new(ErrorKind::Unreachable, error.to_string());
+    super::prepare(&stream).map_err(io)?;
+    let looking = is_native(&stream);
+    let native = tokio::time::timeout(handshake::DEADLINE, looking)
+        .await
+        .map_err(|_| {
+            let detail = format!("it said nothing for {} s", handshake::DEADLINE.as_secs());
+            SystemError::new(ErrorKind::Malformed, detail)
+        })?;
+    let address = address.to_owned();
+    if !native.map_err(io)? {
+        let stream = stream.into_std().map_err(io)?;
+        home.shards[0].post(Job::Foreign { stream, address });
+        return Ok(());
+    }
+    let hello = handshake::accept(&mut stream).await?;
+    let me = home.me;
+    if hello.expected.0 != 0 && hello.expected != me.node {
+        let detail = format!(
+            "node {} is expected at this address, but {} listens here",
+            hello.expected,
+            home.registry.here()
+        );
+        let error = SystemError::new(ErrorKind::Unreachable, detail);
+        handshake::refuse(&mut stream, &error).await;
+        return Err(error);
+    }
+    let shards = home.shards.len() as u16;
+    let shard = if hello.shard < shards {
+        hello.shard
+    } else {
+        home.next_shard()
+    };
+    if hello.shard >= shards && hello.shard != ANY_SHARD {
+        tracing::debug!(
+            wanted = hello.shard,
+            shards,
+            "a peer with an old idea of the shards"
+        );
+    }
+    let welcome = Hello::new(me, &home.registry.name, shard, shards, hello.peer.node);
+    handshake::welcome(&mut stream, &welcome).await?;
+    let stream = stream.into_std().map_err(io)?;
+    let hello = Box::new(hello);
+    home.shards[shard as usize].post(Job::Connection {
+        stream,
+        hello,
+        address,
+    });
+    Ok(())
+}
+
+/// Whether the first bytes are our magic; waits only as long as they may still become it.
+async fn is_native(stream: &TcpStream) -> std::io::Result<bool> {
+    let mut first = [0; MAGIC.len()];
+    loop {
+        let got = stream.peek(&mut first).await?;
+        if got == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        if first[..got] != MAGIC[..got] {
+            return Ok(false);
+        }
+        if got == MAGIC.len() {
+            return Ok(true);
+        }
+        // The socket is readable as long as the begun magic lies there: ask again a little later.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

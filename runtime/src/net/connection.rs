@@ -1,0 +1,353 @@
+//! One native connection between two incarnations: what both of its users see.
+//!
+//! It is symmetric: either end may call the other. Callers of any thread put frames into the
+//! outbox; the connection's task (see `io`) writes them and hands answers back. Everything in it
+//! is bounded: open questions, unsent bytes, exports.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use partha_core::id::Peer;
+use partha_wire::{Attachment, Message, Writer};
+use tokio::sync::{Notify, oneshot};
+
+use super::exports::Exports;
+use super::handshake::Hello;
+use super::pending::{Answer, Pending};
+use crate::capability::Capability;
+use crate::config::{QUESTIONS_MAX, UNSENT_BYTES_MAX};
+use crate::error::{Completed, ErrorKind, SystemError};
+use crate::wire::frame::{self, Descriptor, Frame};
+
+/// A connection to another process.
+pub(crate) struct Connection {
+    peer: Hello,
+    address: String,
+    outbox: Mutex<Outbox>,
+    /// Something is in the outbox.
+    filled: Notify,
+    /// Something left the outbox.
+    emptied: Notify,
+    pending: Mutex<Pending>,
+    exports: Mutex<Exports>,
+    closed: AtomicBool,
+    /// The peer said goodbye: no new calls go out here.
+    draining: AtomicBool,
+    opened: Instant,
+    /// Milliseconds after `opened` when the peer was last heard.
+    heard_ms: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Outbox {
+    frames: Vec<Vec<u8>>,
+    bytes: usize,
+    /// No more frames; end when all are written.
+    finished: bool,
+}
+
+impl Connection {
+    pub(crate) fn new(peer: Hello, address: String) -> Arc<Self> {
+        Arc::new(Self {
+            peer,
+            address,
+            outbox: Mutex::default(),
+            filled: Notify::new(),
+            emptied: Notify::new(),
+            pending: Mutex::new(Pending::new(QUESTIONS_MAX)),
+            exports: Mutex::default(),
+            closed: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            opened: Instant::now(),
+            heard_ms: AtomicU64::new(0),
+        })
+    }
+
+    /// Who is at the other end.
+    pub(crate) fn peer(&self) -> Peer {
+        self.peer.peer
+    }
+
+    /// What the other end said of itself.
+    pub(crate) fn hello(&self) -> &Hello {
+        &self.peer
+    }
+
+    /// The other end, for messages.
+    pub(crate) fn peer_text(&self) -> String {
+        let Hello { peer, name, .. } = &self.peer;
+        let name = if name.is_empty() { "client" } else { name };
+        format!("{name} ({}) at {}", peer.node, self.address)
+    }
+
+    /// False once nothing can be sent any more.
+    pub(crate) fn is_usable(&self) -> bool {
+        !self.closed.load(Ordering::Acquire) && !self.draining.load(Ordering::Acquire)
+    }
+
+    /// Sends a call and returns where its answer will come, with its question number.
+    ///
+    /// # Errors
+    /// With [`Completed::No`]: nothing was sent.
+    pub(crate) fn call(
+        &self,
+        mut framed: Vec<u8>,
+        deadline: Instant,
+    ) -> Result<(u32, oneshot::Receiver<Answer>), SystemError> {
+        let (sender, receiver) = oneshot::channel();
+        let question = lock(&self.pending).ask(sender, deadline)?;
+        frame::set_question(&mut framed, question);
+        if let Err(error) = self.send(framed) {
+            // Nobody will answer what was not sent.
+            let _ = lock(&self.pending).answered(question);
+            return Err(error);
+        }
+        Ok((question, receiver))
+    }
+
+    /// The caller does not wait any more.
+    pub(crate) fn cancel(&self, question: u32) {
+        if lock(&self.pending).abandon(question) {
+            self.send_short(&Frame::Cancel { question });
+        }
+    }
+
+    /// Puts a frame into the outbox.
+    ///
+    /// # Errors
+    /// With [`Completed::No`]: the connection is closed, or too much is unsent.
+    pub(crate) fn send(&self, framed: Vec<u8>) -> Result<(), SystemError> {
+        let mut outbox = lock(&self.outbox);
+        if outbox.finished || self.closed.load(Ordering::Acquire) {
+            let detail = format!("the connection to {} is closed", self.peer_text());
+            return Err(SystemError::new(ErrorKind::BindingBroken, detail));
+        }
+        if outbox.bytes > 2 * UNSENT_BYTES_MAX {
+            let detail = format!(
+                "{} bytes to {} are unsent already",
+                outbox.bytes,
+                self.peer_text()
+            );
+            return Err(SystemError::new(ErrorKind::Overloaded, detail));
+        }
+        outbox.bytes += framed.len();
+        outbox.frames.push(framed);
+        let first = outbox.frames.len() == 1;
+        drop(outbox);
+        if first {
+            self.filled.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Sends a frame whose loss does no harm: a closed connection needs it no more.
+    pub(crate) fn send_short(&self, frame: &Frame) {
+        if let Err(error) = self.send(frame::short(frame)) {
+            tracing::trace!(%error, ?frame, "not sent");
+        }
+    }
+
+    /// Finishes a frame, giving its capabilities numbers of this connection.
+    ///
+    /// # Errors
+    /// If it is too large, or a capability cannot travel here.
+    pub(crate) fn seal(&self, mut w: Writer, is_invoke: bool) -> Result<Vec<u8>, SystemError> {
+        if !w.attached().is_empty() {
+            let mut descriptors = Vec::with_capacity(w.attached().len());
+            for attachment in w.attached() {
+                descriptors.push(self.describe(attachment)?);
+            }
+            frame::set_capabilities(&mut w, is_invoke, &descriptors);
+        }
+        Ok(w.finish()?.0)
+    }
+
+    fn describe(&self, attachment: &Attachment) -> Result<Descriptor, SystemError> {
+        let capability = attachment.downcast_ref::<Capability>().ok_or_else(|| {
+            SystemError::new(ErrorKind::Internal, "an attachment that is no capability")
+        })?;
+        let class = capability.class();
+        if let Some(export) = capability.import_of(self) {
+            return Ok(Descriptor {
+                hosted_by_sender: false,
+                export,
+                class,
+            });
+        }
+        let Some(object) = capability.local_object() else {
+            let detail = "a call-back of one peer cannot be passed on to another: capabilities \
+                          connect two parties only; pass a reference to a persistent object";
+            return Err(SystemError::new(ErrorKind::BadOperation, detail));
+        };
+        let export = lock(&self.exports).number(object, capability)?;
+        Ok(Descriptor {
+            hosted_by_sender: true,
+            export,
+            class,
+        })
+    }
+
+    /// What the capabilities of a received frame stand for.
+    pub(crate) fn attach(
+        self: &Arc<Self>,
+        descriptors: &[Descriptor],
+    ) -> Result<Vec<Attachment>, SystemError> {
+        let mut attached: Vec<Attachment> = Vec::with_capacity(descriptors.len());
+        for descriptor in descriptors {
+            let capability = if descriptor.hosted_by_sender {
+                Capability::imported(self.clone(), descriptor.export, descriptor.class)
+            } else {
+                self.export(descriptor.export)?
+            };
+            attached.push(Arc::new(capability));
+        }
+        Ok(attached)
+    }
+
+    /// The capability of ours that the peer calls by this number.
+    pub(crate) fn export(&self, number: u32) -> Result<Capability, SystemError> {
+        lock(&self.exports).find(number).cloned().ok_or_else(|| {
+            let detail = format!(
+                "capability {number} was never given to {}",
+                self.peer_text()
+            );
+            SystemError::new(ErrorKind::NoSuchObject, detail)
+        })
+    }
+
+    /// The peer dropped a capability.
+    pub(crate) fn released(&self, export: u32) {
+        lock(&self.exports).release(export);
+    }
+
+    /// An answer came.
+    pub(crate) fn answered(
+        &self,
+        question: u32,
+        outcome: Result<Message, SystemError>,
+        attached: Vec<Attachment>,
+    ) -> Result<(), SystemError> {
+        let waiting = lock(&self.pending).answered(question).map_err(|()| {
+            let detail = format!("an answer to question {question}, which is not open");
+            SystemError::new(ErrorKind::Malformed, detail)
+        })?;
+        if let Some(waiting) = waiting {
+            let outcome = outcome.map(|message| message.with_attached(attached));
+            // A receiver that is gone has stopped waiting: nothing is lost.
+            let _ = waiting.send(outcome);
+        }
+        Ok(())
+    }
+
+    /// The peer takes no new calls.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Ends the connection after what is in the outbox.
+    pub(crate) fn finish(&self) {
+        lock(&self.outbox).finished = true;
+        self.filled.notify_one();
+    }
+
+    /// The connection is gone: who waits gets the reason.
+    pub(crate) fn close(&self, reason: &SystemError) {
+        self.closed.store(true, Ordering::Release);
+        let outbox = std::mem::take(&mut *lock(&self.outbox));
+        drop(outbox);
+        lock(&self.outbox).finished = true;
+        let text = format!(
+            "the connection to {} broke: {}",
+            self.peer_text(),
+            reason.detail()
+        );
+        let error = SystemError::new(ErrorKind::BindingBroken, text);
+        lock(&self.pending).close(&error);
+        let exports = lock(&self.exports).clear();
+        drop(exports);
+        self.emptied.notify_waiters();
+    }
+
+    // What the connection's own task uses.
+
+    pub(crate) fn heard(&self) {
+        let ms = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.heard_ms.store(ms, Ordering::Relaxed);
+    }
+
+    pub(crate) fn silent_for(&self) -> Duration {
+        let heard = Duration::from_millis(self.heard_ms.load(Ordering::Relaxed));
+        self.opened.elapsed().saturating_sub(heard)
+    }
+
+    /// Answers callers whose deadline passed a while ago: the peer's own answer must be lost.
+    pub(crate) fn expire(&self) {
+        let late = {
+            let mut pending = lock(&self.pending);
+            if !pending.is_waiting() {
+                return;
+            }
+            pending.expired(Instant::now())
+        };
+        for waiting in late {
+            let detail = format!("no answer from {} in time", self.peer_text());
+            let error = SystemError::new(ErrorKind::Deadline, detail);
+            // A receiver that is gone has stopped waiting: nothing is lost.
+            let _ = waiting.send(Err(error.completed(Completed::Maybe)));
+        }
+    }
+
+    /// Waits while the peer takes its answers too slowly: its next calls stay in the socket.
+    pub(crate) async fn room_for_answers(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            if lock(&self.outbox).bytes <= UNSENT_BYTES_MAX || self.closed.load(Ordering::Acquire) {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    /// All frames of the outbox, once there are some or the connection is finished.
+    pub(crate) async fn next_frames(&self) -> Vec<Vec<u8>> {
+        loop {
+            {
+                let mut outbox = lock(&self.outbox);
+                if !outbox.frames.is_empty() || outbox.finished {
+                    return std::mem::take(&mut outbox.frames);
+                }
+            }
+            self.filled.notified().await;
+        }
+    }
+
+    /// These frames are out.
+    pub(crate) fn written(&self, frames: Vec<Vec<u8>>) {
+        let bytes: usize = frames.iter().map(Vec::len).sum();
+        let mut outbox = lock(&self.outbox);
+        outbox.bytes = outbox.bytes.saturating_sub(bytes);
+        drop(outbox);
+        self.emptied.notify_waiters();
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        let outbox = lock(&self.outbox);
+        outbox.finished && outbox.frames.is_empty()
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Connection({})", self.peer_text())
+    }
+}
+
+/// A panic while such a lock is held leaves the data whole: each critical section is a few
+/// assignments.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}

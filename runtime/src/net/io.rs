@@ -1,0 +1,210 @@
+//! The two loops of a native connection: many frames a read, many frames a write.
+//!
+//! Both run in one task with reading first, so that what a batch of calls answers at once goes
+//! out in one write at the end of the same turn.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use partha_wire::frame_len;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::connection::Connection;
+use crate::config::{HEARTBEAT, MESSAGE_BYTES_MAX, PEER_SILENT_MAX};
+use crate::error::{ErrorKind, SystemError};
+use crate::wire::frame::{self, Frame};
+
+/// Bytes a read may bring.
+const READ_BYTES: usize = 64 * 1024;
+/// Frames up to this size are gathered into one buffer; larger ones are written as they are.
+const GATHER_BYTES_MAX: usize = 16 * 1024;
+/// How long a frame that has begun may take to arrive.
+const FRAME_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a peer may refuse to take what is written.
+const WRITE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Who takes the calls that arrive on a connection.
+pub(crate) trait Inbound {
+    /// A call arrived.
+    fn invoke(&self, connection: &Arc<Connection>, call: frame::Invoke);
+    /// The caller does not wait any more.
+    fn cancel(&self, connection: &Arc<Connection>, question: u32);
+    /// The connection ended.
+    fn closed(&self, connection: &Arc<Connection>);
+}
+
+/// Serves a connection until it ends, for whatever reason.
+pub(crate) async fn run<R, W, I>(reader: R, writer: W, connection: Arc<Connection>, inbound: I)
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+    I: Inbound,
+{
+    let reason = tokio::select! {
+        biased;
+        reason = read(reader, &connection, &inbound) => reason,
+        reason = write(writer, &connection) => reason,
+        reason = watch(&connection) => reason,
+    };
+    let peer = connection.peer_text();
+    match reason.kind() {
+        ErrorKind::BindingBroken => tracing::debug!(%peer, %reason, "connection ended"),
+        _ => tracing::warn!(%peer, %reason, "connection cut"),
+    }
+    connection.close(&reason);
+    inbound.closed(&connection);
+}
+
+async fn read<R, I>(mut reader: R, connection: &Arc<Connection>, inbound: &I) -> SystemError
+where
+    R: AsyncRead + Unpin,
+    I: Inbound,
+{
+    let mut buffer = BytesMut::with_capacity(READ_BYTES);
+    loop {
+        connection.room_for_answers().await;
+        let begun = buffer.len();
+        let reading = reader.read_buf(&mut buffer);
+        let got = if begun == 0 {
+            reading.await
+        } else {
+            match tokio::time::timeout(FRAME_DEADLINE, reading).await {
+                Ok(got) => got,
+                Err(_) => {
+                    let detail = format!(
+                        "{begun} bytes of a message came, the rest not within {} s",
+                        FRAME_DEADLINE.as_secs()
+                    );
+                    return SystemError::new(ErrorKind::Malformed, detail);
+                }
+            }
+        };
+        match got {
+            Ok(0) => return ended("the peer closed the connection"),
+            Ok(_) => connection.heard(),
+            Err(error) => return ended(&error.to_string()),
+        }
+        if let Err(error) = take_frames(&mut buffer, connection, inbound) {
+            return error.context("the peer sent nonsense");
+        }
+    }
+}
+
+fn take_frames<I: Inbound>(
+    buffer: &mut BytesMut,
+    connection: &Arc<Connection>,
+    inbound: &I,
+) -> Result<(), SystemError> {
+    let malformed = |detail: String| SystemError::new(ErrorKind::Malformed, detail);
+    loop {
+        let len = frame_len(buffer, MESSAGE_BYTES_MAX);
+        let Some(len) = len.map_err(|error| malformed(error.to_string()))? else {
+            buffer.reserve(READ_BYTES);
+            return Ok(());
+        };
+        if buffer.len() < len {
+            // Memory follows what has arrived, never what a header claims.
+            buffer.reserve((len - buffer.len()).min(buffer.len().max(READ_BYTES)));
+            return Ok(());
+        }
+        let framed = buffer.split_to(len).freeze();
+        take(&framed, connection, inbound)?;
+    }
+}
+
+fn take<I: Inbound>(
+    framed: &Bytes,
+    connection: &Arc<Connection>,
+    inbound: &I,
+) -> Result<(), SystemError> {
+    match frame::parse(framed)? {
+        Frame::Invoke(mut call) => {
+            let attached = connection.attach(&call.capabilities)?;
+            if !attached.is_empty() {
+                call.parameters = call.parameters.with_attached(attached);
+            }
+            inbound.invoke(connection, call);
+        }
+        Frame::Return(answer) => {
+            let attached = connection.attach(&answer.capabilities)?;
+            connection.answered(answer.question, answer.outcome, attached)?;
+        }
+        Frame::Cancel { question } => inbound.cancel(connection, question),
+        Frame::Ping { number } => connection.send_short(&Frame::Pong { number }),
+        Frame::Pong { .. } => {}
+        Frame::Goodbye => connection.drain(),
+        Frame::Release { export } => connection.released(export),
+    }
+    Ok(())
+}
+
+async fn write<W: AsyncWrite + Unpin>(mut writer: W, connection: &Connection) -> SystemError {
+    let mut gathered = Vec::with_capacity(READ_BYTES);
+    loop {
+        let frames = connection.next_frames().await;
+        let writing = async {
+            for framed in &frames {
+                if framed.len() > GATHER_BYTES_MAX {
+                    flush(&mut writer, &mut gathered).await?;
+                    writer.write_all(framed).await?;
+                    continue;
+                }
+                gathered.extend_from_slice(framed);
+                if gathered.len() >= READ_BYTES {
+                    flush(&mut writer, &mut gathered).await?;
+                }
+            }
+            flush(&mut writer, &mut gathered).await
+        };
+        match tokio::time::timeout(WRITE_DEADLINE, writing).await {
+            Ok(Ok(())) => connection.written(frames),
+            Ok(Err(error)) => return ended(&error.to_string()),
+            Err(_) => {
+                let detail = format!("the peer took nothing for {} s", WRITE_DEADLINE.as_secs());
+                return SystemError::new(ErrorKind::Overloaded, detail);
+            }
+        }
+        if connection.is_finished() {
+            let _ = writer.shutdown().await;
+            return ended("closed by this end");
+        }
+    }
+}
+
+async fn flush<W: AsyncWrite + Unpin>(
+    writer: &mut W,
+    gathered: &mut Vec<u8>,
+) -> std::io::Result<()> {
+    if !gathered.is_empty() {
+        writer.write_all(gathered).await?;
+        gathered.clear();
+    }
+    Ok(())
+}
+
+/// Heartbeats, and callers whose deadline passed although the peer should have said so.
+async fn watch(connection: &Connection) -> SystemError {
+    let mut number = 0;
+    let mut tick = tokio::time::interval(Duration::from_millis(250));
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut last_ping = Instant::now();
+    loop {
+        tick.tick().await;
+        connection.expire();
+        let silent = connection.silent_for();
+        if silent >= PEER_SILENT_MAX {
+            let detail = format!("the peer was silent for {} s", silent.as_secs());
+            return SystemError::new(ErrorKind::Unreachable, detail);
+        }
+        if silent >= HEARTBEAT && last_ping.elapsed() >= HEARTBEAT {
+            number += 1;
+            last_ping = Instant::now();
+            connection.send_short(&Frame::Ping { number });
+        }
+    }
+}
+
+fn ended(why: &str) -> SystemError {
+    SystemError::new(ErrorKind::BindingBroken, why)
+}

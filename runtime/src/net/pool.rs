@@ -1,0 +1,181 @@
+//! Connections that are there already, and the making of new ones: one at a time for each peer.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use partha_core::id::{NodeId, Peer};
+use tokio::net::TcpStream;
+
+use super::connection::{Connection, lock};
+use super::handshake::{self, Hello};
+use super::io::{self, Inbound};
+use crate::capability::Way;
+use crate::client::WeakClient;
+use crate::config::CONNECT_DEADLINE;
+use crate::error::{ErrorKind, Result, SystemError};
+use crate::shard::{Incoming, ReplyTo};
+use crate::wire::frame::{Invoke, Target};
+
+/// Places remembered; unused ones are forgotten beyond.
+const ENTRIES_MAX: usize = 4096;
+
+/// The connections that this client opened.
+pub(crate) struct Pool {
+    me: Peer,
+    name: String,
+    client: WeakClient,
+    entries: Mutex<HashMap<Key, Arc<Entry>>>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
+    address: String,
+    shard: u16,
+}
+
+#[derive(Default)]
+struct Entry {
+    connection: tokio::sync::Mutex<Option<Arc<Connection>>>,
+}
+
+impl Pool {
+    pub(crate) fn new(me: Peer, name: String, client: WeakClient) -> Self {
+        Self {
+            me,
+            name,
+            client,
+            entries: Mutex::default(),
+        }
+    }
+
+    /// A connection to whoever listens at `address`.
+    pub(crate) async fn by_address(&self, address: &str, shard: u16) -> Result<Arc<Connection>> {
+        self.to_node(address, NodeId(0), shard).await
+    }
+
+    /// A connection to a node; whoever else listens at its address is not taken for it.
+    pub(crate) async fn to_node(
+        &self,
+        address: &str,
+        node: NodeId,
+        shard: u16,
+    ) -> Result<Arc<Connection>> {
+        let entry = self.entry(Key {
+            address: address.to_owned(),
+            shard,
+        });
+        let mut current = entry.connection.lock().await;
+        if let Some(connection) = &*current
+            && connection.is_usable()
+            && (node == NodeId(0) || connection.peer().node == node)
+        {
+            return Ok(connection.clone());
+        }
+        let connection = self.open(address, node, shard).await?;
+        *current = Some(connection.clone());
+        Ok(connection)
+    }
+
+    fn entry(&self, key: Key) -> Arc<Entry> {
+        let mut entries = lock(&self.entries);
+        if entries.len() >= ENTRIES_MAX {
+            entries.retain(|_, entry| Arc::strong_count(entry) > 1);
+        }
+        entries.entry(key).or_default().clone()
+    }
+
+    async fn open(&self, address: &str, node: NodeId, shard: u16) -> Result<Arc<Connection>> {
+        let unreachable = |why: String| {
+            let detail = format!("cannot connect to {address}: {why}");
+            SystemError::new(ErrorKind::Unreachable, detail)
+        };
+        let connecting = TcpStream::connect(address);
+        let mut stream = tokio::time::timeout(CONNECT_DEADLINE, connecting)
+            .await
+            .map_err(|_| unreachable(format!("no answer in {} s", CONNECT_DEADLINE.as_secs())))?
+            .map_err(|error| unreachable(error.to_string()))?;
+        super::prepare(&stream).map_err(|error| unreachable(error.to_string()))?;
+        let home = self
+            .client
+            .upgrade()
+            .and_then(|client| client.home_if_any());
+        let shards = home.map_or(0, |home| home.shards.len() as u16);
+        let hello = Hello::new(self.me, &self.name, shard, shards, node);
+        let answer = handshake::open(&mut stream, &hello)
+            .await
+            .map_err(|error| error.context(format_args!("meeting {address}")))?;
+        let connection = Connection::new(answer, address.to_owned());
+        let (reader, writer) = stream.into_split();
+        let inbound = ClientInbound {
+            client: self.client.clone(),
+        };
+        tokio::spawn(io::run(reader, writer, connection.clone(), inbound));
+        Ok(connection)
+    }
+}
+
+/// Takes what the peer calls on a connection that this end opened: call-backs, and objects of
+/// this node.
+struct ClientInbound {
+    client: WeakClient,
+}
+
+impl Inbound for ClientInbound {
+    fn invoke(&self, connection: &Arc<Connection>, call: Invoke) {
+        let Invoke {
+            question,
+            target,
+            interface,
+            method,
+            parameters,
+            ..
+        } = call;
+        let reply = ReplyTo::Connection {
+            connection: connection.clone(),
+            question,
+        };
+        let found = match target {
+            Target::Export(number) => {
+                connection
+                    .export(number)
+                    .and_then(|capability| match capability.way() {
+                        Way::Local(shard, object) => Ok((shard.clone(), object)),
+                        Way::Imported(_) | Way::Foreign(_) => {
+                            let detail =
+                                "a capability of a third party cannot be called through here";
+                            Err(SystemError::new(ErrorKind::BadOperation, detail))
+                        }
+                    })
+            }
+            Target::Object(object) => {
+                let client = self.client.upgrade();
+                let shard = client.and_then(|client| client.local_shard(object));
+                shard.map(|shard| (shard, object)).ok_or_else(|| {
+                    let detail = format!("this process does not have object {object}");
+                    SystemError::new(ErrorKind::NoSuchObject, detail)
+                })
+            }
+        };
+        match found {
+            Ok((shard, object)) => {
+                let (caller, create) = (connection.peer(), None);
+                shard.call(Incoming {
+                    object,
+                    interface,
+                    method,
+                    parameters,
+                    caller,
+                    reply,
+                    create,
+                });
+            }
+            Err(error) => reply.fail(error),
+        }
+    }
+
+    fn cancel(&self, _connection: &Arc<Connection>, _question: u32) {
+        // A call-back under way runs to its end; its answer is dropped by the peer.
+    }
+
+    fn closed(&self, _connection: &Arc<Connection>) {}
+}

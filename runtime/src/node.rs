@@ -1,0 +1,509 @@
+//! A node: a process that serves objects.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use partha_core::Limits;
+use partha_core::id::{ClassId, Peer, Uid};
+use partha_store::{LmdbStore, ObjectStore};
+use partha_wire::Writer;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::abi::{Class, ClassInfo};
+use crate::capability::Capability;
+use crate::client::{Client, WeakClient};
+use crate::context::{Context, Rows};
+use crate::error::{ErrorKind, Result, SystemError};
+use crate::hash::shard_of;
+use crate::manager::Manager;
+use crate::net::connection::lock;
+use crate::reference::Place;
+use crate::registration::{self, Registration};
+use crate::shard::{Job, Registry, ShardHandle, Start, spawn};
+use crate::wire::context::TraceId;
+
+/// Uid counters below this are for objects every node has.
+const FIRST_COUNTER: u64 = 16;
+
+/// What a process that runs objects is made of, as its threads see it.
+pub(crate) struct Home {
+    pub(crate) me: Peer,
+    pub(crate) shards: Vec<ShardHandle>,
+    pub(crate) registry: Arc<Registry>,
+    next_counter: AtomicU64,
+    next_shard: AtomicU16,
+    /// Open connections by peer.
+    peers: Mutex<HashMap<Peer, usize>>,
+}
+
+impl Home {
+    fn new(registry: Arc<Registry>, shards: Vec<ShardHandle>) -> Arc<Self> {
+        Arc::new(Self {
+            me: registry.me,
+            shards,
+            registry,
+            next_counter: AtomicU64::new(FIRST_COUNTER),
+            next_shard: AtomicU16::new(0),
+            peers: Mutex::default(),
+        })
+    }
+
+    /// The home of a client's call-backs: one shard, no store, no listener.
+    pub(crate) fn for_client(me: Peer, client: WeakClient) -> Result<Arc<Self>> {
+        let registry = Arc::new(registry(me, "client".to_owned(), Vec::new(), None, None));
+        let (handle, jobs) = ShardHandle::new(0);
+        let home = Self::new(registry.clone(), vec![handle.clone()]);
+        let client = client.upgrade().ok_or_else(|| {
+            SystemError::new(ErrorKind::Internal, "the client is gone while it is used")
+        })?;
+        let start = Start {
+            handle,
+            jobs,
+            registry,
+            home: home.clone(),
+            client,
+            listener: None,
+        };
+        // The thread ends with the process: its client and it hold each other.
+        spawn(start).map_err(|error| thread_error(&error))?;
+        Ok(home)
+    }
+
+    /// The shard of an object.
+    pub(crate) fn shard(&self, object: Uid) -> &ShardHandle {
+        &self.shards[shard_of(object, self.shards.len() as u16) as usize]
+    }
+
+    /// The shard of an object, if it is one of this process.
+    pub(crate) fn shard_of_own(&self, object: Uid) -> Option<ShardHandle> {
+        let own = object.node == self.me.node || self.registry.well_known == Some(object);
+        own.then(|| self.shard(object).clone())
+    }
+
+    /// The connection manager's identity.
+    pub(crate) fn manager(&self) -> Uid {
+        Uid::connection_manager(self.me.node)
+    }
+
+    /// The connection manager, for objects of this process.
+    pub(crate) fn manager_capability(&self) -> Capability {
+        let class = crate::system::connection_manager::CLASS;
+        Capability::object_here(self.shards[0].clone(), self.manager(), class)
+    }
+
+    /// Whether a new object of the class is to be made by this very process.
+    pub(crate) fn is_place(&self, place: &Place, info: &ClassInfo) -> bool {
+        let here = match place {
+            Place::Any => false,
+            Place::Named(name) => *name == self.registry.name,
+            Place::Node(node) => *node == self.me.node,
+            Place::Beside(uid) => uid.node == self.me.node,
+        };
+        here && self.registry.store.is_some() && self.registry.classes.contains_key(&info.id)
+    }
+
+    /// An identity that no object has.
+    pub(crate) fn new_uid(&self) -> Result<Uid> {
+        let counter = self.next_counter.fetch_add(1, Ordering::Relaxed);
+        if counter > Uid::COUNTER_MAX {
+            let detail = "this life of the node has used up its uids; restart it";
+            return Err(SystemError::new(ErrorKind::Overloaded, detail));
+        }
+        Ok(Uid::new(self.me.node, self.me.incarnation, counter))
+    }
+
+    /// Starts a transient object.
+    pub(crate) fn serve(&self, class: Class) -> Result<(ShardHandle, Uid)> {
+        let object = self.new_uid()?;
+        let shard = self.shard(object).clone();
+        shard.post(Job::Serve { object, class });
+        Ok((shard, object))
+    }
+
+    /// Shards in turn.
+    pub(crate) fn next_shard(&self) -> u16 {
+        self.next_shard.fetch_add(1, Ordering::Relaxed) % self.shards.len() as u16
+    }
+
+    pub(crate) fn connection_opened(&self, peer: Peer) {
+        *lock(&self.peers).entry(peer).or_default() += 1;
+    }
+
+    /// True if it was the peer's last one.
+    pub(crate) fn connection_closed(&self, peer: Peer) -> bool {
+        let mut peers = lock(&self.peers);
+        let Some(count) = peers.get_mut(&peer) else {
+            return false;
+        };
+        *count -= 1;
+        let last = *count == 0;
+        if last {
+            peers.remove(&peer);
+        }
+        last
+    }
+}
+
+/// How a node is to be.
+#[derive(Debug)]
+pub struct NodeBuilder {
+    name: String,
+    data_dir: PathBuf,
+    listen: String,
+    advertise: Vec<String>,
+    naming: Option<String>,
+    shards: Option<u16>,
+    classes: Vec<Class>,
+    limits: Limits,
+    well_known: Option<WellKnown>,
+}
+
+/// An object whose identity is known beforehand.
+#[derive(Debug)]
+struct WellKnown {
+    uid: Uid,
+    class: ClassId,
+    arguments: Writer,
+}
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    home: Arc<Home>,
+    client: Client,
+    address: SocketAddr,
+    threads: Vec<JoinHandle<()>>,
+    registration: Option<Registration>,
+}
+
+impl Node {
+    /// Begins a node.
+    #[must_use]
+    pub fn builder() -> NodeBuilder {
+        NodeBuilder {
+            name: "node".to_owned(),
+            data_dir: PathBuf::from("data"),
+            listen: "127.0.0.1:0".to_owned(),
+            advertise: Vec::new(),
+            naming: None,
+            shards: None,
+            classes: Vec::new(),
+            limits: Limits::default(),
+            well_known: None,
+        }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Who it is, in which life.
+    #[must_use]
+    pub fn me(&self) -> Peer {
+        self.home.me
+    }
+
+    /// A client in the node's name, for any tokio runtime of the process.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Waits until the binder knows the node; at once if it has no naming service.
+    pub async fn registered(&self) {
+        if let Some(registration) = &self.registration {
+            registration.done().await;
+        }
+    }
+
+    /// Takes an object out of memory if nothing uses it; its next call brings it back.
+    pub fn evict(&self, object: Uid) {
+        self.home.shard(object).post(Job::Evict { object });
+    }
+
+    /// Stops in good order: takes no new calls, lets those that run finish within `patience`,
+    /// signs off at the binder, closes the store.
+    ///
+    /// # Errors
+    /// `Deadline` if calls were still running; they are cut off then. What was acknowledged is
+    /// on disk in any case.
+    pub async fn shutdown(mut self, patience: Duration) -> Result<()> {
+        if let Some(registration) = self.registration.take() {
+            registration.leave(&self.client).await;
+        }
+        let mut waiting = Vec::new();
+        for shard in &self.home.shards {
+            let (done, drained) = oneshot::channel();
+            shard.post(Job::Drain { done });
+            waiting.push(drained);
+        }
+        let all = async {
+            for drained in waiting {
+                // A shard that has ended has nothing left to drain.
+                let _ = drained.await;
+            }
+        };
+        let in_time = tokio::time::timeout(patience, all).await.is_ok();
+        for shard in &self.home.shards {
+            shard.post(Job::Stop);
+        }
+        let threads = std::mem::take(&mut self.threads);
+        let store = self.home.registry.store.clone();
+        let closing = tokio::task::spawn_blocking(move || {
+            for thread in threads {
+                if thread.join().is_err() {
+                    tracing::error!("a shard's thread had panicked");
+                }
+            }
+            if let Some(store) = store {
+                store.close();
+            }
+        });
+        if closing.await.is_err() {
+            return Err(SystemError::new(
+                ErrorKind::Internal,
+                "closing the store panicked",
+            ));
+        }
+        if in_time {
+            return Ok(());
+        }
+        let detail = format!("calls were still running after {patience:?}");
+        Err(SystemError::new(ErrorKind::Deadline, detail))
+    }
+}
+
+impl NodeBuilder {
+    /// Its name for people; unique in a system, by custom.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// The folder of its store; made if absent. The node's identity lives there.
+    #[must_use]
+    pub fn data_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.data_dir = dir.into();
+        self
+    }
+
+    /// Where to listen, `host:port`; port 0 takes a free one.
+    #[must_use]
+    pub fn listen(mut self, address: impl Into<String>) -> Self {
+        self.listen = address.into();
+        self
+    }
+
+    /// The address others are to use, where it differs from the one listened at.
+    #[must_use]
+    pub fn advertise(mut self, address: impl Into<String>) -> Self {
+        self.advertise.push(address.into());
+        self
+    }
+
+    /// Where the naming service listens; without one the node is known to nobody.
+    #[must_use]
+    pub fn naming(mut self, address: impl Into<String>) -> Self {
+        self.naming = Some(address.into());
+        self
+    }
+
+    /// How many shards, that is threads; as many as cores if not said.
+    #[must_use]
+    pub fn shards(mut self, shards: u16) -> Self {
+        self.shards = Some(shards.clamp(1, 1024));
+        self
+    }
+
+    /// A class it can run, with its servant: `bank::account::class(MyServant)`.
+    #[must_use]
+    pub fn class(mut self, class: Class) -> Self {
+        self.classes.push(class);
+        self
+    }
+
+    /// Bounds of each shard: idle time, memory, queues.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// An object that must exist, under an identity known beforehand; made if it does not.
+    #[must_use]
+    pub fn well_known(mut self, uid: Uid, info: &'static ClassInfo, arguments: Writer) -> Self {
+        self.well_known = Some(WellKnown {
+            uid,
+            class: info.id,
+            arguments,
+        });
+        self
+    }
+
+    /// Opens the store, starts the shards, listens. It goes on to register with the binder in
+    /// the background, for as long as that takes: see [`Node::registered`].
+    ///
+    /// # Errors
+    /// `Store` if the store cannot be opened, `Unreachable` if the address cannot be listened at.
+    pub async fn start(mut self) -> Result<Node> {
+        let dir = self.data_dir.clone();
+        let opening = tokio::task::spawn_blocking(move || LmdbStore::open(dir));
+        let opened = opening
+            .await
+            .map_err(|_| SystemError::new(ErrorKind::Internal, "opening the store panicked"))?;
+        let store: Arc<dyn ObjectStore> =
+            Arc::new(opened.map_err(|e| SystemError::new(ErrorKind::Store, e.to_string()))?);
+        let listener = listen(&self.listen)?;
+        let address = listener
+            .local_addr()
+            .map_err(|error| SystemError::new(ErrorKind::Unreachable, error.to_string()))?;
+        let me = store.identity();
+        let well_known = self.well_known.take();
+        let known = well_known.as_ref().map(|known| known.uid);
+        let classes = std::mem::take(&mut self.classes);
+        let mut registry = registry(me, self.name.clone(), classes, Some(store), known);
+        registry.limits = self.limits;
+        let registry = Arc::new(registry);
+        let (home, client, threads) = self.start_shards(&registry, listener)?;
+        if let Some(known) = well_known {
+            make_well_known(&home, &client, known).await?;
+        }
+        let advertise = match self.advertise.is_empty() {
+            true => vec![address.to_string()],
+            false => self.advertise,
+        };
+        let naming = self.naming.as_ref();
+        let registration =
+            naming.map(|_| registration::start(client.clone(), home.clone(), advertise));
+        Ok(Node {
+            home,
+            client,
+            address,
+            threads,
+            registration,
+        })
+    }
+
+    fn start_shards(
+        &self,
+        registry: &Arc<Registry>,
+        listener: std::net::TcpListener,
+    ) -> Result<(Arc<Home>, Client, Vec<JoinHandle<()>>)> {
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get().min(1024) as u16);
+        let count = self.shards.unwrap_or(cores);
+        let (handles, receivers): (Vec<_>, Vec<mpsc::UnboundedReceiver<Job>>) =
+            (0..count).map(ShardHandle::new).unzip();
+        let home = Home::new(registry.clone(), handles);
+        let (me, naming) = (registry.me, self.naming.clone());
+        let client_of =
+            |index| Client::of_process(me, &self.name, naming.clone(), index, Some(home.clone()));
+        let mut listener = Some(listener);
+        let mut threads = Vec::new();
+        for (handle, jobs) in home.shards.iter().cloned().zip(receivers) {
+            let client = client_of(handle.index() + 1);
+            let listener = listener.take();
+            let (registry, home) = (registry.clone(), home.clone());
+            let (object, class) = (home.manager(), Manager::class(home.clone()));
+            handle.post(Job::Serve { object, class });
+            let start = Start {
+                handle,
+                jobs,
+                registry,
+                home,
+                client,
+                listener,
+            };
+            threads.push(spawn(start).map_err(|error| thread_error(&error))?);
+        }
+        let client = client_of(0);
+        Ok((home, client, threads))
+    }
+}
+
+async fn make_well_known(home: &Home, client: &Client, known: WellKnown) -> Result<()> {
+    let store = home.registry.store.as_ref();
+    let stored = store.and_then(|store| store.read_state(known.uid).transpose());
+    match stored {
+        Some(Ok(_)) => return Ok(()),
+        Some(Err(error)) => return Err(SystemError::new(ErrorKind::Store, error.to_string())),
+        None => {}
+    }
+    let (arguments, _) = known.arguments.finish()?;
+    let cx = Context {
+        client: client.clone(),
+        object: home.manager(),
+        caller: home.me,
+        call: None,
+        deadline: Instant::now() + crate::config::CALL_DEADLINE,
+        trace: TraceId::default(),
+        foreign: false,
+        rows: Rows::new(None, known.uid, false),
+    };
+    home.make(Some(known.uid), known.class, &Bytes::from(arguments), &cx)
+        .await
+        .map(drop)
+}
+
+fn listen(address: &str) -> Result<std::net::TcpListener> {
+    let failed = |error: std::io::Error| {
+        SystemError::new(
+            ErrorKind::Unreachable,
+            format!("cannot listen at {address}: {error}"),
+        )
+    };
+    let listener = std::net::TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener)
+}
+
+fn registry(
+    me: Peer,
+    name: String,
+    classes: Vec<Class>,
+    store: Option<Arc<dyn ObjectStore>>,
+    well_known: Option<Uid>,
+) -> Registry {
+    let mut methods = HashMap::new();
+    let manager = &crate::system::connection_manager::INFO;
+    for info in classes.iter().map(Class::info).chain([manager]) {
+        for method in info.methods {
+            methods.insert((method.interface, method.ordinal), method);
+        }
+    }
+    let classes = classes
+        .into_iter()
+        .map(|class| (class.info().id, class))
+        .collect();
+    let limits = Limits::default();
+    Registry {
+        me,
+        name,
+        classes,
+        methods,
+        store,
+        limits,
+        well_known,
+    }
+}
+
+fn thread_error(error: &std::io::Error) -> SystemError {
+    SystemError::new(
+        ErrorKind::Internal,
+        format!("cannot start a thread: {error}"),
+    )
+}
+
+impl std::fmt::Debug for Home {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Home({}, {} shards)", self.me, self.shards.len())
+    }
+}

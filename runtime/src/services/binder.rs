@@ -1,0 +1,3 @@
+//! The binding service: stubs and skeletons of `runtime/idl/binder.idl`.
+
+pub use super::generated::binder::*;

@@ -1,0 +1,225 @@
+//! Where objects are: the client's side of the binder.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use partha_core::id::{CallId, NodeId, Uid};
+
+use super::BINDER_NAME;
+use super::binder::{Binder, NodeEntry};
+use crate::abi::ClassInfo;
+use crate::client::{Client, LOOKUP_DEADLINE};
+use crate::create::fits;
+use crate::error::{ErrorKind, Result, SystemError};
+use crate::hash::shard_of;
+use crate::net::connection::{Connection, lock};
+use crate::net::handshake::ANY_SHARD;
+use crate::reference::{Place, nowhere};
+
+/// Nodes asked for at a time.
+const PAGE: u32 = 256;
+/// Nodes remembered; a system with more asks the binder more often.
+const NODES_MAX: usize = 65_536;
+
+/// The nodes of a system, as this client knows them. What is remembered is a guess: it is
+/// validated by use, and asked for again when it proves wrong.
+#[derive(Debug, Default)]
+pub struct Locator {
+    binder: Mutex<Option<BinderPlace>>,
+    nodes: Mutex<HashMap<NodeId, NodeEntry>>,
+}
+
+#[derive(Clone, Debug)]
+struct BinderPlace {
+    binder: Binder,
+    addresses: Vec<String>,
+}
+
+impl Locator {
+    /// The binder of the system.
+    ///
+    /// # Errors
+    /// `NameNotFound` if no binder has registered with the naming service.
+    pub async fn binder(&self, client: &Client) -> Result<Binder> {
+        Ok(self.binder_place(client).await?.binder)
+    }
+
+    /// All nodes that ever registered, with their leases.
+    ///
+    /// # Errors
+    /// Those of finding and asking the binder.
+    pub async fn nodes(&self, client: &Client) -> Result<Vec<NodeEntry>> {
+        let binder = self.binder(client).await?;
+        let mut nodes: Vec<NodeEntry> = Vec::new();
+        loop {
+            let after = nodes.last().map_or(0, |node| node.node);
+            let page = binder.nodes(client, after, PAGE).await?;
+            let complete = page.len() < PAGE as usize;
+            nodes.extend(page);
+            if complete {
+                return Ok(nodes);
+            }
+        }
+    }
+
+    /// The node of an object, asked from the binder.
+    ///
+    /// # Errors
+    /// `Unreachable` if its node never registered; those of finding and asking the binder.
+    pub async fn locate(&self, client: &Client, object: Uid) -> Result<NodeEntry> {
+        use super::binder::binder::LocateError;
+        let binder = self.binder(client).await?;
+        let caller = client.call().deadline(LOOKUP_DEADLINE);
+        match binder.locate(&caller, object).await {
+            Ok(location) => {
+                self.remember(&location.node);
+                Ok(location.node)
+            }
+            Err(LocateError::UnknownNode(_)) => {
+                let detail = format!(
+                    "object {object}: its node {} has never registered with the binder",
+                    object.node
+                );
+                Err(SystemError::new(ErrorKind::Unreachable, detail))
+            }
+            Err(LocateError::System(error)) => {
+                Err(error.context(format_args!("locating object {object} at the binder")))
+            }
+        }
+    }
+
+    /// A connection to the shard that has the object.
+    pub(crate) async fn connect(&self, client: &Client, object: Uid) -> Result<Arc<Connection>> {
+        let place = self.binder_place(client).await?;
+        if object == place.binder.uid() {
+            let connected = self
+                .connect_by_hints(client, object, &place.addresses)
+                .await;
+            if connected.is_err() {
+                // It may have moved: the next attempt asks the naming service again.
+                *lock(&self.binder) = None;
+            }
+            return connected;
+        }
+        let known = lock(&self.nodes).get(&object.node).cloned();
+        if let Some(node) = known
+            && let Ok(connection) = self.connect_object(client, object, &node).await
+        {
+            return Ok(connection);
+        }
+        let node = self.locate(client, object).await?;
+        self.connect_object(client, object, &node).await
+    }
+
+    /// A connection to any shard of a node.
+    pub(crate) async fn connect_to(
+        &self,
+        client: &Client,
+        node: &NodeEntry,
+    ) -> Result<Arc<Connection>> {
+        self.connect_node(client, node, ANY_SHARD).await
+    }
+
+    /// A node for a new object: the same call id finds the same one among the same nodes.
+    pub(crate) async fn choose(
+        &self,
+        client: &Client,
+        place: &Place,
+        info: &'static ClassInfo,
+        call: CallId,
+    ) -> Result<NodeEntry> {
+        let nodes = self.nodes(client).await?;
+        let mut fitting: Vec<_> = nodes
+            .into_iter()
+            .filter(|node| fits(node, place, info))
+            .collect();
+        if fitting.is_empty() {
+            let why = "no living node of that description has registered";
+            return Err(nowhere(place, info, why));
+        }
+        let index = call.sequence as usize % fitting.len();
+        Ok(fitting.swap_remove(index))
+    }
+
+    fn remember(&self, node: &NodeEntry) {
+        let mut nodes = lock(&self.nodes);
+        if nodes.len() >= NODES_MAX {
+            nodes.clear();
+        }
+        nodes.insert(NodeId(node.node), node.clone());
+    }
+
+    async fn binder_place(&self, client: &Client) -> Result<BinderPlace> {
+        if let Some(place) = lock(&self.binder).clone() {
+            return Ok(place);
+        }
+        let entry = client.naming()?.lookup(client, BINDER_NAME).await?;
+        let binder = Binder::from_uid(entry.object);
+        let place = BinderPlace {
+            binder,
+            addresses: entry.hints,
+        };
+        *lock(&self.binder) = Some(place.clone());
+        Ok(place)
+    }
+
+    async fn connect_by_hints(
+        &self,
+        client: &Client,
+        object: Uid,
+        addresses: &[String],
+    ) -> Result<Arc<Connection>> {
+        let mut last = SystemError::new(ErrorKind::Unreachable, "it has given no address");
+        for address in addresses {
+            match client.pool().to_node(address, object.node, ANY_SHARD).await {
+                Ok(connection) => return client.right_shard(object, address, connection).await,
+                Err(error) => last = error,
+            }
+        }
+        Err(last.context("the binder"))
+    }
+
+    async fn connect_object(
+        &self,
+        client: &Client,
+        object: Uid,
+        node: &NodeEntry,
+    ) -> Result<Arc<Connection>> {
+        let connected = self
+            .connect_node(client, node, shard_of(object, node.shards))
+            .await;
+        connected.map_err(|error| error.context(format_args!("object {object}")))
+    }
+
+    async fn connect_node(
+        &self,
+        client: &Client,
+        node: &NodeEntry,
+        shard: u16,
+    ) -> Result<Arc<Connection>> {
+        let mut last = SystemError::new(ErrorKind::Unreachable, "it has given no address");
+        for address in &node.addresses {
+            match client
+                .pool()
+                .to_node(address, NodeId(node.node), shard)
+                .await
+            {
+                Ok(connection) => return Ok(connection),
+                Err(error) => last = error,
+            }
+        }
+        let silent = SystemTime::now()
+            .duration_since(node.last_heard.into())
+            .unwrap_or_default();
+        let name = format!("node {} ({})", node.name, NodeId(node.node));
+        Err(last.context(format_args!("{name}, last heard {} ago", rounded(silent))))
+    }
+}
+
+fn rounded(time: Duration) -> String {
+    if time < Duration::from_secs(120) {
+        return format!("{:.1} s", time.as_secs_f64());
+    }
+    format!("{} min", time.as_secs() / 60)
+}

@@ -1,0 +1,16 @@
+//! The services that find things, as their clients see them.
+//!
+//! Their objects are ordinary ones, described in `runtime/idl`; only the address of the naming
+//! service is known beforehand, and the naming service knows where the binder is.
+
+pub mod binder;
+mod generated;
+mod locator;
+pub mod naming;
+
+pub use generated::partha as system;
+pub use locator::Locator;
+pub use naming::Naming;
+
+/// The name of the binder.
+pub const BINDER_NAME: &str = "partha/binder";

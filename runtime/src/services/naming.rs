@@ -1,0 +1,157 @@
+//! The naming service: stubs and skeletons of `runtime/idl/naming.idl`, and names as text.
+
+use std::fmt;
+
+use partha_core::id::{ClassId, Uid};
+
+use crate::caller::Caller;
+use crate::client::LOOKUP_DEADLINE;
+use crate::error::{ErrorKind, Result, SystemError};
+
+pub use super::generated::naming::*;
+
+/// The naming service of a system.
+///
+/// Names are paths from the root; a slash in front makes no difference.
+pub struct Naming {
+    address: String,
+    root: NameContext,
+}
+
+impl Naming {
+    pub(crate) fn new(address: String) -> Self {
+        Self {
+            address,
+            root: NameContext::from_uid(Uid::NAMING_ROOT),
+        }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The root context, for what is not offered here.
+    #[must_use]
+    pub fn root(&self) -> &NameContext {
+        &self.root
+    }
+
+    /// What a name stands for.
+    ///
+    /// # Errors
+    /// `NameNotFound`, naming the deepest part that exists.
+    pub async fn lookup(&self, caller: &impl Caller, path: &str) -> Result<Entry> {
+        let caller = crate::caller::CallOptions::new(caller.scope()).deadline(LOOKUP_DEADLINE);
+        let found = self.root.lookup(&caller, relative(path)).await;
+        found.map_err(|error| match error {
+            name_context::LookupError::NameNotFound(e) => not_found(path, &e),
+            name_context::LookupError::NotAContext(e) => not_a_context(path, &e),
+            name_context::LookupError::BadName(e) => bad_name(path, &e),
+            name_context::LookupError::System(e) => self.context(e, path),
+        })
+    }
+
+    /// Gives an object a name, making the contexts on the way.
+    ///
+    /// # Errors
+    /// With the service's own words, as [`name_context::AddError`].
+    pub async fn add(
+        &self,
+        caller: &impl Caller,
+        path: &str,
+        object: Uid,
+        class: ClassId,
+    ) -> Result<(), name_context::AddError> {
+        self.root
+            .add(caller, relative(path), object, class.0, &[], true)
+            .await
+    }
+
+    /// Lets a name stand for an object whatever it stood for before.
+    ///
+    /// # Errors
+    /// With the service's own words, as [`name_context::RebindError`].
+    pub async fn rebind(
+        &self,
+        caller: &impl Caller,
+        path: &str,
+        object: Uid,
+        class: ClassId,
+        hints: &[String],
+    ) -> Result<(), name_context::RebindError> {
+        self.root
+            .rebind(caller, relative(path), object, class.0, hints, true)
+            .await
+    }
+
+    /// Takes a name away.
+    ///
+    /// # Errors
+    /// With the service's own words, as [`name_context::DeleteError`].
+    pub async fn delete(
+        &self,
+        caller: &impl Caller,
+        path: &str,
+    ) -> Result<(), name_context::DeleteError> {
+        self.root.delete(caller, relative(path)).await
+    }
+
+    /// A page of the names in a context, those after `after`.
+    ///
+    /// # Errors
+    /// With the service's own words, as [`name_context::ListError`].
+    pub async fn list(
+        &self,
+        caller: &impl Caller,
+        path: &str,
+        after: &str,
+        limit: u32,
+    ) -> Result<Vec<Entry>, name_context::ListError> {
+        self.root.list(caller, relative(path), after, limit).await
+    }
+
+    fn context(&self, error: SystemError, path: &str) -> SystemError {
+        error.context(format_args!(
+            "looking up '{path}' at the naming service {}",
+            self.address
+        ))
+    }
+}
+
+/// A path without the slash that says "from the root".
+fn relative(path: &str) -> &str {
+    path.strip_prefix('/').unwrap_or(path)
+}
+
+fn not_found(path: &str, error: &NameNotFound) -> SystemError {
+    let found = if error.found.is_empty() {
+        "the root"
+    } else {
+        &error.found
+    };
+    let detail = format!("'{path}': {found} exists, but has no '{}'", error.missing);
+    SystemError::new(ErrorKind::NameNotFound, detail)
+}
+
+fn not_a_context(path: &str, error: &NotAContext) -> SystemError {
+    let detail = format!(
+        "'{path}': '{}' is an object, not a context with names",
+        error.part
+    );
+    SystemError::new(ErrorKind::NameNotFound, detail)
+}
+
+fn bad_name(path: &str, error: &BadName) -> SystemError {
+    SystemError::new(
+        ErrorKind::NameNotFound,
+        format!("'{path}': {}", error.reason),
+    )
+}
+
+impl fmt::Debug for Naming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Naming({})", self.address)
+    }
+}

@@ -1,0 +1,179 @@
+//! Answering callers: with what a servant said, what another ticket's did, what was saved, or why
+//! there is nothing.
+
+use std::rc::Rc;
+
+use partha_core::id::CallId;
+use partha_core::{Answer, Refusal, Ticket};
+use partha_wire::{Message, Writer};
+
+use super::execute::{Entry, Outcome};
+use super::job::{ReplyTo, send};
+use super::{Shard, count};
+use crate::error::{Completed, ErrorKind, SystemError};
+use crate::wire::frame;
+
+impl Shard {
+    pub(super) fn reply(self: &Rc<Self>, ticket: Ticket, answer: Answer) {
+        let mut entries = self.entries.borrow_mut();
+        let Some(reply) = entries
+            .get_mut(&ticket)
+            .and_then(|entry| entry.reply.take())
+        else {
+            return;
+        };
+        match answer {
+            Answer::Outcome => {
+                let entry = entries.get_mut(&ticket).expect("it was there just now");
+                answer_with(reply, &mut entry.outcome, entry.joined);
+            }
+            Answer::SameAs(first) => match entries.get_mut(&first) {
+                Some(entry) => answer_with(reply, &mut entry.outcome, true),
+                None => {
+                    let detail = "the first call's answer is gone";
+                    reply.fail(SystemError::new(ErrorKind::Internal, detail));
+                }
+            },
+            Answer::Saved(call) => {
+                count(&self.counters.duplicates);
+                drop(entries);
+                self.answer_saved(reply, call);
+            }
+            Answer::Refused(refusal) => {
+                let entry = entries.get(&ticket).expect("it was there just now");
+                let error = self.refused(entry, refusal);
+                reply.fail(error);
+            }
+        }
+    }
+
+    fn answer_saved(&self, reply: ReplyTo, call: CallId) {
+        let saved = match &self.registry.store {
+            Some(store) => store.read_reply(call).map_err(|error| error.to_string()),
+            None => Ok(None),
+        };
+        match saved {
+            Ok(Some(saved)) => answer_framed(reply, saved.body.to_vec()),
+            Ok(None) => {
+                let detail = format!("the saved reply of call {call} has just expired");
+                let error = SystemError::new(ErrorKind::Deadline, detail);
+                reply.fail(error.completed(Completed::Yes));
+            }
+            Err(text) => {
+                let detail = format!("the saved reply of call {call} cannot be read: {text}");
+                let error = SystemError::new(ErrorKind::Store, detail);
+                reply.fail(error.completed(Completed::Maybe));
+            }
+        }
+    }
+
+    fn refused(&self, entry: &Entry, refusal: Refusal) -> SystemError {
+        let Entry { object, method, .. } = entry;
+        let here = self.registry.here();
+        let error = |kind, text: String| {
+            SystemError::new(
+                kind,
+                format!("{} of {object} at {here}: {text}", method.name),
+            )
+        };
+        match refusal {
+            Refusal::NoSuchObject => error(
+                ErrorKind::NoSuchObject,
+                "the node does not have the object".to_owned(),
+            ),
+            Refusal::Exists => error(ErrorKind::Internal, "the uid is taken".to_owned()),
+            Refusal::Overloaded { what, limit } => {
+                error(ErrorKind::Overloaded, format!("{what}: more than {limit}"))
+            }
+            Refusal::Deadline { started: false } => error(
+                ErrorKind::Deadline,
+                "the call waited until its deadline".to_owned(),
+            ),
+            Refusal::Deadline { started: true } => error(
+                ErrorKind::Deadline,
+                "the call did not end before its deadline".to_owned(),
+            )
+            .completed(Completed::Maybe),
+            Refusal::Draining => error(ErrorKind::Draining, "the node is shutting down".to_owned()),
+            Refusal::OldIncarnation { known } => {
+                let text = format!("incarnation {known} of the caller is known already");
+                error(ErrorKind::OldIncarnation, text)
+            }
+            Refusal::CallIdReused => {
+                let text = "the call id was used for a call of another object".to_owned();
+                error(ErrorKind::BadOperation, text)
+            }
+            Refusal::Store(_) => match &entry.outcome {
+                Outcome::Failed(failure) => failure.clone(),
+                Outcome::None | Outcome::Frame(_) => {
+                    let failure = self.catalog.borrow().failure(*object);
+                    failure
+                        .unwrap_or_else(|| error(ErrorKind::Store, "the store failed".to_owned()))
+                }
+            },
+        }
+    }
+}
+
+/// Answers with an outcome, taking it unless it is needed again.
+fn answer_with(reply: ReplyTo, outcome: &mut Outcome, keep: bool) {
+    match outcome {
+        Outcome::None => {
+            reply.fail(SystemError::new(
+                ErrorKind::Internal,
+                "an answer without an outcome",
+            ));
+        }
+        Outcome::Failed(error) => reply.fail(error.clone()),
+        Outcome::Frame(w) if keep => match w.to_framed() {
+            Ok(framed) => answer_framed(reply, framed),
+            Err(error) => reply.fail(error.into()),
+        },
+        Outcome::Frame(w) => {
+            let w = std::mem::replace(w, frame::returned());
+            answer_writer(reply, w);
+        }
+    }
+}
+
+fn answer_writer(reply: ReplyTo, w: Writer) {
+    match reply {
+        ReplyTo::Connection { question: 0, .. } => {}
+        ReplyTo::Connection {
+            connection,
+            question,
+        } => match connection.seal(w, false) {
+            Ok(framed) => send(&connection, framed, question),
+            Err(error) => {
+                let error = error.completed(Completed::Yes);
+                send(&connection, frame::failed(&error), question);
+            }
+        },
+        ReplyTo::Channel(sender) | ReplyTo::Foreign(sender) => {
+            let slot = frame::body(&w);
+            let answer = w.into_message().map(|message| message.rooted(slot));
+            // A receiver that is gone has stopped waiting: nothing is lost.
+            let _ = sender
+                .send(answer.map_err(|error| SystemError::from(error).completed(Completed::Yes)));
+        }
+    }
+}
+
+fn answer_framed(reply: ReplyTo, framed: Vec<u8>) {
+    match reply {
+        ReplyTo::Connection { question: 0, .. } => {}
+        ReplyTo::Connection {
+            connection,
+            question,
+        } => send(&connection, framed, question),
+        ReplyTo::Channel(sender) | ReplyTo::Foreign(sender) => {
+            let answer = Message::from_framed(framed.into(), Vec::new());
+            let slot = frame::RETURN_BODY;
+            let answer = answer
+                .map(|message| message.rooted(slot))
+                .map_err(SystemError::from);
+            // A receiver that is gone has stopped waiting: nothing is lost.
+            let _ = sender.send(answer);
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! The foreign face: plain Cap'n Proto clients call the same objects through the same dispatcher.
+//!
+//! Shard 0 hosts their connections, behind the guard. A capability they hold is a number of their
+//! connection that stands for an object; a call becomes the same [`Incoming`] as on the native
+//! face. The servant runs as always; what the client drops is only the waiting.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+
+use futures_util::future::LocalBoxFuture;
+use partha_core::id::{ClassId, Incarnation, Peer, Uid};
+use partha_guard::{Flat, ForeignCall, ForeignCapability, Gateway, Limits};
+use partha_wire::{Attachment, Message};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot};
+
+use super::Shard;
+use super::job::{Incoming, Job, ReplyTo};
+use crate::capability::{Capability, Way};
+use crate::client::random_node;
+use crate::error::{ErrorKind, SystemError};
+use crate::net::foreign::{ForeignObject, ForeignRequest};
+use crate::net::pending::Answer;
+use crate::node::Home;
+
+/// The number of the connection manager, which every client is given first.
+const BOOTSTRAP: u64 = 0;
+
+/// One client's view of the node.
+struct Face {
+    home: Arc<Home>,
+    peer: Peer,
+    me: Weak<Self>,
+    targets: RefCell<Targets>,
+    next: Cell<u64>,
+}
+
+/// What the client's capabilities stand for.
+#[derive(Default)]
+struct Targets {
+    by_number: HashMap<u64, Capability>,
+    by_object: HashMap<Uid, u64>,
+}
+
+impl Shard {
+    /// Serves a plain Cap'n Proto client.
+    pub(super) fn connect_foreign(
+        self: &Rc<Self>,
+        stream: std::net::TcpStream,
+        address: String,
+        home: &Arc<Home>,
+    ) {
+        let (stream, node) = match (TcpStream::from_std(stream), random_node()) {
+            (Ok(stream), Ok(node)) => (stream, node),
+            (Err(error), _) => {
+                tracing::warn!(peer = %address, %error, "an accepted connection was lost");
+                return;
+            }
+            (_, Err(error)) => {
+                tracing::error!(%error, "a foreign client cannot be given an identity");
+                return;
+            }
+        };
+        let peer = Peer {
+            node,
+            incarnation: Incarnation(1),
+        };
+        home.connection_opened(peer);
+        let face = Face::new(home.clone(), peer);
+        let bootstrap = partha_guard::capability(face.clone(), BOOTSTRAP);
+        let home = home.clone();
+        tokio::task::spawn_local(async move {
+            tracing::debug!(peer = %address, "a foreign client has connected");
+            let logged = address.clone();
+            let cut = move |reason| tracing::warn!(peer = %logged, %reason, "connection cut");
+            partha_guard::serve(stream, Limits::default(), bootstrap, cut).await;
+            drop(face);
+            if home.connection_closed(peer) {
+                for shard in &home.shards {
+                    shard.post(Job::PeerGone { caller: peer });
+                }
+            }
+            tracing::debug!(peer = %address, "a foreign client has gone");
+        });
+    }
+}
+
+impl Face {
+    fn new(home: Arc<Home>, peer: Peer) -> Rc<Self> {
+        let manager = home.manager_capability();
+        let mut targets = Targets::default();
+        targets.by_object.insert(home.manager(), BOOTSTRAP);
+        targets.by_number.insert(BOOTSTRAP, manager);
+        Rc::new_cyclic(|me| Self {
+            home,
+            peer,
+            me: me.clone(),
+            targets: RefCell::new(targets),
+            next: Cell::new(BOOTSTRAP + 1),
+        })
+    }
+
+    /// The number by which the client is to know an object.
+    fn number(&self, object: Uid, capability: &Capability) -> u64 {
+        let mut targets = self.targets.borrow_mut();
+        if let Some(number) = targets.by_object.get(&object) {
+            return *number;
+        }
+        let number = self.next.get();
+        self.next.set(number + 1);
+        targets.by_object.insert(object, number);
+        targets.by_number.insert(number, capability.clone());
+        number
+    }
+
+    fn attachments(&self, capabilities: Vec<ForeignCapability>) -> Vec<Attachment> {
+        let attach = |capability| -> Attachment {
+            match capability {
+                ForeignCapability::Own(number) => {
+                    let known = self.targets.borrow().by_number.get(&number).cloned();
+                    Arc::new(known.unwrap_or_else(|| self.home.manager_capability()))
+                }
+                imported @ ForeignCapability::Imported(_) => {
+                    let (object, requests) = ForeignObject::new();
+                    if let Some(me) = self.me.upgrade() {
+                        tokio::task::spawn_local(call_out(me, imported, requests));
+                    }
+                    Arc::new(Capability::foreign(object))
+                }
+            }
+        };
+        capabilities.into_iter().map(attach).collect()
+    }
+
+    /// Results of ours, for the client.
+    fn flat(&self, message: &Message) -> Result<Flat, SystemError> {
+        let mut capabilities = Vec::new();
+        for attachment in message.attached() {
+            let capability = attachment.downcast_ref::<Capability>();
+            let known = capability.and_then(|c| c.local_object().map(|object| (c, object)));
+            let Some((capability, object)) = known else {
+                let detail = "a capability of a third party cannot be passed to a foreign client";
+                return Err(SystemError::new(ErrorKind::BadOperation, detail));
+            };
+            capabilities.push(ForeignCapability::Own(self.number(object, capability)));
+        }
+        Ok(Flat {
+            segment: message.detached_segment()?,
+            capabilities,
+        })
+    }
+}
+
+impl Gateway for Face {
+    fn call(
+        self: Rc<Self>,
+        call: ForeignCall,
+    ) -> LocalBoxFuture<'static, Result<Flat, capnp::Error>> {
+        Box::pin(async move {
+            let target = self.targets.borrow().by_number.get(&call.target).cloned();
+            let Some(capability) = target else {
+                return Err(capnp::Error::failed("the capability is gone".to_owned()));
+            };
+            let Way::Local(shard, object) = capability.way() else {
+                return Err(capnp::Error::failed("the object runs elsewhere".to_owned()));
+            };
+            let attached = self.attachments(call.params.capabilities);
+            let parameters = Message::from_segment(call.params.segment.into(), attached)
+                .map_err(|error| capnp::Error::failed(error.to_string()))?;
+            let (sender, receiver) = oneshot::channel();
+            shard.call(Incoming {
+                object,
+                interface: ClassId(call.interface),
+                method: call.method,
+                parameters,
+                caller: self.peer,
+                reply: ReplyTo::Foreign(sender),
+                create: None,
+            });
+            let answer = wait(receiver, call.admission).await;
+            answer
+                .and_then(|message| self.flat(&message))
+                .map_err(|error| to_capnp(&error))
+        })
+    }
+
+    fn released(&self, target: u64) {
+        if target == BOOTSTRAP {
+            return;
+        }
+        let mut targets = self.targets.borrow_mut();
+        let Some(capability) = targets.by_number.remove(&target) else {
+            return;
+        };
+        if let Some(object) = capability.local_object() {
+            targets.by_object.remove(&object);
+            self.home.shard(object).post(Job::Terminate {
+                object,
+                caller: self.peer,
+            });
+        }
+    }
+}
+
+/// Waits for the servant's answer. The admission is kept until then even if the client gives up:
+/// it counts what executes, not what is waited for.
+async fn wait(
+    receiver: oneshot::Receiver<Answer>,
+    admission: Option<partha_guard::Admission>,
+) -> Answer {
+    let (sender, answered) = oneshot::channel();
+    tokio::task::spawn_local(async move {
+        let answer = receiver.await;
+        drop(admission);
+        // A client that gave up waits no more.
+        let _ = sender.send(answer);
+    });
+    match answered.await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) | Err(_) => Err(SystemError::new(
+            ErrorKind::Draining,
+            "the shard has stopped",
+        )),
+    }
+}
+
+/// Makes the calls of a capability that the client passed to us, as long as anybody holds it.
+async fn call_out(
+    face: Rc<Face>,
+    capability: ForeignCapability,
+    mut requests: mpsc::Receiver<ForeignRequest>,
+) {
+    let gateway: Rc<dyn Gateway> = face.clone();
+    while let Some(request) = requests.recv().await {
+        let ForeignRequest {
+            interface,
+            method,
+            parameters,
+            answer,
+        } = request;
+        let params = match face.flat(&parameters) {
+            Ok(params) => params,
+            Err(error) => {
+                // Whoever asked may have stopped waiting.
+                let _ = answer.send(Err(error));
+                continue;
+            }
+        };
+        let calling = partha_guard::invoke(&gateway, &capability, interface.0, method, params);
+        let face = face.clone();
+        tokio::task::spawn_local(async move {
+            let result = match calling.await {
+                Ok(flat) => {
+                    let attached = face.attachments(flat.capabilities);
+                    Message::from_segment(flat.segment.into(), attached).map_err(SystemError::from)
+                }
+                Err(error) => Err(from_capnp(&error)),
+            };
+            // Whoever asked may have stopped waiting.
+            let _ = answer.send(result);
+        });
+    }
+}
+
+fn to_capnp(error: &SystemError) -> capnp::Error {
+    let text = error.to_string();
+    match error.kind() {
+        ErrorKind::Overloaded | ErrorKind::Deadline => capnp::Error::overloaded(text),
+        ErrorKind::Unreachable | ErrorKind::BindingBroken | ErrorKind::Draining => {
+            capnp::Error::disconnected(text)
+        }
+        ErrorKind::BadOperation => capnp::Error::unimplemented(text),
+        _ => capnp::Error::failed(text),
+    }
+}
+
+fn from_capnp(error: &capnp::Error) -> SystemError {
+    let kind = match error.kind {
+        capnp::ErrorKind::Overloaded => ErrorKind::Overloaded,
+        capnp::ErrorKind::Disconnected => ErrorKind::BindingBroken,
+        capnp::ErrorKind::Unimplemented => ErrorKind::BadOperation,
+        _ => ErrorKind::Servant,
+    };
+    let detail = format!("the foreign client's object: {}", error.extra);
+    SystemError::new(kind, detail).completed(crate::error::Completed::Maybe)
+}

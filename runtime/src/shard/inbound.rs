@@ -1,0 +1,128 @@
+//! The shard's side of a native connection: calls in, cancellations in.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use partha_core::{Input, Ticket};
+
+use super::Shard;
+use super::job::{Incoming, Job, ReplyTo};
+use crate::capability::Way;
+use crate::config::QUESTIONS_MAX;
+use crate::error::{ErrorKind, SystemError};
+use crate::hash::shard_of;
+use crate::net::connection::Connection;
+use crate::net::io::Inbound;
+use crate::node::Home;
+use crate::wire::frame::{Invoke, Target};
+
+/// Takes the calls of one connection.
+pub(crate) struct ShardInbound {
+    shard: Rc<Shard>,
+    home: Arc<Home>,
+    /// By question number less one: the ticket of the latest call with that number. One that has
+    /// ended is harmless, since tickets are never used again.
+    open: RefCell<Vec<Option<Ticket>>>,
+}
+
+impl ShardInbound {
+    pub(crate) fn new(shard: Rc<Shard>, home: Arc<Home>) -> Self {
+        Self {
+            shard,
+            home,
+            open: RefCell::default(),
+        }
+    }
+
+    fn remember(&self, question: u32, ticket: Ticket) {
+        let Some(index) = question.checked_sub(1).map(|index| index as usize) else {
+            return;
+        };
+        if index >= QUESTIONS_MAX {
+            return;
+        }
+        let mut open = self.open.borrow_mut();
+        if open.len() <= index {
+            open.resize(index + 1, None);
+        }
+        open[index] = Some(ticket);
+    }
+}
+
+impl Inbound for ShardInbound {
+    fn invoke(&self, connection: &Arc<Connection>, call: Invoke) {
+        let Invoke {
+            question,
+            target,
+            interface,
+            method,
+            parameters,
+            ..
+        } = call;
+        let reply = ReplyTo::Connection {
+            connection: connection.clone(),
+            question,
+        };
+        let caller = connection.peer();
+        let (object, elsewhere) = match target {
+            Target::Object(object) => {
+                let index = shard_of(object, self.home.shards.len() as u16);
+                let is_manager = object == self.home.manager();
+                let here = is_manager || index == self.shard.handle.index();
+                (
+                    object,
+                    (!here).then(|| self.home.shards[index as usize].clone()),
+                )
+            }
+            Target::Export(number) => match connection.export(number) {
+                Ok(capability) => match capability.way() {
+                    Way::Local(shard, object) => (object, Some(shard.clone())),
+                    Way::Imported(_) | Way::Foreign(_) => {
+                        let detail = "a capability of a third party cannot be called through here";
+                        reply.fail(SystemError::new(ErrorKind::BadOperation, detail));
+                        return;
+                    }
+                },
+                Err(error) => {
+                    reply.fail(error);
+                    return;
+                }
+            },
+        };
+        let create = None;
+        let incoming = Incoming {
+            object,
+            interface,
+            method,
+            parameters,
+            caller,
+            reply,
+            create,
+        };
+        match elsewhere {
+            Some(shard) => shard.call(incoming),
+            None => {
+                self.remember(question, Ticket(self.shard.next_ticket.get()));
+                self.shard.invoke(incoming);
+            }
+        }
+    }
+
+    fn cancel(&self, _connection: &Arc<Connection>, question: u32) {
+        let index = question.wrapping_sub(1) as usize;
+        let ticket = self.open.borrow_mut().get_mut(index).and_then(Option::take);
+        if let Some(ticket) = ticket {
+            self.shard.feed(Input::Cancel { ticket });
+        }
+    }
+
+    fn closed(&self, connection: &Arc<Connection>) {
+        let caller = connection.peer();
+        if self.home.connection_closed(caller) {
+            for shard in &self.home.shards {
+                shard.post(Job::PeerGone { caller });
+            }
+        }
+    }
+}

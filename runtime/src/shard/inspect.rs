@@ -1,0 +1,118 @@
+//! Questions about a shard: bindings, objects, figures.
+
+use std::rc::Rc;
+
+use partha_core::Input;
+use partha_core::id::{ClassId, Peer, Uid};
+
+use super::Shard;
+use super::job::{Initiated, ObjectReport, ShardReport};
+use crate::error::{ErrorKind, SystemError};
+
+impl Shard {
+    /// Binds an object: it must exist and be of the class.
+    pub(super) fn initiate(
+        self: &Rc<Self>,
+        object: Uid,
+        class: ClassId,
+        caller: Peer,
+    ) -> Result<Initiated, SystemError> {
+        let found = self.class_of(object)?.ok_or_else(|| {
+            let detail = format!("{} does not have object {object}", self.registry.here());
+            SystemError::new(ErrorKind::NoSuchObject, detail)
+        })?;
+        if class != ClassId(0) && !self.is_a(found, class) {
+            let detail = format!(
+                "object {object} at {} is of class {}, not {}",
+                self.registry.here(),
+                self.registry.class_name(found),
+                self.registry.class_name(class)
+            );
+            return Err(SystemError::new(ErrorKind::WrongClass, detail));
+        }
+        self.feed(Input::Bind {
+            uid: object,
+            caller,
+        });
+        Ok(Initiated {
+            class: found,
+            shard: self.handle.index(),
+        })
+    }
+
+    /// The class of an object, in memory or in the store.
+    fn class_of(&self, object: Uid) -> Result<Option<ClassId>, SystemError> {
+        if let Some(class) = self.catalog.borrow().class(object) {
+            return Ok(Some(class.info().id));
+        }
+        let Some(store) = &self.registry.store else {
+            return Ok(None);
+        };
+        let record = store.read_state(object).map_err(|error| {
+            let detail = format!("reading {object} at {}: {error}", self.registry.here());
+            SystemError::new(ErrorKind::Store, detail)
+        })?;
+        Ok(record.map(|record| record.class))
+    }
+
+    fn is_a(&self, found: ClassId, wanted: ClassId) -> bool {
+        found == wanted
+            || self
+                .registry
+                .classes
+                .get(&found)
+                .is_some_and(|class| class.info().is_a(wanted))
+    }
+
+    /// What is known of one object.
+    pub(super) fn inspect(&self, object: Uid) -> Result<Option<ObjectReport>, SystemError> {
+        let Some(store) = &self.registry.store else {
+            return Ok(None);
+        };
+        let record = store
+            .read_state(object)
+            .map_err(|error| SystemError::new(ErrorKind::Store, error.to_string()))?;
+        let Some(record) = record else {
+            return Ok(None);
+        };
+        let users = self.engine.borrow().callers_bound(object);
+        Ok(Some(ObjectReport {
+            class: record.class,
+            active: self.catalog.borrow().is_active(object),
+            epoch: self.epoch(object).unwrap_or(record.epoch),
+            version: record.version,
+            state_bytes: record.state.len() as u64,
+            users,
+        }))
+    }
+
+    fn epoch(&self, object: Uid) -> Option<partha_core::id::Epoch> {
+        self.catalog
+            .borrow_mut()
+            .active(object)
+            .map(|active| active.epoch)
+    }
+
+    /// Which of these objects are in memory.
+    pub(super) fn active_among(&self, mut objects: Vec<Uid>) -> Vec<Uid> {
+        let catalog = self.catalog.borrow();
+        objects.retain(|object| catalog.is_active(*object));
+        objects
+    }
+
+    /// What runs.
+    pub(super) fn report(&self) -> ShardReport {
+        let stats = self.engine.borrow().stats();
+        let mut connections = self.connections.borrow_mut();
+        connections.retain(|connection| connection.strong_count() > 0);
+        ShardReport {
+            active_objects: stats.objects as u64,
+            active_bytes: stats.active_bytes,
+            activations: self.counters.activations.get(),
+            passivations: self.counters.passivations.get(),
+            calls: self.counters.calls.get(),
+            duplicates: self.counters.duplicates.get(),
+            connections: connections.len() as u64,
+        }
+    }
+}

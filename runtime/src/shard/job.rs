@@ -1,0 +1,167 @@
+//! What other threads ask of a shard.
+
+use std::sync::Arc;
+
+use partha_core::id::{ClassId, Epoch, Peer, Uid};
+use partha_core::{Fault, Ticket};
+use partha_store::StoreError;
+use partha_wire::Message;
+use tokio::sync::oneshot;
+
+use crate::abi::Class;
+use crate::error::SystemError;
+use crate::net::connection::Connection;
+use crate::net::handshake::Hello;
+use crate::net::pending::Answer;
+use crate::wire::frame;
+
+/// One job.
+pub(crate) enum Job {
+    /// A call of an object of this shard.
+    Call(Box<Incoming>),
+    /// A native connection whose opener wants this shard.
+    Connection {
+        stream: std::net::TcpStream,
+        hello: Box<Hello>,
+        address: String,
+    },
+    /// A connection of a plain Cap'n Proto client.
+    Foreign {
+        stream: std::net::TcpStream,
+        address: String,
+    },
+    /// The store has done with a batch.
+    Flushed {
+        ticket: Ticket,
+        result: Result<(), StoreError>,
+    },
+    /// Bind an object.
+    Initiate {
+        object: Uid,
+        class: ClassId,
+        caller: Peer,
+        answer: oneshot::Sender<Result<Initiated, SystemError>>,
+    },
+    /// Break a binding.
+    Terminate { object: Uid, caller: Peer },
+    /// A caller's last connection is gone.
+    PeerGone { caller: Peer },
+    /// Start a transient object.
+    Serve { object: Uid, class: Class },
+    /// End a transient object.
+    Retire { object: Uid },
+    /// Take an object out of memory if nothing uses it.
+    Evict { object: Uid },
+    /// What is known of one object.
+    Inspect {
+        object: Uid,
+        answer: oneshot::Sender<Result<Option<ObjectReport>, SystemError>>,
+    },
+    /// Which of these objects are in memory.
+    Active {
+        objects: Vec<Uid>,
+        answer: oneshot::Sender<Vec<Uid>>,
+    },
+    /// What runs.
+    Report {
+        answer: oneshot::Sender<ShardReport>,
+    },
+    /// Take no new calls, finish what runs, empty the memory.
+    Drain { done: oneshot::Sender<()> },
+    /// End the thread.
+    Stop,
+}
+
+/// A call on its way to an object.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    pub(crate) object: Uid,
+    pub(crate) interface: ClassId,
+    pub(crate) method: u16,
+    /// Rooted at the parameters.
+    pub(crate) parameters: Message,
+    pub(crate) caller: Peer,
+    pub(crate) reply: ReplyTo,
+    /// Set for a call that makes the object.
+    pub(crate) create: Option<ClassId>,
+}
+
+/// Where an answer goes.
+#[derive(Debug)]
+pub(crate) enum ReplyTo {
+    /// To a peer; question 0 wants none.
+    Connection {
+        connection: Arc<Connection>,
+        question: u32,
+    },
+    /// To a caller in this process.
+    Channel(oneshot::Sender<Answer>),
+    /// To a plain Cap'n Proto client.
+    Foreign(oneshot::Sender<Answer>),
+}
+
+impl ReplyTo {
+    /// Answers with an error.
+    pub(crate) fn fail(self, error: SystemError) {
+        match self {
+            Self::Connection {
+                connection,
+                question,
+            } => {
+                if question != 0 {
+                    send(&connection, frame::failed(&error), question);
+                }
+            }
+            // A receiver that is gone has stopped waiting: nothing is lost.
+            Self::Channel(sender) | Self::Foreign(sender) => drop(sender.send(Err(error))),
+        }
+    }
+}
+
+/// Sends an answer; if the connection is gone, so is who asked.
+pub(crate) fn send(connection: &Connection, mut framed: Vec<u8>, question: u32) {
+    frame::set_question(&mut framed, question);
+    if let Err(error) = connection.send(framed) {
+        tracing::debug!(%error, "an answer was not sent");
+    }
+}
+
+/// A binding was made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Initiated {
+    pub(crate) class: ClassId,
+    pub(crate) shard: u16,
+}
+
+/// What is known of one object.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ObjectReport {
+    pub(crate) class: ClassId,
+    pub(crate) active: bool,
+    pub(crate) epoch: Epoch,
+    pub(crate) version: u64,
+    pub(crate) state_bytes: u64,
+    pub(crate) users: u32,
+}
+
+/// What runs on a shard.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ShardReport {
+    pub(crate) active_objects: u64,
+    pub(crate) active_bytes: u64,
+    pub(crate) activations: u64,
+    pub(crate) passivations: u64,
+    pub(crate) calls: u64,
+    pub(crate) duplicates: u64,
+    pub(crate) connections: u64,
+}
+
+/// The engine's word for a store error.
+pub(crate) fn fault(error: &StoreError) -> Fault {
+    match error {
+        StoreError::Fenced { .. } | StoreError::EarlierWriteFailed { .. } => Fault::Fenced,
+        StoreError::Exists { .. } => Fault::Exists,
+        StoreError::Full { .. } => Fault::Full,
+        _ => Fault::Store,
+    }
+}

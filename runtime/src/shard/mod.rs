@@ -1,0 +1,223 @@
+//! A shard: one thread, its objects, its engine.
+//!
+//! All that happens to the objects of a shard happens on its thread: the [`ShardHandle`] is how
+//! other threads reach it. The thread collects events, asks the engine (`partha-core`), and does
+//! what the engine says; it decides nothing itself. Nothing blocks it: disk writes are the store
+//! thread's.
+
+mod answer;
+mod catalog;
+mod execute;
+mod foreign_calls;
+mod inbound;
+mod inspect;
+mod job;
+mod run;
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use partha_core::id::{ClassId, Peer, Uid};
+use partha_core::time::Time;
+use partha_core::{Engine, Input, Limits, Outbox, Ticket};
+use partha_store::ObjectStore;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+pub(crate) use self::inbound::ShardInbound;
+pub(crate) use self::job::{Incoming, Job, ReplyTo, ShardReport};
+pub(crate) use self::run::{Start, spawn};
+
+use self::catalog::Catalog;
+use self::execute::Entry;
+use crate::abi::{Class, Method};
+use crate::client::Client;
+use crate::config::INBOX_MAX;
+use crate::error::{ErrorKind, SystemError};
+use crate::hash::IdMap;
+
+thread_local! {
+    static CURRENT: RefCell<Option<Rc<Shard>>> = const { RefCell::new(None) };
+}
+
+/// What all shards of a process know.
+pub(crate) struct Registry {
+    pub(crate) me: Peer,
+    pub(crate) name: String,
+    /// Persistent classes by id.
+    pub(crate) classes: HashMap<ClassId, Class>,
+    /// Every method that any class of this process has.
+    pub(crate) methods: HashMap<(ClassId, u16), &'static Method>,
+    pub(crate) store: Option<Arc<dyn ObjectStore>>,
+    pub(crate) limits: Limits,
+    /// An object of this process that was not born here.
+    pub(crate) well_known: Option<Uid>,
+}
+
+/// The way to a shard from any thread.
+#[derive(Clone)]
+pub(crate) struct ShardHandle {
+    inner: Arc<HandleInner>,
+}
+
+struct HandleInner {
+    index: u16,
+    sender: mpsc::UnboundedSender<Job>,
+    /// Calls in the inbox; bounded by refusing further ones.
+    waiting: AtomicUsize,
+}
+
+/// The shard itself; lives on its thread.
+pub(crate) struct Shard {
+    pub(crate) handle: ShardHandle,
+    pub(crate) registry: Arc<Registry>,
+    /// For calls that objects of this shard make.
+    pub(crate) client: Client,
+    engine: RefCell<Engine>,
+    catalog: RefCell<Catalog>,
+    entries: RefCell<IdMap<Ticket, Entry>>,
+    inputs: RefCell<VecDeque<Input>>,
+    outbox: RefCell<Outbox>,
+    /// The engine is being driven further up the stack.
+    driving: Cell<bool>,
+    next_ticket: Cell<u64>,
+    started: Instant,
+    timeout: Cell<Option<Time>>,
+    /// The engine's timeout changed.
+    rearmed: Notify,
+    counters: Counters,
+    drained: RefCell<Option<oneshot::Sender<()>>>,
+    connections: RefCell<Vec<std::sync::Weak<crate::net::connection::Connection>>>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) activations: Cell<u64>,
+    pub(crate) passivations: Cell<u64>,
+    pub(crate) calls: Cell<u64>,
+    pub(crate) duplicates: Cell<u64>,
+}
+
+impl ShardHandle {
+    pub(crate) fn new(index: u16) -> (Self, mpsc::UnboundedReceiver<Job>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let waiting = AtomicUsize::new(0);
+        (
+            Self {
+                inner: Arc::new(HandleInner {
+                    index,
+                    sender,
+                    waiting,
+                }),
+            },
+            receiver,
+        )
+    }
+
+    /// Its number in the node.
+    pub(crate) fn index(&self) -> u16 {
+        self.inner.index
+    }
+
+    /// Brings a call to the shard: at once if this is its thread.
+    pub(crate) fn call(&self, incoming: Incoming) {
+        let here = CURRENT.with_borrow(|current| {
+            current
+                .as_ref()
+                .filter(|shard| shard.handle.is_same(self))
+                .cloned()
+        });
+        if let Some(shard) = here {
+            shard.invoke(incoming);
+            return;
+        }
+        if self.inner.waiting.fetch_add(1, Ordering::Relaxed) >= INBOX_MAX {
+            self.inner.waiting.fetch_sub(1, Ordering::Relaxed);
+            let detail = format!("{INBOX_MAX} calls wait for shard {}", self.inner.index);
+            incoming
+                .reply
+                .fail(SystemError::new(ErrorKind::Overloaded, detail));
+            return;
+        }
+        if let Err(refused) = self.inner.sender.send(Job::Call(Box::new(incoming))) {
+            let Job::Call(incoming) = refused.0 else {
+                return;
+            };
+            incoming.reply.fail(SystemError::new(
+                ErrorKind::Draining,
+                "the shard has stopped",
+            ));
+        }
+    }
+
+    /// Posts anything but a call. Such jobs are bounded by what causes them: connections,
+    /// capabilities, flushes under way. A shard that has stopped does not need them.
+    pub(crate) fn post(&self, job: Job) {
+        if self.inner.sender.send(job).is_err() {
+            tracing::trace!(shard = self.inner.index, "job for a stopped shard");
+        }
+    }
+
+    /// A volatile object's last capability is gone.
+    pub(crate) fn retire(&self, object: Uid) {
+        self.post(Job::Retire { object });
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    fn call_taken(&self) {
+        self.inner.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl std::fmt::Debug for ShardHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "shard {}", self.inner.index)
+    }
+}
+
+impl Registry {
+    /// The index of a class's method, with what is known of it.
+    pub(crate) fn method(&self, interface: ClassId, ordinal: u16) -> Option<&'static Method> {
+        self.methods.get(&(interface, ordinal)).copied()
+    }
+
+    /// The class's name, or its number where this process does not know it.
+    pub(crate) fn class_name(&self, class: ClassId) -> String {
+        match self.classes.get(&class) {
+            Some(class) => class.info().name.to_owned(),
+            None => class.to_string(),
+        }
+    }
+
+    /// This node, for messages.
+    pub(crate) fn here(&self) -> String {
+        format!("node {} ({})", self.name, self.me.node)
+    }
+}
+
+impl Shard {
+    pub(crate) fn now(&self) -> Time {
+        self.time_of(Instant::now())
+    }
+
+    pub(crate) fn time_of(&self, instant: Instant) -> Time {
+        let nanos = instant.saturating_duration_since(self.started).as_nanos();
+        Time(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+
+    fn ticket(&self) -> Ticket {
+        let number = self.next_ticket.get();
+        self.next_ticket.set(number + 1);
+        Ticket(number)
+    }
+}
+
+fn count(counter: &Cell<u64>) {
+    counter.set(counter.get() + 1);
+}

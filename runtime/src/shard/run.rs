@@ -1,0 +1,195 @@
+//! The thread of a shard: its loop, its timer, its connections.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use partha_core::{Engine, Input, Outbox};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, mpsc};
+
+use super::{CURRENT, Counters, Job, Registry, Shard, ShardHandle, ShardInbound};
+use crate::client::Client;
+use crate::net::accept;
+use crate::net::connection::Connection;
+use crate::net::handshake::Hello;
+use crate::net::io::run;
+use crate::node::Home;
+
+/// Jobs taken at a time before connections get their turn.
+const JOBS_A_TURN: usize = 256;
+
+/// What a shard's thread starts with.
+pub(crate) struct Start {
+    pub(crate) handle: ShardHandle,
+    pub(crate) jobs: mpsc::UnboundedReceiver<Job>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) home: Arc<Home>,
+    pub(crate) client: Client,
+    /// Shard 0 accepts for all.
+    pub(crate) listener: Option<std::net::TcpListener>,
+}
+
+/// Starts the thread.
+pub(crate) fn spawn(start: Start) -> io::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let name = format!("partha-shard-{}", start.handle.index());
+    std::thread::Builder::new().name(name).spawn(move || {
+        let local = tokio::task::LocalSet::new();
+        local.block_on(&runtime, serve(start));
+    })
+}
+
+async fn serve(start: Start) {
+    let Start {
+        handle,
+        mut jobs,
+        registry,
+        home,
+        client,
+        listener,
+    } = start;
+    let engine = Engine::new(registry.limits);
+    let shard = Rc::new(Shard {
+        handle,
+        registry,
+        client,
+        engine: RefCell::new(engine),
+        catalog: RefCell::default(),
+        entries: RefCell::default(),
+        inputs: RefCell::default(),
+        outbox: RefCell::new(Outbox::new()),
+        driving: Cell::new(false),
+        next_ticket: Cell::new(1),
+        started: Instant::now(),
+        timeout: Cell::new(None),
+        rearmed: Notify::new(),
+        counters: Counters::default(),
+        drained: RefCell::default(),
+        connections: RefCell::default(),
+    });
+    CURRENT.set(Some(shard.clone()));
+    tokio::task::spawn_local(keep_time(shard.clone()));
+    if let Some(listener) = listener {
+        tokio::task::spawn_local(accept::accept(listener, home.clone()));
+    }
+    'serving: while let Some(job) = jobs.recv().await {
+        let mut next = Some(job);
+        for _ in 0..JOBS_A_TURN {
+            let Some(job) = next.take() else { break };
+            if matches!(job, Job::Stop) {
+                break 'serving;
+            }
+            shard.take(job, &home);
+            next = jobs.try_recv().ok();
+        }
+        if let Some(job) = next {
+            shard.take(job, &home);
+        }
+    }
+    for connection in shard.connections.take() {
+        if let Some(connection) = connection.upgrade() {
+            connection.finish();
+        }
+    }
+    // Lets the last answers out; a peer that does not take them has had its time.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    CURRENT.set(None);
+}
+
+async fn keep_time(shard: Rc<Shard>) {
+    loop {
+        let rearmed = shard.rearmed.notified();
+        match shard.timeout.get() {
+            None => rearmed.await,
+            Some(at) => {
+                let left = at.remaining(shard.now());
+                tokio::select! {
+                    () = rearmed => {}
+                    () = tokio::time::sleep(left) => shard.time_out(),
+                }
+            }
+        }
+    }
+}
+
+impl Shard {
+    fn take(self: &Rc<Self>, job: Job, home: &Arc<Home>) {
+        match job {
+            Job::Call(incoming) => {
+                self.handle.call_taken();
+                self.invoke(*incoming);
+            }
+            Job::Connection {
+                stream,
+                hello,
+                address,
+            } => {
+                self.connect(stream, *hello, address, home);
+            }
+            Job::Foreign { stream, address } => self.connect_foreign(stream, address, home),
+            Job::Flushed { ticket, result } => self.flushed(ticket, result),
+            // Whoever asked may be gone by the time of the answer.
+            Job::Initiate {
+                object,
+                class,
+                caller,
+                answer,
+            } => {
+                let _ = answer.send(self.initiate(object, class, caller));
+            }
+            Job::Terminate { object, caller } => self.feed(Input::Unbind {
+                uid: object,
+                caller,
+            }),
+            Job::PeerGone { caller } => self.feed(Input::PeerGone { caller }),
+            Job::Serve { object, class } => {
+                self.catalog.borrow_mut().serve(object, class);
+                self.feed(Input::Serve { uid: object });
+            }
+            Job::Retire { object } => {
+                self.feed(Input::Retire { uid: object });
+                let retired = self.catalog.borrow_mut().retire(object);
+                drop(retired);
+            }
+            Job::Evict { object } => self.feed(Input::Evict { uid: object }),
+            Job::Inspect { object, answer } => drop(answer.send(self.inspect(object))),
+            Job::Active { objects, answer } => drop(answer.send(self.active_among(objects))),
+            Job::Report { answer } => drop(answer.send(self.report())),
+            Job::Drain { done } => {
+                self.drained.replace(Some(done));
+                self.feed(Input::Drain);
+            }
+            Job::Stop => {}
+        }
+    }
+
+    fn connect(
+        self: &Rc<Self>,
+        stream: std::net::TcpStream,
+        hello: Hello,
+        address: String,
+        home: &Arc<Home>,
+    ) {
+        let stream = match TcpStream::from_std(stream) {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::warn!(%address, %error, "an accepted connection was lost");
+                return;
+            }
+        };
+        let connection = Connection::new(hello, address);
+        self.connections
+            .borrow_mut()
+            .push(Arc::downgrade(&connection));
+        home.connection_opened(connection.peer());
+        let inbound = ShardInbound::new(self.clone(), home.clone());
+        let (reader, writer) = stream.into_split();
+        tokio::task::spawn_local(run(reader, writer, connection, inbound));
+    }
+}

@@ -1,0 +1,365 @@
+//! Native frames: one Cap'n Proto message each, root `struct Frame` of wire.capnp.
+//!
+//! A frame is built where its content is encoded, so that parameters and results are written
+//! straight into what will be sent; the question number, known only when a connection is chosen,
+//! is patched in at a fixed place.
+
+use bytes::Bytes;
+use partha_core::id::{ClassId, NodeId, Uid};
+use partha_wire::{DecodeError, HEADER, Message, Slot, Writer};
+
+use crate::config::MESSAGE_BYTES_MAX;
+use crate::error::{Completed, ErrorKind, SystemError};
+
+const INVOKE: u16 = 1;
+const RETURN: u16 = 2;
+const CANCEL: u16 = 3;
+const PING: u16 = 4;
+const PONG: u16 = 5;
+const GOODBYE: u16 = 6;
+const RELEASE: u16 = 7;
+
+/// Words and pointers of `struct Frame` as each kind needs it.
+const INVOKE_DATA: u16 = 5;
+const SHORT_DATA: u16 = 1;
+const POINTERS: u16 = 2;
+
+/// Where the body pointer of a Return frame is: behind the root pointer and one data word.
+pub(crate) const RETURN_BODY: Slot = Slot::at_offset(16);
+/// Where the capabilities' pointer of a Return frame is.
+const RETURN_CAPABILITIES: Slot = Slot::at_offset(24);
+/// Where the capabilities' pointer of an Invoke frame is.
+const INVOKE_CAPABILITIES: Slot = Slot::at_offset(56);
+/// Where the question number is in the framed bytes.
+const QUESTION_AT: usize = HEADER + 8 + 4;
+
+/// A received frame.
+#[derive(Debug)]
+pub(crate) enum Frame {
+    /// A call.
+    Invoke(Invoke),
+    /// The answer to a call.
+    Return(Return),
+    /// Nobody waits for the answer any more.
+    Cancel {
+        /// The call.
+        question: u32,
+    },
+    /// Are you there?
+    Ping {
+        /// To come back.
+        number: u32,
+    },
+    /// Here I am.
+    Pong {
+        /// As in the ping.
+        number: u32,
+    },
+    /// The sender takes no new calls on this connection and will close it.
+    Goodbye,
+    /// An imported capability is not needed any more.
+    Release {
+        /// The receiver's export.
+        export: u32,
+    },
+}
+
+/// A call as it arrived.
+#[derive(Debug)]
+pub(crate) struct Invoke {
+    /// The number to answer to; 0: no answer is wanted.
+    pub(crate) question: u32,
+    pub(crate) target: Target,
+    pub(crate) interface: ClassId,
+    pub(crate) method: u16,
+    /// Rooted at the parameters.
+    pub(crate) parameters: Message,
+    pub(crate) capabilities: Vec<Descriptor>,
+}
+
+/// What is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// An object of the receiver's node.
+    Object(Uid),
+    /// A capability that the receiver has sent on this connection.
+    Export(u32),
+}
+
+/// An answer as it arrived.
+#[derive(Debug)]
+pub(crate) struct Return {
+    pub(crate) question: u32,
+    /// Rooted at the results, or why there are none.
+    pub(crate) outcome: Result<Message, SystemError>,
+    pub(crate) capabilities: Vec<Descriptor>,
+}
+
+/// A capability in a frame: whose it is, and its number there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Descriptor {
+    /// True: an export of the sender's; false: an export of the receiver's comes home.
+    pub(crate) hosted_by_sender: bool,
+    pub(crate) export: u32,
+    pub(crate) class: ClassId,
+}
+
+/// Begins an Invoke frame; the slot is where the parameters go.
+pub(crate) fn invoke(target: Target, interface: ClassId, method: u16) -> (Writer, Slot) {
+    let mut w = Writer::new(MESSAGE_BYTES_MAX);
+    let s = w.structure(Slot::ROOT, INVOKE_DATA, POINTERS);
+    w.set_u16(s, 0, INVOKE);
+    match target {
+        Target::Object(uid) => {
+            w.set_u64(s, 1, uid.node.0);
+            w.set_u64(s, 2, uid.local);
+        }
+        Target::Export(export) => {
+            w.set_u64(s, 1, export.into());
+            w.set_u16(s, 17, 1);
+        }
+    }
+    w.set_u64(s, 3, interface.0);
+    w.set_u16(s, 16, method);
+    (w, s.slot(0))
+}
+
+/// Begins a Return frame; the results go to [`body`].
+pub(crate) fn returned() -> Writer {
+    let mut w = Writer::new(MESSAGE_BYTES_MAX);
+    let s = w.structure(Slot::ROOT, SHORT_DATA, POINTERS);
+    w.set_u16(s, 0, RETURN);
+    w
+}
+
+/// Where the results of a Return frame go.
+pub(crate) fn body(_returned: &Writer) -> Slot {
+    RETURN_BODY
+}
+
+/// A Return frame without results.
+pub(crate) fn failed(error: &SystemError) -> Vec<u8> {
+    let mut w = Writer::new(MESSAGE_BYTES_MAX);
+    let s = w.structure(Slot::ROOT, SHORT_DATA, POINTERS);
+    w.set_u16(s, 0, RETURN);
+    w.set_u16(s, 1, error.kind() as u16);
+    let e = w.structure(s.slot(0), 1, 1);
+    let completed = match error.completion() {
+        Completed::No => 0,
+        Completed::Maybe => 1,
+        Completed::Yes => 2,
+    };
+    w.set_u16(e, 0, completed);
+    let mut detail = error.detail();
+    if detail.len() > 4096 {
+        detail = &detail[..detail.floor_char_boundary(4096)];
+    }
+    w.text(e.slot(0), detail);
+    finish(w)
+}
+
+/// A frame that is all header.
+pub(crate) fn short(frame: &Frame) -> Vec<u8> {
+    let (kind, number) = match *frame {
+        Frame::Cancel { question } => (CANCEL, question),
+        Frame::Ping { number } => (PING, number),
+        Frame::Pong { number } => (PONG, number),
+        Frame::Goodbye => (GOODBYE, 0),
+        Frame::Release { export } => (RELEASE, export),
+        Frame::Invoke(_) | Frame::Return(_) => {
+            unreachable!("calls and answers have builders of their own")
+        }
+    };
+    let mut w = Writer::new(MESSAGE_BYTES_MAX);
+    let s = w.structure(Slot::ROOT, SHORT_DATA, 0);
+    w.set_u16(s, 0, kind);
+    w.set_u32(s, 1, number);
+    finish(w)
+}
+
+fn finish(w: Writer) -> Vec<u8> {
+    w.finish().expect("a bounded frame is within the limit").0
+}
+
+/// Writes the descriptors of an Invoke or Return frame's capabilities.
+pub(crate) fn set_capabilities(w: &mut Writer, is_invoke: bool, descriptors: &[Descriptor]) {
+    let slot = if is_invoke {
+        INVOKE_CAPABILITIES
+    } else {
+        RETURN_CAPABILITIES
+    };
+    let list = w.structures(slot, descriptors.len(), 2, 0);
+    for (index, descriptor) in descriptors.iter().enumerate() {
+        let s = list.structure(index);
+        w.set_bool(s, 0, !descriptor.hosted_by_sender);
+        w.set_u32(s, 1, descriptor.export);
+        w.set_u64(s, 1, descriptor.class.0);
+    }
+}
+
+/// Patches the question number of framed bytes.
+pub(crate) fn set_question(framed: &mut [u8], question: u32) {
+    framed[QUESTION_AT..QUESTION_AT + 4].copy_from_slice(&question.to_le_bytes());
+}
+
+/// Reads one frame, framing included.
+pub(crate) fn parse(framed: &Bytes) -> Result<Frame, DecodeError> {
+    let message = Message::from_segment(framed.slice(HEADER..), Vec::new())?;
+    let s = message.reader()?;
+    let number = s.u32(1);
+    let rooted = || match s.pointer(0).slot() {
+        Some(slot) => Ok(message.rooted(slot)),
+        None => Err(DecodeError::missing().at("body")),
+    };
+    match s.u16(0) {
+        INVOKE => {
+            let target = match s.u16(17) {
+                0 => Target::Object(Uid {
+                    node: NodeId(s.u64(1)),
+                    local: s.u64(2),
+                }),
+                _ => Target::Export(s.u64(1) as u32),
+            };
+            Ok(Frame::Invoke(Invoke {
+                question: number,
+                target,
+                interface: ClassId(s.u64(3)),
+                method: s.u16(16),
+                parameters: rooted()?,
+                capabilities: descriptors(s.pointer(1))?,
+            }))
+        }
+        RETURN => {
+            let outcome = match s.u16(1) {
+                0 => Ok(rooted()?),
+                code => Err(read_error(code, s.pointer(0).structure()?)?),
+            };
+            let capabilities = descriptors(s.pointer(1))?;
+            Ok(Frame::Return(Return {
+                question: number,
+                outcome,
+                capabilities,
+            }))
+        }
+        CANCEL => Ok(Frame::Cancel { question: number }),
+        PING => Ok(Frame::Ping { number }),
+        PONG => Ok(Frame::Pong { number }),
+        GOODBYE => Ok(Frame::Goodbye),
+        RELEASE => Ok(Frame::Release { export: number }),
+        kind => Err(DecodeError::enumerant("Frame.kind", kind)),
+    }
+}
+
+fn read_error(code: u16, s: partha_wire::StructReader<'_>) -> Result<SystemError, DecodeError> {
+    let completed = match s.u16(0) {
+        0 => Completed::No,
+        1 => Completed::Maybe,
+        _ => Completed::Yes,
+    };
+    let detail = s.pointer(0).text()?;
+    Ok(SystemError::new(ErrorKind::from_code(code), detail).completed(completed))
+}
+
+fn descriptors(pointer: partha_wire::PointerReader<'_>) -> Result<Vec<Descriptor>, DecodeError> {
+    let list = pointer.structures()?;
+    let read = |s: partha_wire::StructReader<'_>| Descriptor {
+        hosted_by_sender: !s.bool(0),
+        export: s.u32(1),
+        class: ClassId(s.u64(1)),
+    };
+    Ok(list.iter_structures().map(read).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round(mut bytes: Vec<u8>) -> Frame {
+        set_question(&mut bytes, 77);
+        parse(&bytes.into()).unwrap()
+    }
+
+    #[test]
+    fn an_invoke_carries_target_parameters_and_capabilities() {
+        let uid = Uid {
+            node: NodeId(5),
+            local: 6,
+        };
+        let (mut w, slot) = invoke(Target::Object(uid), ClassId(9), 3);
+        let p = w.structure(slot, 1, 0);
+        w.set_u64(p, 0, 42);
+        let sent = Descriptor {
+            hosted_by_sender: true,
+            export: 8,
+            class: ClassId(1),
+        };
+        set_capabilities(&mut w, true, &[sent]);
+        let Frame::Invoke(invoke) = round(w.finish().unwrap().0) else {
+            panic!("no invoke")
+        };
+        assert_eq!((invoke.question, invoke.method), (77, 3));
+        assert_eq!(
+            (invoke.target, invoke.interface),
+            (Target::Object(uid), ClassId(9))
+        );
+        assert_eq!(invoke.parameters.reader().unwrap().u64(0), 42);
+        assert_eq!(invoke.capabilities, [sent]);
+    }
+
+    #[test]
+    fn an_invoke_of_an_export_is_told_from_an_object() {
+        let (w, _) = invoke(Target::Export(4), ClassId(9), 3);
+        let Frame::Invoke(invoke) = round(w.finish().unwrap().0) else {
+            panic!("no invoke")
+        };
+        assert_eq!(invoke.target, Target::Export(4));
+    }
+
+    #[test]
+    fn a_return_carries_results_or_an_error() {
+        let mut w = returned();
+        let slot = body(&w);
+        let r = w.structure(slot, 1, 0);
+        w.set_i64(r, 0, -1);
+        let sent = Descriptor {
+            hosted_by_sender: false,
+            export: 2,
+            class: ClassId(3),
+        };
+        set_capabilities(&mut w, false, &[sent]);
+        let Frame::Return(good) = round(w.finish().unwrap().0) else {
+            panic!("no return")
+        };
+        assert_eq!(good.question, 77);
+        assert_eq!(good.outcome.unwrap().reader().unwrap().i64(0), -1);
+        assert_eq!(good.capabilities, [sent]);
+
+        let error = SystemError::new(ErrorKind::Store, "disk full").completed(Completed::Maybe);
+        let Frame::Return(bad) = round(failed(&error)) else {
+            panic!("no return")
+        };
+        assert_eq!(bad.outcome.unwrap_err(), error);
+    }
+
+    #[test]
+    fn short_frames_come_back() {
+        for frame in [
+            Frame::Cancel { question: 77 },
+            Frame::Ping { number: 77 },
+            Frame::Pong { number: 77 },
+            Frame::Release { export: 77 },
+        ] {
+            let text = format!("{frame:?}");
+            assert_eq!(format!("{:?}", round(short(&frame))), text);
+        }
+        assert!(matches!(round(short(&Frame::Goodbye)), Frame::Goodbye));
+    }
+
+    #[test]
+    fn an_unknown_kind_is_an_error() {
+        let mut w = Writer::new(1024);
+        let s = w.structure(Slot::ROOT, SHORT_DATA, POINTERS);
+        w.set_u16(s, 0, 99);
+        assert!(parse(&w.finish().unwrap().0.into()).is_err());
+    }
+}

@@ -1,0 +1,4 @@
+//! What travels on the native face. The layout is told in docs/wire.md and runtime/idl/wire.capnp.
+
+pub(crate) mod context;
+pub(crate) mod frame;
