@@ -379,3 +379,6 @@ impl Objects {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

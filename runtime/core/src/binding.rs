@@ -84,9 +84,14 @@ pub struct Attempt {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State<P> {
     Unbound,
-    Resolving,
+    /// `not_before` is when the round may ask, kept for the one who takes over.
+    Resolving {
+        not_before: Time,
+    },
     Bound(P),
-    Broken { not_before: Time },
+    Broken {
+        not_before: Time,
+    },
 }
 
 /// Where the object of one reference is.
@@ -134,35 +139,31 @@ impl<P: Clone> Binding<P> {
 
     /// What a call is to do now; to be asked before it is sent, and after each wait.
     pub fn want(&mut self, now: Time, attempt: &mut Attempt) -> Step {
-        if let (Some(waited), Some((round, why))) = (attempt.round, self.failed)
-            && waited == round
-        {
-            attempt.round = None;
-            return Step::Fail(why);
-        }
-        match &self.state {
+        let not_before = match &self.state {
             State::Bound(_) => {
                 attempt.round = None;
-                Step::Go {
-                    generation: self.generation,
-                }
+                let generation = self.generation;
+                return Step::Go { generation };
             }
-            State::Resolving => {
+            State::Resolving { .. } => {
                 attempt.round = Some(self.round);
-                Step::Wait
+                return Step::Wait;
             }
-            State::Unbound => self.begin_round(Duration::ZERO, attempt),
-            State::Broken { not_before } => {
-                let pause = not_before.remaining(now);
-                self.begin_round(pause, attempt)
-            }
+            State::Unbound => now,
+            State::Broken { not_before } => *not_before,
+        };
+        match (attempt.round.take(), self.failed) {
+            (Some(waited), Some((round, why))) if waited == round => Step::Fail(why),
+            (Some(_) | None, _) => self.begin_round(now, not_before, attempt),
         }
     }
 
-    fn begin_round(&mut self, pause: Duration, attempt: &mut Attempt) -> Step {
-        self.state = State::Resolving;
+    fn begin_round(&mut self, now: Time, not_before: Time, attempt: &mut Attempt) -> Step {
+        self.state = State::Resolving { not_before };
         self.round += 1;
         attempt.round = Some(self.round);
+        let pause = not_before.remaining(now);
+        assert!(pause <= PAUSE_MAX, "a pause of {pause:?}");
         Step::Resolve { pause }
     }
 
@@ -192,16 +193,20 @@ impl<P: Clone> Binding<P> {
 
     fn makes_round(&self, attempt: &Attempt) -> bool {
         let resolving = match self.state {
-            State::Resolving => true,
+            State::Resolving { .. } => true,
             State::Unbound | State::Bound(_) | State::Broken { .. } => false,
         };
         resolving && attempt.round == Some(self.round)
     }
 
     /// The call that made the round of resolution is no more; the next to ask makes another.
-    pub fn gave_up(&mut self, now: Time, attempt: &Attempt) {
-        if self.makes_round(attempt) {
-            self.state = State::Broken { not_before: now };
+    pub fn gave_up(&mut self, attempt: &Attempt) {
+        if !self.makes_round(attempt) {
+            return;
+        }
+        match self.state {
+            State::Resolving { not_before } => self.state = State::Broken { not_before },
+            State::Unbound | State::Bound(_) | State::Broken { .. } => {}
         }
     }
 
@@ -214,7 +219,7 @@ impl<P: Clone> Binding<P> {
         if generation == self.generation {
             match self.state {
                 State::Bound(_) => self.state = State::Unbound,
-                State::Unbound | State::Resolving | State::Broken { .. } => {}
+                State::Unbound | State::Resolving { .. } | State::Broken { .. } => {}
             }
         }
         self.want(now, attempt)
@@ -224,7 +229,7 @@ impl<P: Clone> Binding<P> {
     pub fn lost(&mut self, now: Time, generation: u64, jitter: Jitter) {
         match self.state {
             State::Bound(_) if generation == self.generation => self.break_off(now, jitter),
-            State::Bound(_) | State::Unbound | State::Resolving | State::Broken { .. } => {}
+            State::Bound(_) | State::Unbound | State::Resolving { .. } | State::Broken { .. } => {}
         }
     }
 
@@ -240,7 +245,7 @@ impl<P: Clone> Binding<P> {
     pub fn place(&self) -> Option<&P> {
         match &self.state {
             State::Bound(place) => Some(place),
-            State::Unbound | State::Resolving | State::Broken { .. } => None,
+            State::Unbound | State::Resolving { .. } | State::Broken { .. } => None,
         }
     }
 

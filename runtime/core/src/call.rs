@@ -442,3 +442,6 @@ impl Calls {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,210 @@
+use super::*;
 
+const NONE: Jitter = Jitter(0);
+
+fn ms(n: u64) -> Time {
+    Time(n * 1_000_000)
+}
+
+fn resolve(ms: u64) -> Step {
+    let pause = Duration::from_millis(ms);
+    Step::Resolve { pause }
+}
+
+fn go(generation: u64) -> Step {
+    Step::Go { generation }
+}
+
+/// A binding that was resolved once and works, with the attempt that did it.
+fn bound() -> (Binding<char>, Attempt) {
+    let (mut binding, mut attempt) = (Binding::new(), Attempt::default());
+    assert_eq!(binding.want(ms(0), &mut attempt), resolve(0));
+    assert_eq!(binding.resolved(ms(1), &mut attempt, Ok('a'), NONE), go(1));
+    binding.worked(1);
+    (binding, attempt)
+}
+
+#[test]
+fn many_calls_share_one_resolution() {
+    let mut binding = Binding::new();
+    let mut calls = [Attempt::default(); 3];
+    assert_eq!(binding.want(ms(0), &mut calls[0]), resolve(0));
+    assert_eq!(binding.want(ms(0), &mut calls[1]), Step::Wait);
+    assert_eq!(binding.want(ms(0), &mut calls[2]), Step::Wait);
+    // Woken for nothing: still waiting.
+    assert_eq!(binding.want(ms(1), &mut calls[1]), Step::Wait);
+    assert_eq!(binding.place(), None);
+    assert_eq!(binding.resolved(ms(1), &mut calls[0], Ok('a'), NONE), go(1));
+    assert_eq!(binding.want(ms(1), &mut calls[1]), go(1));
+    assert_eq!(binding.want(ms(1), &mut calls[2]), go(1));
+    assert_eq!(binding.place(), Some(&'a'));
+}
+
+#[test]
+fn a_failed_round_fails_all_who_waited_and_nobody_else() {
+    let mut binding: Binding<char> = Binding::new();
+    let mut calls = [Attempt::default(); 3];
+    assert_eq!(binding.want(ms(0), &mut calls[0]), resolve(0));
+    assert_eq!(binding.want(ms(0), &mut calls[1]), Step::Wait);
+    let failed = Step::Fail(Why::Unreachable);
+    assert_eq!(
+        binding.resolved(ms(1), &mut calls[0], Err(Why::Unreachable), NONE),
+        failed
+    );
+    assert_eq!(binding.want(ms(1), &mut calls[1]), failed);
+    // The first failure in a row costs no pause, the next one does.
+    assert_eq!(binding.want(ms(1), &mut calls[2]), resolve(0));
+    assert_eq!(
+        binding.resolved(ms(1), &mut calls[2], Err(Why::Unreachable), NONE),
+        failed
+    );
+    // A call that was told may try again, if its deadline allows.
+    assert_eq!(binding.want(ms(1), &mut calls[2]), resolve(50));
+}
+
+#[test]
+fn a_resolver_that_gives_up_hands_over() {
+    let mut binding = Binding::new();
+    let mut calls = [Attempt::default(); 2];
+    assert_eq!(binding.want(ms(0), &mut calls[0]), resolve(0));
+    assert_eq!(binding.want(ms(0), &mut calls[1]), Step::Wait);
+    binding.gave_up(&calls[0]);
+    assert_eq!(binding.want(ms(1), &mut calls[1]), resolve(0));
+    // What the first one reports now is late news.
+    assert_eq!(
+        binding.resolved(ms(2), &mut calls[0], Ok('x'), NONE),
+        Step::Wait
+    );
+    binding.gave_up(&Attempt::default());
+    assert_eq!(binding.resolved(ms(3), &mut calls[1], Ok('a'), NONE), go(1));
+    binding.gave_up(&calls[1]);
+    assert_eq!(binding.place(), Some(&'a'));
+}
+
+#[test]
+fn a_resolver_that_gives_up_hands_its_pause_over() {
+    let (mut binding, _) = bound();
+    let mut calls = [Attempt::default(); 3];
+    binding.lost(ms(0), 1, NONE);
+    assert_eq!(binding.want(ms(0), &mut calls[0]), resolve(0));
+    binding.resolved(ms(0), &mut calls[0], Err(Why::Unreachable), NONE);
+    assert_eq!(binding.want(ms(10), &mut calls[1]), resolve(40));
+    binding.gave_up(&calls[1]);
+    assert_eq!(binding.want(ms(20), &mut calls[2]), resolve(30));
+}
+
+#[test]
+fn a_waiter_that_wakes_late_uses_what_was_found_since() {
+    let mut binding = Binding::new();
+    let mut calls = [Attempt::default(); 3];
+    assert_eq!(binding.want(ms(0), &mut calls[0]), resolve(0));
+    assert_eq!(binding.want(ms(0), &mut calls[1]), Step::Wait);
+    binding.resolved(ms(1), &mut calls[0], Err(Why::Unreachable), NONE);
+    assert_eq!(binding.want(ms(1), &mut calls[2]), resolve(0));
+    assert_eq!(binding.resolved(ms(2), &mut calls[2], Ok('a'), NONE), go(1));
+    assert_eq!(binding.want(ms(3), &mut calls[1]), go(1));
+}
+
+#[test]
+fn a_stale_place_costs_one_fresh_resolution_and_then_the_error_stands() {
+    let (mut binding, _) = bound();
+    let mut call = Attempt::default();
+    assert_eq!(binding.want(ms(2), &mut call), go(1));
+    assert_eq!(binding.stale(ms(2), 1, &mut call), resolve(0));
+    assert_eq!(binding.resolved(ms(3), &mut call, Ok('b'), NONE), go(2));
+    assert_eq!(
+        binding.stale(ms(4), 2, &mut call),
+        Step::Fail(Why::NotThere)
+    );
+    // Another call takes the place for cached, and has its own fresh resolution.
+    let mut other = Attempt::default();
+    assert_eq!(binding.want(ms(5), &mut other), go(2));
+    assert_eq!(binding.stale(ms(5), 2, &mut other), resolve(0));
+}
+
+#[test]
+fn stale_news_of_an_old_place_uses_the_new_one() {
+    let (mut binding, _) = bound();
+    let mut calls = [Attempt::default(); 3];
+    for call in &mut calls {
+        assert_eq!(binding.want(ms(2), call), go(1));
+    }
+    assert_eq!(binding.stale(ms(2), 1, &mut calls[0]), resolve(0));
+    assert_eq!(binding.stale(ms(2), 1, &mut calls[1]), Step::Wait);
+    assert_eq!(binding.resolved(ms(3), &mut calls[0], Ok('b'), NONE), go(2));
+    assert_eq!(binding.want(ms(3), &mut calls[1]), go(2));
+    assert_eq!(binding.stale(ms(4), 1, &mut calls[2]), go(2));
+    assert_eq!(
+        binding.stale(ms(4), 2, &mut calls[2]),
+        Step::Fail(Why::NotThere)
+    );
+}
+
+#[test]
+fn a_lost_place_is_resolved_anew_with_growing_pauses_until_a_call_works() {
+    let (mut binding, _) = bound();
+    let mut now = 10;
+    let pauses = [0, 50, 100, 200, 400, 800, 1_600, 2_000, 2_000];
+    for (at, pause) in pauses.into_iter().enumerate() {
+        let generation = 1 + at as u64;
+        let mut call = Attempt::default();
+        binding.lost(ms(now), generation, NONE);
+        assert_eq!(binding.place(), None);
+        assert_eq!(binding.want(ms(now), &mut call), resolve(pause));
+        now += pause;
+        assert_eq!(
+            binding.resolved(ms(now), &mut call, Ok('b'), NONE),
+            go(generation + 1)
+        );
+    }
+    let generation = 1 + pauses.len() as u64;
+    binding.worked(generation);
+    binding.lost(ms(now), generation, NONE);
+    assert_eq!(binding.want(ms(now), &mut Attempt::default()), resolve(0));
+}
+
+#[test]
+fn time_that_has_passed_is_taken_off_the_pause() {
+    let (mut binding, _) = bound();
+    binding.lost(ms(0), 1, NONE);
+    let mut call = Attempt::default();
+    assert_eq!(binding.want(ms(0), &mut call), resolve(0));
+    binding.resolved(ms(0), &mut call, Err(Why::Unreachable), NONE);
+    assert_eq!(binding.clone().want(ms(30), &mut call), resolve(20));
+    assert_eq!(binding.want(ms(500), &mut call), resolve(0));
+}
+
+#[test]
+fn late_news_has_no_effect() {
+    let (mut binding, mut first) = bound();
+    // An old generation is lost, an unknown one works, a finished round reports again.
+    binding.lost(ms(2), 0, NONE);
+    binding.worked(7);
+    assert_eq!(
+        binding.resolved(ms(2), &mut first, Err(Why::Unreachable), NONE),
+        go(1)
+    );
+    assert_eq!(binding.place(), Some(&'a'));
+    // While unbound, resolving or broken there is no place to lose.
+    let mut call = Attempt::default();
+    assert_eq!(binding.stale(ms(3), 1, &mut call), resolve(0));
+    binding.lost(ms(3), 1, NONE);
+    assert_eq!(binding.want(ms(3), &mut Attempt::default()), Step::Wait);
+    let mut unbound: Binding<char> = Binding::default();
+    unbound.lost(ms(3), 0, NONE);
+    assert_eq!(unbound.want(ms(3), &mut call), resolve(0));
+    let mut broken = Binding::bound('z');
+    broken.lost(ms(4), 1, NONE);
+    broken.lost(ms(5), 1, NONE);
+    assert_eq!(broken.stale(ms(6), 1, &mut Attempt::default()), resolve(0));
+}
+
+#[test]
+fn jitter_shortens_a_pause_by_half_at_most() {
+    assert_eq!(pause(0, Jitter(u16::MAX)), Duration::ZERO);
+    assert_eq!(pause(1, Jitter(u16::MAX)), Duration::from_millis(25));
+    assert_eq!(pause(u32::MAX, Jitter(u16::MAX)), Duration::from_secs(1));
+    assert_eq!(pause(u32::MAX, NONE), Duration::from_secs(2));
+    let middle = pause(2, Jitter(u16::MAX / 2));
+    assert!(middle > Duration::from_millis(74) && middle < Duration::from_millis(76));
+}

@@ -268,3 +268,6 @@ impl Entry {
         self.held[mode as usize] -= 1;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -242,7 +242,7 @@ impl World {
                 self.cut(conn);
             }
         }
-        let down = self.rng.range(MS / 10, 10 * MS);
+        let down = self.rng.range(MS / 100, 3 * MS);
         self.schedule(self.now + down, Event::Reborn { client });
     }
 

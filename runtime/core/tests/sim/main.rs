@@ -12,11 +12,13 @@ mod disk;
 mod history;
 mod net;
 mod plan;
+mod reached;
 mod rng;
 mod shell;
 mod world;
 
 use partha_core::engine::Mutation;
+use reached::POINTS;
 use world::{Summary, run};
 
 /// Seeds in an ordinary run of the tests.
@@ -54,6 +56,9 @@ fn all_rules_hold_for_every_seed() {
                 total.ops += summary.ops;
                 total.answered += summary.answered;
                 total.crashes += summary.crashes;
+                for (point, count) in summary.reached {
+                    *total.reached.entry(point).or_default() += count;
+                }
             }
             Err(violation) => panic!(
                 "{violation}\nagain: PARTHA_SIM_SEED={seed} PARTHA_SIM_TRACE=1 \
@@ -61,9 +66,9 @@ fn all_rules_hold_for_every_seed() {
             ),
         }
     }
-    println!("{total:?}");
+    println!("{total:#?}");
     // A simulation in which nothing happens finds nothing.
-    if one.is_none() {
+    if one.is_none() && count >= SEEDS {
         assert!(
             total.answered * 2 > total.ops,
             "most calls went unanswered: {total:?}"
@@ -72,6 +77,10 @@ fn all_rules_hold_for_every_seed() {
             total.crashes > count / 2,
             "hardly anything went wrong: {total:?}"
         );
+        let missed = POINTS
+            .iter()
+            .filter(|point| !total.reached.contains_key(*point));
+        assert_eq!(missed.collect::<Vec<_>>(), [&""; 0], "never reached");
     }
 }
 

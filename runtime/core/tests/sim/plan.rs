@@ -57,9 +57,9 @@ impl Plan {
     /// Bounds so small that they are reached.
     fn limits(rng: &mut Rng) -> Limits {
         Limits {
-            object_queue_max: rng.pick(&[1, 3, 1_024]),
-            calls_max: rng.pick(&[3, 20, 65_536]),
-            caller_calls_max: rng.pick(&[2, 8_192]),
+            object_queue_max: rng.pick(&[2, 1_024, 1_024]),
+            calls_max: rng.pick(&[4, 65_536, 65_536, 65_536]),
+            caller_calls_max: rng.pick(&[2, 8_192, 8_192, 8_192]),
             peers_max: 64,
             idle_ns: rng.pick(&[MS, 10 * MS, 1_000 * MS]),
             active_bytes_max: rng.pick(&[150, 1_000, 1 << 28]),

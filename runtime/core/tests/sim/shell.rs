@@ -9,6 +9,7 @@ use crate::disk::Batch;
 use crate::history::{Ending, Fate, Kind, OpId, Outcome};
 use crate::net::{ConnId, Request, Response};
 use crate::plan::MS;
+use crate::reached;
 use crate::world::{Event, Held, Place, World};
 
 fn mode_of(kind: Kind) -> Mode {
@@ -147,6 +148,7 @@ impl World {
 
     /// Does one output.
     pub(crate) fn perform(&mut self, at: Place, output: Output) -> Result<(), String> {
+        reached::note(&mut self.summary.reached, output);
         let shard = &mut self.nodes[at.node].shards[at.shard];
         let soon = self.now + self.rng.range(0, MS / 2);
         match output {

@@ -13,6 +13,7 @@ use crate::disk::Disk;
 use crate::history::{Fate, History, Kind, OpId, Outcome};
 use crate::net::{Conn, ConnId, Request, Response};
 use crate::plan::{MS, Plan};
+use crate::reached::Reached;
 use crate::rng::Rng;
 
 /// Nothing of a healthy world takes longer than this.
@@ -129,12 +130,13 @@ pub(crate) struct Node {
 }
 
 /// What became of a run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Summary {
     pub(crate) inputs: u64,
     pub(crate) ops: u64,
     pub(crate) answered: u64,
     pub(crate) crashes: u64,
+    pub(crate) reached: Reached,
     /// A digest of all inputs and outputs, if asked for.
     pub(crate) trace: u64,
 }

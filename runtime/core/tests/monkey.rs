@@ -1,0 +1,298 @@
+//! Anything a peer, an operator or a disk can do, in any order, on few objects: the engine's
+//! invariants hold after each input, every ticket is answered at most once and forgotten once,
+//! and in the end nothing is left.
+//!
+//! The simulator tells whether answers are right; this tells that no order of inputs breaks the
+//! engine, also those that no sane shell would make.
+
+use std::collections::BTreeMap;
+
+use partha_core::id::{CallId, Epoch, Incarnation, NodeId, Peer, Uid};
+use partha_core::time::Time;
+use partha_core::{
+    Ended, Engine, Fault, Input, Invoke, Limits, Loaded, Mode, Outbox, Output, Stats, Ticket,
+    invariants,
+};
+
+/// Runs, unless `PARTHA_SIM_SEEDS` says otherwise.
+const SEEDS: u64 = 300;
+/// Inputs of a run, besides those that end it.
+const INPUTS: u64 = 300;
+
+struct Monkey {
+    seed: u64,
+    now: u64,
+    engine: Engine,
+    /// Outputs that wait for their answer.
+    pending: Vec<Output>,
+    /// Tickets not forgotten, and whether they were answered.
+    tickets: BTreeMap<Ticket, bool>,
+    next_ticket: u64,
+    drained: u32,
+}
+
+impl Monkey {
+    fn new(seed: u64) -> Self {
+        let mut monkey = Self {
+            seed,
+            now: 0,
+            engine: Engine::new(Limits::default()),
+            pending: Vec::new(),
+            tickets: BTreeMap::new(),
+            next_ticket: 0,
+            drained: 0,
+        };
+        monkey.engine = Engine::new(Limits {
+            object_queue_max: monkey.pick(&[1, 4, 1_000]),
+            calls_max: monkey.pick(&[5, 1_000]),
+            caller_calls_max: monkey.pick(&[3, 1_000]),
+            peers_max: monkey.pick(&[1, 2, 10]),
+            idle_ns: monkey.pick(&[10, 1_000_000]),
+            active_bytes_max: monkey.pick(&[0, 150, 1_000_000]),
+            active_objects_max: monkey.pick(&[1, 2, 10]),
+            volatile_objects_max: monkey.pick(&[1, 10]),
+            uses_max: monkey.pick(&[1, 10]),
+        });
+        monkey
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.seed = self
+            .seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_041);
+        let mixed = (self.seed ^ (self.seed >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        (mixed >> 32) % n
+    }
+
+    fn pick<T: Copy>(&mut self, things: &[T]) -> T {
+        things[self.below(things.len() as u64) as usize]
+    }
+
+    /// Objects 1 to 3 are persistent, 4 and 5 volatile, whatever a caller takes them for.
+    fn uid(&mut self) -> Uid {
+        let local = 1 + self.below(5);
+        Uid {
+            node: NodeId(0),
+            local,
+        }
+    }
+
+    fn peer(&mut self) -> Peer {
+        let (node, life) = (self.below(3), self.below(3));
+        Peer {
+            node: NodeId(node),
+            incarnation: Incarnation(life as u32),
+        }
+    }
+
+    fn fault(&mut self) -> Fault {
+        self.pick(&[Fault::Fenced, Fault::Full, Fault::Exists, Fault::Store])
+    }
+
+    fn invoke(&mut self, uid: Uid, mode: Mode) -> Invoke {
+        let caller = self.peer();
+        let sequence = self.below(3);
+        self.next_ticket += 1;
+        self.tickets.insert(Ticket(self.next_ticket), false);
+        Invoke {
+            ticket: Ticket(self.next_ticket),
+            uid,
+            caller,
+            call: (self.below(4) > 0).then_some(CallId { caller, sequence }),
+            mode,
+            save: self.below(2) == 0,
+            volatile: (uid.local > 3) != (self.below(8) == 0),
+            deadline: if self.below(3) == 0 {
+                Time::NEVER
+            } else {
+                Time(self.now + self.below(60))
+            },
+        }
+    }
+
+    fn input(&mut self) -> Input {
+        let uid = self.uid();
+        let caller = self.peer();
+        match self.below(20) {
+            0..=7 => {
+                let mode = self.pick(&[Mode::Read, Mode::Write]);
+                Input::Invoke(self.invoke(uid, mode))
+            }
+            8..=9 => {
+                let served = self.engine.objects().any(|it| it.uid == uid && it.volatile);
+                let uid = if served {
+                    uid
+                } else {
+                    Uid {
+                        local: uid.local % 3 + 1,
+                        ..uid
+                    }
+                };
+                let invoke = self.invoke(uid, Mode::Write);
+                Input::Create(Invoke {
+                    volatile: false,
+                    ..invoke
+                })
+            }
+            10..=12 => Input::Cancel {
+                ticket: Ticket(1 + self.below(self.next_ticket + 1)),
+            },
+            13 => Input::Bind { uid, caller },
+            14 => Input::Unbind { uid, caller },
+            15 => Input::PeerGone { caller },
+            16 => Input::Evict { uid },
+            17 => Input::Searched {
+                ticket: Ticket(self.next_ticket + 1),
+                found: true,
+            },
+            18 if uid.local > 3 => Input::Serve { uid },
+            _ => Input::Retire { uid },
+        }
+    }
+
+    fn answer(&mut self, output: Output) -> Input {
+        match output {
+            Output::Search { ticket, .. } => {
+                let found = self.below(4) == 0;
+                Input::Searched { ticket, found }
+            }
+            Output::Load { uid } => {
+                let found = Loaded::Found {
+                    epoch: Epoch(1),
+                    size_bytes: self.below(200),
+                };
+                let failed = Loaded::Failed(self.fault());
+                let persistent = [found, found, found, Loaded::Absent, failed];
+                let absent = [Loaded::Absent, failed];
+                let outcome = if uid.local > 3 {
+                    self.pick(&absent)
+                } else {
+                    self.pick(&persistent)
+                };
+                Input::Loaded { uid, outcome }
+            }
+            Output::Dispatch { ticket, .. } => {
+                let ended =
+                    self.pick(&[Ended::Normal, Ended::Normal, Ended::Raised, Ended::Failed]);
+                Input::Returned {
+                    ticket,
+                    ended,
+                    size_bytes: self.below(200),
+                }
+            }
+            Output::Flush { ticket, .. } => {
+                let result = if self.below(4) == 0 {
+                    Err(self.fault())
+                } else {
+                    Ok(())
+                };
+                Input::Flushed { ticket, result }
+            }
+            other => panic!("{other:?} is not answered"),
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        let mut out = Outbox::new();
+        self.engine.handle(Time(self.now), input, &mut out);
+        self.take(out);
+        if self
+            .engine
+            .next_timeout()
+            .is_some_and(|due| due.0 <= self.now)
+        {
+            let mut out = Outbox::new();
+            self.engine.handle_timeout(Time(self.now), &mut out);
+            self.take(out);
+        }
+    }
+
+    fn take(&mut self, mut out: Outbox) {
+        invariants::check(&self.engine);
+        for output in out.drain() {
+            assert!(self.drained == 0, "{output:?} comes after the end");
+            match output {
+                Output::Search { .. }
+                | Output::Load { .. }
+                | Output::Dispatch { .. }
+                | Output::Flush { .. } => self.pending.push(output),
+                Output::Reply { ticket, .. } => {
+                    let before = self.tickets.insert(ticket, true);
+                    assert_eq!(
+                        before,
+                        Some(false),
+                        "{ticket:?} is answered twice or unknown"
+                    );
+                }
+                Output::Forget { ticket } => {
+                    assert!(
+                        self.tickets.remove(&ticket).is_some(),
+                        "{ticket:?} is forgotten twice"
+                    );
+                }
+                Output::Drained => self.drained += 1,
+                Output::Discard { .. } | Output::Passivate { .. } | Output::Event(_) => {}
+            }
+        }
+    }
+
+    fn answer_one(&mut self) {
+        let at = self.below(self.pending.len() as u64) as usize;
+        let output = self.pending.swap_remove(at);
+        let input = self.answer(output);
+        self.handle(input);
+    }
+
+    fn run(&mut self) {
+        for _ in 0..INPUTS {
+            self.now += self.below(20);
+            if !self.pending.is_empty() && self.below(2) == 0 {
+                self.answer_one();
+                continue;
+            }
+            let input = self.input();
+            self.handle(input);
+        }
+        self.handle(Input::Drain);
+        while !self.pending.is_empty() {
+            self.answer_one();
+        }
+        assert_eq!(self.drained, 1, "all is answered: the drain is over");
+        self.drained = 0;
+        for local in 0..6 {
+            self.handle(Input::Retire {
+                uid: Uid {
+                    node: NodeId(0),
+                    local,
+                },
+            });
+        }
+        for node in 0..3 {
+            for life in 0..3 {
+                let (node, incarnation) = (NodeId(node), Incarnation(life));
+                self.handle(Input::PeerGone {
+                    caller: Peer { node, incarnation },
+                });
+            }
+        }
+        assert!(self.tickets.is_empty(), "not forgotten: {:?}", self.tickets);
+        let left = Stats {
+            callers_remembered: 0,
+            ..self.engine.stats()
+        };
+        assert_eq!(left, Stats::default());
+    }
+}
+
+#[test]
+fn no_order_of_inputs_breaks_the_engine() {
+    let asked = std::env::var("PARTHA_SIM_SEEDS").ok();
+    let seeds = asked.map_or(SEEDS, |text| {
+        text.parse().expect("PARTHA_SIM_SEEDS is a number")
+    });
+    for seed in 0..seeds {
+        let run = std::panic::catch_unwind(|| Monkey::new(seed).run());
+        assert!(run.is_ok(), "seed {seed} fails");
+    }
+}

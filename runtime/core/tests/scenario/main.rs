@@ -1,0 +1,312 @@
+//! Stories: what happens is written in a text, what the engine says to it stands below.
+//!
+//! `BLESS=1` writes what the engine says now into the texts; the difference is then read, not
+//! believed. A story's invariants are checked after every line.
+//!
+//! | line | meaning |
+//! |---|---|
+//! | `limits idle_ms=5 calls_max=2` | an engine with these bounds |
+//! | `at 5ms` | time passes, what is due is done |
+//! | `invoke t1 o1 write save c=1.2/3 from=1.2 within=9ms volatile` | a call; all but the first three words may be left out |
+//! | `create t1 o1 …` | a create |
+//! | `searched t1 found`, `searched t1 none` | answer to a search |
+//! | `loaded o1 100`, `loaded o1 absent`, `loaded o1 Full` | answer to a load: size, nothing, fault |
+//! | `returned t1 normal 100` | how the servant ended, size of the state |
+//! | `flushed t1 ok`, `flushed t1 Fenced` | answer to a flush |
+//! | `cancel t1`, `bind o1 1.2`, `unbind o1 1.2`, `gone 1.2`, `serve o1`, `retire o1`, `evict o1`, `drain` | the other inputs |
+//! | `crash` | the process dies and starts again: an empty engine |
+//! | `stats`, `next` | what the tables hold; when something is due |
+
+mod show;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use partha_core::id::{CallId, Epoch, Incarnation, NodeId, Peer, Uid};
+use partha_core::time::Time;
+use partha_core::{
+    Ended, Engine, Fault, Input, Invoke, Limits, Loaded, Mode, Outbox, Ticket, invariants,
+};
+
+/// One story under way.
+struct Story {
+    limits: Limits,
+    engine: Engine,
+    now: Time,
+    epochs: u64,
+}
+
+fn parse<T: std::str::FromStr>(text: &str) -> T {
+    text.parse()
+        .unwrap_or_else(|_| panic!("'{text}' is not what is expected here"))
+}
+
+fn ticket(word: &str) -> Ticket {
+    Ticket(parse(
+        word.strip_prefix('t').expect("a ticket is t1, t2, …"),
+    ))
+}
+
+fn uid(word: &str) -> Uid {
+    let local = parse(word.strip_prefix('o').expect("an object is o1, o2, …"));
+    Uid {
+        node: NodeId(0),
+        local,
+    }
+}
+
+fn peer(word: &str) -> Peer {
+    let (node, incarnation) = word.split_once('.').expect("a caller is node.incarnation");
+    Peer {
+        node: NodeId(parse(node)),
+        incarnation: Incarnation(parse(incarnation)),
+    }
+}
+
+fn time(word: &str) -> Time {
+    if let Some(ms) = word.strip_suffix("ms") {
+        return Time(parse::<u64>(ms) * 1_000_000);
+    }
+    Time(parse::<u64>(word.strip_suffix('s').expect("a time is 5ms or 5s")) * 1_000_000_000)
+}
+
+fn fault(word: &str) -> Fault {
+    match word {
+        "Fenced" => Fault::Fenced,
+        "Full" => Fault::Full,
+        "Exists" => Fault::Exists,
+        "Store" => Fault::Store,
+        other => panic!("'{other}' is no fault"),
+    }
+}
+
+impl Story {
+    fn new() -> Self {
+        let limits = Limits::default();
+        Self {
+            limits,
+            engine: Engine::new(limits),
+            now: Time(0),
+            epochs: 0,
+        }
+    }
+
+    /// Does one line and says what came of it.
+    fn line(&mut self, line: &str) -> Vec<String> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let mut out = Outbox::new();
+        match words[0] {
+            "limits" => {
+                words[1..].iter().for_each(|word| self.limit(word));
+                self.engine = Engine::new(self.limits);
+            }
+            "crash" => self.engine = Engine::new(self.limits),
+            "at" => self.pass(time(words[1]), &mut out),
+            "next" => return vec![format!("{:?}", self.engine.next_timeout())],
+            "stats" => return vec![show::stats(self.engine.stats())],
+            _ => {
+                let input = self.input(&words);
+                self.engine.handle(self.now, input, &mut out);
+            }
+        }
+        invariants::check(&self.engine);
+        out.drain().map(show::output).collect()
+    }
+
+    fn limit(&mut self, word: &str) {
+        let (name, value) = word.split_once('=').expect("a bound is name=value");
+        let limits = &mut self.limits;
+        match name {
+            "object_queue_max" => limits.object_queue_max = parse(value),
+            "calls_max" => limits.calls_max = parse(value),
+            "caller_calls_max" => limits.caller_calls_max = parse(value),
+            "peers_max" => limits.peers_max = parse(value),
+            "idle_ms" => limits.idle_ns = parse::<u64>(value) * 1_000_000,
+            "active_bytes_max" => limits.active_bytes_max = parse(value),
+            "active_objects_max" => limits.active_objects_max = parse(value),
+            "volatile_objects_max" => limits.volatile_objects_max = parse(value),
+            "uses_max" => limits.uses_max = parse(value),
+            other => panic!("there is no bound {other}"),
+        }
+    }
+
+    fn pass(&mut self, until: Time, out: &mut Outbox) {
+        while let Some(due) = self.engine.next_timeout().filter(|due| *due <= until) {
+            self.now = self.now.max(due);
+            self.engine.handle_timeout(self.now, out);
+            let next = self.engine.next_timeout();
+            assert!(
+                next.is_none_or(|next| next > self.now),
+                "what is due stays due: {next:?}"
+            );
+        }
+        self.now = until;
+    }
+
+    fn input(&mut self, words: &[&str]) -> Input {
+        let subject = words.get(1).copied().unwrap_or_default();
+        match words[0] {
+            "invoke" => Input::Invoke(self.invoke(words)),
+            "create" => Input::Create(self.invoke(words)),
+            "searched" => Input::Searched {
+                ticket: ticket(subject),
+                found: words[2] == "found",
+            },
+            "loaded" => Input::Loaded {
+                uid: uid(subject),
+                outcome: self.loaded(words[2]),
+            },
+            "returned" => Input::Returned {
+                ticket: ticket(subject),
+                ended: match words[2] {
+                    "normal" => Ended::Normal,
+                    "raised" => Ended::Raised,
+                    "failed" => Ended::Failed,
+                    other => panic!("a servant does not end '{other}'"),
+                },
+                size_bytes: words.get(3).map_or(100, |word| parse(word)),
+            },
+            "flushed" => {
+                let result = if words[2] == "ok" {
+                    Ok(())
+                } else {
+                    Err(fault(words[2]))
+                };
+                Input::Flushed {
+                    ticket: ticket(subject),
+                    result,
+                }
+            }
+            "cancel" => Input::Cancel {
+                ticket: ticket(subject),
+            },
+            "bind" => Input::Bind {
+                uid: uid(subject),
+                caller: peer(words[2]),
+            },
+            "unbind" => Input::Unbind {
+                uid: uid(subject),
+                caller: peer(words[2]),
+            },
+            "gone" => Input::PeerGone {
+                caller: peer(subject),
+            },
+            "serve" => Input::Serve { uid: uid(subject) },
+            "retire" => Input::Retire { uid: uid(subject) },
+            "evict" => Input::Evict { uid: uid(subject) },
+            "drain" => Input::Drain,
+            other => panic!("there is no line '{other} …'"),
+        }
+    }
+
+    fn loaded(&mut self, word: &str) -> Loaded {
+        if word == "absent" {
+            return Loaded::Absent;
+        }
+        let Ok(size_bytes) = word.parse() else {
+            return Loaded::Failed(fault(word));
+        };
+        self.epochs += 1;
+        Loaded::Found {
+            epoch: Epoch(self.epochs),
+            size_bytes,
+        }
+    }
+
+    fn invoke(&self, words: &[&str]) -> Invoke {
+        let mut invoke = Invoke {
+            ticket: ticket(words[1]),
+            uid: uid(words[2]),
+            caller: peer("1.1"),
+            call: None,
+            mode: Mode::Write,
+            save: false,
+            volatile: false,
+            deadline: Time::NEVER,
+        };
+        for word in &words[3..] {
+            match word.split_once('=') {
+                None if *word == "write" => invoke.mode = Mode::Write,
+                None if *word == "read" => invoke.mode = Mode::Read,
+                None if *word == "save" => invoke.save = true,
+                None if *word == "volatile" => invoke.volatile = true,
+                Some(("from", who)) => invoke.caller = peer(who),
+                Some(("c", id)) => {
+                    let (caller, sequence) = id.split_once('/').expect("a call id is 1.1/7");
+                    let (caller, sequence) = (peer(caller), parse(sequence));
+                    invoke.call = Some(CallId { caller, sequence });
+                    invoke.caller = caller;
+                }
+                Some(("within", span)) => invoke.deadline = Time(self.now.0 + time(span).0),
+                Some(_) | None => panic!("a call has no '{word}'"),
+            }
+        }
+        invoke
+    }
+}
+
+/// Tells a story again, with what the engine says now.
+fn tell(text: &str) -> String {
+    let mut story = Story::new();
+    let mut told = String::new();
+    for line in text.lines().filter(|line| !line.starts_with("    ")) {
+        told += line.trim_end();
+        told += "\n";
+        if line.trim().is_empty() || line.starts_with('#') {
+            continue;
+        }
+        for output in story.line(line) {
+            told += &format!("    {output}\n");
+        }
+    }
+    told
+}
+
+fn stories() -> BTreeMap<PathBuf, String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenario");
+    let files = std::fs::read_dir(folder).expect("the stories are beside this file");
+    let paths = files.map(|file| file.expect("a readable folder").path());
+    let texts = paths.filter(|path| path.extension().is_some_and(|ext| ext == "txt"));
+    texts
+        .map(|path| (path.clone(), std::fs::read_to_string(path).expect("a text")))
+        .collect()
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "blessing rewrites the stories")]
+fn every_story_is_told_as_written() {
+    let bless = std::env::var_os("BLESS").is_some();
+    let stories = stories();
+    assert!(
+        stories.len() >= 12,
+        "only {} stories are found",
+        stories.len()
+    );
+    let mut wrong = Vec::new();
+    for (path, text) in stories {
+        let told = tell(&text);
+        if told == text {
+            continue;
+        }
+        if bless {
+            std::fs::write(&path, told).expect("the story can be written");
+            continue;
+        }
+        let lines = text.lines().zip(told.lines()).enumerate();
+        let first = lines
+            .into_iter()
+            .find(|(_, (written, told))| written != told);
+        let (at, (written, told)) =
+            first.unwrap_or((text.lines().count(), ("", "(more, or less)")));
+        wrong.push(format!(
+            "{}:{}\n  written: {written}\n  told:    {told}",
+            path.display(),
+            at + 1
+        ));
+    }
+    assert!(
+        wrong.is_empty(),
+        "{}\nBLESS=1 rewrites the stories",
+        wrong.join("\n")
+    );
+}
