@@ -120,15 +120,9 @@ impl Monkey {
                 Input::Invoke(self.invoke(uid, mode))
             }
             8..=9 => {
-                let served = self.engine.objects().any(|it| it.uid == uid && it.volatile);
-                let uid = if served {
-                    uid
-                } else {
-                    Uid {
-                        local: uid.local % 3 + 1,
-                        ..uid
-                    }
-                };
+                // The shell chooses the uid of a new object, so it is never a volatile one's.
+                let local = uid.local % 3 + 1;
+                let uid = Uid { local, ..uid };
                 let invoke = self.invoke(uid, Mode::Write);
                 Input::Create(Invoke {
                     volatile: false,

@@ -133,10 +133,11 @@ fn what_is_flushed_and_undone_when_a_servant_ends() {
 fn a_taken_uid_is_the_callers_mistake_and_not_the_stores() {
     let flushed = |fault| {
         let stage = Stage::Flushing { state: true };
-        match next(stage, Cue::Flushed(Err(fault)), CREATE) {
-            Next::Refuse { refusal, .. } => refusal,
-            other => panic!("{other:?}"),
-        }
+        let next = next(stage, Cue::Flushed(Err(fault)), CREATE);
+        let Next::Refuse { refusal, .. } = next else {
+            panic!("{next:?} is no refusal");
+        };
+        refusal
     };
     assert_eq!(flushed(Fault::Exists), Refusal::Exists);
     for fault in [Fault::Fenced, Fault::Full, Fault::Store] {

@@ -7,15 +7,19 @@
 //! |---|---|
 //! | `limits idle_ms=5 calls_max=2` | an engine with these bounds |
 //! | `at 5ms` | time passes, what is due is done |
-//! | `invoke t1 o1 write save c=1.2/3 from=1.2 within=9ms volatile` | a call; all but the first three words may be left out |
+//! | `invoke t1 o1 write …` | a call; may go on with the words below |
 //! | `create t1 o1 …` | a create |
 //! | `searched t1 found`, `searched t1 none` | answer to a search |
-//! | `loaded o1 100`, `loaded o1 absent`, `loaded o1 Full` | answer to a load: size, nothing, fault |
+//! | `loaded o1 100`, `… absent`, `… Full` | answer to a load: size, nothing, fault |
 //! | `returned t1 normal 100` | how the servant ended, size of the state |
 //! | `flushed t1 ok`, `flushed t1 Fenced` | answer to a flush |
-//! | `cancel t1`, `bind o1 1.2`, `unbind o1 1.2`, `gone 1.2`, `serve o1`, `retire o1`, `evict o1`, `drain` | the other inputs |
+//! | `cancel t1`, `bind o1 1.2`, `unbind o1 1.2`, `gone 1.2` | callers |
+//! | `serve o1`, `retire o1`, `evict o1`, `drain` | the node's own |
 //! | `crash` | the process dies and starts again: an empty engine |
 //! | `stats`, `next` | what the tables hold; when something is due |
+//!
+//! Words of a call: `read`, `write`, `save`, `volatile`, `c=1.2/3` (call id 3 of caller 1.2),
+//! `from=1.2` (a caller without a call id), `within=9ms` (deadline).
 
 mod show;
 
@@ -297,7 +301,7 @@ fn every_story_is_told_as_written() {
             .into_iter()
             .find(|(_, (written, told))| written != told);
         let (at, (written, told)) =
-            first.unwrap_or((text.lines().count(), ("", "(more, or less)")));
+            first.unwrap_or_else(|| (text.lines().count(), ("", "(more, or less)")));
         wrong.push(format!(
             "{}:{}\n  written: {written}\n  told:    {told}",
             path.display(),
