@@ -7,11 +7,11 @@ use quote::quote;
 use crate::codec::{Access, Reading, Writing, number, size_consts};
 use crate::names::{Scope, ident, variant};
 use crate::shape::{self, Laid};
-use crate::types::{Rust, docs, types_of};
+use crate::types::{Rust, docs, is_blank, types_of};
 
 /// Why generated items may lack what hand-written ones have.
-pub(crate) fn undocumented(any: bool) -> Option<TokenStream> {
-    any.then(|| quote!(#[allow(missing_docs, reason = "not documented in the IDL")]))
+pub(crate) fn undocumented(docs: &[String]) -> Option<TokenStream> {
+    is_blank(docs).then(|| quote!(#[allow(missing_docs, reason = "not documented in the IDL")]))
 }
 
 /// For codecs whose length is that of what they code.
@@ -25,7 +25,7 @@ fn long(members: usize) -> Option<TokenStream> {
 pub(crate) fn constant(rust: &Rust<'_>, item: &Item, ty: &Type, value: &Value) -> TokenStream {
     let name = ident(&item.name);
     let docs = docs(&item.docs, item.deprecated.as_deref());
-    let allow = undocumented(item.docs.is_empty());
+    let allow = undocumented(&item.docs);
     let runtime = rust.runtime();
     let item_type = ty;
     let (ty, value) = match (ty, value) {
@@ -87,7 +87,7 @@ pub(crate) fn structure(rust: Rust<'_>, id: ItemId, fields: &[Field], raised: bo
     let rust = rust.of(id);
     let item = rust.model.item(id);
     let head = docs(&item.docs, item.deprecated.as_deref());
-    let allow = undocumented(item.docs.is_empty());
+    let allow = undocumented(&item.docs);
     let name = ident(&item.name);
     let definition = record(&rust, &name, &[], fields, &types_of(fields));
     let error = raised.then(|| exception(&rust, item, fields));
@@ -108,7 +108,7 @@ pub(crate) fn record(
     let derives = rust.derives(types, true);
     let members = fields.iter().map(|field| {
         let docs = docs(&field.docs, field.deprecated.as_deref());
-        let allow = undocumented(field.docs.is_empty());
+        let allow = undocumented(&field.docs);
         let (name, ty) = (ident(&field.name), rust.owned(&field.ty));
         quote!(#docs #allow pub #name: #ty)
     });
@@ -208,12 +208,12 @@ pub(crate) fn enumeration(rust: &Rust<'_>, item: &Item, values: &[Enumerator]) -
     let abi = rust.abi();
     let result = rust.prelude("Result");
     let head = docs(&item.docs, item.deprecated.as_deref());
-    let allow = undocumented(item.docs.is_empty());
+    let allow = undocumented(&item.docs);
     let name = ident(&item.name);
     let full = format!("{}.{}", rust.model.module(item.module).name, item.name);
     let definitions = values.iter().map(|value| {
         let docs = docs(&value.docs, value.deprecated.as_deref());
-        let allow = undocumented(value.docs.is_empty());
+        let allow = undocumented(&value.docs);
         let name = ident(&value.name);
         quote!(#docs #allow #name)
     });
@@ -243,6 +243,14 @@ pub(crate) fn enumeration(rust: &Rust<'_>, item: &Item, values: &[Enumerator]) -
     }
 }
 
+fn inner(ty: &Type) -> &Type {
+    if let Type::Option(inner) = ty {
+        inner
+    } else {
+        ty
+    }
+}
+
 /// A union.
 pub(crate) fn union(rust: Rust<'_>, id: ItemId, variants: &[Variant]) -> TokenStream {
     let rust = rust.of(id);
@@ -250,7 +258,7 @@ pub(crate) fn union(rust: Rust<'_>, id: ItemId, variants: &[Variant]) -> TokenSt
     let result = rust.prelude("Result");
     let item = rust.model.item(id);
     let head = docs(&item.docs, item.deprecated.as_deref());
-    let allow = undocumented(item.docs.is_empty());
+    let allow = undocumented(&item.docs);
     let name = ident(&item.name);
     let full = format!("{}.{}", rust.model.module(item.module).name, item.name);
     let types: Vec<_> = variants
@@ -260,7 +268,7 @@ pub(crate) fn union(rust: Rust<'_>, id: ItemId, variants: &[Variant]) -> TokenSt
     let derives = rust.derives(&types, false);
     let definitions = variants.iter().map(|case| {
         let docs = docs(&case.docs, case.deprecated.as_deref());
-        let allow = undocumented(case.docs.is_empty());
+        let allow = undocumented(&case.docs);
         let name = variant(&case.name);
         let ty = case
             .ty
@@ -294,8 +302,13 @@ pub(crate) fn union(rust: Rust<'_>, id: ItemId, variants: &[Variant]) -> TokenSt
     }
     let sizes = size_consts(&laid);
     let long = long(variants.len());
+    let large = types
+        .iter()
+        .any(|ty| matches!(inner(ty), Type::Struct(_) | Type::Union(_)));
+    let reason = "cases are as large as the IDL has them";
+    let large = large.then(|| quote!(#[allow(clippy::large_enum_variant, reason = #reason)]));
     quote! {
-        #head #allow #derives
+        #head #allow #large #derives
         pub enum #name {
             #(#definitions,)*
         }

@@ -41,6 +41,7 @@ pub(crate) fn module(rust: Rust<'_>, id: ItemId, deprecated: bool) -> TokenStrea
         #[allow(
             async_fn_in_trait,
             clippy::all,
+            clippy::too_many_lines,
             #unused
             #deprecated
             missing_docs,

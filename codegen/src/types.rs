@@ -291,9 +291,15 @@ fn path(text: &str) -> TokenStream {
     parts.collect()
 }
 
+/// True for documentation that says nothing.
+pub(crate) fn is_blank(lines: &[String]) -> bool {
+    lines.iter().all(|line| line.trim().is_empty())
+}
+
 /// Doc lines as attributes; without any, leave to have none.
 pub(crate) fn docs(lines: &[String], deprecated: Option<&str>) -> TokenStream {
-    let lines = lines.iter().map(|line| {
+    let some = !is_blank(lines);
+    let lines = lines.iter().filter(|_| some).map(|line| {
         let line = format!(" {line}");
         let line = line.trim_end();
         quote!(#[doc = #line])

@@ -307,6 +307,8 @@ impl Maker {
     }
 
     fn method(&mut self, index: usize, ordinal: u16) -> Method {
+        // An interface and its base have no method of the same name.
+        let item = self.model.items.len();
         let exceptions = self.items(|item| matches!(item.kind, ItemKind::Exception(_)));
         let mut raises: Vec<_> = exceptions
             .into_iter()
@@ -314,9 +316,9 @@ impl Maker {
             .collect();
         raises.dedup();
         let name = if self.random.one_in(10) {
-            format!("{}_{index}", self.random.pick(&WORDS))
+            format!("{}_{index}_{item}", self.random.pick(&WORDS))
         } else {
-            format!("do_{index}_it")
+            format!("do_{index}_of_{item}")
         };
         Method {
             name,
