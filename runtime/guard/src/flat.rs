@@ -27,8 +27,9 @@ pub struct Flat {
 /// A capability in parameters or results.
 #[derive(Clone)]
 pub enum ForeignCapability {
-    /// One of the peer's, such as a call-back object; usable on this thread only. Calls to it fail
-    /// once its connection has ended; dropping it tells the peer.
+    /// One of the peer's, such as a call-back object; usable on this thread only. Dropping it tells
+    /// the peer. Once its connection has ended calls to it fail; drop it then, for until then it
+    /// keeps the bootstrap object of that connection.
     Imported(Box<dyn ClientHook>),
     /// One of ours, by the number it was made with by [`capability`](crate::capability).
     Own(u64),

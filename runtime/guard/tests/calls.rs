@@ -10,8 +10,9 @@ use std::task::{Context, Poll};
 use capnp::capability::Client;
 use capnp_rpc::rpc_capnp::payload;
 use common::{
-    CALL_BACK, CHILD, ECHO, FAIL, KIND, LARGE, LATE_CHILD, PENDING, Served, TOY, Toy, echo_object,
-    eventually, object, on_local_set, plain_client, send_object, send_text, tcp_pair, text,
+    CALL_BACK, CHILD, ECHO, FAIL, KEEP, KIND, LARGE, LATE_CHILD, PENDING, Served, TAKE, TOY, Toy,
+    echo_object, eventually, object, on_local_set, plain_client, send_object, send_text, tcp_pair,
+    text,
 };
 use futures_util::future::join_all;
 use partha_guard::{CutReason, Limits, connect};
@@ -155,6 +156,71 @@ fn an_echoed_object_is_the_same_object() {
         let back = object(send_object(&client, ECHO, &mine)).await.unwrap();
         assert_eq!(text(send_text(&back, ECHO, "home")).await.unwrap(), "home");
         assert_eq!(calls.get(), 1);
+    });
+}
+
+#[test]
+fn a_call_on_a_promised_object_of_the_clients_own_comes_back() {
+    over_both(async |_, client| {
+        let calls = Rc::new(Cell::new(0));
+        let (mine, other) = (echo_object(&calls), echo_object(&Rc::default()));
+        let mut request = client.new_call::<payload::Owned, payload::Owned>(TOY, ECHO, None);
+        request
+            .get()
+            .get_content()
+            .set_as_capability(mine.hook.add_ref());
+        let pending = request.hook.send();
+        let promised = Client::new(pending.pipeline.get_pointer_field(0).as_cap());
+        let spoken = text(send_text(&promised, ECHO, "to myself"));
+        let passed = object(send_object(&promised, ECHO, &other));
+        let (spoken, passed) = tokio::join!(spoken, passed);
+        assert_eq!(spoken.unwrap(), "to myself");
+        assert_eq!(calls.get(), 2);
+        assert_eq!(
+            text(send_text(&passed.unwrap(), ECHO, "other"))
+                .await
+                .unwrap(),
+            "other"
+        );
+    });
+}
+
+#[test]
+fn an_object_may_be_passed_from_client_to_client() {
+    on_local_set(async {
+        let toy = Toy::new();
+        let (near, far) = duplex(4 << 10);
+        let first = Served::new(far, Limits::default(), &toy);
+        let (giver, giving) = plain_client(near);
+        let (near, far) = tcp_pair().await;
+        let second = Served::new(far, Limits::default(), &toy);
+        let (taker, taking) = plain_client(near);
+
+        let mine = echo_object(&Rc::default());
+        assert_eq!(
+            text(send_object(&giver, KEEP, &mine)).await.unwrap(),
+            "kept"
+        );
+        let theirs = object(send_text(&taker, TAKE, "")).await.unwrap();
+        assert_eq!(
+            text(send_text(&theirs, ECHO, "across")).await.unwrap(),
+            "across"
+        );
+        let back = object(send_object(&theirs, ECHO, &taker)).await.unwrap();
+        assert_eq!(
+            text(send_text(&back, ECHO, "there and back"))
+                .await
+                .unwrap(),
+            "there and back"
+        );
+
+        giving.abort();
+        assert_eq!(first.end().await, None);
+        let error = text(send_text(&theirs, ECHO, "too late"))
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind, capnp::ErrorKind::Disconnected, "{error}");
+        finish(toy, second, taking).await;
     });
 }
 

@@ -126,7 +126,7 @@ async fn feed(seed: u64, pieces: Vec<Vec<u8>>, random: &mut Random) -> usize {
         .await
         .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
     drop(writer);
-    drain.await.unwrap();
+    drain.await.expect("reading does not panic");
     toy.kept.borrow_mut().clear();
     eventually(&format!("seed {seed}: all is gone"), || {
         toy.go.notify_waiters();
@@ -162,7 +162,7 @@ fn random_honest_openings() {
                 let mut random = Random::new(seed + 1_000_000);
                 let mut pieces = vec![raw::bootstrap(0)];
                 for question in 1..random.below(40) + 2 {
-                    let (method, caps) = (random.below(9) as u16, random.caps());
+                    let (method, caps) = (random.below(10) as u16, random.caps());
                     let on = match random.below(3) {
                         0 => On::Answer(random.below(question)),
                         _ => On::Export(0),
@@ -279,7 +279,7 @@ impl Peer {
                 };
                 let caps = self.caps(random);
                 self.open.push(self.asked);
-                raw::call(self.asked, on, random.below(9) as u16, &caps, "9")
+                raw::call(self.asked, on, random.below(10) as u16, &caps, "9")
             }
             9..=11 if !self.open.is_empty() => {
                 let at = random.below(self.open.len() as u32) as usize;
@@ -374,7 +374,7 @@ async fn converse(seed: u64) -> (usize, bool) {
         .await
         .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
     drop(writer);
-    drain.await.unwrap();
+    drain.await.expect("reading does not panic");
     toy.kept.borrow_mut().clear();
     eventually(&format!("seed {seed}: all is gone"), || {
         toy.go.notify_waiters();

@@ -34,29 +34,26 @@ async fn flood(stream: &mut DuplexStream, count: u32, message: impl Fn(u32) -> V
     count
 }
 
-/// One connection whose replies are read, and flooded; the number of messages it took.
-async fn flood_one(toy: &Rc<Toy>, count: u32, message: impl Fn(u32) -> Vec<u8>) -> u32 {
+/// One connection whose replies are read, and flooded; whether it was cut.
+async fn flood_one(toy: &Rc<Toy>, count: u32, message: impl Fn(u32) -> Vec<u8>) -> bool {
     let (near, far) = duplex(16 << 10);
     let served = Served::new(far, Limits::default(), toy);
-    let (mut reader, writer) = tokio::io::split(near);
+    let (mut reader, mut writer) = tokio::io::split(near);
     let drain = tokio::task::spawn_local(async move {
         let mut bytes = [0; 16 << 10];
         while matches!(reader.read(&mut bytes).await, Ok(1..)) {}
     });
-    let mut writer = writer;
-    let mut taken = count;
-    let _ = writer.write_all(&raw::bootstrap(0)).await;
+    raw::write(&mut writer, &raw::bootstrap(0)).await;
     for question in 1..=count {
         if writer.write_all(&message(question)).await.is_err() {
-            taken = question;
             break;
         }
     }
     let _ = writer.shutdown().await;
-    served.end().await;
+    let cut = served.end().await.is_some();
     drop(writer);
-    drain.await.unwrap();
-    taken
+    drain.await.expect("reading does not panic");
+    cut
 }
 
 /// Connections that send `bytes` and then nothing; they must all be gone in the end.
@@ -83,8 +80,107 @@ async fn stall(toy: &Rc<Toy>, count: usize, limits: &Limits, bytes: &[u8], mid: 
             served.end().await.is_some(),
             "a connection that stalls is cut"
         );
-        writing.await.unwrap();
+        writing.await.expect("writing does not panic");
     }
+}
+
+/// The growth of this process since a moment.
+struct Growth {
+    start_bytes: usize,
+}
+
+impl Growth {
+    fn below(&self, what: &str, most: usize) {
+        let now = resident_bytes().map_or(0, |bytes| bytes.saturating_sub(self.start_bytes));
+        println!("{what}: {} KiB", now / 1_024);
+        assert!(
+            now < most,
+            "{what}: resident memory grew by {} KiB",
+            now / 1_024
+        );
+    }
+}
+
+/// Messages that are begun and not finished.
+async fn stalls(toy: &Rc<Toy>, growth: &Growth) {
+    let quick = Limits {
+        frame_ms_max: 300,
+        handshake_ms_max: 300,
+        ..Limits::default()
+    };
+    let claim = |words: u32| [0_u32.to_le_bytes(), words.to_le_bytes()].concat();
+    let mut half = claim(8 << 20);
+    half.resize(MIB, 0);
+    let kinds = [
+        ("claims of 64 MiB", 200, claim(8 << 20)),
+        ("claims of 1 MiB", 200, claim(131_072)),
+        ("half messages", 20, half),
+        ("single bytes", 500, vec![0]),
+    ];
+    for (what, count, bytes) in kinds {
+        stall(toy, count, &quick, &bytes, &mut || {
+            growth.below(what, 16 * MIB)
+        })
+        .await;
+    }
+}
+
+/// Messages that fill a table.
+async fn floods(toy: &Rc<Toy>, growth: &Growth) {
+    let count = 20_000;
+    let call = |question, method| raw::call(question, On::Export(0), method, &[], "");
+    assert!(
+        flood_one(toy, count, |q| call(q, PENDING)).await,
+        "cut at the limit of open questions"
+    );
+    growth.below("pending calls", 24 * MIB);
+    let cancelled = |q| [call(q, PENDING), raw::finish(q, true)].concat();
+    assert!(
+        !flood_one(toy, count, cancelled).await,
+        "cancelled calls are no offence"
+    );
+    growth.below("cancelled calls", 24 * MIB);
+    assert!(
+        flood_one(toy, count, raw::bootstrap).await,
+        "cut at the limit of bootstraps"
+    );
+    let kept = |q| [call(q, CHILD), raw::finish(q, false)].concat();
+    assert!(
+        flood_one(toy, count, kept).await,
+        "cut at the limit of exports"
+    );
+    growth.below("exported objects", 24 * MIB);
+}
+
+async fn replies_never_read(toy: &Rc<Toy>, growth: &Growth) {
+    let (mut near, far) = duplex(16 << 10);
+    let served = Served::new(far, Limits::default(), toy);
+    raw::write(&mut near, &raw::bootstrap(0)).await;
+    let call = |q| raw::call(q, On::Export(0), ECHO, &[], "a reply that nobody reads");
+    let flood = flood(&mut near, 100_000, call);
+    let unread = tokio::time::timeout(Duration::from_secs(2), flood).await;
+    growth.below("replies never read", 32 * MIB);
+    assert!(
+        unread.is_err() || served.task.is_finished(),
+        "not all was taken"
+    );
+    drop((near, served.end().await));
+}
+
+/// Idle connections with one bootstrap each; bytes of one.
+async fn idle_connection_bytes(toy: &Rc<Toy>, count: usize) -> usize {
+    let before = resident_bytes().unwrap_or(0);
+    let mut idle = Vec::new();
+    for _ in 0..count {
+        let (mut near, far) = duplex(512);
+        let served = Served::new(far, Limits::default(), toy);
+        raw::write(&mut near, &raw::bootstrap(0)).await;
+        idle.push((near, served));
+    }
+    for (near, _) in &mut idle {
+        assert_eq!(raw::read_kind(near).await.as_deref(), Some("return 0"));
+    }
+    resident_bytes().unwrap_or(0).saturating_sub(before) / count
 }
 
 #[test]
@@ -101,107 +197,22 @@ fn attacks_cost_little_memory() {
         for _ in 0..100 {
             assert!(text(send_text(&client, ECHO, "warm")).await.is_ok());
         }
-        let start = resident_bytes().unwrap();
-        let mut report = Vec::new();
-        let mut grown = |what: &str, most: usize| {
-            let now = resident_bytes().unwrap().saturating_sub(start);
-            report.push(format!("{what}: {} KiB", now / 1_024));
-            assert!(
-                now < most,
-                "{what}: resident memory grew by {} KiB",
-                now / 1_024
-            );
+        let growth = Growth {
+            start_bytes: resident_bytes().unwrap_or(0),
         };
         let toy = Toy::new();
-        let quick = Limits {
-            frame_ms_max: 300,
-            handshake_ms_max: 300,
-            ..Limits::default()
-        };
-
-        // 200 headers that claim 64 MiB; 200 that claim the largest message and stop.
-        let claim = |words: u32| [0_u32.to_le_bytes(), words.to_le_bytes()].concat();
-        stall(&toy, 200, &quick, &claim(8 << 20), &mut || {
-            grown("claims of 64 MiB", 16 * MIB)
-        })
-        .await;
-        stall(&toy, 200, &quick, &claim(131_072), &mut || {
-            grown("claims of 1 MiB", 16 * MIB)
-        })
-        .await;
-        // Half of a message that is too large.
-        let mut half = claim(8 << 20);
-        half.resize(MIB, 0);
-        stall(&toy, 20, &quick, &half, &mut || {
-            grown("half messages", 16 * MIB)
-        })
-        .await;
-        // Single bytes.
-        stall(&toy, 500, &quick, &[0], &mut || {
-            grown("single bytes", 16 * MIB)
-        })
-        .await;
-
-        let calls = flood_one(&toy, 20_000, |q| {
-            raw::call(q, On::Export(0), PENDING, &[], "")
-        })
-        .await;
-        assert!(calls < 20_000, "cut at the limit of open questions");
-        grown("pending calls", 24 * MIB);
-        let calls = flood_one(&toy, 20_000, |q| {
-            let call = raw::call(q, On::Export(0), PENDING, &[], "");
-            [call, raw::finish(q, true)].concat()
-        })
-        .await;
-        assert_eq!(calls, 20_000, "cancelled calls are no offence");
-        grown("cancelled calls", 24 * MIB);
-        let calls = flood_one(&toy, 20_000, raw::bootstrap).await;
-        assert!(calls < 20_000, "cut at the limit of bootstraps");
-        let calls = flood_one(&toy, 20_000, |q| {
-            let call = raw::call(q, On::Export(0), CHILD, &[], "");
-            [call, raw::finish(q, false)].concat()
-        })
-        .await;
-        assert!(calls < 20_000, "cut at the limit of exports");
-        grown("exported objects", 24 * MIB);
-
-        // Replies that are never read.
-        let (mut near, far) = duplex(16 << 10);
-        let served = Served::new(far, Limits::default(), &toy);
-        near.write_all(&raw::bootstrap(0)).await.unwrap();
-        let unread = flood(&mut near, 100_000, |q| {
-            raw::call(q, On::Export(0), ECHO, &[], "a reply that nobody reads")
-        });
-        let unread = tokio::time::timeout(Duration::from_secs(2), unread).await;
-        grown("replies never read", 32 * MIB);
-        assert!(
-            unread.is_err() || served.task.is_finished(),
-            "not all was taken"
-        );
-        drop((near, served.end().await));
-
-        // Idle connections, one bootstrap each.
-        let before = resident_bytes().unwrap();
-        let mut idle = Vec::new();
-        for _ in 0..2_000 {
-            let (mut near, far) = duplex(512);
-            let served = Served::new(far, Limits::default(), &toy);
-            near.write_all(&raw::bootstrap(0)).await.unwrap();
-            idle.push((near, served));
-        }
-        for (near, _) in &mut idle {
-            assert_eq!(raw::read_kind(near).await.as_deref(), Some("return 0"));
-        }
-        let each = resident_bytes().unwrap().saturating_sub(before) / idle.len();
+        stalls(&toy, &growth).await;
+        floods(&toy, &growth).await;
+        replies_never_read(&toy, &growth).await;
+        let each = idle_connection_bytes(&toy, 2_000).await;
+        println!("idle connection: {each} bytes");
+        assert!(each < 20 << 10, "an idle connection takes {each} bytes");
         let start = Instant::now();
         assert!(text(send_text(&client, ECHO, "still here")).await.is_ok());
         assert!(start.elapsed() < Duration::from_secs(1));
-        drop(idle);
-        eventually("all objects are gone", || {
+        eventually("all is gone", || {
             toy.live.get() == 0 && toy.servants.get() == 0
         })
         .await;
-        println!("{}\nidle connection: {each} bytes", report.join("\n"));
-        assert!(each < 20 << 10, "an idle connection takes {each} bytes");
     });
 }

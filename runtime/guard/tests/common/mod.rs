@@ -1,6 +1,7 @@
 //! What the guard's tests share: a toy gateway, honest peers of plain capnp-rpc, raw attackers.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a failed helper is a failed test")]
 
 pub(crate) mod raw;
 
@@ -46,6 +47,9 @@ pub(crate) const KIND: u16 = 6;
 pub(crate) const LATE_CHILD: u16 = 7;
 /// Keeps the object it is given.
 pub(crate) const KEEP: u16 = 8;
+
+/// Answers an object that was kept.
+pub(crate) const TAKE: u16 = 9;
 
 /// Something that must be gone in the end.
 pub(crate) struct Live(Rc<Cell<usize>>);
@@ -166,6 +170,11 @@ impl Toy {
             KEEP => {
                 self.kept.borrow_mut().extend(call.params.capabilities);
                 Ok(flat_text("kept"))
+            }
+            TAKE => {
+                let kept = self.kept.borrow_mut().pop();
+                let kept = kept.ok_or_else(|| capnp::Error::failed("none kept".to_owned()))?;
+                Ok(flat_capability(kept))
             }
             other => Err(capnp::Error::unimplemented(format!("method {other}"))),
         }

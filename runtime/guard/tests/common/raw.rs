@@ -2,7 +2,7 @@
 
 use capnp::message::Builder;
 use capnp_rpc::rpc_capnp::{cap_descriptor, exception, message, resolve};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::{Stream, TOY};
 
@@ -182,7 +182,7 @@ pub(crate) fn call_yourself(question: u32) -> Vec<u8> {
 }
 
 /// Writes everything, as far as the other end takes it.
-pub(crate) async fn write<S: Stream>(stream: &mut S, bytes: &[u8]) {
+pub(crate) async fn write<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) {
     // An attacked end may close at any moment.
     let _ = stream.write_all(bytes).await;
 }
