@@ -5,13 +5,13 @@
 //! the end, so no loop over failures is endless. proc-macro2's spans stay in here: they belong to
 //! the thread that made them.
 
-use proc_macro2::{Delimiter, TokenTree};
+use proc_macro2::{Delimiter, LineColumn, TokenTree};
 use syn::buffer::Cursor;
 
 use crate::ast::Name;
 use crate::codes;
 use crate::diagnostic::{Diagnostic, Sink};
-use crate::source::{FileId, Span};
+use crate::source::{FileId, SourceFile, Span};
 
 /// It was complained about.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +24,8 @@ pub(crate) type Parsed<T> = Result<T, Failed>;
 pub(crate) struct Parser<'a> {
     pub(crate) file: FileId,
     pub(crate) text: &'a str,
+    /// Where lines start.
+    lines: &'a [u32],
     pub(crate) sink: &'a mut Sink,
     pub(crate) depth_max: usize,
     cursor: Cursor<'a>,
@@ -44,11 +46,12 @@ pub(crate) struct Group<'a> {
 impl<'a> Parser<'a> {
     pub(crate) fn new(
         file: FileId,
-        text: &'a str,
+        source: &'a SourceFile,
         cursor: Cursor<'a>,
         depth_max: usize,
         sink: &'a mut Sink,
     ) -> Self {
+        let text = source.text.as_str();
         let end = Span {
             file,
             start: text.len() as u32,
@@ -63,6 +66,7 @@ impl<'a> Parser<'a> {
         Self {
             file,
             text,
+            lines: source.line_starts(),
             sink,
             depth_max,
             cursor,
@@ -104,13 +108,39 @@ impl<'a> Parser<'a> {
         self.last
     }
 
+    /// The bytes of a token. proc-macro2 counts characters, and remembers every one that it
+    /// converted; so of a line of usual length the conversion is done here.
     pub(crate) fn span(&self, span: proc_macro2::Span) -> Span {
-        let range = span.byte_range();
+        let (start, end) = match (self.offset(span.start()), self.offset(span.end())) {
+            (Some(start), Some(end)) => (start, end),
+            _ => (span.byte_range().start as u32, span.byte_range().end as u32),
+        };
         Span {
             file: self.file,
-            start: range.start as u32,
-            end: range.end as u32,
+            start,
+            end,
         }
+    }
+
+    fn offset(&self, at: LineColumn) -> Option<u32> {
+        const LINE_BYTES_MAX: usize = 4_096;
+        let start = *self.lines.get(at.line - 1)? as usize;
+        let end = self
+            .lines
+            .get(at.line)
+            .map_or(self.text.len(), |end| *end as usize);
+        let line = &self.text[start..end];
+        if line.len() > LINE_BYTES_MAX {
+            return None;
+        }
+        let column = if line.is_ascii() {
+            at.column
+        } else {
+            line.char_indices()
+                .nth(at.column)
+                .map_or(line.len(), |(column, _)| column)
+        };
+        Some((start + column) as u32)
     }
 
     /// The text of a span.

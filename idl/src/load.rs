@@ -5,7 +5,7 @@
 //! Walks without recursion, so that a long chain of imports costs no stack.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::ast::{Name, Unit};
 use crate::codes;
@@ -66,8 +66,8 @@ struct Open {
 }
 
 impl Loader<'_> {
-    fn root(&mut self, path: &PathBuf) -> Option<usize> {
-        let location = Location::Path(path.clone());
+    fn root(&mut self, path: &Path) -> Option<usize> {
+        let location = Location::Path(path.to_owned());
         let identity = self.sources.identity(&location);
         if let Some(known) = self.known.get(&identity) {
             return *known;
@@ -88,7 +88,7 @@ impl Loader<'_> {
     fn take_in(&mut self, file: FileId) -> usize {
         let limits = self.sources.limits();
         let source = self.sources.file(file).clone();
-        let unit = parse::parse(file, &source.text, limits, self.sink);
+        let unit = parse::parse(file, &source, limits, self.sink);
         let stem = source::module_name(&source.path);
         let name = match (&unit.name, stem) {
             (Some(name), Some(stem)) => {

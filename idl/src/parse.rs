@@ -21,14 +21,14 @@ use crate::codes;
 use crate::cursor::{Failed, Parsed, Parser};
 use crate::diagnostic::{Diagnostic, Sink};
 use crate::keyword;
-use crate::source::{FileId, Limits};
+use crate::source::{FileId, Limits, SourceFile};
 
 /// Reads one text.
-pub(crate) fn parse(file: FileId, text: &str, limits: Limits, sink: &mut Sink) -> Unit {
+pub(crate) fn parse(file: FileId, source: &SourceFile, limits: Limits, sink: &mut Sink) -> Unit {
     thread::scope(|scope| {
         let reader = scope.spawn(|| {
             let mut own = Sink::new(limits.diagnostics_max);
-            let unit = parse_here(file, text, limits, &mut own);
+            let unit = parse_here(file, source, limits, &mut own);
             (unit, own)
         });
         match reader.join() {
@@ -41,10 +41,10 @@ pub(crate) fn parse(file: FileId, text: &str, limits: Limits, sink: &mut Sink) -
     })
 }
 
-fn parse_here(file: FileId, text: &str, limits: Limits, sink: &mut Sink) -> Unit {
-    match crate::scan::tokens(file, text, limits.depth_max) {
+fn parse_here(file: FileId, source: &SourceFile, limits: Limits, sink: &mut Sink) -> Unit {
+    match crate::scan::tokens(file, &source.text, limits.depth_max) {
         Err(diagnostic) => {
-            sink.push(diagnostic);
+            sink.push(*diagnostic);
             Unit {
                 unreadable: true,
                 ..Unit::default()
@@ -52,7 +52,7 @@ fn parse_here(file: FileId, text: &str, limits: Limits, sink: &mut Sink) -> Unit
         }
         Ok(tokens) => {
             let buffer = TokenBuffer::new2(tokens);
-            Parser::new(file, text, buffer.begin(), limits.depth_max, sink).unit()
+            Parser::new(file, source, buffer.begin(), limits.depth_max, sink).unit()
         }
     }
 }

@@ -17,7 +17,7 @@ pub(crate) fn tokens(
     file: FileId,
     text: &str,
     depth_max: usize,
-) -> Result<TokenStream, Diagnostic> {
+) -> Result<TokenStream, Box<Diagnostic>> {
     let scan = Scan {
         file,
         bytes: text.as_bytes(),
@@ -30,7 +30,7 @@ pub(crate) fn tokens(
     })?;
     match deepest(&tokens, depth_max) {
         None => Ok(tokens),
-        Some(span) => Err(too_deep(span_of(file, span.start, 1), depth_max)),
+        Some(span) => Err(Box::new(too_deep(span_of(file, span.start, 1), depth_max))),
     }
 }
 
@@ -66,7 +66,7 @@ fn span_of(file: FileId, start: usize, bytes: usize) -> Span {
     }
 }
 
-fn unknown_token(file: FileId, text: &str, at: usize) -> Diagnostic {
+fn unknown_token(file: FileId, text: &str, at: usize) -> Box<Diagnostic> {
     let found = text[at..].chars().next().unwrap_or(' ');
     let end = (at + found.len_utf8()).min(text.len());
     let span = Span {
@@ -87,13 +87,11 @@ fn unknown_token(file: FileId, text: &str, at: usize) -> Diagnostic {
         '/' => Some("a comment may not contain a carriage return without a line feed"),
         _ => None,
     };
-    Diagnostic::new(
-        &codes::TOKEN,
-        span,
-        format!("`{shown}` starts no token here"),
-    )
-    .label("cannot be read")
-    .maybe_help(help.map(str::to_owned))
+    let message = format!("`{shown}` starts no token here");
+    let diagnostic = Diagnostic::new(&codes::TOKEN, span, message)
+        .label("cannot be read")
+        .maybe_help(help.map(str::to_owned));
+    Box::new(diagnostic)
 }
 
 struct Scan<'a> {
@@ -104,7 +102,7 @@ struct Scan<'a> {
 }
 
 impl Scan<'_> {
-    fn run(mut self) -> Result<(), Diagnostic> {
+    fn run(mut self) -> Result<(), Box<Diagnostic>> {
         let mut open: Vec<usize> = Vec::new();
         while let Some(byte) = self.peek(0) {
             let start = self.at;
@@ -116,7 +114,7 @@ impl Scan<'_> {
                 b'(' | b'[' | b'{' => {
                     open.push(start);
                     if open.len() > self.depth_max {
-                        return Err(too_deep(self.span(start, 1), self.depth_max));
+                        return Err(Box::new(too_deep(self.span(start, 1), self.depth_max)));
                     }
                     self.at += 1;
                 }
@@ -130,7 +128,7 @@ impl Scan<'_> {
             }
         }
         open.last()
-            .map_or(Ok(()), |opener| Err(self.unclosed(*opener)))
+            .map_or(Ok(()), |opener| Err(Box::new(self.unclosed(*opener))))
     }
 
     fn peek(&self, ahead: usize) -> Option<u8> {
@@ -145,7 +143,7 @@ impl Scan<'_> {
             .unwrap_or(rest.len());
     }
 
-    fn block_comment(&mut self) -> Result<(), Diagnostic> {
+    fn block_comment(&mut self) -> Result<(), Box<Diagnostic>> {
         let start = self.at;
         let mut depth = 0;
         loop {
@@ -168,7 +166,7 @@ impl Scan<'_> {
     }
 
     /// A string with escapes; `at` is on its opening quote.
-    fn string(&mut self, start: usize) -> Result<(), Diagnostic> {
+    fn string(&mut self, start: usize) -> Result<(), Box<Diagnostic>> {
         self.at += 1;
         loop {
             match self.peek(0) {
@@ -204,7 +202,7 @@ impl Scan<'_> {
     }
 
     /// An identifier, or the prefix of a raw string.
-    fn word(&mut self) -> Result<(), Diagnostic> {
+    fn word(&mut self) -> Result<(), Box<Diagnostic>> {
         let start = self.at;
         self.skip_word();
         let raw = matches!(&self.bytes[start..self.at], b"r" | b"br" | b"cr");
@@ -233,25 +231,22 @@ impl Scan<'_> {
         }
     }
 
-    fn close(&self, opener: Option<usize>, closer: usize) -> Result<(), Diagnostic> {
+    fn close(&self, opener: Option<usize>, closer: usize) -> Result<(), Box<Diagnostic>> {
         let found = char::from(self.bytes[closer]);
         let Some(opener) = opener else {
             let message = format!("`{found}` closes nothing");
-            return Err(
-                Diagnostic::new(&codes::BRACKET, self.span(closer, 1), message)
-                    .label("no bracket is open here"),
-            );
+            let diagnostic = Diagnostic::new(&codes::BRACKET, self.span(closer, 1), message);
+            return Err(Box::new(diagnostic.label("no bracket is open here")));
         };
         let wanted = closing(self.bytes[opener]);
         if found == wanted {
             return Ok(());
         }
         let message = format!("expected `{wanted}`, found `{found}`");
-        Err(
-            Diagnostic::new(&codes::BRACKET, self.span(closer, 1), message)
-                .label("does not match")
-                .related(self.span(opener, 1), "opened here"),
-        )
+        let diagnostic = Diagnostic::new(&codes::BRACKET, self.span(closer, 1), message)
+            .label("does not match")
+            .related(self.span(opener, 1), "opened here");
+        Err(Box::new(diagnostic))
     }
 
     fn unclosed(&self, opener: usize) -> Diagnostic {
@@ -262,10 +257,10 @@ impl Scan<'_> {
             .label(format!("no `{wanted}` for this up to the end of the file"))
     }
 
-    fn endless(&self, start: usize, bytes: usize, what: &str, wanted: &str) -> Diagnostic {
+    fn endless(&self, start: usize, bytes: usize, what: &str, wanted: &str) -> Box<Diagnostic> {
         let message = format!("the {what} has no end");
-        Diagnostic::new(&codes::ENDLESS, self.span(start, bytes), message)
-            .label(format!("starts here; {wanted} is missing"))
+        let diagnostic = Diagnostic::new(&codes::ENDLESS, self.span(start, bytes), message);
+        Box::new(diagnostic.label(format!("starts here; missing: {wanted}")))
     }
 
     fn span(&self, start: usize, bytes: usize) -> Span {

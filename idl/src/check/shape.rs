@@ -273,7 +273,7 @@ fn storable<'a>(
     for (field, member) in members {
         let mut found = None;
         held(&field.ty, true, &mut |id| {
-            found = found.or(fleeting.get(&id).map(|to| (id, *to)))
+            found = found.or_else(|| Some((id, *fleeting.get(&id)?)))
         });
         let (Some((holder, interface)), Some(ty)) = (found, &member.ty) else {
             continue;
