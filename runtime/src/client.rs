@@ -70,6 +70,16 @@ impl Client {
         Ok(Self::of_process(me, "client", Some(naming.into()), 0, None))
     }
 
+    /// A client of a system without a naming service: it knows only the nodes it is introduced
+    /// to, see [`Locator::introduce`].
+    ///
+    /// # Errors
+    /// If the system gives no random numbers.
+    pub fn alone() -> Result<Self> {
+        let me = Peer { node: random_node()?, incarnation: Incarnation(1) };
+        Ok(Self::of_process(me, "client", None, 0, None))
+    }
+
     pub(crate) fn of_process(
         me: Peer,
         name: &str,

@@ -13,10 +13,13 @@ use partha_codegen::Options;
 use partha_idl::SourceMap;
 use similar::TextDiff;
 
-/// Where the descriptions are.
-const INPUT: &str = "runtime/idl";
-/// Where the generated files go.
-const OUTPUT: &str = "runtime/src/services/gen";
+/// Folders of descriptions, and where what is generated from each goes.
+const GROUPS: &[(&str, &str)] = &[
+    ("runtime/idl", "runtime/src/services/gen"),
+    ("runtime/tests", "runtime/tests/gen"),
+    ("examples/bank/idl", "examples/bank/src/gen"),
+    ("bench/idl", "bench/src/gen"),
+];
 
 /// What to do with the files
 #[derive(clap::Args)]
@@ -62,8 +65,16 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 fn generate(root: &Path) -> anyhow::Result<Vec<Generated>> {
+    let mut files = Vec::new();
+    for (input, output) in GROUPS {
+        files.extend(generate_group(root, input, output)?);
+    }
+    Ok(files)
+}
+
+fn generate_group(root: &Path, input: &str, output: &str) -> anyhow::Result<Vec<Generated>> {
     let mut sources = SourceMap::new();
-    let roots = inputs(root)?;
+    let roots = inputs(root, input)?;
     for path in &roots {
         let text =
             fs::read(root.join(path)).with_context(|| format!("cannot read {}", path.display()))?;
@@ -71,24 +82,24 @@ fn generate(root: &Path) -> anyhow::Result<Vec<Generated>> {
     }
     let model = match partha_idl::compile(&mut sources, &roots) {
         Ok(model) => model,
-        Err(diagnostics) => bail!("{INPUT} does not compile\n{}", diagnostics.render(false)),
+        Err(diagnostics) => bail!("{input} does not compile\n{}", diagnostics.render(false)),
     };
     let outputs = partha_codegen::generate(&model, &Options::default());
-    let place = |output: partha_codegen::Output| Generated {
-        path: Path::new(OUTPUT).join(output.file_name),
-        bytes: output.bytes,
+    let place = |file: partha_codegen::Output| Generated {
+        path: Path::new(output).join(file.file_name),
+        bytes: file.bytes,
     };
     Ok(outputs.into_iter().map(place).collect())
 }
 
 /// All descriptions, sorted, from the root of the workspace.
-fn inputs(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let folder = root.join(INPUT);
+fn inputs(root: &Path, input: &str) -> anyhow::Result<Vec<PathBuf>> {
+    let folder = root.join(input);
     let entries =
         fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))?;
     let mut found = Vec::new();
     for entry in entries {
-        let path = Path::new(INPUT).join(entry?.file_name());
+        let path = Path::new(input).join(entry?.file_name());
         if path.extension().is_some_and(|extension| extension == "idl") {
             found.push(path);
         }

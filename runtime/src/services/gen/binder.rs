@@ -24,6 +24,7 @@ pub struct NodeEntry {
     pub last_heard: ::partha::Timestamp,
 }
 
+#[allow(clippy::too_many_lines, reason = "one part for each member")]
 impl ::partha::abi::Struct for NodeEntry {
     const DATA: u16 = 3;
     const POINTERS: u16 = 3;

@@ -18,6 +18,7 @@ pub struct Entry {
     pub hints: Vec<String>,
 }
 
+#[allow(clippy::too_many_lines, reason = "one part for each member")]
 impl ::partha::abi::Struct for Entry {
     const DATA: u16 = 2;
     const POINTERS: u16 = 3;

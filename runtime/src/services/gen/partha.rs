@@ -46,6 +46,7 @@ impl ::partha::abi::Transient for Object {
 #[allow(
     async_fn_in_trait,
     clippy::all,
+    dead_code,
     missing_docs,
     reason = "generated from the IDL; servants run on one thread and need no Send"
 )]
@@ -125,6 +126,7 @@ pub struct Cid {
     pub number: u64,
 }
 
+#[allow(clippy::too_many_lines, reason = "one part for each member")]
 impl ::partha::abi::Struct for Cid {
     const DATA: u16 = 3;
     const POINTERS: u16 = 0;
@@ -221,6 +223,7 @@ pub struct ClassDescription {
     pub reflection: ::partha::Bytes,
 }
 
+#[allow(clippy::too_many_lines, reason = "one part for each member")]
 impl ::partha::abi::Struct for ClassDescription {
     const DATA: u16 = 2;
     const POINTERS: u16 = 3;
@@ -267,6 +270,7 @@ pub struct NodeDescription {
     pub classes: Vec<ClassDescription>,
 }
 
+#[allow(clippy::too_many_lines, reason = "one part for each member")]
 impl ::partha::abi::Struct for NodeDescription {
     const DATA: u16 = 2;
     const POINTERS: u16 = 3;
@@ -341,6 +345,7 @@ pub struct NodeStatistics {
     pub store_used_bytes: u64,
 }
 
+#[allow(clippy::too_many_lines, reason = "one part for each member")]
 impl ::partha::abi::Struct for NodeStatistics {
     const DATA: u16 = 10;
     const POINTERS: u16 = 0;
@@ -429,6 +434,7 @@ pub struct ObjectDescription {
     pub shard: u16,
 }
 
+#[allow(clippy::too_many_lines, reason = "one part for each member")]
 impl ::partha::abi::Struct for ObjectDescription {
     const DATA: u16 = 5;
     const POINTERS: u16 = 1;
@@ -512,6 +518,7 @@ pub struct WrongClass {
     pub found_name: String,
 }
 
+#[allow(clippy::too_many_lines, reason = "one part for each member")]
 impl ::partha::abi::Struct for WrongClass {
     const DATA: u16 = 2;
     const POINTERS: u16 = 2;
