@@ -9,9 +9,14 @@ use crate::names::{Scope, ident, variant};
 use crate::shape::{self, Laid};
 use crate::types::{Rust, docs, is_blank, types_of};
 
-/// Why generated items may lack what hand-written ones have.
-pub(crate) fn undocumented(docs: &[String]) -> Option<TokenStream> {
-    is_blank(docs).then(|| quote!(#[allow(missing_docs, reason = "not documented in the IDL")]))
+/// Says that an item or one of its members has no documentation.
+pub(crate) fn undocumented<'a>(
+    item: &'a Item,
+    members: impl IntoIterator<Item = &'a Vec<String>>,
+) -> Option<TokenStream> {
+    let mut all = members.into_iter().chain([&item.docs]);
+    let allow = quote!(#[allow(missing_docs, reason = "not documented in the IDL")]);
+    all.any(|docs| is_blank(docs)).then_some(allow)
 }
 
 /// For codecs whose length is that of what they code.
@@ -25,7 +30,7 @@ fn long(members: usize) -> Option<TokenStream> {
 pub(crate) fn constant(rust: &Rust<'_>, item: &Item, ty: &Type, value: &Value) -> TokenStream {
     let name = ident(&item.name);
     let docs = docs(&item.docs, item.deprecated.as_deref());
-    let allow = undocumented(&item.docs);
+    let allow = undocumented(item, []);
     let runtime = rust.runtime();
     let item_type = ty;
     let (ty, value) = match (ty, value) {
@@ -87,7 +92,7 @@ pub(crate) fn structure(rust: Rust<'_>, id: ItemId, fields: &[Field], raised: bo
     let rust = rust.of(id);
     let item = rust.model.item(id);
     let head = docs(&item.docs, item.deprecated.as_deref());
-    let allow = undocumented(&item.docs);
+    let allow = undocumented(item, fields.iter().map(|field| &field.docs));
     let name = ident(&item.name);
     let definition = record(&rust, &name, &[], fields, &types_of(fields));
     let error = raised.then(|| exception(&rust, item, fields));
@@ -108,9 +113,8 @@ pub(crate) fn record(
     let derives = rust.derives(types, true);
     let members = fields.iter().map(|field| {
         let docs = docs(&field.docs, field.deprecated.as_deref());
-        let allow = undocumented(&field.docs);
         let (name, ty) = (ident(&field.name), rust.owned(&field.ty));
-        quote!(#docs #allow pub #name: #ty)
+        quote!(#docs pub #name: #ty)
     });
     quote! {
         #derives
@@ -208,14 +212,13 @@ pub(crate) fn enumeration(rust: &Rust<'_>, item: &Item, values: &[Enumerator]) -
     let abi = rust.abi();
     let result = rust.prelude("Result");
     let head = docs(&item.docs, item.deprecated.as_deref());
-    let allow = undocumented(&item.docs);
+    let allow = undocumented(item, values.iter().map(|value| &value.docs));
     let name = ident(&item.name);
     let full = format!("{}.{}", rust.model.module(item.module).name, item.name);
     let definitions = values.iter().map(|value| {
         let docs = docs(&value.docs, value.deprecated.as_deref());
-        let allow = undocumented(&value.docs);
         let name = ident(&value.name);
-        quote!(#docs #allow #name)
+        quote!(#docs #name)
     });
     let names: Vec<_> = values.iter().map(|value| ident(&value.name)).collect();
     let ordinals: Vec<_> = values.iter().map(|value| number(value.ordinal)).collect();
@@ -258,7 +261,7 @@ pub(crate) fn union(rust: Rust<'_>, id: ItemId, variants: &[Variant]) -> TokenSt
     let result = rust.prelude("Result");
     let item = rust.model.item(id);
     let head = docs(&item.docs, item.deprecated.as_deref());
-    let allow = undocumented(&item.docs);
+    let allow = undocumented(item, variants.iter().map(|case| &case.docs));
     let name = ident(&item.name);
     let full = format!("{}.{}", rust.model.module(item.module).name, item.name);
     let types: Vec<_> = variants
@@ -268,14 +271,13 @@ pub(crate) fn union(rust: Rust<'_>, id: ItemId, variants: &[Variant]) -> TokenSt
     let derives = rust.derives(&types, false);
     let definitions = variants.iter().map(|case| {
         let docs = docs(&case.docs, case.deprecated.as_deref());
-        let allow = undocumented(&case.docs);
         let name = variant(&case.name);
         let ty = case
             .ty
             .as_ref()
             .map(|ty| rust.owned(ty))
             .map(|ty| quote!((#ty)));
-        quote!(#docs #allow #name #ty)
+        quote!(#docs #name #ty)
     });
     let laid = shape::variants(variants);
     let at = number(

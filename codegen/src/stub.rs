@@ -39,7 +39,7 @@ pub(crate) fn stub(rust: Rust<'_>, id: ItemId) -> TokenStream {
     let name = ident(&item.name);
     let interface = rust.model.interface(id);
     let head = docs(&item.docs, item.deprecated.as_deref());
-    let allow = undocumented(&item.docs);
+    let allow = undocumented(item, []);
     let own = rust.of(id);
     let place = Place::new(&own, id);
     let Place {
