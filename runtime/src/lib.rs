@@ -8,14 +8,11 @@
 //!
 //! ```no_run
 //! # async fn example() -> partha::Result<()> {
-//! use partha::services::naming::NameContext;
-//!
 //! let client = partha::Client::connect("127.0.0.1:7401").await?;
-//! let root = NameContext::bind(&client, "/").await?;
 //! for entry in client.naming()?.list(&client, "/", "", 100).await.unwrap_or_default() {
 //!     println!("{}", entry.name);
 //! }
-//! # drop(root); Ok(()) }
+//! # Ok(()) }
 //! ```
 //!
 //! # What a call promises

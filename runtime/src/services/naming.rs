@@ -4,7 +4,7 @@ use std::fmt;
 
 use partha_core::id::{ClassId, Uid};
 
-use crate::caller::Caller;
+use crate::caller::{CallOptions, Caller};
 use crate::client::LOOKUP_DEADLINE;
 use crate::error::{ErrorKind, Result, SystemError};
 
@@ -15,15 +15,13 @@ pub use super::generated::naming::*;
 /// Names are paths from the root; a slash in front makes no difference.
 pub struct Naming {
     address: String,
-    root: NameContext,
+    service: NameService,
 }
 
 impl Naming {
     pub(crate) fn new(address: String) -> Self {
-        Self {
-            address,
-            root: NameContext::from_uid(Uid::NAMING_ROOT),
-        }
+        let service = NameService::from_uid(Uid::NAMING_ROOT);
+        Self { address, service }
     }
 
     /// Where it listens.
@@ -32,10 +30,10 @@ impl Naming {
         &self.address
     }
 
-    /// The root context, for what is not offered here.
+    /// The service itself, for what is not offered here.
     #[must_use]
-    pub fn root(&self) -> &NameContext {
-        &self.root
+    pub fn service(&self) -> &NameService {
+        &self.service
     }
 
     /// What a name stands for.
@@ -43,36 +41,37 @@ impl Naming {
     /// # Errors
     /// `NameNotFound`, naming the deepest part that exists.
     pub async fn lookup(&self, caller: &impl Caller, path: &str) -> Result<Entry> {
-        let caller = crate::caller::CallOptions::new(caller.scope()).deadline(LOOKUP_DEADLINE);
-        let found = self.root.lookup(&caller, relative(path)).await;
+        let caller = CallOptions::new(caller.scope()).deadline(LOOKUP_DEADLINE);
+        let found = self.service.lookup(&caller, path).await;
         found.map_err(|error| match error {
-            name_context::LookupError::NameNotFound(e) => not_found(path, &e),
-            name_context::LookupError::NotAContext(e) => not_a_context(path, &e),
-            name_context::LookupError::BadName(e) => bad_name(path, &e),
-            name_context::LookupError::System(e) => self.context(e, path),
+            name_service::LookupError::NameNotFound(e) => not_found(path, &e),
+            name_service::LookupError::NotAContext(e) => not_a_context(path, &e),
+            name_service::LookupError::BadName(e) => bad_name(path, &e),
+            name_service::LookupError::System(e) => self.context(e, path),
         })
     }
 
     /// Gives an object a name, making the contexts on the way.
     ///
     /// # Errors
-    /// With the service's own words, as [`name_context::AddError`].
+    /// With the service's own words, as [`name_service::AddError`].
     pub async fn add(
         &self,
         caller: &impl Caller,
         path: &str,
         object: Uid,
         class: ClassId,
-    ) -> Result<(), name_context::AddError> {
-        self.root
-            .add(caller, relative(path), object, class.0, &[], true)
+    ) -> Result<(), name_service::AddError> {
+        let caller = named(caller);
+        self.service
+            .add(&caller, path, object, class.0, &[], true)
             .await
     }
 
     /// Lets a name stand for an object whatever it stood for before.
     ///
     /// # Errors
-    /// With the service's own words, as [`name_context::RebindError`].
+    /// With the service's own words, as [`name_service::RebindError`].
     pub async fn rebind(
         &self,
         caller: &impl Caller,
@@ -80,36 +79,37 @@ impl Naming {
         object: Uid,
         class: ClassId,
         hints: &[String],
-    ) -> Result<(), name_context::RebindError> {
-        self.root
-            .rebind(caller, relative(path), object, class.0, hints, true)
+    ) -> Result<(), name_service::RebindError> {
+        let caller = named(caller);
+        self.service
+            .rebind(&caller, path, object, class.0, hints, true)
             .await
     }
 
     /// Takes a name away.
     ///
     /// # Errors
-    /// With the service's own words, as [`name_context::DeleteError`].
+    /// With the service's own words, as [`name_service::DeleteError`].
     pub async fn delete(
         &self,
         caller: &impl Caller,
         path: &str,
-    ) -> Result<(), name_context::DeleteError> {
-        self.root.delete(caller, relative(path)).await
+    ) -> Result<(), name_service::DeleteError> {
+        self.service.delete(&named(caller), path).await
     }
 
     /// A page of the names in a context, those after `after`.
     ///
     /// # Errors
-    /// With the service's own words, as [`name_context::ListError`].
+    /// With the service's own words, as [`name_service::ListError`].
     pub async fn list(
         &self,
         caller: &impl Caller,
         path: &str,
         after: &str,
         limit: u32,
-    ) -> Result<Vec<Entry>, name_context::ListError> {
-        self.root.list(caller, relative(path), after, limit).await
+    ) -> Result<Vec<Entry>, name_service::ListError> {
+        self.service.list(caller, path, after, limit).await
     }
 
     fn context(&self, error: SystemError, path: &str) -> SystemError {
@@ -120,9 +120,13 @@ impl Naming {
     }
 }
 
-/// A path without the slash that says "from the root".
-fn relative(path: &str) -> &str {
-    path.strip_prefix('/').unwrap_or(path)
+/// The caller with a call id, so that a repeated request changes nothing twice.
+fn named(caller: &impl Caller) -> CallOptions {
+    let mut scope = caller.scope();
+    if scope.call.is_none() {
+        scope.call = Some(scope.client.new_call_id());
+    }
+    CallOptions::new(scope)
 }
 
 fn not_found(path: &str, error: &NameNotFound) -> SystemError {

@@ -384,6 +384,7 @@ impl ::partha::abi::Stub for Binder {
 #[allow(
     async_fn_in_trait,
     clippy::all,
+    clippy::too_many_lines,
     missing_docs,
     reason = "generated from the IDL; servants run on one thread and need no Send"
 )]

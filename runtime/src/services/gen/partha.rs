@@ -46,6 +46,7 @@ impl ::partha::abi::Transient for Object {
 #[allow(
     async_fn_in_trait,
     clippy::all,
+    clippy::too_many_lines,
     dead_code,
     missing_docs,
     reason = "generated from the IDL; servants run on one thread and need no Send"
@@ -860,6 +861,7 @@ impl ::partha::abi::Transient for ConnectionManager {
 #[allow(
     async_fn_in_trait,
     clippy::all,
+    clippy::too_many_lines,
     missing_docs,
     reason = "generated from the IDL; servants run on one thread and need no Send"
 )]
