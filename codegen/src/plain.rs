@@ -257,13 +257,10 @@ fn inner(ty: &Type) -> &Type {
 /// A union.
 pub(crate) fn union(rust: Rust<'_>, id: ItemId, variants: &[Variant]) -> TokenStream {
     let rust = rust.of(id);
-    let abi = rust.abi();
-    let result = rust.prelude("Result");
     let item = rust.model.item(id);
     let head = docs(&item.docs, item.deprecated.as_deref());
     let allow = undocumented(item, variants.iter().map(|case| &case.docs));
     let name = ident(&item.name);
-    let full = format!("{}.{}", rust.model.module(item.module).name, item.name);
     let types: Vec<_> = variants
         .iter()
         .filter_map(|variant| variant.ty.as_ref())
@@ -279,14 +276,32 @@ pub(crate) fn union(rust: Rust<'_>, id: ItemId, variants: &[Variant]) -> TokenSt
             .map(|ty| quote!((#ty)));
         quote!(#docs #name #ty)
     });
+    let codec = union_codec(&rust, item, variants);
+    let large = types
+        .iter()
+        .any(|ty| matches!(inner(ty), Type::Struct(_) | Type::Union(_)));
+    let reason = "cases are as large as the IDL has them";
+    let large = large.then(|| quote!(#[allow(clippy::large_enum_variant, reason = #reason)]));
+    quote! {
+        #head #allow #large #derives
+        pub enum #name {
+            #(#definitions,)*
+        }
+
+        #codec
+    }
+}
+
+/// `impl Struct` of a union.
+fn union_codec(rust: &Rust<'_>, item: &Item, variants: &[Variant]) -> TokenStream {
+    let abi = rust.abi();
+    let result = rust.prelude("Result");
+    let name = ident(&item.name);
+    let full = format!("{}.{}", rust.model.module(item.module).name, item.name);
     let laid = shape::variants(variants);
-    let at = number(
-        laid.layout
-            .discriminant
-            .expect("a union has a discriminant"),
-    );
-    let writing = Writing::new(rust, &mut Scope::default());
-    let reading = Reading::new(rust);
+    let at = laid.layout.discriminant.map(number);
+    let writing = Writing::new(*rust, &mut Scope::default());
+    let reading = Reading::new(*rust);
     let value = ident("value");
     let (mut writes, mut reads) = (Vec::new(), Vec::new());
     for (index, case) in variants.iter().enumerate() {
@@ -304,17 +319,7 @@ pub(crate) fn union(rust: Rust<'_>, id: ItemId, variants: &[Variant]) -> TokenSt
     }
     let sizes = size_consts(&laid);
     let long = long(variants.len());
-    let large = types
-        .iter()
-        .any(|ty| matches!(inner(ty), Type::Struct(_) | Type::Union(_)));
-    let reason = "cases are as large as the IDL has them";
-    let large = large.then(|| quote!(#[allow(clippy::large_enum_variant, reason = #reason)]));
     quote! {
-        #head #allow #large #derives
-        pub enum #name {
-            #(#definitions,)*
-        }
-
         #long
         impl #abi::Struct for #name {
             #sizes

@@ -153,10 +153,7 @@ fn servant(rust: &Rust<'_>, id: ItemId, operations: &[Operation<'_>]) -> TokenSt
             false => quote!(#state: &State,),
         });
         let parameters = parameters(rust, &method.params);
-        let value = method
-            .result
-            .as_ref()
-            .map_or(quote!(()), |ty| rust.owned(ty));
+        let value = rust.answered(method);
         let returns = if method.raises.is_empty() {
             quote!(#runtime::Result<#value>)
         } else {

@@ -4,7 +4,7 @@
 //! the methods of the interface and of its bases. Parameters are borrowed, results are owned; no
 //! message is held over an await, so the futures are `Send`.
 
-use partha_idl::model::{Field, ItemId, Method, Model};
+use partha_idl::model::{Field, Interface, ItemId, Method, Model};
 use proc_macro2::{Ident, TokenStream};
 use quote::quote;
 
@@ -58,22 +58,10 @@ pub(crate) fn stub(rust: Rust<'_>, id: ItemId) -> TokenStream {
     } else {
         place.transient()
     };
-    let (derives, role, from, access) = if interface.persistent {
-        (
-            quote!(, PartialOrd, Ord, Hash),
-            ident("Stub"),
-            ident("from_ref"),
-            ident("as_ref"),
-        )
-    } else {
-        let role = ident("Transient");
-        (
-            quote!(),
-            role,
-            ident("from_capability"),
-            ident("as_capability"),
-        )
-    };
+    let derives = interface
+        .persistent
+        .then(|| quote!(, PartialOrd, Ord, Hash));
+    let Role { role, from, access } = role(interface);
     let bases = rust.model.ancestry(id).skip(1).map(|base| {
         let (base, trait_) = (rust.item(base), rust.prelude("From"));
         quote! {
@@ -113,6 +101,25 @@ pub(crate) fn stub(rust: Rust<'_>, id: ItemId) -> TokenStream {
         }
 
         #(#bases)*
+    }
+}
+
+/// The trait of a stub and its two functions.
+struct Role {
+    role: Ident,
+    from: Ident,
+    access: Ident,
+}
+
+fn role(interface: &Interface) -> Role {
+    let (role, from, access) = match interface.persistent {
+        true => ("Stub", "from_ref", "as_ref"),
+        false => ("Transient", "from_capability", "as_capability"),
+    };
+    Role {
+        role: ident(role),
+        from: ident(from),
+        access: ident(access),
     }
 }
 
@@ -276,10 +283,7 @@ impl<'a, 'r> Place<'a, 'r> {
             let fill = closure(&writing, &method.params, 1, &laid);
             (Some(quote!(mut)), Some(quote!(#request.arguments(#fill);)))
         };
-        let value = method
-            .result
-            .as_ref()
-            .map_or(quote!(()), |ty| rust.owned(ty));
+        let value = rust.answered(method);
         let result = rust.prelude("Result");
         let (returns, answer) = if method.raises.is_empty() {
             let decode = answer(rust, method);

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use partha_idl::model::{Field, Item, ItemId, ItemKind, Model, ModuleId, Type};
+use partha_idl::model::{Field, Item, ItemId, ItemKind, Method, Model, ModuleId, Type};
 use proc_macro2::{Ident, TokenStream};
 use quote::{format_ident, quote};
 
@@ -149,6 +149,14 @@ impl<'a> Rust<'a> {
             }
             Type::Struct(id) | Type::Union(id) | Type::Interface(id) => self.item(*id),
             copied => unreachable!("{copied:?} is copied"),
+        }
+    }
+
+    /// The type of what a method returns normally.
+    pub(crate) fn answered(&self, method: &Method) -> TokenStream {
+        match &method.result {
+            Some(ty) => self.owned(ty),
+            None => quote!(()),
         }
     }
 
