@@ -23,6 +23,9 @@ pub(crate) fn request(schema: &Schema, file: usize) -> Vec<u8> {
     let mut files = BTreeSet::new();
     reach(schema, file, &mut files);
     let mut flat = Vec::new();
+    // By name, so that the order in which modules were named does not show.
+    let mut files: Vec<_> = files.into_iter().collect();
+    files.sort_unstable_by_key(|other| (*other != file, &schema.files[*other].module));
     for index in files {
         flatten_file(&schema.files[index], &mut flat);
     }

@@ -88,10 +88,11 @@ fn imports(schema: &Schema, file: usize) -> Vec<Import> {
             .iter()
             .for_each(|nested| scope.note(&nested.name));
     }
-    let mut files: Vec<_> = references.iter().map(|id| schema.homes[id].file).collect();
-    files.sort_unstable();
+    // By name, so that the order in which modules were named does not show.
+    let homes = references.iter().map(|id| schema.homes[id].file);
+    let mut files: Vec<_> = homes.filter(|other| *other != file).collect();
+    files.sort_unstable_by_key(|other| &schema.files[*other].module);
     files.dedup();
-    files.retain(|other| *other != file);
     let alias = |other: usize| Import {
         file: other,
         alias: scope.take(&upper_camel(&schema.files[other].module)),

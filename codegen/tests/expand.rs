@@ -33,3 +33,18 @@ fn optional_members_everywhere() {
 fn what_is_deprecated() {
     check("attributes");
 }
+
+#[test]
+fn the_order_of_the_command_line_does_not_show() {
+    let names = ["bank", "interfaces", "shop", "types", "maps"];
+    let outputs = |names: &mut dyn Iterator<Item = &str>| {
+        let model = corpus::some(&names.collect::<Vec<_>>());
+        let mut outputs = generate(&model, &Options::default());
+        outputs.sort_by(|a, b| a.file_name.cmp(&b.file_name));
+        outputs
+    };
+    assert_eq!(
+        outputs(&mut names.into_iter()),
+        outputs(&mut names.into_iter().rev())
+    );
+}

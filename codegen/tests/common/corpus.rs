@@ -16,7 +16,13 @@ pub(crate) fn system() -> Model {
 
 /// One file of the front end's tests.
 pub(crate) fn one(name: &str) -> Model {
-    compile(&[root().join(format!("idl/tests/ui/pass/{name}.idl"))])
+    some(&[name])
+}
+
+/// Some files of the front end's tests.
+pub(crate) fn some(names: &[&str]) -> Model {
+    let path = |name| root().join(format!("idl/tests/ui/pass/{name}.idl"));
+    compile(&names.iter().map(path).collect::<Vec<_>>())
 }
 
 fn root() -> &'static Path {
