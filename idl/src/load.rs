@@ -209,7 +209,11 @@ impl Loader<'_> {
                 looked.push(folder);
             }
         }
-        let known = self.sources.known_modules(importer);
+        let known = if self.sink.is_full() {
+            Vec::new()
+        } else {
+            self.sources.known_modules(importer)
+        };
         let message = format!("there is no module {}", name.quoted());
         let note = format!("looked for {}.idl in {}", name.text, looked.join(", "));
         let help = suggest::help(&name.text, known.iter().map(String::as_str));

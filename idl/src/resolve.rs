@@ -5,6 +5,9 @@
 //! those in the syntax, so that the checks can walk both side by side.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use heck::ToLowerCamelCase;
 
 use crate::ast::{self, List, Member, Name, TypeKind, TypeRef};
 use crate::check::{constant, ordinals};
@@ -209,29 +212,31 @@ impl Resolver<'_> {
     }
 
     fn raises(&mut self, names: &[Name]) -> Vec<ItemId> {
-        let mut raised: Vec<(ItemId, &Name)> = Vec::new();
+        let mut raised = Vec::new();
+        // By the name that each has in Cap'n Proto.
+        let mut first_of: HashMap<String, Span> = HashMap::new();
         for name in names {
             let Some(id) = self.item(name, "an exception", |kind| {
                 matches!(kind, ast::ItemKind::Exception(_))
             }) else {
                 continue;
             };
-            let own_name = |id: ItemId| &self.declaration(id).name.text;
-            let same = raised
-                .iter()
-                .find(|(other, _)| own_name(*other) == own_name(id));
-            match same {
-                Some((_, first)) => {
-                    let message = format!("exception `{}` is listed twice", own_name(id));
-                    let diagnostic = Diagnostic::new(&codes::RAISES_TWICE, name.span, message);
-                    let first = first.span;
-                    self.sink
-                        .push(diagnostic.label("again here").related(first, "first here"));
+            let declared = &self.declaration(id).name;
+            match first_of.entry(declared.text.to_lower_camel_case()) {
+                Entry::Occupied(first) => {
+                    let message = format!("exception {} is listed twice", declared.quoted());
+                    let diagnostic = Diagnostic::new(&codes::RAISES_TWICE, name.span, message)
+                        .label("again here")
+                        .related(*first.get(), "first here");
+                    self.sink.push(diagnostic);
                 }
-                None => raised.push((id, name)),
+                Entry::Vacant(place) => {
+                    place.insert(name.span);
+                    raised.push(id);
+                }
             }
         }
-        raised.into_iter().map(|(id, _)| id).collect()
+        raised
     }
 
     fn base(&mut self, name: &Name, own: &ast::Interface, base: &Name) -> Option<ItemId> {

@@ -104,6 +104,7 @@ struct Scan<'a> {
 impl Scan<'_> {
     fn run(mut self) -> Result<(), Box<Diagnostic>> {
         let mut open: Vec<usize> = Vec::new();
+        let mut misaligned = None;
         while let Some(byte) = self.peek(0) {
             let start = self.at;
             match byte {
@@ -119,7 +120,10 @@ impl Scan<'_> {
                     self.at += 1;
                 }
                 b')' | b']' | b'}' => {
-                    self.close(open.pop(), start)?;
+                    let opener = self.close(open.pop(), start)?;
+                    if misaligned.is_none() && self.is_misaligned(opener, start) {
+                        misaligned = Some((opener, start));
+                    }
                     self.at += 1;
                 }
                 b'0'..=b'9' => self.skip_word(),
@@ -127,8 +131,9 @@ impl Scan<'_> {
                 _ => self.at += 1,
             }
         }
-        open.last()
-            .map_or(Ok(()), |opener| Err(Box::new(self.unclosed(*opener))))
+        open.last().map_or(Ok(()), |opener| {
+            Err(Box::new(self.unclosed(*opener, misaligned)))
+        })
     }
 
     fn peek(&self, ahead: usize) -> Option<u8> {
@@ -231,7 +236,8 @@ impl Scan<'_> {
         }
     }
 
-    fn close(&self, opener: Option<usize>, closer: usize) -> Result<(), Box<Diagnostic>> {
+    /// Matches a bracket that closes with the innermost open one, and returns that.
+    fn close(&self, opener: Option<usize>, closer: usize) -> Result<usize, Box<Diagnostic>> {
         let found = char::from(self.bytes[closer]);
         let Some(opener) = opener else {
             let message = format!("`{found}` closes nothing");
@@ -240,7 +246,7 @@ impl Scan<'_> {
         };
         let wanted = closing(self.bytes[opener]);
         if found == wanted {
-            return Ok(());
+            return Ok(opener);
         }
         let message = format!("expected `{wanted}`, found `{found}`");
         let diagnostic = Diagnostic::new(&codes::BRACKET, self.span(closer, 1), message)
@@ -249,12 +255,47 @@ impl Scan<'_> {
         Err(Box::new(diagnostic))
     }
 
-    fn unclosed(&self, opener: usize) -> Diagnostic {
+    /// A bracket that closes at the start of a line, where the line of the opening one starts
+    /// further in or out: one between the two is likely to be missing.
+    fn is_misaligned(&self, opener: usize, closer: usize) -> bool {
+        let indent = |at: usize| {
+            let before = &self.bytes[..at];
+            let start = before
+                .iter()
+                .rposition(|b| *b == b'\n')
+                .map_or(0, |at| at + 1);
+            let line = &self.bytes[start..];
+            let blanks = line
+                .iter()
+                .take_while(|b| matches!(b, b' ' | b'\t'))
+                .count();
+            (start, start + blanks)
+        };
+        // Looked for only where a line starts with the bracket, so no line is read often.
+        let starts_line = self.bytes[..closer]
+            .iter()
+            .rev()
+            .find(|b| !matches!(b, b' ' | b'\t'))
+            .is_none_or(|b| *b == b'\n');
+        if !starts_line {
+            return false;
+        }
+        let ((closing_line, closing), (opening_line, opening)) = (indent(closer), indent(opener));
+        closing_line != opening_line && closing - closing_line != opening - opening_line
+    }
+
+    fn unclosed(&self, opener: usize, misaligned: Option<(usize, usize)>) -> Diagnostic {
         let wanted = closing(self.bytes[opener]);
         let found = char::from(self.bytes[opener]);
         let message = format!("`{found}` is never closed");
-        Diagnostic::new(&codes::BRACKET, self.span(opener, 1), message)
-            .label(format!("no `{wanted}` for this up to the end of the file"))
+        let mut diagnostic = Diagnostic::new(&codes::BRACKET, self.span(opener, 1), message)
+            .label(format!("no `{wanted}` for this up to the end of the file"));
+        if let Some((inner, closer)) = misaligned.filter(|(inner, _)| *inner > opener) {
+            diagnostic = diagnostic
+                .related(self.span(inner, 1), "or for this …")
+                .related(self.span(closer, 1), "… if this was meant for another");
+        }
+        diagnostic
     }
 
     fn endless(&self, start: usize, bytes: usize, what: &str, wanted: &str) -> Box<Diagnostic> {

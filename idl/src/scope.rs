@@ -144,7 +144,11 @@ fn import(
     if !lost {
         let module = &load.modules[from];
         let names = module.unit.items.iter().map(|item| item.name.text.as_str());
-        let help = elsewhere(load, from, used).or_else(|| suggest::help(&used.name.text, names));
+        let help = if sink.is_full() {
+            None
+        } else {
+            elsewhere(load, from, used).or_else(|| suggest::help(&used.name.text, names))
+        };
         let message = format!(
             "module `{}` declares no {}",
             module.name,

@@ -14,6 +14,7 @@ use crate::diagnostic::Diagnostics;
 
 /// Bounds on what one compilation accepts; beyond them it refuses with an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
     /// Size of one file in bytes.
     pub file_bytes_max: usize,

@@ -260,6 +260,34 @@ fn long_names_cost_no_more_than_their_length() {
 }
 
 #[test]
+fn many_names_are_not_compared_pairwise() {
+    const COUNT: usize = 8_000;
+    let list = |one: &dyn Fn(usize) -> String| (0..COUNT).map(one).collect::<String>();
+    let exceptions = list(&|n| format!("exception E{n} {{ }}\n"));
+    let raises: Vec<String> = (0..COUNT).map(|n| format!("E{n}")).collect();
+    let texts = [
+        format!(
+            "interface A {{ {} fn a(&self); }}",
+            list(&|n| format!("#[a{n}]"))
+        ),
+        list(&|n| format!("use m{n}::T{n};\n")),
+        list(&|n| format!("struct S{n} {{ a: S{}, b: S0 }}\n", (n + 1) % COUNT)),
+        list(&|n| format!("struct S{n} {{ a{n}: Unknown{n} }}\n")),
+        list(&|n| format!("struct A {{ a: i64, a: i64, b{n}: i64 }} struct A {{ c{n}: i64 }}")),
+        list(&|n| format!("interface I{n}: I{} {{ fn a(&self); }}\n", (n + 1) % COUNT)),
+        format!(
+            "{exceptions} interface A {{ fn a(&self) raises {}, E0; }}",
+            raises.join(",")
+        ),
+    ];
+    for text in texts {
+        within(Duration::from_secs(60), || {
+            run(format!("module test;\n{text}")).expect_err("must not compile");
+        });
+    }
+}
+
+#[test]
 fn a_chain_of_imports_has_any_length() {
     const LENGTH: usize = 3_000;
     let mut sources = SourceMap::new();

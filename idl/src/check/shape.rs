@@ -197,9 +197,11 @@ fn circles(subject: &Subject<'_>, sink: &mut Sink) {
             };
             *followed = Some(span);
             if on_path.contains(&next) {
-                let steps: Vec<(ItemId, Span)> = path
+                // Of a circle that nobody will read about the first step is enough.
+                let from = if sink.is_full() { path.len() - 1 } else { 0 };
+                let steps: Vec<(ItemId, Span)> = path[from..]
                     .iter()
-                    .skip_while(|(id, ..)| *id != next)
+                    .skip_while(|(id, ..)| from == 0 && *id != next)
                     .filter_map(|(id, _, span)| Some((*id, (*span)?)))
                     .collect();
                 circle(subject, &steps, sink);

@@ -3,6 +3,8 @@
 //! The set of attributes is closed. What is planned is known by name and refused as not built
 //! yet, so that it cannot be mistaken for a misspelling.
 
+use std::collections::HashMap;
+
 use proc_macro2::{Delimiter, Literal, TokenTree};
 
 use super::value;
@@ -170,7 +172,7 @@ impl<'a> Parser<'a> {
     /// Judges what was read by the place it stands in.
     pub(super) fn accept(&mut self, raw: Vec<Raw>, place: Place) -> Attributes {
         let mut accepted = Attributes::default();
-        let mut seen: Vec<(String, Span)> = Vec::new();
+        let mut seen: HashMap<String, Span> = HashMap::new();
         for one in raw {
             match one {
                 Raw::Docs { lines, inner, span } => {
@@ -184,13 +186,13 @@ impl<'a> Parser<'a> {
                     argument,
                     span,
                 } => {
-                    if let Some((_, first)) = seen.iter().find(|(text, _)| *text == name.text) {
+                    if let Some(first) = seen.get(&name.text) {
                         let message = format!("attribute {} stands twice", name.quoted());
                         let again = Diagnostic::new(&codes::ATTRIBUTE_TWICE, span, message);
                         self.push(again.label("again here").related(*first, "first here"));
                         continue;
                     }
-                    seen.push((name.text.clone(), span));
+                    seen.insert(name.text.clone(), span);
                     self.accept_one(&name, &argument, place, &mut accepted);
                 }
             }
