@@ -260,7 +260,11 @@ impl Resolver<'_> {
             base.quoted()
         );
         let diagnostic = Diagnostic::new(&codes::BASE_KIND, base.span, message)
-            .label(format!("not {wanted}").replace("not not ", ""))
+            .label(if own.persistent {
+                "not persistent"
+            } else {
+                "persistent"
+            })
             .related(declaration.name.span, "declared here")
             .help("an interface inherits from one of its own kind");
         self.sink.push(diagnostic);

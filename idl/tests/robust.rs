@@ -13,6 +13,9 @@ use partha_idl::{Diagnostics, SourceMap, compile};
 
 const MEGABYTE: usize = 1 << 20;
 
+/// Seconds would do; but a machine may be busy with other things, and this is a debug build.
+const TIME_MAX: Duration = Duration::from_secs(300);
+
 /// Compiles one text in memory; on failure the diagnostics are rendered in every form.
 fn run(text: impl Into<Vec<u8>>) -> Result<usize, Diagnostics> {
     let path = PathBuf::from("memory/test.idl");
@@ -188,7 +191,7 @@ fn megabytes_of_declarations_compile_in_seconds() {
         );
         number += 1;
     }
-    within(Duration::from_secs(60), || {
+    within(TIME_MAX, || {
         assert_eq!(run(text).expect("compiles"), 2 * number);
     });
 }
@@ -204,7 +207,7 @@ fn megabytes_of_errors_are_counted_and_few_are_kept() {
         "struct ",
     ] {
         let text = format!("module test;\n{}", line.repeat(MEGABYTE / 2 / line.len()));
-        within(Duration::from_secs(60), || {
+        within(TIME_MAX, || {
             let diagnostics = run(text).expect_err("must not compile");
             assert!(diagnostics.iter().count() <= 100);
         });
@@ -238,7 +241,7 @@ fn long_chains_are_walked_without_recursion() {
     }
     let _ = writeln!(structs, "struct S{LENGTH} {{ }}");
     let _ = writeln!(interfaces, "interface I{LENGTH} {{ }}");
-    within(Duration::from_secs(60), || {
+    within(TIME_MAX, || {
         assert_eq!(run(structs).expect("compiles"), LENGTH + 1);
         assert_eq!(only_code(circle), "E0403");
         let diagnostics = run(interfaces).expect_err("must not compile");
@@ -253,7 +256,7 @@ fn long_chains_are_walked_without_recursion() {
 fn long_names_cost_no_more_than_their_length() {
     let name = "a".repeat(MEGABYTE);
     let text = format!("module test;\nstruct A {{ {name}: {name}b, c: {name}c }}");
-    within(Duration::from_secs(60), || {
+    within(TIME_MAX, || {
         let diagnostics = run(text).expect_err("must not compile");
         assert!(diagnostics.render(false).len() < 2_000);
     });
@@ -281,7 +284,7 @@ fn many_names_are_not_compared_pairwise() {
         ),
     ];
     for text in texts {
-        within(Duration::from_secs(60), || {
+        within(TIME_MAX, || {
             run(format!("module test;\n{text}")).expect_err("must not compile");
         });
     }
