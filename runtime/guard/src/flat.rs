@@ -124,6 +124,16 @@ impl Flat {
         }
     }
 
+    /// Numbers of the capabilities of ours.
+    pub(crate) fn own_targets(&self) -> impl Iterator<Item = u64> + '_ {
+        self.capabilities
+            .iter()
+            .filter_map(|capability| match capability {
+                ForeignCapability::Imported(_) => None,
+                ForeignCapability::Own(target) => Some(*target),
+            })
+    }
+
     /// Copies the data to `pointer`. `own` makes a capability of one of our numbers.
     pub(crate) fn copy_to(
         self,

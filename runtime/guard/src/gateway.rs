@@ -47,6 +47,9 @@ pub trait Gateway: 'static {
     /// early or its connection ends. So it must not be what runs the servant: spawn that, give it
     /// the call's [`Admission`] to keep, wait for it here, and take the drop as the signal that
     /// nobody waits any more.
+    ///
+    /// An own capability in the results becomes an object when the future completes, and
+    /// [`Gateway::released`] is called for it even if the client is gone by then.
     fn call(
         self: Rc<Self>,
         call: ForeignCall,
@@ -266,14 +269,18 @@ impl Dispatch {
         });
         async move {
             let result = result?;
+            let ours = Rc::clone(&gateway);
             let settled = async move {
                 let flat = result.await?;
+                // From here on each object in the results is released, whatever happens.
+                let objects = flat.own_targets().map(|target| hook_of(&ours, target));
+                let objects: Vec<_> = objects.collect();
                 flat.settle().await;
-                Ok(flat)
+                Ok((flat, objects))
             };
-            let flat = until_cancelled(settled, admission).await?;
+            let (flat, objects) = until_cancelled(settled, admission).await?;
             flat.copy_to(results.hook.get()?, |target| hook_of(&gateway, target))?;
-            drop((self, passed));
+            drop((self, passed, objects));
             Ok(())
         }
     }

@@ -175,6 +175,13 @@ impl Toy {
             TAKE => {
                 let kept = self.kept.borrow_mut().pop();
                 let kept = kept.ok_or_else(|| capnp::Error::failed("none kept".to_owned()))?;
+                if let ForeignCapability::Own(target) = kept {
+                    // Its clients may all have let go of it meanwhile.
+                    let mut objects = self.objects.borrow_mut();
+                    objects
+                        .entry(target)
+                        .or_insert_with(|| Live::new(&self.live));
+                }
                 Ok(flat_capability(kept))
             }
             other => Err(capnp::Error::unimplemented(format!("method {other}"))),
