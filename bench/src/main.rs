@@ -11,6 +11,7 @@
 //!
 //! It does not judge: no figure makes it fail.
 
+mod generated;
 mod load;
 #[rustfmt::skip]
 #[allow(

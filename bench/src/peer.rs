@@ -29,8 +29,14 @@ pub(crate) enum Peer {
     Tarpc,
     /// capnp-rpc, buffered
     CapnpRpc,
+    /// Partha's native face
+    Partha,
     /// A tokio channel there and a oneshot back, between two threads: the floor in one process
     Oneshot,
+    /// Partha, from one shard of a node to another
+    ParthaAcross,
+    /// Partha, within a shard
+    ParthaWithin,
 }
 
 /// Where a peer's server runs.
@@ -49,14 +55,17 @@ impl Peer {
             Self::Raw => "raw frames, tokio TCP",
             Self::Tarpc => "tarpc 0.38, bincode",
             Self::CapnpRpc => "capnp-rpc 0.27, buffered",
+            Self::Partha => "partha, native face",
             Self::Oneshot => "tokio oneshot, two threads",
+            Self::ParthaAcross => "partha, across shards",
+            Self::ParthaWithin => "partha, same shard",
         }
     }
 
     pub(crate) fn kind(self) -> Kind {
         match self {
-            Self::Raw | Self::Tarpc | Self::CapnpRpc => Kind::Processes,
-            Self::Oneshot => Kind::OneProcess,
+            Self::Raw | Self::Tarpc | Self::CapnpRpc | Self::Partha => Kind::Processes,
+            Self::Oneshot | Self::ParthaAcross | Self::ParthaWithin => Kind::OneProcess,
         }
     }
 
@@ -71,6 +80,13 @@ impl Peer {
 
 /// Serves `peer` to all who connect, for ever. Must run in a `LocalSet`.
 pub(crate) async fn serve(peer: Peer, listener: TcpListener) -> anyhow::Result<()> {
+    if peer == Peer::Partha {
+        let address = listener
+            .local_addr()
+            .context("a listener without an address")?;
+        drop(listener);
+        return peers::partha::serve(address).await;
+    }
     loop {
         let (stream, _) = listener
             .accept()
@@ -81,7 +97,9 @@ pub(crate) async fn serve(peer: Peer, listener: TcpListener) -> anyhow::Result<(
             Peer::Raw => drop(tokio::task::spawn_local(peers::raw::serve(stream))),
             Peer::Tarpc => drop(tokio::task::spawn_local(peers::tarpc::serve(stream))),
             Peer::CapnpRpc => drop(tokio::task::spawn_local(peers::capnp::serve(stream))),
-            Peer::Oneshot => bail!("{} has no server of its own", peer.label()),
+            Peer::Partha | Peer::Oneshot | Peer::ParthaAcross | Peer::ParthaWithin => {
+                bail!("{} has no server of its own", peer.label())
+            }
         }
     }
 }
@@ -98,7 +116,13 @@ pub(crate) async fn drive(
         Peer::CapnpRpc => {
             load::drive(peers::capnp::Client::new(connect(address).await?), load).await
         }
+        Peer::Partha => {
+            let address = address.context("this peer needs --address")?;
+            load::drive(peers::partha::Native::new(address).await?, load).await
+        }
         Peer::Oneshot => load::drive(peers::oneshot::Client::new()?, load).await,
+        Peer::ParthaAcross => peers::partha::drive_inside(true, load).await,
+        Peer::ParthaWithin => peers::partha::drive_inside(false, load).await,
     }
 }
 

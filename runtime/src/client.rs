@@ -76,7 +76,10 @@ impl Client {
     /// # Errors
     /// If the system gives no random numbers.
     pub fn alone() -> Result<Self> {
-        let me = Peer { node: random_node()?, incarnation: Incarnation(1) };
+        let me = Peer {
+            node: random_node()?,
+            incarnation: Incarnation(1),
+        };
         Ok(Self::of_process(me, "client", None, 0, None))
     }
 

@@ -2,5 +2,6 @@
 
 pub(crate) mod capnp;
 pub(crate) mod oneshot;
+pub(crate) mod partha;
 pub(crate) mod raw;
 pub(crate) mod tarpc;

@@ -126,7 +126,8 @@ impl Locator {
         }
         let place = self.binder_place(client).await?;
         if object == place.binder.uid() {
-            let connected = self.connect_by_hints(client, object, &place.addresses)
+            let connected = self
+                .connect_by_hints(client, object, &place.addresses)
                 .await;
             if connected.is_err() {
                 // It may have moved: the next attempt asks the naming service again.

@@ -20,7 +20,7 @@ use partha_wire::{Message, Writer};
 use super::catalog::Active;
 use super::job::{Incoming, Job, ReplyTo, fault};
 use super::{Shard, count};
-use crate::abi::{Call, End, Finished, Method};
+use crate::abi::{Call, Class, End, Finished, Method};
 use crate::config::{CALL_DEADLINE, CALL_DEADLINE_MAX, REPLY_RETENTION};
 use crate::context::{Context, Rows};
 use crate::error::{Completed, ErrorKind, SystemError};
@@ -87,18 +87,12 @@ impl Shard {
         } = *incoming;
         let parameters = incoming.parameters.reader()?;
         let context = CallContext::of_parameters(parameters)?;
-        let info = self.registry.method(interface, method).ok_or_else(|| {
-            let detail = format!(
-                "no class of {} has method {method} of interface {interface}",
-                self.registry.here()
-            );
-            SystemError::new(ErrorKind::BadOperation, detail)
-        })?;
+        let (info, volatile) = self.method(object, interface, method)?;
         let wish = context
             .deadline
             .or(info.deadline_us.map(std::time::Duration::from_micros));
         let deadline = Instant::now() + wish.unwrap_or(CALL_DEADLINE).min(CALL_DEADLINE_MAX);
-        let volatile = self.catalog.borrow().volatile(object).is_some();
+
         let creating = incoming.create.is_some();
         let ticket = self.ticket();
         let mode = if info.mutating || creating {
@@ -137,6 +131,34 @@ impl Shard {
             rows: Vec::new(),
         };
         Ok((invoke, entry))
+    }
+
+    /// What is known of a method, and whether the object is a transient one.
+    fn method(
+        &self,
+        object: Uid,
+        interface: ClassId,
+        ordinal: u16,
+    ) -> Result<(&'static Method, bool), SystemError> {
+        let class = self.catalog.borrow().volatile(object).map(Class::info);
+        let (method, volatile) = match class {
+            Some(info) => {
+                let index = info.method(interface, ordinal);
+                (index.map(|index| &info.methods[index]), true)
+            }
+            None => (self.registry.method(interface, ordinal), false),
+        };
+        let method = method.ok_or_else(|| {
+            let here = self.registry.here();
+            let whose = class.map_or_else(
+                || format!("no class of {here}"),
+                |info| format!("{object} at {here} is of class {}, which", info.name),
+            );
+            let has = if class.is_some() { "has no" } else { "has" };
+            let detail = format!("{whose} {has} method {ordinal} of interface {interface}");
+            SystemError::new(ErrorKind::BadOperation, detail)
+        })?;
+        Ok((method, volatile))
     }
 
     /// Tells the engine what happened and does what it says, until nothing is left to do.

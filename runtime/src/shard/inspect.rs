@@ -76,10 +76,11 @@ impl Shard {
             return Ok(None);
         };
         let users = self.engine.borrow().callers_bound(object);
+        let activation = self.epoch(object);
         Ok(Some(ObjectReport {
             class: record.class,
-            active: self.catalog.borrow().is_active(object),
-            epoch: self.epoch(object).unwrap_or(record.epoch),
+            active: activation.is_some(),
+            epoch: activation.unwrap_or(record.epoch),
             version: record.version,
             state_bytes: record.state.len() as u64,
             users,

@@ -41,7 +41,14 @@ pub(crate) fn spawn(start: Start) -> io::Result<JoinHandle<()>> {
     let name = format!("partha-shard-{}", start.handle.index());
     std::thread::Builder::new().name(name).spawn(move || {
         let local = tokio::task::LocalSet::new();
-        local.block_on(&runtime, serve(start));
+        let serving = std::panic::AssertUnwindSafe(|| local.block_on(&runtime, serve(start)));
+        if std::panic::catch_unwind(serving).is_err() {
+            // Servants' panics are caught before: this one is ours. Going on would be guessing,
+            // and a node without one of its shards hangs its callers; what was acknowledged is
+            // on disk.
+            eprintln!("a shard of the node has panicked, which is a bug in partha: aborting");
+            std::process::abort();
+        }
     })
 }
 
