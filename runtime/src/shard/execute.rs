@@ -10,20 +10,19 @@ use std::rc::Rc;
 use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Instant;
 
-use bytes::Bytes;
 use futures_util::FutureExt;
 use partha_core::id::{CallId, ClassId, Peer, Uid};
 use partha_core::{Ended, Event, Input, Invoke, Mode, Output, Ticket};
-use partha_store::{Batch, Item, Record};
+use partha_store::{Item, Record};
 use partha_wire::{Message, Writer};
 
 use super::catalog::Active;
-use super::job::{Incoming, Job, ReplyTo, fault};
+use super::job::{Incoming, ReplyTo};
 use super::{Shard, count};
 use crate::abi::{Call, Class, End, Finished, Method};
-use crate::config::{CALL_DEADLINE, CALL_DEADLINE_MAX, REPLY_RETENTION};
+use crate::config::{CALL_DEADLINE, CALL_DEADLINE_MAX};
 use crate::context::{Context, Rows};
-use crate::error::{Completed, ErrorKind, SystemError};
+use crate::error::{ErrorKind, SystemError};
 use crate::wire::context::{CallContext, TraceId};
 
 /// What the shell keeps of a call until the engine says `Forget`.
@@ -32,7 +31,7 @@ pub(super) struct Entry {
     pub(super) method: &'static Method,
     create: Option<ClassId>,
     caller: Peer,
-    call: Option<CallId>,
+    pub(super) call: Option<CallId>,
     deadline: Instant,
     trace: TraceId,
     /// Taken by the servant.
@@ -43,9 +42,9 @@ pub(super) struct Entry {
     /// Other tickets wait for the same answer.
     pub(super) joined: bool,
     /// The object's state after the call, encoded.
-    record: Option<Record>,
+    pub(super) record: Option<Record>,
     /// What the servant did to rows.
-    rows: Vec<Item>,
+    pub(super) rows: Vec<Item>,
 }
 
 /// What there is to answer.
@@ -252,23 +251,8 @@ impl Shard {
     }
 
     /// Queues an input that an output caused.
-    fn later(&self, input: Input) {
+    pub(super) fn later(&self, input: Input) {
         self.inputs.borrow_mut().push_back(input);
-    }
-
-    fn search(&self, ticket: Ticket, call: CallId) {
-        let found = match &self.registry.store {
-            None => false,
-            Some(store) => match store.read_reply(call) {
-                Ok(reply) => reply.is_some(),
-                Err(error) => {
-                    // Executing again would be a guess: the caller learns why it has no answer.
-                    tracing::error!(%call, %error, "a saved reply cannot be read");
-                    true
-                }
-            },
-        };
-        self.later(Input::Searched { ticket, found });
     }
 
     fn drop_image(&self, uid: Uid) {
@@ -493,100 +477,6 @@ impl Shard {
                 }
             }
         }
-    }
-
-    fn flush(&self, ticket: Ticket, uid: Uid, state: bool, reply: bool, create: bool) {
-        let batch = match self.batch(ticket, uid, state, reply, create) {
-            Ok(batch) => batch,
-            Err(error) => {
-                self.refuse_flush(ticket, error);
-                return;
-            }
-        };
-        let Some(store) = &self.registry.store else {
-            let error = SystemError::new(ErrorKind::Internal, "a flush without a store");
-            self.refuse_flush(ticket, error);
-            return;
-        };
-        let handle = self.handle.clone();
-        let done = move |result| handle.post(Job::Flushed { ticket, result });
-        store.submit(batch, Box::new(done));
-    }
-
-    fn refuse_flush(&self, ticket: Ticket, error: SystemError) {
-        if let Some(entry) = self.entries.borrow_mut().get_mut(&ticket) {
-            entry.outcome = Outcome::Failed(error);
-        }
-        let result = Err(partha_core::Fault::Store);
-        self.later(Input::Flushed { ticket, result });
-    }
-
-    fn batch(
-        &self,
-        ticket: Ticket,
-        uid: Uid,
-        state: bool,
-        reply: bool,
-        create: bool,
-    ) -> Result<Batch, SystemError> {
-        let mut entries = self.entries.borrow_mut();
-        let entry = entries
-            .get_mut(&ticket)
-            .expect("a call that flushes is kept");
-        let mut items = Vec::with_capacity(2);
-        if state {
-            let record = entry.record.take().expect("a writer's state was encoded");
-            items.push(if create {
-                Item::Create { uid, record }
-            } else {
-                Item::WriteState { uid, record }
-            });
-            items.append(&mut entry.rows);
-        }
-        if let (true, Some(call), Outcome::Frame(w)) = (reply, entry.call, &entry.outcome) {
-            if !w.attached().is_empty() {
-                let detail = "a method that changes a persistent object cannot return a \
-                              capability: its saved reply would outlive it";
-                return Err(SystemError::new(ErrorKind::BadOperation, detail));
-            }
-            let body = Bytes::from(w.to_framed()?);
-            let keep_ms = REPLY_RETENTION.as_millis() as u64;
-            items.push(Item::SaveReply {
-                call,
-                uid,
-                body,
-                keep_ms,
-            });
-        }
-        Ok(Batch::new(items))
-    }
-
-    /// The store has done with a batch.
-    pub(super) fn flushed(
-        self: &Rc<Self>,
-        ticket: Ticket,
-        result: Result<(), partha_store::StoreError>,
-    ) {
-        let result = result.map_err(|error| {
-            tracing::warn!(%error, "the store refused a batch");
-            let completed = if error.outcome_unknown() {
-                Completed::Maybe
-            } else {
-                Completed::No
-            };
-            let detail = format!("{}: {error}", self.registry.here());
-            let kind = match &error {
-                partha_store::StoreError::Fenced { .. } => ErrorKind::Fenced,
-                partha_store::StoreError::Overloaded { .. } => ErrorKind::Overloaded,
-                _ => ErrorKind::Store,
-            };
-            let text = SystemError::new(kind, detail).completed(completed);
-            if let Some(entry) = self.entries.borrow_mut().get_mut(&ticket) {
-                entry.outcome = Outcome::Failed(text);
-            }
-            fault(&error)
-        });
-        self.feed(Input::Flushed { ticket, result });
     }
 }
 

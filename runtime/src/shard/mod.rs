@@ -7,6 +7,7 @@
 
 mod answer;
 mod catalog;
+mod commit;
 mod execute;
 mod foreign_calls;
 mod inbound;

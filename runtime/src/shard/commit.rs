@@ -1,0 +1,125 @@
+//! The shard's dealings with the store: a call's batch, its fate, and saved replies.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use partha_core::id::{CallId, Uid};
+use partha_core::{Input, Ticket};
+use partha_store::{Batch, Item};
+
+use super::Shard;
+use super::execute::Outcome;
+use super::job::{Job, fault};
+use crate::config::REPLY_RETENTION;
+use crate::error::{Completed, ErrorKind, SystemError};
+
+impl Shard {
+    pub(super) fn search(&self, ticket: Ticket, call: CallId) {
+        let found = match &self.registry.store {
+            None => false,
+            Some(store) => match store.read_reply(call) {
+                Ok(reply) => reply.is_some(),
+                Err(error) => {
+                    // Executing again would be a guess: the caller learns why it has no answer.
+                    tracing::error!(%call, %error, "a saved reply cannot be read");
+                    true
+                }
+            },
+        };
+        self.later(Input::Searched { ticket, found });
+    }
+
+    pub(super) fn flush(&self, ticket: Ticket, uid: Uid, state: bool, reply: bool, create: bool) {
+        let batch = match self.batch(ticket, uid, state, reply, create) {
+            Ok(batch) => batch,
+            Err(error) => {
+                self.refuse_flush(ticket, error);
+                return;
+            }
+        };
+        let Some(store) = &self.registry.store else {
+            let error = SystemError::new(ErrorKind::Internal, "a flush without a store");
+            self.refuse_flush(ticket, error);
+            return;
+        };
+        let handle = self.handle.clone();
+        let done = move |result| handle.post(Job::Flushed { ticket, result });
+        store.submit(batch, Box::new(done));
+    }
+
+    fn refuse_flush(&self, ticket: Ticket, error: SystemError) {
+        if let Some(entry) = self.entries.borrow_mut().get_mut(&ticket) {
+            entry.outcome = Outcome::Failed(error);
+        }
+        let result = Err(partha_core::Fault::Store);
+        self.later(Input::Flushed { ticket, result });
+    }
+
+    fn batch(
+        &self,
+        ticket: Ticket,
+        uid: Uid,
+        state: bool,
+        reply: bool,
+        create: bool,
+    ) -> Result<Batch, SystemError> {
+        let mut entries = self.entries.borrow_mut();
+        let entry = entries
+            .get_mut(&ticket)
+            .expect("a call that flushes is kept");
+        let mut items = Vec::with_capacity(2);
+        if state {
+            let record = entry.record.take().expect("a writer's state was encoded");
+            items.push(if create {
+                Item::Create { uid, record }
+            } else {
+                Item::WriteState { uid, record }
+            });
+            items.append(&mut entry.rows);
+        }
+        if let (true, Some(call), Outcome::Frame(w)) = (reply, entry.call, &entry.outcome) {
+            if !w.attached().is_empty() {
+                let detail = "a method that changes a persistent object cannot return a \
+                              capability: its saved reply would outlive it";
+                return Err(SystemError::new(ErrorKind::BadOperation, detail));
+            }
+            let body = Bytes::from(w.to_framed()?);
+            let keep_ms = REPLY_RETENTION.as_millis() as u64;
+            items.push(Item::SaveReply {
+                call,
+                uid,
+                body,
+                keep_ms,
+            });
+        }
+        Ok(Batch::new(items))
+    }
+
+    /// The store has done with a batch.
+    pub(super) fn flushed(
+        self: &Rc<Self>,
+        ticket: Ticket,
+        result: Result<(), partha_store::StoreError>,
+    ) {
+        let result = result.map_err(|error| {
+            tracing::warn!(%error, "the store refused a batch");
+            let completed = if error.outcome_unknown() {
+                Completed::Maybe
+            } else {
+                Completed::No
+            };
+            let detail = format!("{}: {error}", self.registry.here());
+            let kind = match &error {
+                partha_store::StoreError::Fenced { .. } => ErrorKind::Fenced,
+                partha_store::StoreError::Overloaded { .. } => ErrorKind::Overloaded,
+                _ => ErrorKind::Store,
+            };
+            let text = SystemError::new(kind, detail).completed(completed);
+            if let Some(entry) = self.entries.borrow_mut().get_mut(&ticket) {
+                entry.outcome = Outcome::Failed(text);
+            }
+            fault(&error)
+        });
+        self.feed(Input::Flushed { ticket, result });
+    }
+}
