@@ -33,9 +33,12 @@ const EDGES: &[(&str, &[&str])] = &[
     ("partha-idl", &[]),
     ("partha-codegen", &["partha-idl"]),
     ("codegen-corpus", &["partha", "partha-codegen"]),
-    ("partha-naming", &["partha"]),
-    ("partha-binder", &["partha"]),
-    ("bank", &["partha", "partha-codegen"]),
+    // What all daemons share stands between the runtime and them, so that neither the runtime
+    // learns of flags and signals nor each daemon writes them anew.
+    ("partha-daemon", &["partha"]),
+    ("partha-naming", &["partha", "partha-daemon"]),
+    ("partha-binder", &["partha", "partha-daemon"]),
+    ("bank", &["partha", "partha-codegen", "partha-daemon"]),
     (
         "partha-cli",
         &[
@@ -43,6 +46,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "partha",
             "partha-binder",
             "partha-codegen",
+            "partha-daemon",
             "partha-idl",
             "partha-naming",
         ],

@@ -1,0 +1,17 @@
+//! The binding service as a program of its own; `partha serve binder` is the same.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// The binding service of Partha: finds the node of an object
+#[derive(Parser)]
+#[command(name = "partha-binder", version)]
+struct Command {
+    #[command(flatten)]
+    arguments: partha_binder::Arguments,
+}
+
+fn main() -> ExitCode {
+    partha_daemon::main(partha_binder::run(Command::parse().arguments))
+}

@@ -1,0 +1,188 @@
+//! The table of nodes.
+//!
+//! A node is a row: its key the node id in big-endian bytes, so that nodes are listed by
+//! identity, its value the [`NodeEntry`] as it registered, a framed Cap'n Proto message. Whether
+//! it is alive is added when somebody asks, from what has been heard in this life of the binder.
+//!
+//! # Names
+//!
+//! Names of nodes are for people and for `Place::Named`; uids do not depend on them. Two nodes
+//! of one name are possible, most often since a store was thrown away and the node began anew.
+//! The latest to register has the name; the other is listed as `NAME (replaced)` until it
+//! registers again.
+
+use std::time::Duration;
+
+use partha::abi::{Message, Struct, message};
+use partha::services::binder::binder::{LocateError, RegisterError, Servant, State};
+use partha::services::binder::{Location, NodeEntry, OldIncarnation, UnknownNode};
+use partha::{Bytes, Context, Result, Rows, Uid};
+
+use crate::leases::Leases;
+
+/// The part of the rows that has the nodes.
+const NODES: u16 = 1;
+/// Nodes listed at a time, at most.
+pub const NODES_MAX: u32 = 1_000;
+/// Heartbeats in a lease: two may be lost.
+const BEATS: u32 = 3;
+
+/// The servant of the binder.
+#[derive(Debug, Default)]
+pub struct BinderServant {
+    leases: Leases,
+}
+
+impl Servant for BinderServant {
+    fn new(&self, lease: Duration) -> State {
+        State { lease }
+    }
+
+    async fn register(
+        &self,
+        state: &mut State,
+        cx: &Context,
+        node: NodeEntry,
+    ) -> Result<Duration, RegisterError> {
+        let rows = cx.rows();
+        let known = find(rows, node.node)?;
+        if let Some(known) = known
+            .as_ref()
+            .filter(|known| known.incarnation > node.incarnation)
+        {
+            let known = known.incarnation;
+            return Err(OldIncarnation {
+                node: node.node,
+                known,
+            }
+            .into());
+        }
+        let plain = registered(&node);
+        if known != Some(plain.clone()) {
+            replace_namesakes(rows, &plain)?;
+            rows.put(NODES, &key(node.node), encode(&plain)?)?;
+            tracing::info!(node = %node.name, incarnation = node.incarnation, "registered");
+        }
+        self.leases.hear(node.node, node.incarnation, true);
+        Ok(state.lease / BEATS)
+    }
+
+    async fn heartbeat(
+        &self,
+        _state: &State,
+        _cx: &Context,
+        node: u64,
+        incarnation: u32,
+    ) -> Result<bool> {
+        Ok(self.leases.hear(node, incarnation, false))
+    }
+
+    async fn leave(
+        &self,
+        _state: &State,
+        _cx: &Context,
+        node: u64,
+        incarnation: u32,
+    ) -> Result<()> {
+        self.leases.leave(node, incarnation);
+        Ok(())
+    }
+
+    async fn locate(
+        &self,
+        state: &State,
+        cx: &Context,
+        object: Uid,
+    ) -> Result<Location, LocateError> {
+        let birth = object.node.0;
+        let Some(entry) = find(cx.rows(), birth)? else {
+            return Err(UnknownNode {
+                node: birth,
+                object,
+            }
+            .into());
+        };
+        Ok(Location {
+            node: self.with_lease(state, entry),
+            moved: false,
+        })
+    }
+
+    async fn nodes(
+        &self,
+        state: &State,
+        cx: &Context,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<NodeEntry>> {
+        let after = (after > 0).then(|| key(after));
+        let limit = limit.min(NODES_MAX) as usize;
+        let rows = cx
+            .rows()
+            .scan(NODES, after.as_ref().map(<[u8; 8]>::as_slice), limit)?;
+        let entry = |(_, row)| Ok(self.with_lease(state, decode(row)?));
+        rows.into_iter().map(entry).collect()
+    }
+}
+
+impl BinderServant {
+    fn with_lease(&self, state: &State, mut entry: NodeEntry) -> NodeEntry {
+        let (alive, heard) = self.leases.state(entry.node, state.lease);
+        entry.alive = alive;
+        entry.last_heard = heard.unwrap_or(entry.last_heard);
+        entry
+    }
+}
+
+/// What of an entry is kept: `last_heard` stands for the latest registration that changed it.
+fn registered(node: &NodeEntry) -> NodeEntry {
+    NodeEntry {
+        alive: false,
+        ..node.clone()
+    }
+}
+
+/// Takes the name from whichever other node has it.
+fn replace_namesakes(rows: &Rows, node: &NodeEntry) -> Result<()> {
+    let mut after: Option<Bytes> = None;
+    loop {
+        let page = rows.scan(NODES, after.as_deref(), NODES_MAX as usize)?;
+        for (_, row) in &page {
+            let other = decode(row.clone())?;
+            if other.node != node.node && other.name == node.name {
+                let (name, old, new) = (&node.name, other.node, node.node);
+                tracing::warn!(%name, old, new, "two nodes of one name; the latest has it");
+                let replaced = NodeEntry {
+                    name: format!("{name} (replaced)"),
+                    ..other
+                };
+                rows.put(NODES, &key(replaced.node), encode(&replaced)?)?;
+            }
+        }
+        match page.last() {
+            Some((last, _)) if page.len() == NODES_MAX as usize => after = Some(last.clone()),
+            Some(_) | None => return Ok(()),
+        }
+    }
+}
+
+fn key(node: u64) -> [u8; 8] {
+    node.to_be_bytes()
+}
+
+fn find(rows: &Rows, node: u64) -> Result<Option<NodeEntry>> {
+    rows.read(NODES, &key(node))?.map(decode).transpose()
+}
+
+fn encode(entry: &NodeEntry) -> Result<Bytes> {
+    let written = message(NodeEntry::DATA, NodeEntry::POINTERS, |w, s| {
+        entry.write(w, s)
+    });
+    let (framed, _) = written.finish()?;
+    Ok(framed.into())
+}
+
+fn decode(row: Bytes) -> Result<NodeEntry> {
+    let row = Message::from_framed(row, Vec::new())?;
+    Ok(NodeEntry::read(row.reader()?)?)
+}

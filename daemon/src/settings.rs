@@ -1,0 +1,197 @@
+//! What a daemon does in the end: the layers with the defaults beneath them.
+
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use partha::{Limits, Node, NodeBuilder};
+
+use crate::options::{LogFormat, LogOptions, NodeOptions};
+
+/// How long calls under way may take to finish when a daemon is stopped.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What holds where nobody says otherwise.
+#[derive(Clone, Copy, Debug)]
+pub struct Defaults {
+    /// The node's name.
+    pub name: &'static str,
+    /// Where it listens.
+    pub listen: &'static str,
+    /// Where the naming service listens; none for the naming service itself.
+    pub naming: Option<&'static str>,
+}
+
+/// What a daemon does.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// The node's name for people.
+    pub name: String,
+    /// The folder of its store.
+    pub data_dir: PathBuf,
+    /// Where it listens.
+    pub listen: String,
+    /// The addresses others are to use; empty if that is where it listens.
+    pub advertise: Vec<String>,
+    /// Where the naming service listens.
+    pub naming: Option<String>,
+    /// How many threads run objects; as many as cores if not said.
+    pub shards: Option<u16>,
+    /// Bounds of each shard.
+    pub limits: Limits,
+    /// How long calls under way may take to finish when it is stopped.
+    pub patience: Duration,
+    /// What to log; from RUST_LOG if not said.
+    pub log_filter: Option<String>,
+    /// How log lines look.
+    pub log_format: LogFormat,
+}
+
+impl Settings {
+    /// Lays the options over the defaults.
+    ///
+    /// # Errors
+    /// If it was to listen where other machines can reach it without `insecure`, or the address
+    /// is none.
+    pub fn new(node: NodeOptions, log: LogOptions, defaults: Defaults) -> anyhow::Result<Self> {
+        let name = node.name.unwrap_or_else(|| defaults.name.to_owned());
+        let listen = node.listen.unwrap_or_else(|| defaults.listen.to_owned());
+        if node.insecure != Some(true) {
+            refuse_public(&listen)?;
+        }
+        let mut limits = Limits::default();
+        if let Some(idle) = node.idle {
+            limits.idle_ns = u64::try_from(idle.0.as_nanos()).unwrap_or(u64::MAX);
+        }
+        if let Some(megabytes) = node.memory_mb {
+            limits.active_bytes_max = megabytes.saturating_mul(1 << 20);
+        }
+        Ok(Self {
+            data_dir: node
+                .data_dir
+                .unwrap_or_else(|| PathBuf::from(".partha").join(&name)),
+            name,
+            listen,
+            advertise: node.advertise,
+            naming: node.naming.or_else(|| defaults.naming.map(str::to_owned)),
+            shards: node.shards,
+            limits,
+            patience: node.patience.map_or(PATIENCE, |span| span.0),
+            log_filter: log.filter,
+            log_format: log.format.unwrap_or_default(),
+        })
+    }
+
+    /// Takes a free port now if it was left to the system, for a daemon that must know its own
+    /// address before it listens. Another process may be faster: then the start fails.
+    ///
+    /// # Errors
+    /// If the address cannot be listened at.
+    pub fn fix_port(&mut self) -> anyhow::Result<()> {
+        if !self.listen.ends_with(":0") {
+            return Ok(());
+        }
+        let free = TcpListener::bind(&self.listen).and_then(|listener| listener.local_addr());
+        let free = free.with_context(|| format!("cannot listen at {}", self.listen))?;
+        self.listen = free.to_string();
+        Ok(())
+    }
+
+    /// Begins a node that is so; what it serves is for the caller to add.
+    #[must_use]
+    pub fn builder(&self) -> NodeBuilder {
+        let mut builder = Node::builder()
+            .name(&self.name)
+            .data_dir(&self.data_dir)
+            .listen(&self.listen)
+            .limits(self.limits);
+        for address in &self.advertise {
+            builder = builder.advertise(address);
+        }
+        if let Some(naming) = &self.naming {
+            builder = builder.naming(naming);
+        }
+        match self.shards {
+            Some(shards) => builder.shards(shards),
+            None => builder,
+        }
+    }
+}
+
+fn refuse_public(listen: &str) -> anyhow::Result<()> {
+    let resolved: Vec<SocketAddr> = listen
+        .to_socket_addrs()
+        .with_context(|| format!("'{listen}' is no address to listen at: expected host:port"))?
+        .collect();
+    if resolved.iter().all(|address| address.ip().is_loopback()) {
+        return Ok(());
+    }
+    bail!(
+        "refused to listen at {listen}, where other machines can reach it: connections are neither \
+         encrypted nor authenticated; listen at 127.0.0.1, or say --insecure if the network is \
+         yours alone"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEFAULTS: Defaults = Defaults {
+        name: "a",
+        listen: "127.0.0.1:7411",
+        naming: Some("127.0.0.1:7401"),
+    };
+
+    fn settings(node: NodeOptions) -> anyhow::Result<Settings> {
+        Settings::new(node, LogOptions::default(), DEFAULTS)
+    }
+
+    #[test]
+    fn defaults_hold_where_nothing_is_said() {
+        let settings = settings(NodeOptions::default()).unwrap();
+        assert_eq!(settings.data_dir, PathBuf::from(".partha/a"));
+        assert_eq!(settings.listen, "127.0.0.1:7411");
+        assert_eq!(settings.naming.as_deref(), Some("127.0.0.1:7401"));
+        assert_eq!(settings.limits, Limits::default());
+    }
+
+    #[test]
+    fn the_folder_follows_the_name() {
+        let node = NodeOptions {
+            name: Some("b".to_owned()),
+            ..NodeOptions::default()
+        };
+        assert_eq!(settings(node).unwrap().data_dir, PathBuf::from(".partha/b"));
+    }
+
+    #[test]
+    fn only_insecure_lets_other_machines_in() {
+        let listen = |listen: &str, insecure| NodeOptions {
+            listen: Some(listen.to_owned()),
+            insecure,
+            ..NodeOptions::default()
+        };
+        let error = settings(listen("0.0.0.0:7411", None))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("refused") && error.contains("--insecure"),
+            "{error}"
+        );
+        assert!(settings(listen("0.0.0.0:7411", Some(false))).is_err());
+        assert!(settings(listen("0.0.0.0:7411", Some(true))).is_ok());
+        assert!(settings(listen("[::1]:7411", None)).is_ok());
+    }
+
+    #[test]
+    fn what_is_no_address_is_said_so() {
+        let node = NodeOptions {
+            listen: Some("7411".to_owned()),
+            ..NodeOptions::default()
+        };
+        let error = settings(node).unwrap_err().to_string();
+        assert!(error.contains("expected host:port"), "{error}");
+    }
+}

@@ -1,0 +1,16 @@
+//! A small bank: the example of Partha.
+//!
+//! The interfaces are in `idl/bank.idl`; what `partha generate` made of them is in `src/gen`.
+//! Written by hand are the servants, [`account`] and [`branch`], and [`node`], which makes a
+//! process of them. The clients are `bank-teller` and `clients/teller.py`.
+
+#[allow(clippy::all, missing_docs, unreachable_pub, reason = "generated code")]
+#[path = "gen/bank.rs"]
+#[rustfmt::skip]
+mod generated;
+
+pub mod node;
+mod servants;
+
+pub use generated::*;
+pub use servants::{AccountServant, BranchServant};
