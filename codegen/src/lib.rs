@@ -48,6 +48,8 @@ use partha_idl::model::{Model, Module, ModuleId};
 
 pub use builder::{Builder, Error, compile};
 pub use fresh::{check, write};
+/// The front end, for build scripts that look into a model themselves.
+pub use partha_idl as idl;
 pub use system::{SYSTEM_IDL, sources};
 
 /// How to generate.
