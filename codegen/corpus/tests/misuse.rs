@@ -1,0 +1,7 @@
+//! What must not compile, and what rustc says about it.
+
+#[test]
+fn misuse_is_told_by_the_compiler() {
+    let cases = trybuild::TestCases::new();
+    cases.compile_fail("tests/misuse/*.rs");
+}
