@@ -1,0 +1,115 @@
+//! The commands about nodes: `nodes`, `stats`.
+
+use std::time::SystemTime;
+
+use anyhow::bail;
+use partha::NodeId;
+use partha::services::binder::NodeEntry;
+use serde_json::{Value, json};
+
+use crate::arguments::{Nodes, Stats};
+use crate::cluster::{NodeInfo, System};
+use crate::output::{Output, Rows};
+use crate::suggest;
+
+/// `partha nodes`
+pub(crate) async fn nodes(arguments: &Nodes, out: &mut Output) -> anyhow::Result<()> {
+    let system = System::connect(&arguments.cluster).await?;
+    let nodes = system.client.locator().nodes(&system.client).await?;
+    let mut header = vec!["NODE", "STATE", "HEARD", "ADDRESS", "SHARDS", "ID"];
+    if out.is_wide() || out.is_json() {
+        header.extend(["LIFE", "CLASSES"]);
+    }
+    let mut rows = Rows::new(&header);
+    let mut page = Vec::new();
+    for node in &nodes {
+        let mut row = vec![
+            json!(node.name),
+            json!(if node.alive { "alive" } else { "silent" }),
+            heard(node, out.is_json()),
+            json!(node.addresses),
+            json!(node.shards),
+            json!(NodeId(node.node).to_string()),
+        ];
+        if header.len() > row.len() {
+            row.push(json!(node.incarnation));
+            row.push(classes(&system, node).await);
+        }
+        page.push(row);
+    }
+    rows.page(out, &page)?;
+    rows.end(out)?;
+    Ok(())
+}
+
+/// `partha stats`
+pub(crate) async fn stats(arguments: &Stats, out: &mut Output) -> anyhow::Result<()> {
+    let system = System::connect(&arguments.cluster).await?;
+    let node = named(&system, &arguments.node).await?;
+    let manager = node.handle.manager();
+    let stats = manager.statistics(&system.client).await?;
+    let description = &node.description;
+    out.facts(&[
+        ("node", json!(description.name)),
+        ("id", json!(node.handle.id().to_string())),
+        ("address", json!(node.address)),
+        ("life", json!(description.incarnation)),
+        ("version", json!(description.version)),
+        ("shards", json!(description.shards)),
+        ("active_objects", json!(stats.active_objects)),
+        ("active_bytes", json!(stats.active_bytes)),
+        ("activations", json!(stats.activations)),
+        ("passivations", json!(stats.passivations)),
+        ("calls", json!(stats.calls)),
+        ("duplicates", json!(stats.duplicates)),
+        ("connections", json!(stats.connections)),
+        ("store_batches", json!(stats.store_batches)),
+        ("store_syncs", json!(stats.store_syncs)),
+        ("store_used_bytes", json!(stats.store_used_bytes)),
+    ])?;
+    Ok(())
+}
+
+/// A node by its name, its id, or an address.
+async fn named(system: &System, wanted: &str) -> anyhow::Result<NodeInfo> {
+    if wanted.contains(':') {
+        return system.node_at(wanted).await;
+    }
+    let nodes = system.client.locator().nodes(&system.client).await?;
+    let mut fitting = nodes
+        .iter()
+        .filter(|node| node.name == wanted || NodeId(node.node).to_string() == wanted);
+    // Of two lives of one name, the living one is meant.
+    let alive = fitting.clone().find(|node| node.alive);
+    if let Some(node) = alive.or_else(|| fitting.next()) {
+        return system.reach(node).await;
+    }
+    let hint = suggest::hint(wanted, nodes.iter().map(|node| node.name.as_str()));
+    bail!("no node '{wanted}' has registered with the binder{hint}; `partha nodes` lists them")
+}
+
+fn heard(node: &NodeEntry, exactly: bool) -> Value {
+    let heard: SystemTime = node.last_heard.into();
+    if exactly {
+        return json!(humantime::format_rfc3339_micros(heard).to_string());
+    }
+    let ago = SystemTime::now().duration_since(heard).unwrap_or_default();
+    let whole = std::time::Duration::from_secs(ago.as_secs());
+    json!(format!("{} ago", humantime::format_duration(whole)))
+}
+
+/// The names of a node's classes; their numbers if it does not answer.
+async fn classes(system: &System, node: &NodeEntry) -> Value {
+    let numbers = || {
+        node.classes
+            .iter()
+            .map(|class| partha::ClassId(*class).to_string())
+    };
+    match system.reach(node).await {
+        Ok(info) => {
+            let names = info.description.classes.iter();
+            names.map(|class| class.name.clone()).collect()
+        }
+        Err(_) => numbers().collect(),
+    }
+}
