@@ -1,4 +1,4 @@
-//! What must not compile, and what rustc says about it.
+//! What must not compile, and what rustc says about it. `TRYBUILD=overwrite` rewrites the texts.
 
 #[test]
 fn misuse_is_told_by_the_compiler() {
