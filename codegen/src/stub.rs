@@ -79,7 +79,12 @@ pub(crate) fn stub(rust: Rust<'_>, id: ItemId) -> TokenStream {
             #field: #runtime::#held,
         }
 
-        #[allow(clippy::all, missing_docs, reason = "generated from the IDL")]
+        #[allow(
+            clippy::all,
+            clippy::too_many_lines,
+            missing_docs,
+            reason = "generated from the IDL"
+        )]
         impl #name {
             /// The class: the Cap'n Proto interface id.
             pub const CLASS: #runtime::ClassId = #module::CLASS;

@@ -13,7 +13,7 @@ fn check(module: &str) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/expand");
     for output in generate(&corpus::one(module), &Options::default()) {
         if output.file_name == format!("{module}.rs") || output.file_name.ends_with(".capnp") {
-            let text = String::from_utf8(output.bytes).unwrap();
+            let text = String::from_utf8(output.bytes).expect("generated text is UTF-8");
             test_support::bless::check(folder.join(&output.file_name), &text);
         }
     }

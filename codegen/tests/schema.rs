@@ -30,12 +30,12 @@ fn compare(capnp: &Path, outputs: &[Output], ids: Ids) -> usize {
         .args(["compile", "-o-"]);
     for Output { file_name, bytes } in outputs {
         if file_name.ends_with(".capnp") {
-            let text = std::str::from_utf8(bytes).unwrap();
+            let text = std::str::from_utf8(bytes).expect("a schema is UTF-8");
             let text = match ids {
                 Ids::Stated => text.to_owned(),
                 Ids::Derived => without_ids(text),
             };
-            std::fs::write(folder.path().join(file_name), text).unwrap();
+            std::fs::write(folder.path().join(file_name), text).expect("a file is written");
             let compiled = file_name.replace(".capnp", ".cgr");
             if outputs.iter().any(|output| output.file_name == compiled) {
                 command.arg(file_name);
@@ -44,7 +44,7 @@ fn compare(capnp: &Path, outputs: &[Output], ids: Ids) -> usize {
             ours.merge(dump::read(bytes));
         }
     }
-    let output = command.output().unwrap();
+    let output = command.output().expect("the compiler runs");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && errors.is_empty(), "{errors}");
     let mut official = dump::read(&output.stdout);

@@ -91,13 +91,13 @@ impl Sample for bool {
 
 impl Sample for f32 {
     fn sample(r: &mut Random) -> Self {
-        f32::from(i16::sample(r)) / 32.0
+        Self::from(i16::sample(r)) / 32.0
     }
 }
 
 impl Sample for f64 {
     fn sample(r: &mut Random) -> Self {
-        f64::from(i32::sample(r)) / 1024.0
+        Self::from(i32::sample(r)) / 1024.0
     }
 }
 

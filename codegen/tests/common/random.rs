@@ -262,7 +262,7 @@ impl Maker {
     fn constant(&mut self) -> (Type, Value) {
         let bits = self.random.next();
         match self.random.below(8) {
-            0 => (Type::Bool, Value::Bool(bits % 2 == 0)),
+            0 => (Type::Bool, Value::Bool(bits & 1 == 0)),
             1 => (Type::I64, Value::Int((bits as i64).into())),
             2 => (Type::U64, Value::Int(bits.into())),
             3 => (Type::I8, Value::Int((bits as i8).into())),
