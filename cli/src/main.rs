@@ -21,6 +21,7 @@ mod objects;
 mod output;
 mod serve;
 mod suggest;
+mod supervise;
 
 use std::process::ExitCode;
 
@@ -67,7 +68,8 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "partha", &mut script);
-            out.text(&String::from_utf8_lossy(&script)).map_err(Into::into)
+            out.text(&String::from_utf8_lossy(&script))
+                .map_err(Into::into)
         }
     };
     done?;

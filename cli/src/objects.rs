@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use crate::arguments::{Call, Create, Describe};
 use crate::cluster::{NodeInfo, System, is_unknown_name};
 use crate::dynamic::encode::{self, Names, Reference};
-use crate::dynamic::{self, Member, Method, Schema, Type, decode};
+use crate::dynamic::{self, Member, Method, Schema, Struct, Type, decode};
 use crate::failure::{Raised, Usage};
 use crate::output::Output;
 use crate::suggest;
@@ -70,7 +70,7 @@ pub(crate) async fn call(arguments: &Call, out: &mut Output) -> anyhow::Result<(
     let (interface, method) = find_method(&schema, description, &arguments.method)?;
     let (params, members) = schema.parameters(method).context(UNDESCRIBED)?;
     let taking = || schema.signature(method);
-    let mut names = fit(&system, &schema, members, &given, taking).await?;
+    let mut names = fit(&system, &schema, (params, members), &given, taking).await?;
 
     let mut caller = system.client.call();
     if let Some(time) = arguments.deadline {
@@ -116,7 +116,7 @@ pub(crate) async fn create(arguments: &Create, out: &mut Output) -> anyhow::Resu
     let new = new.and_then(|id| schema.structure(id));
     let new = new.with_context(|| format!("objects of {} are not persistent", class.name))?;
     let taking = || format!("new({})", schema.declarations(&new.members));
-    let mut names = fit(&system, &schema, &new.members, &given, taking).await?;
+    let mut names = fit(&system, &schema, (new, &new.members), &given, taking).await?;
     let mut w = Writer::new(MESSAGE_BYTES_MAX);
     let at = w.structure(Slot::ROOT, new.data, new.pointers);
     encode::members(&schema, &new.members, &given, &mut names, &mut w, at)?;
@@ -165,14 +165,14 @@ fn given(text: Option<&str>) -> anyhow::Result<Value> {
 async fn fit(
     system: &System,
     schema: &Schema,
-    members: &[Member],
+    (taken, members): (&Struct, &[Member]),
     given: &Value,
     taking: impl Fn() -> String,
 ) -> anyhow::Result<Names> {
     let mut names = Names::default();
     // Nowhere: what is written into it is dropped.
     let mut scratch = Writer::new(MESSAGE_BYTES_MAX);
-    let at = scratch.structure(Slot::ROOT, u16::MAX, u16::MAX);
+    let at = scratch.structure(Slot::ROOT, taken.data, taken.pointers);
     encode::members(schema, members, given, &mut names, &mut scratch, at)
         .map_err(|mismatch| Usage(format!("parameter {mismatch}\n  in {}", taking())))?;
     for name in std::mem::take(&mut names.unknown) {

@@ -25,6 +25,7 @@ pub(crate) fn member(
 ///
 /// # Errors
 /// As [`member`].
+#[cfg(test)]
 pub(crate) fn structure(
     schema: &Schema,
     found: &Struct,
@@ -288,7 +289,7 @@ fn uid(at: StructReader<'_>) -> Uid {
 }
 
 /// JSON has no word for these three.
-fn from_f64(number: f64) -> Value {
+pub(super) fn from_f64(number: f64) -> Value {
     let no_number = || {
         Value::from(if number.is_nan() {
             "NaN"
@@ -302,6 +303,6 @@ fn from_f64(number: f64) -> Value {
 }
 
 /// With the digits that `f32` needs: 0.1, not 0.10000000149011612.
-fn from_f32(number: f32) -> Value {
+pub(super) fn from_f32(number: f32) -> Value {
     from_f64(number.to_string().parse().unwrap_or_else(|_| number.into()))
 }

@@ -51,14 +51,37 @@ pub(crate) fn members(
     w: &mut Writer,
     at: StructAt,
 ) -> Result<(), Mismatch> {
-    let mut encoder = Encoder {
+    encoder(schema, names, w).members(members, value, at)
+}
+
+/// Writes a struct or a union.
+///
+/// # Errors
+/// As [`members`].
+#[cfg(test)]
+pub(crate) fn structure(
+    schema: &Schema,
+    found: &Struct,
+    value: &Value,
+    names: &mut Names,
+    w: &mut Writer,
+    at: StructAt,
+) -> Result<(), Mismatch> {
+    let mut encoder = encoder(schema, names, w);
+    match found.union {
+        Some(tag) => encoder.union(found, tag, value, at),
+        None => encoder.members(&found.members, value, at),
+    }
+}
+
+fn encoder<'s, 'w>(schema: &'s Schema, names: &'w mut Names, w: &'w mut Writer) -> Encoder<'s, 'w> {
+    Encoder {
         schema,
         names,
         w,
         place: Place::default(),
         depth: 1,
-    };
-    encoder.members(members, value, at)
+    }
 }
 
 struct Encoder<'s, 'w> {
@@ -363,6 +386,9 @@ impl<'s> Encoder<'s, '_> {
                     self.inline(element, at.structure(index), value)?;
                     self.place.leave();
                 }
+            }
+            Type::Interface(_) if values.is_empty() => {
+                self.w.pointers(slot, 0);
             }
             Type::Interface(_) => return Err(self.capability(element)),
             Type::Void | Type::Other => {

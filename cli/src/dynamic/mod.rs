@@ -20,7 +20,7 @@ mod tests;
 use std::fmt;
 
 pub(crate) use json::parse;
-pub(crate) use schema::{Member, Method, Schema, Type};
+pub(crate) use schema::{Member, Method, Schema, Struct, Type};
 
 /// A value that is not what its type says.
 #[derive(Debug, PartialEq, Eq)]

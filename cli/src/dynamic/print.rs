@@ -16,6 +16,7 @@ impl Schema {
             text: String::new(),
             used: Vec::new(),
             seen: BTreeSet::new(),
+            exceptions: BTreeSet::new(),
         };
         for (index, id) in self.ancestry(interface).into_iter().enumerate() {
             if index > 0 {
@@ -75,6 +76,7 @@ struct Printer<'s> {
     /// Plain types to print, each once.
     used: Vec<u64>,
     seen: BTreeSet<u64>,
+    exceptions: BTreeSet<u64>,
 }
 
 impl Printer<'_> {
@@ -136,9 +138,10 @@ impl Printer<'_> {
         if let Some(value) = schema.result(method, "value") {
             self.uses(&value.ty);
         }
-        schema
-            .raises(method)
-            .for_each(|node| self.uses(&Type::Struct(node.id)));
+        for exception in schema.raises(method) {
+            self.exceptions.insert(exception.id);
+            self.uses(&Type::Struct(exception.id));
+        }
     }
 
     fn uses(&mut self, ty: &Type) {
@@ -181,10 +184,10 @@ impl Printer<'_> {
         self.docs("", &node.docs);
         match &node.body {
             Body::Struct(found) => {
-                let kind = if found.union.is_some() {
-                    "union"
-                } else {
-                    "struct"
+                let kind = match found.union {
+                    Some(_) => "union",
+                    None if self.exceptions.contains(&id) => "exception",
+                    None => "struct",
                 };
                 self.line(&format!("{kind} {} {{", node.qualified()));
                 found

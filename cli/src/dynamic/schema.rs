@@ -145,6 +145,12 @@ impl Schema {
         self.nodes.get(&id)
     }
 
+    /// All declarations, in no order.
+    #[cfg(test)]
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values()
+    }
+
     /// A declaration in another one.
     pub(crate) fn nested(&self, scope: u64, name: &str) -> Option<&Node> {
         let nested = &self.node(scope)?.nested;
