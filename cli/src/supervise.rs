@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::watch;
 
 /// How long a daemon may take to be ready.
@@ -46,6 +46,8 @@ pub(crate) type Sink = Arc<dyn Fn(&str, &str) + Send + Sync>;
 pub(crate) struct Process {
     name: String,
     child: Child,
+    /// Held open: when it ends, the daemon stops. Not left in `child`, whose `wait` closes it.
+    input: Option<ChildStdin>,
     ready: watch::Receiver<bool>,
 }
 
@@ -94,8 +96,14 @@ impl Program {
     /// Starts it.
     pub(crate) fn spawn(&self, sink: &Sink) -> anyhow::Result<Process> {
         let mut command = Command::new(&self.command);
-        command.args(&self.arguments).process_group(0).kill_on_drop(true);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .args(&self.arguments)
+            .process_group(0)
+            .kill_on_drop(true);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         for (key, _) in std::env::vars_os() {
             if key.to_string_lossy().starts_with("PARTHA_") {
                 command.env_remove(key);
@@ -104,15 +112,21 @@ impl Program {
         if let Some(folder) = &self.folder {
             command.current_dir(folder);
         }
-        let mut child = command.spawn().with_context(|| {
-            format!("cannot start {} as {}", self.name, self.command.display())
-        })?;
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("cannot start {} as {}", self.name, self.command.display()))?;
         let (sender, ready) = watch::channel(false);
+        let input = child.stdin.take();
         let stdout = child.stdout.take().expect("standard output is piped");
         let stderr = child.stderr.take().expect("standard error is piped");
         tokio::spawn(lines(stdout, self.name.clone(), sink.clone(), Some(sender)));
         tokio::spawn(lines(stderr, self.name.clone(), sink.clone(), None));
-        Ok(Process { name: self.name.clone(), child, ready })
+        Ok(Process {
+            name: self.name.clone(),
+            child,
+            input,
+            ready,
+        })
     }
 }
 
@@ -141,17 +155,23 @@ impl Process {
 
     /// Waits for its end.
     pub(crate) async fn ended(&mut self) -> anyhow::Result<ExitStatus> {
-        self.child.wait().await.with_context(|| format!("cannot wait for {}", self.name))
+        self.child
+            .wait()
+            .await
+            .with_context(|| format!("cannot wait for {}", self.name))
     }
 
     /// Kills it as a crash would, and waits until it is gone.
     pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
-        self.child.kill().await.with_context(|| format!("cannot kill {}", self.name))
+        self.child
+            .kill()
+            .await
+            .with_context(|| format!("cannot kill {}", self.name))
     }
 
     /// Asks it to stop, by the end of its input; kills it if it does not.
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
-        drop(self.child.stdin.take());
+        drop(self.input.take());
         match tokio::time::timeout(STOP_DEADLINE, self.child.wait()).await {
             Ok(status) => {
                 let status = status?;
@@ -162,7 +182,10 @@ impl Process {
             }
             Err(_) => {
                 self.kill().await?;
-                bail!("{} did not stop within {STOP_DEADLINE:?} and was killed", self.name)
+                bail!(
+                    "{} did not stop within {STOP_DEADLINE:?} and was killed",
+                    self.name
+                )
             }
         }
     }
@@ -196,8 +219,9 @@ async fn lines(
 pub(crate) fn free_ports(count: usize) -> anyhow::Result<Vec<SocketAddr>> {
     const RANGE: std::ops::Range<u16> = 15_000..30_000;
     let mut held = Vec::new();
-    let start = std::process::id() as u16 % (RANGE.end - RANGE.start);
-    let candidates = RANGE.clone().cycle().skip(start.into()).take(RANGE.len());
+    // Two of us at the same time begin in different places.
+    let start = std::process::id().wrapping_mul(31) as usize % RANGE.len();
+    let candidates = RANGE.clone().cycle().skip(start).take(RANGE.len());
     for port in candidates {
         if held.len() == count {
             break;
@@ -207,9 +231,15 @@ pub(crate) fn free_ports(count: usize) -> anyhow::Result<Vec<SocketAddr>> {
         }
     }
     if held.len() < count {
-        bail!("no {count} ports of 127.0.0.1 are free between {} and {}", RANGE.start, RANGE.end);
+        bail!(
+            "no {count} ports of 127.0.0.1 are free between {} and {}",
+            RANGE.start,
+            RANGE.end
+        );
     }
-    held.iter().map(|listener| listener.local_addr().context("a port has no address")).collect()
+    held.iter()
+        .map(|listener| listener.local_addr().context("a port has no address"))
+        .collect()
 }
 
 #[cfg(test)]
