@@ -433,3 +433,150 @@ impl Plan {
         grown
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain(lg: u32) -> Request {
+        Request {
+            size: Size::Bits(lg),
+            optional: false,
+        }
+    }
+
+    fn optional(lg: u32) -> Request {
+        Request {
+            size: Size::Bits(lg),
+            optional: true,
+        }
+    }
+
+    /// Offsets, and discriminants of optional members.
+    fn places(layout: &Layout) -> Vec<(u32, Option<u32>)> {
+        let places = layout.places.iter();
+        places
+            .map(|place| (place.offset, place.discriminant))
+            .collect()
+    }
+
+    #[test]
+    fn small_members_fill_the_holes_of_large_ones() {
+        let layout = lay_out(Shape::Struct, &[0, 5, 3, 6, 0, 4].map(plain));
+        let offsets: Vec<_> = layout.places.iter().map(|place| place.offset).collect();
+        assert_eq!(offsets, [0, 1, 1, 1, 1, 1]);
+        assert_eq!((layout.data_words, layout.pointers), (2, 0));
+    }
+
+    #[test]
+    fn an_optional_member_is_a_discriminant_and_a_value() {
+        let layout = lay_out(
+            Shape::Struct,
+            &[plain(3), optional(5), plain(0), optional(0)],
+        );
+        // The discriminant comes first, at the second member of the union: nothing, then a value.
+        assert_eq!(
+            places(&layout),
+            [(0, None), (1, Some(1)), (8, None), (9, Some(4))]
+        );
+        assert_eq!(layout.data_words, 2);
+    }
+
+    #[test]
+    fn the_cases_of_a_union_share_their_space() {
+        let pointer = Request {
+            size: Size::Pointer,
+            optional: false,
+        };
+        let void = Request {
+            size: Size::Void,
+            optional: false,
+        };
+        let layout = lay_out(
+            Shape::Union,
+            &[plain(6), pointer, void, plain(5), pointer, optional(3)],
+        );
+        assert_eq!((layout.data_words, layout.pointers), (2, 1));
+        assert_eq!(layout.discriminant, Some(4));
+        assert_eq!(
+            places(&layout),
+            [
+                (0, None),
+                (0, None),
+                (0, None),
+                (0, None),
+                (0, None),
+                (2, Some(0))
+            ]
+        );
+    }
+
+    /// All sorts of member lists.
+    fn requests(seed: u64) -> Vec<Request> {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut next = move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        let count = 2 + next() % 30;
+        let request = |_| {
+            let size = match next() % 8 {
+                0 => Size::Void,
+                1 => Size::Pointer,
+                n => Size::Bits([0, 0, 3, 4, 5, 6][n as usize - 2]),
+            };
+            Request {
+                size,
+                optional: matches!(size, Size::Bits(_)) && next() % 3 == 0,
+            }
+        };
+        (0..count).map(request).collect()
+    }
+
+    #[test]
+    fn members_never_move_when_others_are_appended() {
+        for seed in 1..400 {
+            let requests = requests(seed);
+            for shape in [Shape::Struct, Shape::Union] {
+                let whole = lay_out(shape, &requests);
+                for count in 2..requests.len() {
+                    let part = lay_out(shape, &requests[..count]);
+                    assert_eq!(part.places, whole.places[..count], "seed {seed}");
+                    assert_eq!(part.discriminant, whole.discriminant, "seed {seed}");
+                    assert!(part.data_words <= whole.data_words, "seed {seed}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn members_of_a_struct_never_overlap() {
+        for seed in 1..400 {
+            let requests = requests(seed);
+            let layout = lay_out(Shape::Struct, &requests);
+            let mut bits = vec![false; usize::from(layout.data_words) * 64];
+            let mut pointers = vec![false; usize::from(layout.pointers)];
+            let mut take = |size, offset: u32| match size {
+                Size::Void => {}
+                Size::Pointer => {
+                    let taken = &mut pointers[offset as usize];
+                    assert!(!std::mem::replace(taken, true), "seed {seed}");
+                }
+                Size::Bits(lg) => {
+                    let start = (offset << lg) as usize;
+                    for bit in &mut bits[start..start + (1 << lg)] {
+                        assert!(!std::mem::replace(bit, true), "seed {seed}");
+                    }
+                }
+            };
+            for (request, place) in requests.iter().zip(&layout.places) {
+                take(request.size, place.offset);
+                if let Some(offset) = place.discriminant {
+                    take(Size::Bits(DISCRIMINANT), offset);
+                }
+            }
+        }
+    }
+}

@@ -152,7 +152,12 @@ pub struct Account {
 }
 
 #[allow(deprecated, reason = "what is deprecated still travels")]
-#[allow(clippy::all, missing_docs, reason = "generated from the IDL")]
+#[allow(
+    clippy::all,
+    clippy::too_many_lines,
+    missing_docs,
+    reason = "generated from the IDL"
+)]
 impl Account {
     /// The class: the Cap'n Proto interface id.
     pub const CLASS: ::partha::ClassId = account::CLASS;
@@ -541,7 +546,12 @@ pub struct Old {
 }
 
 #[allow(deprecated, reason = "what is deprecated still travels")]
-#[allow(clippy::all, missing_docs, reason = "generated from the IDL")]
+#[allow(
+    clippy::all,
+    clippy::too_many_lines,
+    missing_docs,
+    reason = "generated from the IDL"
+)]
 impl Old {
     /// The class: the Cap'n Proto interface id.
     pub const CLASS: ::partha::ClassId = old::CLASS;

@@ -214,7 +214,12 @@ pub struct Account {
     reference: ::partha::Ref,
 }
 
-#[allow(clippy::all, missing_docs, reason = "generated from the IDL")]
+#[allow(
+    clippy::all,
+    clippy::too_many_lines,
+    missing_docs,
+    reason = "generated from the IDL"
+)]
 impl Account {
     /// The class: the Cap'n Proto interface id.
     pub const CLASS: ::partha::ClassId = account::CLASS;
@@ -852,7 +857,12 @@ pub struct Savings {
     reference: ::partha::Ref,
 }
 
-#[allow(clippy::all, missing_docs, reason = "generated from the IDL")]
+#[allow(
+    clippy::all,
+    clippy::too_many_lines,
+    missing_docs,
+    reason = "generated from the IDL"
+)]
 impl Savings {
     /// The class: the Cap'n Proto interface id.
     pub const CLASS: ::partha::ClassId = savings::CLASS;
@@ -1397,7 +1407,12 @@ pub struct Watcher {
     capability: ::partha::Capability,
 }
 
-#[allow(clippy::all, missing_docs, reason = "generated from the IDL")]
+#[allow(
+    clippy::all,
+    clippy::too_many_lines,
+    missing_docs,
+    reason = "generated from the IDL"
+)]
 impl Watcher {
     /// The class: the Cap'n Proto interface id.
     pub const CLASS: ::partha::ClassId = watcher::CLASS;
@@ -1570,7 +1585,12 @@ pub struct Branch {
     reference: ::partha::Ref,
 }
 
-#[allow(clippy::all, missing_docs, reason = "generated from the IDL")]
+#[allow(
+    clippy::all,
+    clippy::too_many_lines,
+    missing_docs,
+    reason = "generated from the IDL"
+)]
 impl Branch {
     /// The class: the Cap'n Proto interface id.
     pub const CLASS: ::partha::ClassId = branch::CLASS;

@@ -701,7 +701,12 @@ pub struct Parameters {
     capability: ::partha::Capability,
 }
 
-#[allow(clippy::all, missing_docs, reason = "generated from the IDL")]
+#[allow(
+    clippy::all,
+    clippy::too_many_lines,
+    missing_docs,
+    reason = "generated from the IDL"
+)]
 impl Parameters {
     /// The class: the Cap'n Proto interface id.
     pub const CLASS: ::partha::ClassId = parameters::CLASS;
