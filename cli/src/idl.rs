@@ -70,7 +70,7 @@ pub(crate) fn explain(arguments: &Explain, out: &mut Output) -> anyhow::Result<(
     let Some(known) = partha_idl::explain(code) else {
         let codes = partha_idl::explanations().iter().map(|known| known.code);
         let hint = suggest::hint(&code.to_uppercase(), codes);
-        let what = format!("there is no code '{code}'{hint}; `partha explain` lists all");
+        let what = format!("there is no code '{code}'; `partha explain` lists all{hint}");
         return Err(Usage(what).into());
     };
     out.line(&format!("{}: {}\n", known.code, known.title))?;

@@ -16,6 +16,7 @@ mod dynamic;
 mod failure;
 mod idl;
 mod names;
+mod naming;
 mod nodes;
 mod objects;
 mod output;

@@ -5,7 +5,6 @@
 
 use std::collections::VecDeque;
 
-use anyhow::Context as _;
 use futures_util::{StreamExt as _, stream};
 use partha::services::naming::Entry;
 use partha::services::naming::name_service::ListError;
@@ -14,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::arguments::{Alias, Ls, Rm};
 use crate::cluster::{NodeInfo, System};
+use crate::naming;
 use crate::output::{Output, Rows};
 
 /// Names asked for at a time.
@@ -62,9 +62,7 @@ pub(crate) async fn ls(arguments: &Ls, out: &mut Output) -> anyhow::Result<()> {
 /// `partha rm`
 pub(crate) async fn rm(arguments: &Rm, out: &mut Output) -> anyhow::Result<()> {
     let system = System::connect(&arguments.cluster).await?;
-    let naming = system.client.naming()?;
-    let deleted = naming.delete(&system.client, &arguments.name).await;
-    deleted.with_context(|| format!("cannot take the name '{}' away", arguments.name))?;
+    naming::delete(&system.client, &arguments.name).await?;
     out.facts(&[("removed", json!(arguments.name))])?;
     Ok(())
 }
@@ -78,11 +76,7 @@ pub(crate) async fn alias(arguments: &Alias, out: &mut Output) -> anyhow::Result
         let node = system.node_of(found.uid).await?;
         class = ClassId(node.inspect(&system.client, found.uid).await?.class);
     }
-    let naming = system.client.naming()?;
-    let added = naming
-        .add(&system.client, &arguments.new, found.uid, class)
-        .await;
-    added.with_context(|| format!("cannot add the name '{}'", arguments.new))?;
+    naming::add(&system.client, &arguments.new, found.uid, class).await?;
     let uid = found.uid.to_string();
     out.facts(&[("added", json!(arguments.new)), ("object", json!(uid))])?;
     Ok(())
@@ -111,7 +105,7 @@ impl Listing {
                 let entry = client.naming()?.lookup(client, &path).await?;
                 listing.single = Some(Line { path, entry });
             }
-            Err(error) => return Err(error).with_context(|| format!("cannot list '{path}'")),
+            Err(error) => return Err(naming::listing(&path, error)),
         }
         Ok(listing)
     }
@@ -130,8 +124,12 @@ impl Listing {
                 if level.complete {
                     self.levels.pop();
                 } else {
-                    let turned = level.turn(client).await;
-                    turned.with_context(|| format!("cannot list '{}'", level.path))?;
+                    match level.turn(client).await {
+                        Ok(()) => {}
+                        // It was taken away while we looked elsewhere.
+                        Err(ListError::NameNotFound(_)) => level.complete = true,
+                        Err(error) => return Err(naming::listing(&level.path, error)),
+                    }
                 }
                 continue;
             };
@@ -159,12 +157,7 @@ impl Level {
     async fn turn(&mut self, client: &Client) -> Result<(), ListError> {
         let naming = client.naming().map_err(ListError::System)?;
         let path = self.path.trim_matches('/');
-        let page = match naming.list(client, path, &self.after, PAGE).await {
-            Ok(page) => page,
-            // It was taken away while we looked elsewhere.
-            Err(ListError::NameNotFound(_)) if !self.after.is_empty() => Vec::new(),
-            Err(error) => return Err(error),
-        };
+        let page = naming.list(client, path, &self.after, PAGE).await?;
         self.complete = page.len() < PAGE as usize;
         if let Some(last) = page.last() {
             self.after.clone_from(&last.name);

@@ -85,7 +85,7 @@ async fn named(system: &System, wanted: &str) -> anyhow::Result<NodeInfo> {
         return system.reach(node).await;
     }
     let hint = suggest::hint(wanted, nodes.iter().map(|node| node.name.as_str()));
-    bail!("no node '{wanted}' has registered with the binder{hint}; `partha nodes` lists them")
+    bail!("no node '{wanted}' has registered with the binder; `partha nodes` lists them{hint}")
 }
 
 fn heard(node: &NodeEntry, exactly: bool) -> Value {

@@ -16,6 +16,7 @@ use crate::cluster::{NodeInfo, System, is_unknown_name};
 use crate::dynamic::encode::{self, Names, Reference};
 use crate::dynamic::{self, Member, Method, Schema, Struct, Type, decode};
 use crate::failure::{Raised, Usage};
+use crate::naming;
 use crate::output::Output;
 use crate::suggest;
 
@@ -124,10 +125,7 @@ pub(crate) async fn create(arguments: &Create, out: &mut Output) -> anyhow::Resu
     let place = Place::Node(node.handle.id());
     let made = Ref::create(&system.client, &place, leak_class(class), w).await?;
     let (uid, name) = (made.uid(), &arguments.name);
-    let naming = system.client.naming()?;
-    let added = naming
-        .add(&system.client, name, uid, ClassId(class.id))
-        .await;
+    let added = naming::add(&system.client, name, uid, ClassId(class.id)).await;
     added.with_context(|| {
         format!("object {uid} was made, but has no name; try `partha alias {uid} {name}`")
     })?;
@@ -219,7 +217,7 @@ fn find_method<'s>(
     let what = match names.as_slice() {
         [] => format!("{class} has no methods"),
         names => format!(
-            "{class} has no method '{wanted}'{hint}; it has {}",
+            "{class} has no method '{wanted}'; it has {}{hint}",
             names.join(", ")
         ),
     };
@@ -301,7 +299,7 @@ async fn node_with_class(
         seen.join(", ")
     };
     Err(anyhow!(
-        "{place} runs the class {class}{hint}; found {known}"
+        "{place} runs the class {class}; found {known}{hint}"
     ))
 }
 

@@ -84,7 +84,7 @@ impl<'s> Decoder<'s> {
     ) -> Result<(&'s Member, Value), Mismatch> {
         let number = at.u16(tag);
         let Some(case) = union.members.iter().find(|case| case.case == number) else {
-            let what = format!("is case {number}, which its node does not describe");
+            let what = format!("case {number}, which its node does not describe");
             return Err(self.place.mismatch(what));
         };
         Ok((case, self.member(case, at)?))
@@ -159,7 +159,7 @@ impl<'s> Decoder<'s> {
             | Type::F32
             | Type::F64
             | Type::Enum(_)
-            | Type::Other => Err(self.place.mismatch("is of a type that cannot be read")),
+            | Type::Other => Err(self.place.mismatch("of a type that cannot be read")),
         }
     }
 
@@ -182,7 +182,7 @@ impl<'s> Decoder<'s> {
                 let found = self.described(*id)?;
                 self.structure(found, at)
             }
-            _ => Err(self.place.mismatch("is of a type that is no struct")),
+            _ => Err(self.place.mismatch("of a type that is no struct")),
         }
     }
 
@@ -223,7 +223,7 @@ impl<'s> Decoder<'s> {
                 Ok(values)
             }
             Type::Void | Type::Other => {
-                return Err(self.place.mismatch("is a list of what cannot be read"));
+                return Err(self.place.mismatch("a list of what cannot be read"));
             }
         };
         values.map(Value::Array).map_err(|e| self.bad(&e))
@@ -233,7 +233,7 @@ impl<'s> Decoder<'s> {
     fn map(&mut self, entry: u64, pointer: PointerReader<'_>) -> Found {
         let found = self.described(entry)?;
         let [key, inner] = found.members.as_slice() else {
-            return Err(self.place.mismatch("is a map without key and value"));
+            return Err(self.place.mismatch("a map without key and value"));
         };
         let list = pointer.structures().map_err(|e| self.bad(&e))?;
         let mut object = Map::new();
@@ -265,7 +265,7 @@ impl<'s> Decoder<'s> {
         let found = self.schema.structure(id);
         found.ok_or_else(|| {
             self.place
-                .mismatch("is of a type that its node does not describe")
+                .mismatch("of a type that its node does not describe")
         })
     }
 

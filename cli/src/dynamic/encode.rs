@@ -17,7 +17,7 @@ use crate::suggest;
 use scalar::{cases, key_text};
 
 /// What the description of an interface lacks.
-const UNDESCRIBED: &str = "is of a type that its node does not describe";
+const UNDESCRIBED: &str = "of a type that its node does not describe";
 /// How deep pointers may nest; readers refuse more.
 const DEPTH_MAX: usize = 64;
 
@@ -127,7 +127,7 @@ impl<'s> Encoder<'s, '_> {
             let found = given.next().map(|(_, value)| value);
             self.place.member(&member.name.idl);
             if given.next().is_some() {
-                return Err(self.place.mismatch("is there twice"));
+                return Err(self.place.mismatch("given twice"));
             }
             self.member(member, found, at)?;
             self.place.leave();
@@ -150,7 +150,7 @@ impl<'s> Encoder<'s, '_> {
                 };
                 return Err(self
                     .place
-                    .mismatch(format!("is not known here; {known}{hint}")));
+                    .mismatch(format!("not known here; {known}{hint}")));
             }
         }
         Ok(())
@@ -168,6 +168,7 @@ impl<'s> Encoder<'s, '_> {
         }
         match value {
             Some(value) => self.slot(&member.ty, member.offset, value, at),
+            None if matches!(member.ty, Type::Interface(_)) => Err(self.capability(&member.ty)),
             None => {
                 let expected = self.schema.type_text(&member.ty);
                 let or_null = if member.ty.is_pointer() {
@@ -177,7 +178,7 @@ impl<'s> Encoder<'s, '_> {
                 };
                 Err(self
                     .place
-                    .mismatch(format!("is missing; expected {expected}{or_null}")))
+                    .mismatch(format!("missing; expected {expected}{or_null}")))
             }
         }
     }
@@ -279,7 +280,7 @@ impl<'s> Encoder<'s, '_> {
             | Type::F32
             | Type::F64
             | Type::Enum(_)
-            | Type::Other => return Err(self.place.mismatch("is of a type that cannot be given")),
+            | Type::Other => return Err(self.place.mismatch("of a type that cannot be given")),
         }
         self.depth -= 1;
         Ok(())
@@ -310,7 +311,7 @@ impl<'s> Encoder<'s, '_> {
                     None => self.members(&found.members, value, at),
                 };
             }
-            _ => return Err(self.place.mismatch("is of a type that is no struct")),
+            _ => return Err(self.place.mismatch("of a type that is no struct")),
         }
         Ok(())
     }
@@ -392,7 +393,7 @@ impl<'s> Encoder<'s, '_> {
             }
             Type::Interface(_) => return Err(self.capability(element)),
             Type::Void | Type::Other => {
-                return Err(self.place.mismatch("is a list of what cannot be given"));
+                return Err(self.place.mismatch("a list of what cannot be given"));
             }
         }
         debug_assert_eq!(depth, self.depth, "what goes down comes up");
@@ -435,7 +436,7 @@ impl<'s> Encoder<'s, '_> {
         let schema = self.schema;
         let found = self.structure(entry)?;
         let [key, inner] = found.members.as_slice() else {
-            return Err(self.place.mismatch("is a map without key and value"));
+            return Err(self.place.mismatch("a map without key and value"));
         };
         let mut entries = BTreeMap::new();
         match value {
@@ -523,7 +524,7 @@ impl<'s> Encoder<'s, '_> {
                 let found = self.structure(*id)?;
                 Ok((found.data, found.pointers))
             }
-            _ => Err(self.place.mismatch("is of a type that is no struct")),
+            _ => Err(self.place.mismatch("of a type that is no struct")),
         }
     }
 }

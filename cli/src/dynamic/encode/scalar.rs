@@ -28,9 +28,7 @@ impl Encoder<'_, '_> {
             (Type::Bytes, value) => Key::Bytes(self.bytes(value)?),
             (Type::Text, value) => Key::Text(self.text(value)?.to_owned()),
             _ => {
-                return Err(self
-                    .place
-                    .mismatch("is a key of a type that cannot be given"));
+                return Err(self.place.mismatch("a key of a type that cannot be given"));
             }
         })
     }
@@ -140,8 +138,8 @@ impl Encoder<'_, '_> {
     pub(super) fn capability(&self, ty: &Type) -> Mismatch {
         let class = self.schema.type_text(ty);
         self.place.mismatch(format!(
-            "is an object of {class}, which lives in the process that serves it; none can be \
-             given from the command line"
+            "an object of {class} lives in the process that serves it; only null can be given \
+             from here"
         ))
     }
 
