@@ -35,5 +35,8 @@ pub(crate) const UNSENT_BYTES_MAX: usize = 8 << 20;
 /// Calls on their way from one thread to a shard.
 pub(crate) const INBOX_MAX: usize = 65_536;
 
+/// Connections of a node; each costs about 10 KiB while it is idle.
+pub(crate) const CONNECTIONS_MAX: usize = 16_384;
+
 /// How long to try to open a connection.
 pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(5);

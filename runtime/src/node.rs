@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::abi::{Class, ClassInfo};
 use crate::capability::Capability;
 use crate::client::{Client, WeakClient};
+use crate::config::CONNECTIONS_MAX;
 use crate::context::{Context, Rows};
 use crate::error::{ErrorKind, Result, SystemError};
 use crate::hash::shard_of;
@@ -40,6 +41,8 @@ pub(crate) struct Home {
     next_shard: AtomicU16,
     /// Open connections by peer.
     peers: Mutex<HashMap<Peer, usize>>,
+    /// No new connections are accepted.
+    draining: AtomicBool,
 }
 
 impl Home {
@@ -51,6 +54,7 @@ impl Home {
             next_counter: AtomicU64::new(FIRST_COUNTER),
             next_shard: AtomicU16::new(0),
             peers: Mutex::default(),
+            draining: AtomicBool::new(false),
         })
     }
 
@@ -129,6 +133,19 @@ impl Home {
     /// Shards in turn.
     pub(crate) fn next_shard(&self) -> u16 {
         self.next_shard.fetch_add(1, Ordering::Relaxed) % self.shards.len() as u16
+    }
+
+    /// Why no further connection is to be accepted, if so.
+    pub(crate) fn is_closed_to_new(&self) -> Option<SystemError> {
+        if self.draining.load(Ordering::Relaxed) {
+            let detail = format!("{} is shutting down", self.registry.here());
+            return Some(SystemError::new(ErrorKind::Draining, detail));
+        }
+        let open: usize = lock(&self.peers).values().sum();
+        (open >= CONNECTIONS_MAX).then(|| {
+            let detail = format!("{} has {open} connections already", self.registry.here());
+            SystemError::new(ErrorKind::Overloaded, detail)
+        })
     }
 
     pub(crate) fn connection_opened(&self, peer: Peer) {
@@ -239,6 +256,7 @@ impl Node {
         if let Some(registration) = self.registration.take() {
             registration.leave(&self.client).await;
         }
+        self.home.draining.store(true, Ordering::Relaxed);
         let mut waiting = Vec::new();
         for shard in &self.home.shards {
             let (done, drained) = oneshot::channel();
@@ -278,6 +296,15 @@ impl Node {
         }
         let detail = format!("calls were still running after {patience:?}");
         Err(SystemError::new(ErrorKind::Deadline, detail))
+    }
+}
+
+impl Drop for Node {
+    /// Without [`Node::shutdown`] the shards stop where they are, as in a crash.
+    fn drop(&mut self) {
+        for shard in &self.home.shards {
+            shard.post(Job::Stop);
+        }
     }
 }
 

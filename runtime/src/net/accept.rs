@@ -65,12 +65,20 @@ async fn meet(mut stream: TcpStream, address: &str, home: &Arc<Home>) -> Result<
             SystemError::new(ErrorKind::Malformed, detail)
         })?;
     let address = address.to_owned();
+    let closed = home.is_closed_to_new();
     if !native.map_err(io)? {
+        if let Some(error) = closed {
+            return Err(error);
+        }
         let stream = stream.into_std().map_err(io)?;
         home.shards[0].post(Job::Foreign { stream, address });
         return Ok(());
     }
     let hello = handshake::accept(&mut stream).await?;
+    if let Some(error) = closed {
+        handshake::refuse(&mut stream, &error).await;
+        return Err(error);
+    }
     let me = home.me;
     if hello.expected.0 != 0 && hello.expected != me.node {
         let detail = format!(

@@ -17,6 +17,8 @@ use crate::wire::frame::{self, Frame};
 
 /// Bytes a read may bring.
 const READ_BYTES: usize = 64 * 1024;
+/// Room for a read while little comes: an idle connection is to be cheap.
+const IDLE_BYTES: usize = 4 * 1024;
 /// Frames up to this size are gathered into one buffer; larger ones are written as they are.
 const GATHER_BYTES_MAX: usize = 16 * 1024;
 /// How long a frame that has begun may take to arrive.
@@ -41,6 +43,8 @@ where
     W: AsyncWrite + Unpin,
     I: Inbound,
 {
+    // If the task is dropped, with its runtime for instance, nobody must go on waiting.
+    let closing = CloseOnDrop(connection.clone());
     let reason = tokio::select! {
         biased;
         reason = read(reader, &connection, &inbound) => reason,
@@ -53,7 +57,16 @@ where
         _ => tracing::warn!(%peer, %reason, "connection cut"),
     }
     connection.close(&reason);
+    drop(closing);
     inbound.closed(&connection);
+}
+
+struct CloseOnDrop(Arc<Connection>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.close(&ended("the task that served it was dropped"));
+    }
 }
 
 async fn read<R, I>(mut reader: R, connection: &Arc<Connection>, inbound: &I) -> SystemError
@@ -61,7 +74,7 @@ where
     R: AsyncRead + Unpin,
     I: Inbound,
 {
-    let mut buffer = BytesMut::with_capacity(READ_BYTES);
+    let mut buffer = BytesMut::with_capacity(IDLE_BYTES);
     loop {
         connection.room_for_answers().await;
         let begun = buffer.len();
@@ -85,7 +98,13 @@ where
             Ok(_) => connection.heard(),
             Err(error) => return ended(&error.to_string()),
         }
-        if let Err(error) = take_frames(&mut buffer, connection, inbound) {
+        // A read that filled its room says that there is more: the next gets a larger one.
+        let room = if buffer.len() == buffer.capacity() {
+            READ_BYTES
+        } else {
+            IDLE_BYTES
+        };
+        if let Err(error) = take_frames(&mut buffer, room, connection, inbound) {
             return error.context("the peer sent nonsense");
         }
     }
@@ -93,6 +112,7 @@ where
 
 fn take_frames<I: Inbound>(
     buffer: &mut BytesMut,
+    room: usize,
     connection: &Arc<Connection>,
     inbound: &I,
 ) -> Result<(), SystemError> {
@@ -100,7 +120,7 @@ fn take_frames<I: Inbound>(
     loop {
         let len = frame_len(buffer, MESSAGE_BYTES_MAX);
         let Some(len) = len.map_err(|error| malformed(error.to_string()))? else {
-            buffer.reserve(READ_BYTES);
+            buffer.reserve(room);
             return Ok(());
         };
         if buffer.len() < len {
@@ -140,7 +160,7 @@ fn take<I: Inbound>(
 }
 
 async fn write<W: AsyncWrite + Unpin>(mut writer: W, connection: &Connection) -> SystemError {
-    let mut gathered = Vec::with_capacity(READ_BYTES);
+    let mut gathered = Vec::new();
     loop {
         let frames = connection.next_frames().await;
         let writing = async {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use partha_core::id::{NodeId, Peer};
 use tokio::net::TcpStream;
@@ -35,7 +36,14 @@ struct Key {
 
 #[derive(Default)]
 struct Entry {
-    connection: tokio::sync::Mutex<Option<Arc<Connection>>>,
+    current: tokio::sync::Mutex<Current>,
+}
+
+#[derive(Default)]
+struct Current {
+    connection: Option<Arc<Connection>>,
+    /// When the latest attempt failed, and why.
+    failure: Option<(Instant, SystemError)>,
 }
 
 impl Pool {
@@ -64,16 +72,36 @@ impl Pool {
             address: address.to_owned(),
             shard,
         });
-        let mut current = entry.connection.lock().await;
-        if let Some(connection) = &*current
+        let began = Instant::now();
+        let mut current = entry.current.lock().await;
+        if let Some((at, error)) = &current.failure
+            && *at >= began
+        {
+            // It failed while this caller waited for its turn: no better would come of another.
+            return Err(error.clone());
+        }
+        if let Some(connection) = &current.connection
             && connection.is_usable()
             && (node == NodeId(0) || connection.peer().node == node)
         {
             return Ok(connection.clone());
         }
-        let connection = self.open(address, node, shard).await?;
-        *current = Some(connection.clone());
-        Ok(connection)
+        match self.open(address, node, shard).await {
+            Ok(connection) => {
+                *current = Current {
+                    connection: Some(connection.clone()),
+                    failure: None,
+                };
+                Ok(connection)
+            }
+            Err(error) => {
+                *current = Current {
+                    connection: None,
+                    failure: Some((Instant::now(), error.clone())),
+                };
+                Err(error)
+            }
+        }
     }
 
     fn entry(&self, key: Key) -> Arc<Entry> {
@@ -111,6 +139,23 @@ impl Pool {
         };
         tokio::spawn(io::run(reader, writer, connection.clone(), inbound));
         Ok(connection)
+    }
+}
+
+impl Drop for Pool {
+    /// The client is gone: its connections end after what is in their outboxes.
+    fn drop(&mut self) {
+        let entries = self
+            .entries
+            .get_mut()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        for entry in entries.values() {
+            if let Ok(current) = entry.current.try_lock()
+                && let Some(connection) = &current.connection
+            {
+                connection.finish();
+            }
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use crate::net::connection::Connection;
 use crate::net::handshake::Hello;
 use crate::net::io::run;
 use crate::node::Home;
+use crate::wire::frame::Frame;
 
 /// Jobs taken at a time before connections get their turn.
 const JOBS_A_TURN: usize = 256;
@@ -169,6 +170,9 @@ impl Shard {
             Job::Active { objects, answer } => drop(answer.send(self.active_among(objects))),
             Job::Report { answer } => drop(answer.send(self.report())),
             Job::Drain { done } => {
+                for connection in self.connections.borrow().iter().filter_map(Weak::upgrade) {
+                    connection.send_short(&Frame::Goodbye);
+                }
                 self.drained.replace(Some(done));
                 self.feed(Input::Drain);
             }

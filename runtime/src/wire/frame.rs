@@ -362,4 +362,56 @@ mod tests {
         w.set_u16(s, 0, 99);
         assert!(parse(&w.finish().unwrap().0.into()).is_err());
     }
+
+    #[test]
+    fn the_official_compiler_reads_our_frames_by_wire_capnp() {
+        let Some(capnp) = test_support::require_tool("capnp") else {
+            return;
+        };
+        let uid = Uid {
+            node: NodeId(5),
+            local: 6,
+        };
+        let (mut w, slot) = invoke(Target::Object(uid), ClassId(9), 3);
+        w.structure(slot, 1, 0);
+        let sent = Descriptor {
+            hosted_by_sender: true,
+            export: 8,
+            class: ClassId(1),
+        };
+        set_capabilities(&mut w, true, &[sent]);
+        let mut call = w.finish().unwrap().0;
+        set_question(&mut call, 77);
+        let error = failed(&SystemError::new(ErrorKind::Store, "disk full"));
+        let dir = test_support::temp_dir("frames");
+        let file = dir.path().join("frames");
+        std::fs::write(&file, [call, error].concat()).unwrap();
+        let schema = concat!(env!("CARGO_MANIFEST_DIR"), "/idl/wire.capnp");
+        let output = std::process::Command::new(capnp)
+            .args(["decode", "--short", schema, "Frame"])
+            .stdin(std::fs::File::open(file).unwrap())
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(
+            lines.len(),
+            2,
+            "{text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        for part in [
+            "kind = 1",
+            "number = 77",
+            "node = 5",
+            "local = 6",
+            "interface = 9",
+        ] {
+            assert!(lines[0].contains(part), "{part}: {}", lines[0]);
+        }
+        assert!(lines[0].contains("method = 3"), "{}", lines[0]);
+        let descriptor = "(hostedByReceiver = false, export = 8, class = 1)";
+        assert!(lines[0].contains(descriptor), "{}", lines[0]);
+        assert!(lines[1].contains("kind = 2, status = 32"), "{}", lines[1]);
+    }
 }
