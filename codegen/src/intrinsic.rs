@@ -59,7 +59,7 @@ pub(crate) fn nodes() -> Vec<Node> {
         ),
         structure(
             "CallContext",
-            "What travels with every call. A caller may leave it null: no action, default deadline.",
+            "What travels with every call. Null means: no action, no call id, default deadline.",
             vec![
                 word(
                     "deadlineUs",

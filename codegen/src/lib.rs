@@ -9,8 +9,8 @@
 //! | `bank.cgr` | the CodeGeneratorRequest, for reflection and for `capnpc-*` plug-ins |
 //! | `partha.capnp` | what the others import, unless it is generated itself |
 //!
-//! Three ways in: [`generate`] (behind `partha generate` and [`write`]), [`check`] for continuous
-//! integration, and [`compile`] or [`Builder`] in a `build.rs`.
+//! Three ways in: [`generate`] with [`fn@write`] (behind `partha generate`), [`check`] for
+//! continuous integration, and [`compile`] or [`Builder`] in a `build.rs`.
 //!
 //! Stages: `shape` and `layout` place members; `lower` makes Cap'n Proto nodes, which `schema`
 //! prints and `cgr` encodes; `rust` and the modules below it emit Rust with the same places.

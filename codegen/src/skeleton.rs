@@ -8,7 +8,7 @@ use quote::{format_ident, quote};
 use crate::codec::{Access, Reading, Writing, literal_sizes, number};
 use crate::names::{self, Scope, ident};
 use crate::stub::{Operation, noted, operations};
-use crate::types::{Rust, docs};
+use crate::types::{Rust, docs, is_blank};
 use crate::{error, shape, state};
 
 /// `pub mod account`
@@ -17,7 +17,7 @@ pub(crate) fn module(rust: Rust<'_>, id: ItemId, deprecated: bool) -> TokenStrea
     let item = rust.model.item(id);
     let interface = rust.model.interface(id);
     let name = names::module_of(&item.name);
-    let doc = format!(" The server side of [`{0}`](super::{0}).", item.name);
+    let doc = format!(" The server side of [`{}`].", item.name);
     let tables = tables(&rust, id);
     let state = interface.persistent.then(|| state::structure(&rust, id));
     let operations = operations(rust.model, id);
@@ -138,7 +138,7 @@ fn servant(rust: &Rust<'_>, id: ItemId, operations: &[Operation<'_>]) -> TokenSt
     let doc = format!(" What runs objects of `{name}`: one servant for all of them.");
     let new = interface.persistent.then(|| {
         let doc = docs(&interface.constructor_docs, None);
-        let none = interface.constructor_docs.is_empty();
+        let none = is_blank(&interface.constructor_docs);
         let none = none.then(|| quote!(#[doc = " The state of a new object."]));
         let parameters = parameters(rust, &interface.constructor);
         quote!(#doc #none fn new(&self, #(#parameters),*) -> State;)

@@ -12,7 +12,7 @@ use crate::codec::{Access, Reading, Writing, literal_sizes, number};
 use crate::names::{self, Scope, ident};
 use crate::plain::undocumented;
 use crate::shape::{self, Laid};
-use crate::types::{Rust, docs};
+use crate::types::{Rust, docs, is_blank};
 
 /// A method of an interface or of one of its bases.
 pub(crate) struct Operation<'a> {
@@ -62,16 +62,7 @@ pub(crate) fn stub(rust: Rust<'_>, id: ItemId) -> TokenStream {
         .persistent
         .then(|| quote!(, PartialOrd, Ord, Hash));
     let Role { role, from, access } = role(interface);
-    let bases = rust.model.ancestry(id).skip(1).map(|base| {
-        let (base, trait_) = (rust.item(base), rust.prelude("From"));
-        quote! {
-            impl #trait_<#name> for #base {
-                fn from(derived: #name) -> Self {
-                    #abi::#role::#from(derived.#field)
-                }
-            }
-        }
-    });
+    let bases = bases(&rust, id, field);
     quote! {
         #head #allow
         #[derive(Clone, Debug, PartialEq, Eq #derives)]
@@ -107,6 +98,24 @@ pub(crate) fn stub(rust: Rust<'_>, id: ItemId) -> TokenStream {
 
         #(#bases)*
     }
+}
+
+/// A derived stub is one of each of its bases.
+fn bases(rust: &Rust<'_>, id: ItemId, field: &Ident) -> Vec<TokenStream> {
+    let (abi, from_trait) = (rust.abi(), rust.prelude("From"));
+    let name = ident(&rust.model.item(id).name);
+    let Role { role, from, .. } = role(rust.model.interface(id));
+    let bases = rust.model.ancestry(id).skip(1).map(|base| {
+        let base = rust.item(base);
+        quote! {
+            impl #from_trait<#name> for #base {
+                fn from(derived: #name) -> Self {
+                    #abi::#role::#from(derived.#field)
+                }
+            }
+        }
+    });
+    bases.collect()
 }
 
 /// The trait of a stub and its two functions.
@@ -162,32 +171,9 @@ impl<'a, 'r> Place<'a, 'r> {
     /// `bind`, `from_uid`, `create`, `reference`, `uid`.
     fn persistent(&self) -> TokenStream {
         let Self {
-            rust,
-            id,
-            runtime,
-            abi,
-            module,
-            ..
+            runtime, module, ..
         } = self;
-        let interface = rust.model.interface(*id);
-        let mut doc = vec![" Makes a new object at `place`.".to_owned()];
-        if !interface.constructor_docs.is_empty() {
-            doc.push(String::new());
-            doc.extend(
-                interface
-                    .constructor_docs
-                    .iter()
-                    .map(|line| format!(" {line}")),
-            );
-        }
-        let mut scope = noted(&interface.constructor);
-        let [caller, place, arguments] =
-            ["caller", "place", "arguments"].map(|name| scope.variable(name));
-        let writing = Writing::new(**rust, &mut scope);
-        let parameters = self.parameters(&interface.constructor);
-        let laid = shape::fields(0, &interface.constructor);
-        let (data, pointers) = literal_sizes(&laid.layout);
-        let fill = closure(&writing, &interface.constructor, 0, &laid);
+        let create = self.create();
         quote! {
             /// Finds the object of this name and binds it.
             ///
@@ -206,6 +192,48 @@ impl<'a, 'r> Place<'a, 'r> {
                 Self { reference: #runtime::Ref::new(uid, #module::CLASS) }
             }
 
+            #create
+
+            /// The reference: identity and class.
+            #[must_use]
+            pub fn reference(&self) -> &#runtime::Ref {
+                &self.reference
+            }
+
+            /// The object's identity.
+            #[must_use]
+            pub fn uid(&self) -> #runtime::Uid {
+                self.reference.uid()
+            }
+        }
+    }
+
+    /// `create`.
+    fn create(&self) -> TokenStream {
+        let Self {
+            rust,
+            id,
+            runtime,
+            abi,
+            module,
+            ..
+        } = self;
+        let interface = rust.model.interface(*id);
+        let mut doc = vec![" Makes a new object at `place`.".to_owned()];
+        if !is_blank(&interface.constructor_docs) {
+            doc.push(String::new());
+            let lines = interface.constructor_docs.iter();
+            doc.extend(lines.map(|line| format!(" {line}")));
+        }
+        let mut scope = noted(&interface.constructor);
+        let [caller, place, arguments] =
+            ["caller", "place", "arguments"].map(|name| scope.variable(name));
+        let writing = Writing::new(**rust, &mut scope);
+        let parameters = self.parameters(&interface.constructor);
+        let laid = shape::fields(0, &interface.constructor);
+        let (data, pointers) = literal_sizes(&laid.layout);
+        let fill = closure(&writing, &interface.constructor, 0, &laid);
+        quote! {
             #(#[doc = #doc])*
             ///
             /// # Errors
@@ -219,18 +247,6 @@ impl<'a, 'r> Place<'a, 'r> {
                 let reference =
                     #runtime::Ref::create(#caller, #place, &#module::INFO, #arguments).await?;
                 Ok(Self { reference })
-            }
-
-            /// The reference: identity and class.
-            #[must_use]
-            pub fn reference(&self) -> &#runtime::Ref {
-                &self.reference
-            }
-
-            /// The object's identity.
-            #[must_use]
-            pub fn uid(&self) -> #runtime::Uid {
-                self.reference.uid()
             }
         }
     }

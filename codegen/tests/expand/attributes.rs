@@ -243,7 +243,7 @@ impl ::partha::abi::Transient for Account {
 }
 
 #[allow(deprecated, reason = "what is deprecated still travels")]
-/// The server side of [`Account`](super::Account).
+/// The server side of [`Account`].
 #[allow(
     async_fn_in_trait,
     clippy::all,
@@ -599,7 +599,7 @@ impl ::partha::abi::Transient for Old {
 }
 
 #[allow(deprecated, reason = "what is deprecated still travels")]
-/// The server side of [`Old`](super::Old).
+/// The server side of [`Old`].
 #[allow(
     async_fn_in_trait,
     clippy::all,

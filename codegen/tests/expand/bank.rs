@@ -392,7 +392,7 @@ impl ::partha::abi::Stub for Account {
     }
 }
 
-/// The server side of [`Account`](super::Account).
+/// The server side of [`Account`].
 #[allow(
     async_fn_in_trait,
     clippy::all,
@@ -1038,7 +1038,7 @@ impl From<Savings> for Account {
     }
 }
 
-/// The server side of [`Savings`](super::Savings).
+/// The server side of [`Savings`].
 #[allow(
     async_fn_in_trait,
     clippy::all,
@@ -1462,7 +1462,7 @@ impl ::partha::abi::Transient for Watcher {
     }
 }
 
-/// The server side of [`Watcher`](super::Watcher).
+/// The server side of [`Watcher`].
 #[allow(
     async_fn_in_trait,
     clippy::all,
@@ -1704,7 +1704,7 @@ impl ::partha::abi::Stub for Branch {
     }
 }
 
-/// The server side of [`Branch`](super::Branch).
+/// The server side of [`Branch`].
 #[allow(
     async_fn_in_trait,
     clippy::all,

@@ -788,7 +788,7 @@ impl ::partha::abi::Transient for Parameters {
     }
 }
 
-/// The server side of [`Parameters`](super::Parameters).
+/// The server side of [`Parameters`].
 #[allow(
     async_fn_in_trait,
     clippy::all,
