@@ -9,7 +9,12 @@ pub struct Null {
     capability: ::partha::Capability,
 }
 
-#[allow(clippy::all, missing_docs, reason = "generated from the IDL")]
+#[allow(
+    clippy::all,
+    clippy::too_many_lines,
+    missing_docs,
+    reason = "generated from the IDL"
+)]
 impl Null {
     /// The class: the Cap'n Proto interface id.
     pub const CLASS: ::partha::ClassId = null::CLASS;
@@ -54,7 +59,7 @@ impl ::partha::abi::Transient for Null {
     }
 }
 
-/// The server side of [`Null`](super::Null).
+/// The server side of [`Null`].
 #[allow(
     async_fn_in_trait,
     clippy::all,
@@ -177,7 +182,12 @@ pub struct Cell {
     reference: ::partha::Ref,
 }
 
-#[allow(clippy::all, missing_docs, reason = "generated from the IDL")]
+#[allow(
+    clippy::all,
+    clippy::too_many_lines,
+    missing_docs,
+    reason = "generated from the IDL"
+)]
 impl Cell {
     /// The class: the Cap'n Proto interface id.
     pub const CLASS: ::partha::ClassId = cell::CLASS;
@@ -261,7 +271,7 @@ impl ::partha::abi::Stub for Cell {
     }
 }
 
-/// The server side of [`Cell`](super::Cell).
+/// The server side of [`Cell`].
 #[allow(
     async_fn_in_trait,
     clippy::all,
@@ -476,7 +486,12 @@ pub struct Driver {
     capability: ::partha::Capability,
 }
 
-#[allow(clippy::all, missing_docs, reason = "generated from the IDL")]
+#[allow(
+    clippy::all,
+    clippy::too_many_lines,
+    missing_docs,
+    reason = "generated from the IDL"
+)]
 impl Driver {
     /// The class: the Cap'n Proto interface id.
     pub const CLASS: ::partha::ClassId = driver::CLASS;
@@ -538,7 +553,7 @@ impl ::partha::abi::Transient for Driver {
     }
 }
 
-/// The server side of [`Driver`](super::Driver).
+/// The server side of [`Driver`].
 #[allow(
     async_fn_in_trait,
     clippy::all,

@@ -114,7 +114,12 @@ pub struct Watcher {
     capability: ::partha::Capability,
 }
 
-#[allow(clippy::all, missing_docs, reason = "generated from the IDL")]
+#[allow(
+    clippy::all,
+    clippy::too_many_lines,
+    missing_docs,
+    reason = "generated from the IDL"
+)]
 impl Watcher {
     /// The class: the Cap'n Proto interface id.
     pub const CLASS: ::partha::ClassId = watcher::CLASS;
@@ -165,7 +170,7 @@ impl ::partha::abi::Transient for Watcher {
     }
 }
 
-/// The server side of [`Watcher`](super::Watcher).
+/// The server side of [`Watcher`].
 #[allow(
     async_fn_in_trait,
     clippy::all,
@@ -289,7 +294,12 @@ pub struct Account {
     reference: ::partha::Ref,
 }
 
-#[allow(clippy::all, missing_docs, reason = "generated from the IDL")]
+#[allow(
+    clippy::all,
+    clippy::too_many_lines,
+    missing_docs,
+    reason = "generated from the IDL"
+)]
 impl Account {
     /// The class: the Cap'n Proto interface id.
     pub const CLASS: ::partha::ClassId = account::CLASS;
@@ -461,7 +471,7 @@ impl ::partha::abi::Stub for Account {
     }
 }
 
-/// The server side of [`Account`](super::Account).
+/// The server side of [`Account`].
 #[allow(
     async_fn_in_trait,
     clippy::all,
@@ -986,7 +996,12 @@ pub struct Branch {
     reference: ::partha::Ref,
 }
 
-#[allow(clippy::all, missing_docs, reason = "generated from the IDL")]
+#[allow(
+    clippy::all,
+    clippy::too_many_lines,
+    missing_docs,
+    reason = "generated from the IDL"
+)]
 impl Branch {
     /// The class: the Cap'n Proto interface id.
     pub const CLASS: ::partha::ClassId = branch::CLASS;
@@ -1152,7 +1167,7 @@ impl ::partha::abi::Stub for Branch {
     }
 }
 
-/// The server side of [`Branch`](super::Branch).
+/// The server side of [`Branch`].
 #[allow(
     async_fn_in_trait,
     clippy::all,

@@ -182,7 +182,12 @@ pub struct Binder {
     reference: ::partha::Ref,
 }
 
-#[allow(clippy::all, missing_docs, reason = "generated from the IDL")]
+#[allow(
+    clippy::all,
+    clippy::too_many_lines,
+    missing_docs,
+    reason = "generated from the IDL"
+)]
 impl Binder {
     /// The class: the Cap'n Proto interface id.
     pub const CLASS: ::partha::ClassId = binder::CLASS;
@@ -380,7 +385,7 @@ impl ::partha::abi::Stub for Binder {
     }
 }
 
-/// The server side of [`Binder`](super::Binder).
+/// The server side of [`Binder`].
 #[allow(
     async_fn_in_trait,
     clippy::all,

@@ -250,7 +250,12 @@ pub struct NameService {
     reference: ::partha::Ref,
 }
 
-#[allow(clippy::all, missing_docs, reason = "generated from the IDL")]
+#[allow(
+    clippy::all,
+    clippy::too_many_lines,
+    missing_docs,
+    reason = "generated from the IDL"
+)]
 impl NameService {
     /// The class: the Cap'n Proto interface id.
     pub const CLASS: ::partha::ClassId = name_service::CLASS;
@@ -528,7 +533,7 @@ impl ::partha::abi::Stub for NameService {
     }
 }
 
-/// The server side of [`NameService`](super::NameService).
+/// The server side of [`NameService`].
 #[allow(
     async_fn_in_trait,
     clippy::all,
@@ -1799,7 +1804,12 @@ pub struct NameContext {
     reference: ::partha::Ref,
 }
 
-#[allow(clippy::all, missing_docs, reason = "generated from the IDL")]
+#[allow(
+    clippy::all,
+    clippy::too_many_lines,
+    missing_docs,
+    reason = "generated from the IDL"
+)]
 impl NameContext {
     /// The class: the Cap'n Proto interface id.
     pub const CLASS: ::partha::ClassId = name_context::CLASS;
@@ -2017,7 +2027,7 @@ impl ::partha::abi::Stub for NameContext {
     }
 }
 
-/// The server side of [`NameContext`](super::NameContext).
+/// The server side of [`NameContext`].
 #[allow(
     async_fn_in_trait,
     clippy::all,

@@ -12,7 +12,12 @@ pub struct Object {
     capability: ::partha::Capability,
 }
 
-#[allow(clippy::all, missing_docs, reason = "generated from the IDL")]
+#[allow(
+    clippy::all,
+    clippy::too_many_lines,
+    missing_docs,
+    reason = "generated from the IDL"
+)]
 impl Object {
     /// The class: the Cap'n Proto interface id.
     pub const CLASS: ::partha::ClassId = object::CLASS;
@@ -42,7 +47,7 @@ impl ::partha::abi::Transient for Object {
     }
 }
 
-/// The server side of [`Object`](super::Object).
+/// The server side of [`Object`].
 #[allow(
     async_fn_in_trait,
     clippy::all,
@@ -631,7 +636,12 @@ pub struct ConnectionManager {
     capability: ::partha::Capability,
 }
 
-#[allow(clippy::all, missing_docs, reason = "generated from the IDL")]
+#[allow(
+    clippy::all,
+    clippy::too_many_lines,
+    missing_docs,
+    reason = "generated from the IDL"
+)]
 impl ConnectionManager {
     /// The class: the Cap'n Proto interface id.
     pub const CLASS: ::partha::ClassId = connection_manager::CLASS;
@@ -857,7 +867,7 @@ impl ::partha::abi::Transient for ConnectionManager {
     }
 }
 
-/// The server side of [`ConnectionManager`](super::ConnectionManager).
+/// The server side of [`ConnectionManager`].
 #[allow(
     async_fn_in_trait,
     clippy::all,
