@@ -311,8 +311,13 @@ pub(crate) struct Stats {
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {
+    let is_name = |name: &str| {
+        let begins = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+        begins && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    let is_path = |path: &str| path.trim_start_matches("::").split("::").all(is_name);
     match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() && !value.is_empty() => {
+        Some((key, value)) if is_name(key) && is_path(value) => {
             Ok((key.to_owned(), value.to_owned()))
         }
         _ => Err("expected MODULE=PATH, as shop=crate::shop".to_owned()),
@@ -326,5 +331,17 @@ mod tests {
     #[test]
     fn the_commands_do_not_contradict_each_other() {
         super::Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn an_outside_module_is_a_name_and_a_rust_path() {
+        for right in ["shop=crate::shop", "shop=::shop::gen_1"] {
+            assert!(super::key_value(right).is_ok(), "{right}");
+        }
+        for wrong in [
+            "shop", "=x", "shop=", "shop=a-b", "shop=a:b", "shop=1", "shop=a::",
+        ] {
+            assert!(super::key_value(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use partha_idl::model::{Field, Item, ItemId, ItemKind, Method, Model, ModuleId, Type};
-use proc_macro2::{Ident, TokenStream};
+use proc_macro2::{Ident, Span, TokenStream};
 use quote::{format_ident, quote};
 
 use crate::names::{self, ident};
@@ -292,7 +292,12 @@ pub(crate) fn types_of(fields: &[Field]) -> Vec<&Type> {
 /// A path from its text.
 fn path(text: &str) -> TokenStream {
     let parts = text.split("::").enumerate().map(|(index, part)| {
-        let part = (!part.is_empty()).then(|| ident(part));
+        let part = match part {
+            "" => None,
+            // Words of a path, unlike names of items.
+            "crate" | "super" | "self" => Some(Ident::new(part, Span::call_site())),
+            name => Some(ident(name)),
+        };
         let colons = (index > 0).then(|| quote!(::));
         quote!(#colons #part)
     });
