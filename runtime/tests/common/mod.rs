@@ -1,205 +1,137 @@
 //! Servants and nodes for the behavioural tests.
 
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "each test binary uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a failed helper is a failed test")]
 
-use std::collections::HashMap;
+pub mod face;
+pub mod foreign;
+mod ops;
+mod servants;
+
+use std::future::Future;
 use std::path::Path;
-use std::sync::{Arc, LazyLock, Mutex};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use partha::{Bytes, Client, Context, Limits, Node, Place, Result, SystemError};
-use tokio::sync::Semaphore;
+use partha::{Client, Limits, Node, NodeBuilder, Place};
+use tokio::task::LocalSet;
 
 #[rustfmt::skip]
 #[path = "../gen/behaviour.rs"]
 #[allow(clippy::all, missing_docs, unused, unreachable_pub, reason = "generated code")]
 pub mod behaviour;
 
-use behaviour::counter::{self, GiveError, TakeError};
-use behaviour::{Counter, Listener, Pair, TooLittle};
+use behaviour::{Counter, counter, named, other};
+pub use face::{Face, Failure, How, Kind, NOW, Obj};
+pub use servants::{UNLUCKY, begun, gate};
+use servants::{CounterServant, NamedServant, OtherServant};
 
-/// Gates that servants wait at, by name.
-static GATES: LazyLock<Mutex<HashMap<String, Arc<Semaphore>>>> = LazyLock::new(Mutex::default);
+/// How long to wait for what must come.
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A gate: closed until opened.
-pub fn gate(name: &str) -> Arc<Semaphore> {
-    let mut gates = GATES.lock().unwrap();
-    gates.entry(name.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(0))).clone()
-}
+/// Makes one test of each function for each face.
+#[macro_export]
+macro_rules! both_faces {
+    ($($test:ident)*) => {
+        mod native {
+            $(#[test]
+            fn $test() {
+                $crate::common::run(super::$test($crate::common::Kind::Native));
+            })*
+        }
 
-/// How often a servant's method began, by gate name.
-static BEGUN: LazyLock<Mutex<HashMap<String, u64>>> = LazyLock::new(Mutex::default);
-
-pub fn begun(name: &str) -> u64 {
-    BEGUN.lock().unwrap().get(name).copied().unwrap_or_default()
-}
-
-fn begin(name: &str) {
-    *BEGUN.lock().unwrap().entry(name.to_owned()).or_default() += 1;
-}
-
-async fn pass(name: &str) {
-    begin(name);
-    let gate = gate(name);
-    gate.acquire().await.unwrap().forget();
-}
-
-pub struct CounterServant;
-
-macro_rules! counter_methods {
-    ($state:ty, $module:ident, $value:expr) => {
-        async fn value(&self, state: &$state, _cx: &Context) -> Result<i64> {
-            Ok($value(state))
+        mod foreign {
+            $(#[test]
+            fn $test() {
+                $crate::common::run(super::$test($crate::common::Kind::Foreign));
+            })*
         }
     };
 }
 
-fn take(value: &mut i64, amount: i64) -> std::result::Result<i64, TooLittle> {
-    let have = *value;
-    // The change comes before the exception, to show that it is undone.
-    *value -= amount;
-    if have < amount {
-        return Err(TooLittle { have, wanted: amount });
-    }
-    Ok(*value)
+/// Runs a test on this thread; the nodes have threads of their own.
+pub fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, test);
 }
 
-impl counter::Servant for CounterServant {
-    fn new(&self, value: i64, padding: Bytes) -> counter::State {
-        counter::State { value, padding }
-    }
-
-    counter_methods!(counter::State, counter, |s: &counter::State| s.value);
-
-    async fn add(&self, state: &mut counter::State, _cx: &Context, amount: i64) -> Result<i64> {
-        state.value += amount;
-        Ok(state.value)
-    }
-
-    async fn take(
-        &self,
-        state: &mut counter::State,
-        _cx: &Context,
-        amount: i64,
-    ) -> Result<i64, TakeError> {
-        Ok(take(&mut state.value, amount)?)
-    }
-
-    async fn set(&self, state: &mut counter::State, _cx: &Context, value: i64) -> Result<()> {
-        state.value = value;
-        Ok(())
-    }
-
-    async fn add_at_gate(
-        &self,
-        state: &mut counter::State,
-        _cx: &Context,
-        amount: i64,
-        gate: String,
-    ) -> Result<i64> {
-        state.value += amount;
-        pass(&gate).await;
-        Ok(state.value)
-    }
-
-    async fn read_at_gate(
-        &self,
-        state: &counter::State,
-        _cx: &Context,
-        gate: String,
-    ) -> Result<i64> {
-        pass(&gate).await;
-        Ok(state.value)
-    }
-
-    async fn panic(&self, state: &mut counter::State, _cx: &Context) -> Result<()> {
-        state.value = -1;
-        panic!("as asked");
-    }
-
-    async fn give_up(&self, state: &mut counter::State, _cx: &Context) -> Result<()> {
-        state.value = -1;
-        Err(SystemError::servant("no wish to go on"))
-    }
-
-    async fn give(
-        &self,
-        state: &mut counter::State,
-        cx: &Context,
-        to: Counter,
-        amount: i64,
-    ) -> Result<i64, GiveError> {
-        take(&mut state.value, amount)?;
-        Ok(to.add(cx, amount).await?)
-    }
-
-    async fn tell(
-        &self,
-        state: &counter::State,
-        cx: &Context,
-        listener: Listener,
-    ) -> Result<i64> {
-        listener.heard(cx, state.value).await
-    }
-
-    async fn echo(&self, _state: &counter::State, _cx: &Context, data: Bytes) -> Result<Bytes> {
-        Ok(data)
-    }
-
-    async fn put_row(
-        &self,
-        _state: &mut counter::State,
-        cx: &Context,
-        key: String,
-        value: i64,
-    ) -> Result<u64> {
-        let value = Bytes::copy_from_slice(&value.to_le_bytes());
-        cx.rows().put(1, key.as_bytes(), value)?;
-        Ok(cx.rows().scan(1, None, 1000)?.len() as u64)
-    }
-
-    async fn put_row_and_give_up(
-        &self,
-        state: &mut counter::State,
-        cx: &Context,
-        key: String,
-        value: i64,
-    ) -> Result<()> {
-        self.put_row(state, cx, key, value).await?;
-        Err(SystemError::servant("no wish to go on"))
-    }
-
-    async fn rows(
-        &self,
-        _state: &counter::State,
-        cx: &Context,
-        after: String,
-        limit: u32,
-    ) -> Result<Vec<Pair>> {
-        let rows = cx.rows().scan(1, Some(after.as_bytes()), limit as usize)?;
-        let pair = |(key, value): (Bytes, Bytes)| Pair {
-            name: String::from_utf8(key.to_vec()).unwrap(),
-            value: i64::from_le_bytes(value.as_ref().try_into().unwrap()),
-        };
-        Ok(rows.into_iter().map(pair).collect())
+/// Waits until the condition holds, without keeping the runtime from its work.
+#[track_caller]
+pub fn until<F: Future<Output = bool>>(mut holds: impl FnMut() -> F) -> impl Future<Output = ()> {
+    let caller = std::panic::Location::caller();
+    async move {
+        let start = Instant::now();
+        while !holds().await {
+            assert!(start.elapsed() < PATIENCE, "{caller}: the condition never holds");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 }
 
-/// A node on a folder.
-pub async fn node(dir: &Path) -> Node {
-    node_with(dir, Limits::default()).await
+/// Counts the calls that arrive at a node, apart from its own questions.
+pub struct Arrivals<'a> {
+    face: &'a Face,
+    before: u64,
 }
 
-pub async fn node_with(dir: &Path, limits: Limits) -> Node {
+impl<'a> Arrivals<'a> {
+    /// Begins to count.
+    pub async fn count(face: &'a Face) -> Self {
+        let before = face.statistics().await.calls;
+        Self { face, before }
+    }
+
+    /// Waits until this many calls have arrived since the beginning.
+    pub async fn reach(&mut self, count: u64) {
+        let start = Instant::now();
+        loop {
+            // The question is a call, too.
+            self.before += 1;
+            let arrived = self.face.statistics().await.calls - self.before;
+            if arrived >= count {
+                return;
+            }
+            assert!(start.elapsed() < PATIENCE, "{arrived} of {count} calls have arrived");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+/// A name for a gate that no other test has.
+pub fn new_gate(label: &str) -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    format!("{label}-{}", COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Waits until this many servants have come to the gate.
+#[track_caller]
+pub fn arrived(name: &str, count: u64) -> impl Future<Output = ()> {
+    until(move || async move { begun(name) >= count })
+}
+
+/// Lets this many servants through the gate.
+pub fn open(name: &str, count: usize) {
+    gate(name).add_permits(count);
+}
+
+/// A node on a folder, with all test classes, not started.
+pub fn builder(dir: &Path) -> NodeBuilder {
     Node::builder()
         .name("a")
         .data_dir(dir)
         .shards(2)
-        .limits(limits)
         .class(counter::class(CounterServant))
-        .start()
-        .await
-        .unwrap()
+        .class(named::class(NamedServant))
+        .class(other::class(OtherServant))
+}
+
+/// A node on a folder.
+pub async fn node(dir: &Path) -> Node {
+    builder(dir).start().await.unwrap()
+}
+
+pub async fn node_with(dir: &Path, limits: Limits) -> Node {
+    builder(dir).limits(limits).start().await.unwrap()
 }
 
 /// A client process's view of a node, without a naming service.
@@ -215,4 +147,7 @@ pub async fn counter(client: &Client, node: &Node, value: i64) -> Counter {
     Counter::create(client, &place, value, &[]).await.unwrap()
 }
 
-pub const PATIENCE: Duration = Duration::from_secs(10);
+/// Stops a node in good order.
+pub async fn stop(node: Node) {
+    node.shutdown(PATIENCE).await.unwrap();
+}

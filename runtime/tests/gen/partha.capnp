@@ -22,7 +22,7 @@ struct ObjectRef @0xc8c1b4ef80f9f66e {
 }
 
 struct CallContext @0x8c3574f32d62899e {
-  # What travels with every call. A caller may leave it null: no action, default deadline.
+  # What travels with every call. Null means: no action, no call id, default deadline.
   deadlineUs @0 :UInt64;
   # Microseconds from now until the caller gives up; 0: default.
   callNode @1 :UInt64;
