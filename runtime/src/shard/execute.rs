@@ -19,7 +19,7 @@ use partha_wire::{Message, Writer};
 use super::catalog::Active;
 use super::job::{Incoming, ReplyTo};
 use super::{Shard, count};
-use crate::abi::{Call, Class, End, Finished, Method};
+use crate::abi::{Call, Class, End, Finished, Method, ObjectState};
 use crate::config::{CALL_DEADLINE, CALL_DEADLINE_MAX};
 use crate::context::{Context, Rows};
 use crate::error::{ErrorKind, SystemError};
@@ -389,10 +389,7 @@ impl Shard {
                 let parameters = entry.parameters.take().expect("a call is dispatched once");
                 let framed = parameters.reader()?.pointer(1).data()?.to_vec();
                 let arguments = Message::from_framed(framed.into(), Vec::new())?;
-                Ok((
-                    class.clone(),
-                    class.skeleton().construct(arguments.reader()?)?,
-                ))
+                Ok((class.clone(), construct(class, &arguments)?))
             });
         match made {
             Ok((class, state)) => {
@@ -478,6 +475,18 @@ impl Shard {
             }
         }
     }
+}
+
+/// Runs a constructor, its panics caught.
+fn construct(class: &Class, arguments: &Message) -> Result<Box<dyn ObjectState>, SystemError> {
+    let constructing = || -> Result<_, SystemError> {
+        Ok(class.skeleton().construct(arguments.reader()?)?)
+    };
+    std::panic::catch_unwind(AssertUnwindSafe(constructing)).unwrap_or_else(|panic| {
+        let (name, text) = (class.info().name, panic_text(&*panic));
+        let detail = format!("{name}.new panicked: {text}");
+        Err(SystemError::new(ErrorKind::Servant, detail))
+    })
 }
 
 /// A servant at work, its panics caught.
