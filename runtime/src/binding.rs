@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use futures_util::future::BoxFuture;
 use partha_core::binding::{Attempt, Binding as Machine, Jitter, Step, Why};
-use partha_core::id::{ClassId, Uid};
+use partha_core::id::{ClassId, Peer, Uid};
 use partha_core::time::Time;
 use tokio::sync::{Notify, oneshot};
 
@@ -27,15 +27,21 @@ use crate::net::connection::{Connection, lock};
 use crate::shard::{Job, ShardHandle};
 use crate::system::{Cid, ConnectionManager};
 
-/// Where calls of an object go.
-#[derive(Clone)]
-pub(crate) enum Route {
-    /// To this process.
-    Local(ShardHandle),
-    /// To another one; the CID is what `terminate` gives back.
+/// Where calls of an object go; the last owner to let go of it gives the binding back.
+pub(crate) type Route = Arc<Bound>;
+
+/// A binding made at the object's node.
+pub(crate) enum Bound {
+    /// At this process.
+    Local {
+        shard: ShardHandle,
+        object: Uid,
+        user: Peer,
+    },
+    /// At another one; the CID is what `terminate` gives back.
     Remote {
         connection: Arc<Connection>,
-        cid: Arc<Cid>,
+        cid: Cid,
     },
 }
 
@@ -185,17 +191,20 @@ impl Binding {
             });
             let gone = |_| SystemError::new(ErrorKind::Draining, "this node is shutting down");
             initiated.await.map_err(gone)??;
-            return Ok(Route::Local(shard));
+            let user = caller;
+            return Ok(Arc::new(Bound::Local {
+                shard,
+                object,
+                user,
+            }));
         }
         let connection = client.connection_for(self.object).await?;
         let manager = Capability::manager(connection.clone());
         let manager = ConnectionManager::from_capability(manager);
         let bound = manager.initiate(client, self.object, self.class.0).await;
         let bound = bound.map_err(|error| initiate_error(error, &connection))?;
-        Ok(Route::Remote {
-            connection,
-            cid: Arc::new(bound.cid),
-        })
+        let cid = bound.cid;
+        Ok(Arc::new(Bound::Remote { connection, cid }))
     }
 
     fn now(&self) -> Time {
@@ -204,25 +213,30 @@ impl Binding {
     }
 }
 
-impl Drop for Binding {
-    fn drop(&mut self) {
-        let machine = self
-            .machine
-            .get_mut()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(Route::Remote { connection, cid }) = machine.place()
-            && connection.is_usable()
-        {
-            crate::manager::terminate(connection, cid);
+impl Bound {
+    fn is_usable(&self) -> bool {
+        match self {
+            Self::Local { .. } => true,
+            Self::Remote { connection, .. } => connection.is_usable(),
         }
     }
 }
 
-impl Route {
-    fn is_usable(&self) -> bool {
+impl Drop for Bound {
+    fn drop(&mut self) {
         match self {
-            Self::Local(_) => true,
-            Self::Remote { connection, .. } => connection.is_usable(),
+            Self::Local {
+                shard,
+                object,
+                user,
+            } => {
+                let (object, caller) = (*object, *user);
+                shard.post(Job::Terminate { object, caller });
+            }
+            Self::Remote { connection, cid } if connection.is_usable() => {
+                crate::manager::terminate(connection, cid);
+            }
+            Self::Remote { .. } => {}
         }
     }
 }

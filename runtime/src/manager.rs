@@ -187,10 +187,14 @@ impl Servant for Manager {
     async fn terminate(&self, cx: &Context, cid: Cid) -> Result<()> {
         let me = self.home.me;
         if cid.node == me.node.0 && cid.incarnation == me.incarnation.0 {
-            let object = Uid {
+            let well_known = self.home.registry.well_known;
+            let born_here = Uid {
                 node: me.node,
                 local: cid.number,
             };
+            let object = well_known
+                .filter(|object| object.local == cid.number)
+                .unwrap_or(born_here);
             self.home.shard(object).post(Job::Terminate {
                 object,
                 caller: cx.caller(),

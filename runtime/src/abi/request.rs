@@ -9,7 +9,7 @@ use partha_wire::{DecodeError, Message, Slot, StructAt, StructReader, Writer};
 use tokio::sync::oneshot;
 
 use super::Method;
-use crate::binding::{Binding, Route};
+use crate::binding::{Binding, Bound};
 use crate::caller::CallScope;
 use crate::capability::{Capability, Way};
 use crate::config::{CALL_DEADLINE, CALL_DEADLINE_MAX, DEADLINE_GRACE};
@@ -204,12 +204,12 @@ impl Request {
                 }
                 Err(error) => return Err(error),
             };
-            let answer = match &route {
-                Route::Local(shard) => {
+            let answer = match &*route {
+                Bound::Local { shard, .. } => {
                     let shard = shard.clone();
                     return self.deliver(&shard, Some(binding)).await;
                 }
-                Route::Remote { connection, .. } => {
+                Bound::Remote { connection, .. } => {
                     let framed = connection.seal(self.w.clone(), true)?;
                     ask(connection, framed, self.deadline).await
                 }

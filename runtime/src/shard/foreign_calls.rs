@@ -102,17 +102,25 @@ impl Face {
         })
     }
 
-    /// The number by which the client is to know an object.
-    fn number(&self, object: Uid, capability: &Capability) -> u64 {
+    /// The number by which the client is to know an object; false if it knows it already.
+    fn number(&self, object: Uid, capability: &Capability) -> (u64, bool) {
         let mut targets = self.targets.borrow_mut();
         if let Some(number) = targets.by_object.get(&object) {
-            return *number;
+            return (*number, false);
         }
         let number = self.next.get();
         self.next.set(number + 1);
         targets.by_object.insert(object, number);
         targets.by_number.insert(number, capability.clone());
-        number
+        (number, true)
+    }
+
+    /// Ends a binding of the client; an object that is not bound is none the worse for it.
+    fn terminate(&self, object: Uid) {
+        self.home.shard(object).post(Job::Terminate {
+            object,
+            caller: self.peer,
+        });
     }
 
     fn attachments(&self, capabilities: Vec<ForeignCapability>) -> Vec<Attachment> {
@@ -144,7 +152,12 @@ impl Face {
                 let detail = "a capability of a third party cannot be passed to a foreign client";
                 return Err(SystemError::new(ErrorKind::BadOperation, detail));
             };
-            capabilities.push(ForeignCapability::Own(self.number(object, capability)));
+            let (number, is_new) = self.number(object, capability);
+            if !is_new {
+                // However often it was bound, the client has one capability, and gives back one.
+                self.terminate(object);
+            }
+            capabilities.push(ForeignCapability::Own(number));
         }
         Ok(Flat {
             segment: message.detached_segment()?,
@@ -196,10 +209,7 @@ impl Gateway for Face {
         };
         if let Some(object) = capability.local_object() {
             targets.by_object.remove(&object);
-            self.home.shard(object).post(Job::Terminate {
-                object,
-                caller: self.peer,
-            });
+            self.terminate(object);
         }
     }
 }

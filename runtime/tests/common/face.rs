@@ -44,7 +44,7 @@ pub struct Obj {
 #[derive(Clone)]
 pub enum Way {
     Native { client: Client, counter: Counter },
-    Foreign(Hook),
+    Foreign(Hook, Rc<Wire>),
 }
 
 /// Why there is no result.
@@ -284,7 +284,8 @@ impl Face {
                 }
                 let bound = r.pointer(0).structure()?;
                 assert!(!bound.pointer(1).is_null(), "a foreign client is given the object");
-                Ok(Obj { uid, way: Way::Foreign(answer.capability(0)) })
+                let way = Way::Foreign(answer.capability(0), wire.clone());
+                Ok(Obj { uid, way })
             }
         }
     }

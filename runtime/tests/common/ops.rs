@@ -22,7 +22,7 @@ impl Obj {
     pub async fn value(&self, how: &How) -> Outcome<i64> {
         match &self.way {
             Way::Native { client, counter } => Ok(counter.value(&how.options(client)).await?),
-            Way::Foreign(hook) => ask_i64(hook, 0, how, (0, 1), |_, _| {}).await,
+            Way::Foreign(hook, _) => ask_i64(hook, 0, how, (0, 1), |_, _| {}).await,
         }
     }
 
@@ -31,7 +31,7 @@ impl Obj {
             Way::Native { client, counter } => {
                 Ok(counter.add(&how.options(client), amount).await?)
             }
-            Way::Foreign(hook) => {
+            Way::Foreign(hook, _) => {
                 ask_i64(hook, 1, how, (1, 1), |w, s| w.set_i64(s, 0, amount)).await
             }
         }
@@ -46,7 +46,7 @@ impl Obj {
                     TakeError::System(error) => error.into(),
                 })
             }
-            Way::Foreign(hook) => {
+            Way::Foreign(hook, _) => {
                 let answer = ask(hook, 2, how, (1, 1), |w, s| w.set_i64(s, 0, amount)).await?;
                 value_or_raised(answer.results())
             }
@@ -58,7 +58,7 @@ impl Obj {
             Way::Native { client, counter } => {
                 Ok(counter.set(&how.options(client), value).await?)
             }
-            Way::Foreign(hook) => {
+            Way::Foreign(hook, _) => {
                 ask(hook, 3, how, (1, 1), |w, s| w.set_i64(s, 0, value)).await.map(drop)
             }
         }
@@ -69,7 +69,7 @@ impl Obj {
             Way::Native { client, counter } => {
                 Ok(counter.add_at_gate(&how.options(client), amount, gate).await?)
             }
-            Way::Foreign(hook) => {
+            Way::Foreign(hook, _) => {
                 let fill = |w: &mut Writer, s: StructAt| {
                     w.set_i64(s, 0, amount);
                     w.text(s.slot(1), gate);
@@ -84,7 +84,7 @@ impl Obj {
             Way::Native { client, counter } => {
                 Ok(counter.read_at_gate(&how.options(client), gate).await?)
             }
-            Way::Foreign(hook) => {
+            Way::Foreign(hook, _) => {
                 ask_i64(hook, 5, how, (0, 2), |w, s| w.text(s.slot(1), gate)).await
             }
         }
@@ -93,14 +93,14 @@ impl Obj {
     pub async fn panic(&self, how: &How) -> Outcome<()> {
         match &self.way {
             Way::Native { client, counter } => Ok(counter.panic(&how.options(client)).await?),
-            Way::Foreign(hook) => ask(hook, 6, how, (0, 1), |_, _| {}).await.map(drop),
+            Way::Foreign(hook, _) => ask(hook, 6, how, (0, 1), |_, _| {}).await.map(drop),
         }
     }
 
     pub async fn give_up(&self, how: &How) -> Outcome<()> {
         match &self.way {
             Way::Native { client, counter } => Ok(counter.give_up(&how.options(client)).await?),
-            Way::Foreign(hook) => ask(hook, 7, how, (0, 1), |_, _| {}).await.map(drop),
+            Way::Foreign(hook, _) => ask(hook, 7, how, (0, 1), |_, _| {}).await.map(drop),
         }
     }
 
@@ -120,7 +120,7 @@ impl Obj {
                 request.arguments(fill);
                 value_or_raised(request.send().await?.results()?)
             }
-            Way::Foreign(hook) => {
+            Way::Foreign(hook, _) => {
                 value_or_raised(ask(hook, 8, how, (1, 2), fill).await?.results())
             }
         }
@@ -137,7 +137,7 @@ impl Obj {
                 let listener = Listener::serve(client, Hears(hear))?;
                 Ok(counter.tell(&how.options(client), &listener).await?)
             }
-            Way::Foreign(hook) => {
+            Way::Foreign(hook, _) => {
                 let mut parameters = Parameters::new(0, 2);
                 parameters.capabilities.push(foreign::listener(hear));
                 let fill = |w: &mut Writer, s: StructAt| foreign::write_hook(w, s.slot(1));
@@ -153,7 +153,7 @@ impl Obj {
             Way::Native { client, counter } => {
                 Ok(counter.echo(&how.options(client), data).await?)
             }
-            Way::Foreign(hook) => {
+            Way::Foreign(hook, _) => {
                 let answer = ask(hook, 10, how, (0, 2), |w, s| w.data(s.slot(1), data)).await?;
                 Ok(Bytes::copy_from_slice(answer.results().pointer(0).data()?))
             }
@@ -165,7 +165,7 @@ impl Obj {
             Way::Native { client, counter } => {
                 Ok(counter.fill(&how.options(client), bytes).await?)
             }
-            Way::Foreign(hook) => {
+            Way::Foreign(hook, _) => {
                 let answer = ask(hook, 11, how, (1, 1), |w, s| w.set_u32(s, 0, bytes)).await?;
                 Ok(Bytes::copy_from_slice(answer.results().pointer(0).data()?))
             }
@@ -177,7 +177,7 @@ impl Obj {
             Way::Native { client, counter } => {
                 Ok(counter.grow(&how.options(client), bytes).await?)
             }
-            Way::Foreign(hook) => {
+            Way::Foreign(hook, _) => {
                 ask(hook, 12, how, (1, 1), |w, s| w.set_u32(s, 0, bytes)).await.map(drop)
             }
         }
@@ -188,7 +188,7 @@ impl Obj {
             Way::Native { client, counter } => {
                 Ok(counter.put_row(&how.options(client), key, value).await?)
             }
-            Way::Foreign(hook) => {
+            Way::Foreign(hook, _) => {
                 let answer = ask(hook, 13, how, (1, 2), fill_row(key, value)).await?;
                 Ok(answer.results().u64(0))
             }
@@ -200,7 +200,7 @@ impl Obj {
             Way::Native { client, counter } => {
                 Ok(counter.put_row_and_give_up(&how.options(client), key, value).await?)
             }
-            Way::Foreign(hook) => {
+            Way::Foreign(hook, _) => {
                 ask(hook, 14, how, (1, 2), fill_row(key, value)).await.map(drop)
             }
         }
@@ -211,7 +211,7 @@ impl Obj {
             Way::Native { client, counter } => {
                 Ok(counter.rows(&how.options(client), after, limit).await?)
             }
-            Way::Foreign(hook) => {
+            Way::Foreign(hook, _) => {
                 let fill = |w: &mut Writer, s: StructAt| {
                     w.text(s.slot(1), after);
                     w.set_u32(s, 0, limit);
@@ -230,7 +230,7 @@ impl Obj {
             Way::Native { client, .. } => {
                 Ok(Named::from_uid(self.uid).name(&how.options(client)).await?)
             }
-            Way::Foreign(hook) => {
+            Way::Foreign(hook, _) => {
                 let answer = ask_method(hook, method, how, (0, 1), |_, _| {}).await?;
                 Ok(answer.results().pointer(0).text()?.to_owned())
             }
@@ -252,7 +252,7 @@ impl Obj {
                 counter.reference().request(client, &UNKNOWN, 0, 1).send().await?;
                 Ok(())
             }
-            Way::Foreign(hook) => {
+            Way::Foreign(hook, _) => {
                 ask_method(hook, &UNKNOWN, &How::default(), (0, 1), |_, _| {}).await.map(drop)
             }
         }
@@ -266,7 +266,7 @@ impl Obj {
                 let reply = request.send().await?;
                 Ok(reply.results()?.pointer(0).data()?.len())
             }
-            Way::Foreign(hook) => {
+            Way::Foreign(hook, _) => {
                 let answer = ask(hook, 10, &How::default(), (0, 0), |_, _| {}).await?;
                 Ok(answer.results().pointer(0).data()?.len())
             }
@@ -277,7 +277,7 @@ impl Obj {
     pub fn client(&self) -> Option<&Client> {
         match &self.way {
             Way::Native { client, .. } => Some(client),
-            Way::Foreign(_) => None,
+            Way::Foreign(..) => None,
         }
     }
 }
