@@ -216,7 +216,7 @@ Values:
   a persistent object         \"/bank/bob\", or its uid
 
 Example:
-  partha call /bank/branch transfer '{\"from\": \"/bank/alice\", \"to\": \"/bank/bob\", \"amount\": 5}'";
+  partha call /branch transfer '{\"from\": \"/bank/alice\", \"to\": \"/bank/bob\", \"amount\": 5}'";
 
 /// Call a method of an object, with arguments in JSON
 ///

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, anyhow};
 use partha::services::binder::NodeEntry;
@@ -116,7 +117,6 @@ impl System {
 
     /// A node of the binder's table.
     pub(crate) async fn reach(&self, node: &NodeEntry) -> anyhow::Result<NodeInfo> {
-        let who = || format!("node '{}' ({})", node.name, NodeId(node.node));
         let mut last = None;
         for address in &node.addresses {
             match self.node_at(address).await {
@@ -129,7 +129,10 @@ impl System {
             }
         }
         let last = last.unwrap_or_else(|| anyhow!("it has given no address"));
-        Err(last.context(format!("cannot reach {}", who())))
+        let (name, id, heard) = (&node.name, NodeId(node.node), heard(node));
+        Err(last.context(format!(
+            "cannot reach node '{name}' ({id}), last heard of {heard}"
+        )))
     }
 
     /// Whoever listens at an address.
@@ -142,6 +145,13 @@ impl System {
             description,
         })
     }
+}
+
+/// How long ago the binder heard of a node, as `3s ago`.
+pub(crate) fn heard(node: &NodeEntry) -> String {
+    let ago = SystemTime::now().duration_since(node.last_heard.into());
+    let whole = Duration::from_secs(ago.unwrap_or_default().as_secs());
+    format!("{} ago", humantime::format_duration(whole))
 }
 
 impl NodeInfo {

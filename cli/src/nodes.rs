@@ -8,7 +8,7 @@ use partha::services::binder::NodeEntry;
 use serde_json::{Value, json};
 
 use crate::arguments::{Nodes, Stats};
-use crate::cluster::{NodeInfo, System};
+use crate::cluster::{self, NodeInfo, System};
 use crate::output::{Output, Rows};
 use crate::suggest;
 
@@ -89,13 +89,11 @@ async fn named(system: &System, wanted: &str) -> anyhow::Result<NodeInfo> {
 }
 
 fn heard(node: &NodeEntry, exactly: bool) -> Value {
-    let heard: SystemTime = node.last_heard.into();
     if exactly {
+        let heard: SystemTime = node.last_heard.into();
         return json!(humantime::format_rfc3339_micros(heard).to_string());
     }
-    let ago = SystemTime::now().duration_since(heard).unwrap_or_default();
-    let whole = std::time::Duration::from_secs(ago.as_secs());
-    json!(format!("{} ago", humantime::format_duration(whole)))
+    json!(cluster::heard(node))
 }
 
 /// The names of a node's classes; their numbers if it does not answer.

@@ -1,6 +1,8 @@
 //! The commands that need no running system, as a user meets them: what is printed where, and
 //! the exit status.
 
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 mod common;
 
 use std::fs;

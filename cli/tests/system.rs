@@ -1,5 +1,7 @@
 //! The commands on a running system: naming service, binder and bank nodes as processes.
 
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 mod common;
 
 use std::process::Command;
@@ -257,6 +259,17 @@ fn what_goes_wrong_is_told_with_the_right_status() {
         assert_eq!(status, 2, "{err}");
         assert!(err.contains(expected), "{err}");
     }
+}
+
+#[test]
+fn what_is_not_there_is_told() {
+    let system = System::start(&["a"]);
+    system.ok(&[
+        "create",
+        "bank.Account",
+        "/bank/alice",
+        r#"{"owner": "alice"}"#,
+    ]);
     let failed: [(&[&str], &str); 9] = [
         (&["call", "/bank/carol", "balance"], "has no 'carol'"),
         (

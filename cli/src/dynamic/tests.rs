@@ -7,7 +7,6 @@ mod bad;
 mod round_trip;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use partha::abi::{Message, Slot, Writer};
@@ -21,13 +20,13 @@ use super::{Mismatch, decode};
 fn corpus() -> &'static BTreeMap<String, Schema> {
     static CORPUS: OnceLock<BTreeMap<String, Schema>> = OnceLock::new();
     CORPUS.get_or_init(|| {
-        let folder = test_support::workspace_root().join("idl/tests/ui/pass");
-        let files = std::fs::read_dir(&folder).unwrap();
-        let files = files.map(|file| file.unwrap().path());
-        let files: Vec<PathBuf> = files
-            .filter(|path| path.extension().is_some_and(|e| e == "idl"))
-            .collect();
-        assert!(files.len() > 10, "the corpus is at {}", folder.display());
+        let mut files = Vec::new();
+        for folder in ["idl/tests/ui/pass", "codegen/corpus/idl"] {
+            let folder = std::fs::read_dir(test_support::workspace_root().join(folder)).unwrap();
+            let paths = folder.map(|file| file.unwrap().path());
+            files.extend(paths.filter(|path| path.extension().is_some_and(|e| e == "idl")));
+        }
+        assert!(files.len() > 10, "{files:?}");
         let mut sources = partha_codegen::sources();
         let model = partha_idl::compile(&mut sources, &files);
         let model = model.unwrap_or_else(|errors| panic!("{errors}"));

@@ -1,9 +1,9 @@
 //! Values that fit come back as they were.
 
-use partha::abi::Struct as _;
-use partha::services::binder::{NodeEntry, binder};
-use partha::services::naming::{Entry, name_service};
-use partha::{NodeId, Timestamp, Uid};
+use std::fmt::Debug;
+
+use codegen_corpus::sample::{Sample, Visitor, every};
+use partha::{NodeId, Uid};
 use serde_json::{Map, Value, json};
 
 use super::super::decode;
@@ -96,53 +96,37 @@ fn maps_take_objects_and_pairs_and_are_sorted_by_key() {
     assert_eq!(back["a"].to_string(), r#"{"false":0,"true":1}"#);
 }
 
-#[test]
-fn generated_code_reads_what_is_written_here() {
-    let schema = Schema::read(binder::INFO.reflection).unwrap();
-    let node = schema.all().find(|node| node.name == "NodeEntry").unwrap();
-    let ty = schema.structure(node.id).unwrap();
-    let value = json!({
-        "node": u64::MAX, "incarnation": 7, "name": "a", "addresses": ["127.0.0.1:7411", "[::1]:1"],
-        "classes": [1, 2], "shards": 2, "alive": true, "last_heard": 1_500_000,
-    });
-    let message = encoded(&schema, ty, &value).unwrap();
-    let read = NodeEntry::read(message.reader().unwrap()).unwrap();
-    let expected = NodeEntry {
-        node: u64::MAX,
-        incarnation: 7,
-        name: "a".to_owned(),
-        addresses: vec!["127.0.0.1:7411".to_owned(), "[::1]:1".to_owned()],
-        classes: vec![1, 2],
-        shards: 2,
-        alive: true,
-        last_heard: Timestamp::from_micros(1_500_000),
-    };
-    assert_eq!(read, expected);
+/// Values of generated types through JSON and back.
+struct ThroughJson {
+    types: usize,
+}
+
+impl Visitor for ThroughJson {
+    fn visit<T>(&mut self, module: &'static str, name: &'static str)
+    where
+        T: partha::abi::Struct + Sample + Debug + PartialEq,
+    {
+        const VALUES: u64 = 20;
+        let (schema, ty) = named(module, name);
+        for seed in 0..VALUES {
+            let value = T::sample(&mut codegen_corpus::sample::Random::new(seed << 32));
+            let w = partha::abi::message(T::DATA, T::POINTERS, |w, s| value.write(w, s));
+            let json = decoded(schema, ty, &w.into_message().unwrap());
+            let json = json.unwrap_or_else(|e| panic!("{module}.{name}: {e}\n{value:?}"));
+            let message = encoded(schema, ty, &json);
+            let message = message.unwrap_or_else(|e| panic!("{module}.{name}: {e}\n{json:#}"));
+            let back = message.reader().and_then(T::read);
+            assert_eq!(back.as_ref(), Ok(&value), "{module}.{name}\n{json:#}");
+        }
+        self.types += 1;
+    }
 }
 
 #[test]
-fn what_generated_code_writes_is_read_here() {
-    let schema = Schema::read(name_service::INFO.reflection).unwrap();
-    let node = schema.all().find(|node| node.name == "Entry").unwrap();
-    let ty = schema.structure(node.id).unwrap();
-    let object = Uid {
-        node: NodeId(0xc7),
-        local: 5,
-    };
-    let entry = Entry {
-        name: "alice".to_owned(),
-        object,
-        class: 9,
-        context: true,
-        hints: vec![String::new()],
-    };
-    let w = partha::abi::message(Entry::DATA, Entry::POINTERS, |w, s| entry.write(w, s));
-    let message = w.into_message().unwrap();
-    let value = decode::structure(&schema, ty, message.reader().unwrap()).unwrap();
-    let expected = json!({
-        "name": "alice", "object": object.to_string(), "class": 9, "context": true, "hints": [""],
-    });
-    assert_eq!(value, expected);
+fn generated_code_reads_what_is_written_here_and_the_other_way_round() {
+    let mut visitor = ThroughJson { types: 0 };
+    every(&mut visitor);
+    assert!(visitor.types > 60, "only {} types", visitor.types);
 }
 
 /// A small generator of numbers: the same seed makes the same value.
