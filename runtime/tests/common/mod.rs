@@ -6,6 +6,7 @@
 pub mod face;
 pub mod foreign;
 mod ops;
+pub mod proxy;
 mod servants;
 
 use std::future::Future;

@@ -181,6 +181,10 @@ impl counter::Servant for CounterServant {
         };
         Ok(rows.into_iter().map(pair).collect())
     }
+
+    async fn meet(&self, _state: &counter::State, cx: &Context, address: String) -> Result<u64> {
+        Ok(cx.client().locator().introduce(cx.client(), &address).await?.0)
+    }
 }
 
 /// Counters with names: everything but the name is the base's.
@@ -227,6 +231,7 @@ impl named::Servant for NamedServant {
         fn put_row(&mut)(key: String, value: i64) -> Result<u64>;
         fn put_row_and_give_up(&mut)(key: String, value: i64) -> Result<()>;
         fn rows(&)(after: String, limit: u32) -> Result<Vec<Pair>>;
+        fn meet(&)(address: String) -> Result<u64>;
     }
 }
 
