@@ -8,7 +8,7 @@
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -53,6 +53,8 @@ pub(crate) struct Binding {
     epoch: Instant,
     machine: Mutex<Machine<Route>>,
     changed: Notify,
+    /// Something failed since a call last worked.
+    troubled: AtomicBool,
     /// The words for the machine's latest failure.
     failure: Mutex<Option<SystemError>>,
 }
@@ -66,6 +68,7 @@ impl Binding {
             epoch: Instant::now(),
             machine: Mutex::new(Machine::new()),
             changed: Notify::new(),
+            troubled: AtomicBool::new(false),
             failure: Mutex::new(None),
         }
     }
@@ -84,7 +87,8 @@ impl Binding {
         let mut attempt = Attempt::default();
         // Asking for the place first: `want` on an unbound machine would begin a round.
         machine.place()?;
-        let Step::Go { generation } = machine.want(self.now(), &mut attempt) else {
+        // While bound the time makes no difference, so the clock is not read.
+        let Step::Go { generation } = machine.want(Time(0), &mut attempt) else {
             return None;
         };
         let route = machine.place().filter(|route| route.is_usable()).cloned();
@@ -155,12 +159,16 @@ impl Binding {
 
     /// The connection broke.
     pub(crate) fn lost(&self, generation: u64) {
+        self.troubled.store(true, Ordering::Relaxed);
         lock(&self.machine).lost(self.now(), generation, jitter());
     }
 
     /// A call was answered.
     pub(crate) fn worked(&self, generation: u64) {
-        lock(&self.machine).worked(generation);
+        if self.troubled.load(Ordering::Relaxed) {
+            self.troubled.store(false, Ordering::Relaxed);
+            lock(&self.machine).worked(generation);
+        }
     }
 
     fn failed(&self, why: Why) -> SystemError {
@@ -262,6 +270,7 @@ impl Round<'_> {
                     _ => Why::Unreachable,
                 };
                 *lock(&self.binding.failure) = Some(error);
+                self.binding.troubled.store(true, Ordering::Relaxed);
                 Err(why)
             }
         };

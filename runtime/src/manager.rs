@@ -87,8 +87,8 @@ pub(crate) fn terminate(connection: &Connection, cid: &Cid) {
     let at = w.structure(parameters.slot(1), Cid::DATA, Cid::POINTERS);
     cid.write(&mut w, at);
     // A connection that is closed has lost its bindings anyway.
-    if let Ok((framed, _)) = w.finish() {
-        let _ = connection.send(framed);
+    if let Ok(framed) = w.framed() {
+        let _ = connection.send(framed, 0);
     }
 }
 

@@ -148,7 +148,7 @@ impl Request {
         }
     }
 
-    async fn send_to_capability(self) -> Result<Message> {
+    async fn send_to_capability(mut self) -> Result<Message> {
         let Callee::Capability(capability) = &self.callee else {
             unreachable!("only called for a capability");
         };
@@ -160,8 +160,7 @@ impl Request {
             Way::Imported(connection) => {
                 let connection = connection.clone();
                 let deadline = self.deadline;
-                let framed = connection.seal(self.w, true)?;
-                ask(&connection, framed, deadline).await
+                ask(&connection, &mut self.w, deadline).await
             }
             Way::Foreign(object) => {
                 let object = object.clone();
@@ -181,7 +180,7 @@ impl Request {
     }
 
     /// Finds the object and asks, until there is an answer that stands or time is up.
-    async fn attempts(self, binding: &Binding) -> Result<Message> {
+    async fn attempts(mut self, binding: &Binding) -> Result<Message> {
         let repeatable = self.is_repeatable();
         let (mut attempt, mut step, mut last) = (Attempt::default(), None, None);
         loop {
@@ -210,8 +209,7 @@ impl Request {
                     return self.deliver(&shard, Some(binding)).await;
                 }
                 Bound::Remote { connection, .. } => {
-                    let framed = connection.seal(self.w.clone(), true)?;
-                    ask(connection, framed, self.deadline).await
+                    ask(connection, &mut self.w, self.deadline).await
                 }
             };
             match answer {
@@ -221,6 +219,7 @@ impl Request {
                 }
                 answer => {
                     self.note(binding, generation, &answer);
+                    frame::recycle(self.w);
                     return answer;
                 }
             }
@@ -273,7 +272,7 @@ impl Request {
 }
 
 /// Asks on a connection; if the caller stops waiting, the peer is told.
-async fn ask(connection: &Arc<Connection>, framed: Vec<u8>, deadline: Instant) -> Answer {
+async fn ask(connection: &Arc<Connection>, w: &mut Writer, deadline: Instant) -> Answer {
     struct Waiting<'a> {
         connection: &'a Connection,
         question: u32,
@@ -286,7 +285,7 @@ async fn ask(connection: &Arc<Connection>, framed: Vec<u8>, deadline: Instant) -
             }
         }
     }
-    let (question, receiver) = connection.call(framed, deadline + DEADLINE_GRACE)?;
+    let (question, receiver) = connection.call(w, deadline + DEADLINE_GRACE)?;
     let mut waiting = Waiting {
         connection,
         question,

@@ -21,6 +21,11 @@ use crate::config::{QUESTIONS_MAX, UNSENT_BYTES_MAX};
 use crate::error::{Completed, ErrorKind, SystemError};
 use crate::wire::frame::{self, Descriptor, Frame};
 
+/// Frames are gathered up to this size; a larger one has a chunk of its own.
+const CHUNK_BYTES: usize = 64 * 1024;
+/// What an idle connection may keep for its next frames.
+const IDLE_CHUNK_BYTES: usize = 16 * 1024;
+
 /// A connection to another process.
 pub(crate) struct Connection {
     peer: Hello,
@@ -42,7 +47,10 @@ pub(crate) struct Connection {
 
 #[derive(Debug, Default)]
 struct Outbox {
-    frames: Vec<Vec<u8>>,
+    /// Frames one after the other, several to a chunk.
+    chunks: Vec<Vec<u8>>,
+    /// An empty chunk, for the next frames.
+    spare: Vec<u8>,
     bytes: usize,
     /// No more frames; end when all are written.
     finished: bool,
@@ -93,13 +101,22 @@ impl Connection {
     /// With [`Completed::No`]: nothing was sent.
     pub(crate) fn call(
         &self,
-        mut framed: Vec<u8>,
+        w: &mut Writer,
         deadline: Instant,
     ) -> Result<(u32, oneshot::Receiver<Answer>), SystemError> {
+        let mut with_numbers;
+        let w = if w.attached().is_empty() {
+            w
+        } else {
+            // The numbers are those of this connection; another attempt has others.
+            with_numbers = w.clone();
+            self.number(&mut with_numbers, true)?;
+            &mut with_numbers
+        };
+        let framed = w.framed()?;
         let (sender, receiver) = oneshot::channel();
         let question = lock(&self.pending).ask(sender, deadline)?;
-        frame::set_question(&mut framed, question);
-        if let Err(error) = self.send(framed) {
+        if let Err(error) = self.send(framed, question) {
             // Nobody will answer what was not sent.
             let _ = lock(&self.pending).answered(question);
             return Err(error);
@@ -114,11 +131,24 @@ impl Connection {
         }
     }
 
+    /// Sends an answer.
+    ///
+    /// # Errors
+    /// If it is too large, a capability cannot travel here, or the connection is closed.
+    pub(crate) fn answer(&self, mut w: Writer, question: u32) -> Result<(), SystemError> {
+        if !w.attached().is_empty() {
+            self.number(&mut w, false)?;
+        }
+        self.send(w.framed()?, question)?;
+        frame::recycle(w);
+        Ok(())
+    }
+
     /// Puts a frame into the outbox.
     ///
     /// # Errors
     /// With [`Completed::No`]: the connection is closed, or too much is unsent.
-    pub(crate) fn send(&self, framed: Vec<u8>) -> Result<(), SystemError> {
+    pub(crate) fn send(&self, framed: &[u8], number: u32) -> Result<(), SystemError> {
         let mut outbox = lock(&self.outbox);
         if outbox.finished || self.closed.load(Ordering::Acquire) {
             let detail = format!("the connection to {} is closed", self.peer_text());
@@ -132,9 +162,8 @@ impl Connection {
             );
             return Err(SystemError::new(ErrorKind::Overloaded, detail));
         }
-        outbox.bytes += framed.len();
-        outbox.frames.push(framed);
-        let first = outbox.frames.len() == 1;
+        let first = outbox.chunks.is_empty();
+        outbox.append(framed, number);
         drop(outbox);
         if first {
             self.filled.notify_one();
@@ -144,24 +173,20 @@ impl Connection {
 
     /// Sends a frame whose loss does no harm: a closed connection needs it no more.
     pub(crate) fn send_short(&self, frame: &Frame) {
-        if let Err(error) = self.send(frame::short(frame)) {
+        let (framed, number) = frame::short(frame);
+        if let Err(error) = self.send(&framed, number) {
             tracing::trace!(%error, ?frame, "not sent");
         }
     }
 
-    /// Finishes a frame, giving its capabilities numbers of this connection.
-    ///
-    /// # Errors
-    /// If it is too large, or a capability cannot travel here.
-    pub(crate) fn seal(&self, mut w: Writer, is_invoke: bool) -> Result<Vec<u8>, SystemError> {
-        if !w.attached().is_empty() {
-            let mut descriptors = Vec::with_capacity(w.attached().len());
-            for attachment in w.attached() {
-                descriptors.push(self.describe(attachment)?);
-            }
-            frame::set_capabilities(&mut w, is_invoke, &descriptors);
+    /// Gives the capabilities of a frame numbers of this connection.
+    fn number(&self, w: &mut Writer, is_invoke: bool) -> Result<(), SystemError> {
+        let mut descriptors = Vec::with_capacity(w.attached().len());
+        for attachment in w.attached() {
+            descriptors.push(self.describe(attachment)?);
         }
-        Ok(w.finish()?.0)
+        frame::set_capabilities(w, is_invoke, &descriptors);
+        Ok(())
     }
 
     fn describe(&self, attachment: &Attachment) -> Result<Descriptor, SystemError> {
@@ -311,30 +336,56 @@ impl Connection {
     }
 
     /// All frames of the outbox, once there are some or the connection is finished.
-    pub(crate) async fn next_frames(&self) -> Vec<Vec<u8>> {
+    pub(crate) async fn next_chunks(&self) -> Vec<Vec<u8>> {
         loop {
             {
                 let mut outbox = lock(&self.outbox);
-                if !outbox.frames.is_empty() || outbox.finished {
-                    return std::mem::take(&mut outbox.frames);
+                if !outbox.chunks.is_empty() || outbox.finished {
+                    return std::mem::take(&mut outbox.chunks);
                 }
             }
             self.filled.notified().await;
         }
     }
 
-    /// These frames are out.
-    pub(crate) fn written(&self, frames: Vec<Vec<u8>>) {
-        let bytes: usize = frames.iter().map(Vec::len).sum();
+    /// These chunks are out.
+    pub(crate) fn written(&self, chunks: Vec<Vec<u8>>) {
+        let bytes: usize = chunks.iter().map(Vec::len).sum();
         let mut outbox = lock(&self.outbox);
         outbox.bytes = outbox.bytes.saturating_sub(bytes);
+        if let Some(spare) = chunks.into_iter().next() {
+            outbox.keep(spare);
+        }
         drop(outbox);
         self.emptied.notify_waiters();
     }
 
     pub(crate) fn is_finished(&self) -> bool {
         let outbox = lock(&self.outbox);
-        outbox.finished && outbox.frames.is_empty()
+        outbox.finished && outbox.chunks.is_empty()
+    }
+}
+
+impl Outbox {
+    fn append(&mut self, framed: &[u8], number: u32) {
+        self.bytes += framed.len();
+        let fits = |chunk: &Vec<u8>| chunk.len() + framed.len() <= CHUNK_BYTES;
+        if !self.chunks.last().is_some_and(fits) {
+            let fresh = std::mem::take(&mut self.spare);
+            self.chunks.push(fresh);
+        }
+        let chunk = self.chunks.last_mut().expect("there is a chunk now");
+        let start = chunk.len();
+        chunk.extend_from_slice(framed);
+        frame::set_question(&mut chunk[start..], number);
+    }
+
+    /// Keeps an emptied chunk, unless it has become large for what it carried.
+    fn keep(&mut self, mut chunk: Vec<u8>) {
+        if chunk.capacity() <= IDLE_CHUNK_BYTES || chunk.len() > IDLE_CHUNK_BYTES / 4 {
+            chunk.clear();
+            self.spare = chunk;
+        }
     }
 }
 

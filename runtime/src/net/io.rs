@@ -19,8 +19,6 @@ use crate::wire::frame::{self, Frame};
 const READ_BYTES: usize = 64 * 1024;
 /// Room for a read while little comes: an idle connection is to be cheap.
 const IDLE_BYTES: usize = 4 * 1024;
-/// Frames up to this size are gathered into one buffer; larger ones are written as they are.
-const GATHER_BYTES_MAX: usize = 16 * 1024;
 /// How long a frame that has begun may take to arrive.
 const FRAME_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a peer may refuse to take what is written.
@@ -160,25 +158,16 @@ fn take<I: Inbound>(
 }
 
 async fn write<W: AsyncWrite + Unpin>(mut writer: W, connection: &Connection) -> SystemError {
-    let mut gathered = Vec::new();
     loop {
-        let frames = connection.next_frames().await;
+        let chunks = connection.next_chunks().await;
         let writing = async {
-            for framed in &frames {
-                if framed.len() > GATHER_BYTES_MAX {
-                    flush(&mut writer, &mut gathered).await?;
-                    writer.write_all(framed).await?;
-                    continue;
-                }
-                gathered.extend_from_slice(framed);
-                if gathered.len() >= READ_BYTES {
-                    flush(&mut writer, &mut gathered).await?;
-                }
+            for chunk in &chunks {
+                writer.write_all(chunk).await?;
             }
-            flush(&mut writer, &mut gathered).await
+            Ok::<_, std::io::Error>(())
         };
         match tokio::time::timeout(WRITE_DEADLINE, writing).await {
-            Ok(Ok(())) => connection.written(frames),
+            Ok(Ok(())) => connection.written(chunks),
             Ok(Err(error)) => return ended(&error.to_string()),
             Err(_) => {
                 let detail = format!("the peer took nothing for {} s", WRITE_DEADLINE.as_secs());
@@ -190,17 +179,6 @@ async fn write<W: AsyncWrite + Unpin>(mut writer: W, connection: &Connection) ->
             return ended("closed by this end");
         }
     }
-}
-
-async fn flush<W: AsyncWrite + Unpin>(
-    writer: &mut W,
-    gathered: &mut Vec<u8>,
-) -> std::io::Result<()> {
-    if !gathered.is_empty() {
-        writer.write_all(gathered).await?;
-        gathered.clear();
-    }
-    Ok(())
 }
 
 /// Heartbeats, and callers whose deadline passed although the peer should have said so.

@@ -129,9 +129,10 @@ fn answer_with(reply: ReplyTo, outcome: &mut Outcome, keep: bool) {
             Ok(framed) => answer_framed(reply, framed),
             Err(error) => reply.fail(error.into()),
         },
-        Outcome::Frame(w) => {
-            let w = std::mem::replace(w, frame::returned());
-            answer_writer(reply, w);
+        Outcome::Frame(_) => {
+            if let Outcome::Frame(w) = std::mem::replace(outcome, Outcome::None) {
+                answer_writer(reply, w);
+            }
         }
     }
 }
@@ -142,13 +143,12 @@ fn answer_writer(reply: ReplyTo, w: Writer) {
         ReplyTo::Connection {
             connection,
             question,
-        } => match connection.seal(w, false) {
-            Ok(framed) => send(&connection, framed, question),
-            Err(error) => {
+        } => {
+            if let Err(error) = connection.answer(w, question) {
                 let error = error.completed(Completed::Yes);
-                send(&connection, frame::failed(&error), question);
+                send(&connection, &frame::failed(&error), question);
             }
-        },
+        }
         ReplyTo::Channel(sender) | ReplyTo::Foreign(sender) => {
             let slot = frame::body(&w);
             let answer = w.into_message().map(|message| message.rooted(slot));
@@ -165,7 +165,7 @@ fn answer_framed(reply: ReplyTo, framed: Vec<u8>) {
         ReplyTo::Connection {
             connection,
             question,
-        } => send(&connection, framed, question),
+        } => send(&connection, &framed, question),
         ReplyTo::Channel(sender) | ReplyTo::Foreign(sender) => {
             let answer = Message::from_framed(framed.into(), Vec::new());
             let slot = frame::RETURN_BODY;

@@ -5,12 +5,12 @@
 //! task of its own only if it waits for something.
 
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Instant;
 
-use futures_util::FutureExt;
 use partha_core::id::{CallId, ClassId, Peer, Uid};
 use partha_core::{Ended, Event, Input, Invoke, Mode, Output, Ticket};
 use partha_store::{Item, Record};
@@ -19,7 +19,7 @@ use partha_wire::{Message, Writer};
 use super::catalog::Active;
 use super::job::{Incoming, ReplyTo};
 use super::{Shard, count};
-use crate::abi::{Call, Class, End, Finished, Method, ObjectState};
+use crate::abi::{Call, Class, End, Finished, LocalFuture, Method, ObjectState};
 use crate::config::{CALL_DEADLINE, CALL_DEADLINE_MAX};
 use crate::context::{Context, Rows};
 use crate::error::{ErrorKind, SystemError};
@@ -302,8 +302,9 @@ impl Shard {
                 return;
             }
         };
+        // Polled once here; a servant that waits for nothing needs no task of its own.
         let mut task = TaskContext::from_waker(Waker::noop());
-        match servant.as_mut().poll(&mut task) {
+        match Pin::new(&mut servant).poll(&mut task) {
             Poll::Ready(finished) => {
                 let input = self.ended(ticket, finished);
                 self.later(input);
@@ -362,18 +363,12 @@ impl Shard {
         let running = class
             .skeleton()
             .dispatch(index, Call::new(parameters, state, context));
-        let what = class.info().name;
-        Ok(Box::pin(AssertUnwindSafe(running).catch_unwind().map(
-            move |result| {
-                result.map_err(|panic| {
-                    let text = panic_text(&*panic);
-                    SystemError::new(
-                        ErrorKind::Servant,
-                        format!("{what}.{name} panicked: {text}"),
-                    )
-                })
-            },
-        )))
+        let class = class.info().name;
+        Ok(Servant {
+            running,
+            class,
+            method: name,
+        })
     }
 
     fn construct(&self, ticket: Ticket, uid: Uid) -> Input {
@@ -479,10 +474,9 @@ impl Shard {
 
 /// Runs a constructor, its panics caught.
 fn construct(class: &Class, arguments: &Message) -> Result<Box<dyn ObjectState>, SystemError> {
-    let constructing = || -> Result<_, SystemError> {
-        Ok(class.skeleton().construct(arguments.reader()?)?)
-    };
-    std::panic::catch_unwind(AssertUnwindSafe(constructing)).unwrap_or_else(|panic| {
+    let constructing =
+        || -> Result<_, SystemError> { Ok(class.skeleton().construct(arguments.reader()?)?) };
+    catch_unwind(AssertUnwindSafe(constructing)).unwrap_or_else(|panic| {
         let (name, text) = (class.info().name, panic_text(&*panic));
         let detail = format!("{name}.new panicked: {text}");
         Err(SystemError::new(ErrorKind::Servant, detail))
@@ -490,7 +484,27 @@ fn construct(class: &Class, arguments: &Message) -> Result<Box<dyn ObjectState>,
 }
 
 /// A servant at work, its panics caught.
-type Servant = std::pin::Pin<Box<dyn Future<Output = Result<Finished, SystemError>>>>;
+struct Servant {
+    running: LocalFuture,
+    class: &'static str,
+    method: &'static str,
+}
+
+impl Future for Servant {
+    type Output = Result<Finished, SystemError>;
+
+    fn poll(mut self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        let running = AssertUnwindSafe(|| self.running.as_mut().poll(task));
+        match catch_unwind(running) {
+            Ok(poll) => poll.map(Ok),
+            Err(panic) => {
+                let text = panic_text(&*panic);
+                let detail = format!("{}.{} panicked: {text}", self.class, self.method);
+                Poll::Ready(Err(SystemError::new(ErrorKind::Servant, detail)))
+            }
+        }
+    }
+}
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();

@@ -109,7 +109,7 @@ impl ReplyTo {
                 question,
             } => {
                 if question != 0 {
-                    send(&connection, frame::failed(&error), question);
+                    send(&connection, &frame::failed(&error), question);
                 }
             }
             // A receiver that is gone has stopped waiting: nothing is lost.
@@ -119,9 +119,8 @@ impl ReplyTo {
 }
 
 /// Sends an answer; if the connection is gone, so is who asked.
-pub(crate) fn send(connection: &Connection, mut framed: Vec<u8>, question: u32) {
-    frame::set_question(&mut framed, question);
-    if let Err(error) = connection.send(framed) {
+pub(crate) fn send(connection: &Connection, framed: &[u8], question: u32) {
+    if let Err(error) = connection.send(framed, question) {
         tracing::debug!(%error, "an answer was not sent");
     }
 }

@@ -4,6 +4,8 @@
 //! straight into what will be sent; the question number, known only when a connection is chosen,
 //! is patched in at a fixed place.
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
 use partha_core::id::{ClassId, NodeId, Uid};
 use partha_wire::{DecodeError, HEADER, Message, Slot, Writer};
@@ -104,9 +106,40 @@ pub(crate) struct Descriptor {
     pub(crate) class: ClassId,
 }
 
+thread_local! {
+    /// Buffers of frames that are out, for the next ones of this thread.
+    static BUFFERS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Buffers kept by a thread, at most.
+const BUFFERS_MAX: usize = 64;
+/// A larger buffer is not kept.
+const BUFFER_BYTES_MAX: usize = 4096;
+
+/// An empty message, in a buffer that was used before if there is one.
+fn writer() -> Writer {
+    let buffer = BUFFERS.with_borrow_mut(Vec::pop);
+    let buffer = buffer.unwrap_or_else(|| Vec::with_capacity(256));
+    Writer::reusing(buffer, MESSAGE_BYTES_MAX)
+}
+
+/// The frame is out: its buffer is for the next one.
+pub(crate) fn recycle(w: Writer) {
+    let buffer = w.into_buffer();
+    if buffer.capacity() <= BUFFER_BYTES_MAX {
+        // A thread that ends needs no buffers.
+        let _ = BUFFERS.try_with(|buffers| {
+            let mut buffers = buffers.borrow_mut();
+            if buffers.len() < BUFFERS_MAX {
+                buffers.push(buffer);
+            }
+        });
+    }
+}
+
 /// Begins an Invoke frame; the slot is where the parameters go.
 pub(crate) fn invoke(target: Target, interface: ClassId, method: u16) -> (Writer, Slot) {
-    let mut w = Writer::new(MESSAGE_BYTES_MAX);
+    let mut w = writer();
     let s = w.structure(Slot::ROOT, INVOKE_DATA, POINTERS);
     w.set_u16(s, 0, INVOKE);
     match target {
@@ -126,7 +159,7 @@ pub(crate) fn invoke(target: Target, interface: ClassId, method: u16) -> (Writer
 
 /// Begins a Return frame; the results go to [`body`].
 pub(crate) fn returned() -> Writer {
-    let mut w = Writer::new(MESSAGE_BYTES_MAX);
+    let mut w = writer();
     let s = w.structure(Slot::ROOT, SHORT_DATA, POINTERS);
     w.set_u16(s, 0, RETURN);
     w
@@ -159,7 +192,7 @@ pub(crate) fn failed(error: &SystemError) -> Vec<u8> {
 }
 
 /// A frame that is all header.
-pub(crate) fn short(frame: &Frame) -> Vec<u8> {
+pub(crate) fn short(frame: &Frame) -> (Vec<u8>, u32) {
     let (kind, number) = match *frame {
         Frame::Cancel { question } => (CANCEL, question),
         Frame::Ping { number } => (PING, number),
@@ -173,8 +206,7 @@ pub(crate) fn short(frame: &Frame) -> Vec<u8> {
     let mut w = Writer::new(MESSAGE_BYTES_MAX);
     let s = w.structure(Slot::ROOT, SHORT_DATA, 0);
     w.set_u16(s, 0, kind);
-    w.set_u32(s, 1, number);
-    finish(w)
+    (finish(w), number)
 }
 
 fn finish(w: Writer) -> Vec<u8> {
@@ -350,9 +382,9 @@ mod tests {
             Frame::Release { export: 77 },
         ] {
             let text = format!("{frame:?}");
-            assert_eq!(format!("{:?}", round(short(&frame))), text);
+            assert_eq!(format!("{:?}", round(short(&frame).0)), text);
         }
-        assert!(matches!(round(short(&Frame::Goodbye)), Frame::Goodbye));
+        assert!(matches!(round(short(&Frame::Goodbye).0), Frame::Goodbye));
     }
 
     #[test]

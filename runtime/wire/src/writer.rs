@@ -276,6 +276,27 @@ impl Writer {
         Ok((self.bytes, self.attached))
     }
 
+    /// The framed bytes so far, ready for a stream.
+    ///
+    /// # Errors
+    /// [`TooLarge`] if the limit was passed.
+    pub fn framed(&mut self) -> Result<&[u8], TooLarge> {
+        if self.overflow {
+            return Err(TooLarge {
+                bytes_max: self.bytes_max,
+            });
+        }
+        let words = ((self.bytes.len() - HEADER) / WORD) as u32;
+        self.bytes[4..HEADER].copy_from_slice(&words.to_le_bytes());
+        Ok(&self.bytes)
+    }
+
+    /// The buffer, for another writer: see [`Writer::reusing`].
+    #[must_use]
+    pub fn into_buffer(self) -> Vec<u8> {
+        self.bytes
+    }
+
     /// A copy of the framed bytes so far.
     ///
     /// # Errors
