@@ -1,3 +1,5 @@
+//! Which objects are in memory: every state and input.
+
 use super::*;
 use crate::id::{Epoch, NodeId};
 

@@ -1,3 +1,5 @@
+//! The client side of a reference: every state and input.
+
 use super::*;
 
 const NONE: Jitter = Jitter(0);

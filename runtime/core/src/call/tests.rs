@@ -1,3 +1,5 @@
+//! One call from arrival to answer: every state and input.
+
 use super::*;
 
 const SAVED: Traits = Traits {

@@ -1,1 +1,1 @@
-
+//! The engine as its shell sees it: inputs in, outputs out.

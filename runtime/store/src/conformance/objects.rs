@@ -88,10 +88,11 @@ fn rows_are_apart_and_sorted(make: Make<'_>) {
         .iter()
         .map(|key| put_row(1, 1, key, &format!("{key:?}")))
         .collect();
-    items.extend([
+    let others = [
         put_row(1, 2, b"a", "part 2"),
         put_row(2, 1, b"a", "object 2"),
-    ]);
+    ];
+    items.extend(others);
     commit(&*store, items).unwrap();
 
     let mut sorted = rows;

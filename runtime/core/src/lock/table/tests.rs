@@ -1,3 +1,5 @@
+//! Who may run at the same time: every state and request.
+
 use super::*;
 use crate::id::NodeId;
 
