@@ -19,8 +19,6 @@
 mod admit;
 mod memory;
 mod run;
-#[cfg(test)]
-mod tests;
 
 use crate::activation::{Image, Objects};
 use crate::call::{Calls, Role};

@@ -88,11 +88,8 @@ fn rows_are_apart_and_sorted(make: Make<'_>) {
         .iter()
         .map(|key| put_row(1, 1, key, &format!("{key:?}")))
         .collect();
-    let others = [
-        put_row(1, 2, b"a", "part 2"),
-        put_row(2, 1, b"a", "object 2"),
-    ];
-    items.extend(others);
+    items.push(put_row(1, 2, b"a", "part 2"));
+    items.push(put_row(2, 1, b"a", "object 2"));
     commit(&*store, items).unwrap();
 
     let mut sorted = rows;

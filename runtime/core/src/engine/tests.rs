@@ -1,1 +1,0 @@
-//! The engine as its shell sees it: inputs in, outputs out.
