@@ -88,9 +88,10 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
     attend("binder", &settings, stop_with_stdin, async |settings| {
         let advertise = settings.advertise.clone();
-        start(settings.builder(), advertise, lease)
-            .await
-            .context("cannot start the binder")
+        let started = start(settings.builder(), advertise, lease).await;
+        let node = started.context("cannot start the binder")?;
+        node.registered().await;
+        Ok(node)
     })
     .await
 }

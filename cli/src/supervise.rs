@@ -134,15 +134,11 @@ impl Process {
     /// Waits until it serves.
     pub(crate) async fn ready(&mut self) -> anyhow::Result<()> {
         let (child, ready) = (&mut self.child, &mut self.ready);
+        // Not the value itself: it is locked while it is held.
+        let said = async { ready.wait_for(|ready| *ready).await.is_ok() };
         let waiting = async {
             tokio::select! {
-                said = ready.wait_for(|ready| *ready) => match said {
-                    Ok(_) => Ok(()),
-                    Err(_) => {
-                        let status = child.wait().await?;
-                        Err(anyhow!("it ended before it was ready: {status}"))
-                    }
-                },
+                true = said => Ok(()),
                 status = child.wait() => {
                     Err(anyhow!("it ended before it was ready: {}", status?))
                 }
@@ -151,6 +147,16 @@ impl Process {
         let waited = tokio::time::timeout(READY_DEADLINE, waiting).await;
         let waited = waited.unwrap_or_else(|_| Err(anyhow!("not ready after {READY_DEADLINE:?}")));
         waited.with_context(|| format!("{} did not start", self.name))
+    }
+
+    /// What it is called here.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it has said that it serves.
+    pub(crate) fn is_ready(&self) -> bool {
+        *self.ready.borrow()
     }
 
     /// Waits for its end.

@@ -37,8 +37,9 @@ pub fn block_on<T>(running: impl Future<Output = anyhow::Result<T>>) -> anyhow::
     runtime.block_on(running)
 }
 
-/// Starts a node with `start`, says when it is ready, and looks after it until it is to stop.
-/// `kind` stands in the readiness line.
+/// Starts a node with `start`, says that it is ready, and looks after it until it is to stop.
+/// `kind` stands in the readiness line. A node that is of no use before others can find it is
+/// ready when it is [registered](Node::registered): then `start` waits for that.
 ///
 /// # Errors
 /// If the node cannot be started.
@@ -53,18 +54,11 @@ where
 {
     log::start(settings)?;
     let mut stop = Stop::new(stop_with_stdin)?;
-    let starting = async {
-        let node = start(settings).await?;
-        if let Some(naming) = &settings.naming {
-            notify(&[NotifyState::Status(&format!(
-                "registering by way of {naming}"
-            ))]);
-        }
-        node.registered().await;
-        anyhow::Ok(node)
-    };
+    if let Some(naming) = &settings.naming {
+        notify(&[NotifyState::Status(&format!("starting; naming service at {naming}"))]);
+    }
     let node = tokio::select! {
-        started = starting => started?,
+        started = start(settings) => started?,
         why = stop.requested() => {
             tracing::info!(?why, "stopped before it was ready");
             return Ok(ExitCode::SUCCESS);

@@ -34,7 +34,7 @@ pub(super) struct Bank {
     naming: Daemon,
     binder: Daemon,
     nodes: Vec<Daemon>,
-    /// Activations of nodes that had been killed before, up to their next kill.
+    /// Objects of nodes that had been killed before, up to their next kill.
     reactivations: u64,
     log: Arc<Mutex<VecDeque<String>>>,
     /// Removed when all is over.
@@ -136,15 +136,16 @@ impl Bank {
 }
 
 impl Daemon {
-    /// Activations of this life, if it is not the first: whatever was in memory had been there
-    /// before the node was killed, or lay in the store all along.
+    /// Objects that this life has brought into memory, if it is not the first: they all had been
+    /// there before the node was killed. (Activations are more: an object whose method raised is
+    /// read from the store again, too.)
     async fn reactivations(&self, client: &Client) -> anyhow::Result<u64> {
         if self.kills == 0 {
             return Ok(0);
         }
         let handle = client.node_at(&self.program.address.to_string()).await?;
         let caller = client.call().deadline(STATISTICS_DEADLINE);
-        Ok(handle.manager().statistics(&caller).await?.activations)
+        Ok(handle.manager().statistics(&caller).await?.active_objects)
     }
 }
 

@@ -38,9 +38,10 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let file: File = read_file(config.as_deref())?;
     let settings = Settings::new(node.over(file.node), log.over(file.log), DEFAULTS)?;
     attend("bank", &settings, stop_with_stdin, async |settings| {
-        start(settings.builder())
-            .await
-            .context("cannot start the node")
+        let started = start(settings.builder()).await;
+        let node = started.context("cannot start the node")?;
+        node.registered().await;
+        Ok(node)
     })
     .await
 }
