@@ -1,8 +1,9 @@
 //! `cargo xtask tidy`: the house rules that neither rustfmt nor clippy knows.
 //!
-//! Purpose: a rule that only a reader keeps is soon not kept. Three sets of rules, each in a
+//! Purpose: a rule that only a reader keeps is soon not kept. Four sets of rules, each in a
 //! module of its own: [`text`] looks at lines, [`code`] at the syntax tree of Rust files,
-//! [`manifest`] at the `Cargo.toml`s and the direction of the edges between packages. Every rule
+//! [`manifest`] at the `Cargo.toml`s and the direction of the edges between packages,
+//! [`promises`] at the tests that the table of features names. Every rule
 //! has a test with a snippet that breaks it. The whole check is itself a test of this package, so
 //! that `cargo test` runs it.
 //!
@@ -15,6 +16,7 @@
 
 mod code;
 mod manifest;
+mod promises;
 mod source;
 mod text;
 
@@ -63,6 +65,7 @@ fn check(root: &Path) -> anyhow::Result<Vec<Problem>> {
         text::check(source, &mut problems);
     }
     code::check(written().filter(|source| source.is_rust()), &mut problems);
+    promises::check(&sources, &mut problems);
     problems.sort();
     Ok(problems)
 }
