@@ -1,0 +1,229 @@
+//! The bank on two nodes, with naming and binder, in this process.
+
+use std::time::Duration;
+
+use bank::account::{DepositError, WithdrawError};
+use bank::branch::TransferError;
+use bank::{Account, Branch, Watcher, watcher};
+use partha::{Client, Context, ErrorKind, Node, Place};
+use test_support::{TempDir, temp_dir};
+use tokio::sync::mpsc;
+
+const LONG: Duration = Duration::from_secs(60);
+
+struct Bank {
+    folder: TempDir,
+    naming: Node,
+    _binder: Node,
+    a: Node,
+    _b: Node,
+    client: Client,
+}
+
+impl Bank {
+    async fn open() -> Self {
+        let folder = temp_dir("bank");
+        let builder = |name: &str| {
+            Node::builder()
+                .name(name)
+                .data_dir(folder.path().join(name))
+                .shards(2)
+        };
+        let naming = partha_naming::start(builder("naming")).await.unwrap();
+        let address = naming.address().to_string();
+        let lease = Duration::from_secs(10);
+        let binder = builder("binder").naming(&address);
+        let binder = partha_binder::start(binder, Vec::new(), lease)
+            .await
+            .unwrap();
+        let a = bank::node::start(builder("a").naming(&address))
+            .await
+            .unwrap();
+        let b = bank::node::start(builder("b").naming(&address))
+            .await
+            .unwrap();
+        a.registered().await;
+        b.registered().await;
+        let client = Client::connect(address).await.unwrap();
+        Self {
+            folder,
+            naming,
+            _binder: binder,
+            a,
+            _b: b,
+            client,
+        }
+    }
+
+    async fn account(&self, node: &str) -> Account {
+        let place = Place::Named(node.to_owned());
+        Account::create(&self.client, &place, "somebody")
+            .await
+            .unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_holds_what_was_paid_in_and_not_out() {
+    let bank = Bank::open().await;
+    let (account, client) = (bank.account("a").await, &bank.client);
+    assert_eq!(account.deposit(client, 50).await.unwrap(), 50);
+    assert_eq!(account.withdraw(client, 20).await.unwrap(), 30);
+    assert_eq!(account.balance(client).await.unwrap(), 30);
+    let statement = account.statement(client).await.unwrap();
+    assert_eq!(
+        (statement.owner.as_str(), statement.balance),
+        ("somebody", 30)
+    );
+    assert_eq!(statement.count, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_changes_nothing() {
+    let bank = Bank::open().await;
+    let (account, client) = (bank.account("b").await, &bank.client);
+    account.deposit(client, 10).await.unwrap();
+    let Err(WithdrawError::InsufficientFunds(e)) = account.withdraw(client, 11).await else {
+        panic!("expected InsufficientFunds");
+    };
+    assert_eq!((e.balance, e.wanted), (10, 11));
+    for amount in [0, -1, i64::MIN] {
+        let refused = account.deposit(client, amount).await;
+        assert!(
+            matches!(refused, Err(DepositError::BadAmount(_))),
+            "{refused:?}"
+        );
+        let refused = account.withdraw(client, amount).await;
+        assert!(
+            matches!(refused, Err(WithdrawError::BadAmount(_))),
+            "{refused:?}"
+        );
+    }
+    let refused = account.deposit(client, i64::MAX).await;
+    assert!(
+        matches!(refused, Err(DepositError::BadAmount(_))),
+        "{refused:?}"
+    );
+    let statement = account.statement(client).await.unwrap();
+    assert_eq!((statement.balance, statement.count), (10, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn accounts_are_found_by_name_wherever_they_are() {
+    let bank = Bank::open().await;
+    let naming = bank.client.naming().unwrap();
+    for node in ["a", "b"] {
+        let account = bank.account(node).await;
+        let name = format!("/bank/at-{node}");
+        naming
+            .add(&bank.client, &name, account.uid(), Account::CLASS)
+            .await
+            .unwrap();
+        account.deposit(&bank.client, 7).await.unwrap();
+        let other = Client::connect(bank.naming.address().to_string())
+            .await
+            .unwrap();
+        let found = Account::bind(&other, &name).await.unwrap();
+        assert_eq!(found.balance(&other).await.unwrap(), 7);
+        let wrong = Branch::bind(&other, &name).await.unwrap_err();
+        assert_eq!(wrong.kind(), ErrorKind::WrongClass, "{wrong}");
+        assert!(wrong.to_string().contains("bank.Account"), "{wrong}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_branch_opens_accounts_and_moves_money_between_nodes() {
+    let bank = Bank::open().await;
+    let client = &bank.client;
+    let branch = Branch::create(client, &Place::Named("a".to_owned()))
+        .await
+        .unwrap();
+    let alice = branch.open(client, "alice").await.unwrap();
+    assert_eq!(branch.open(client, "alice").await.unwrap(), alice);
+    let bob = bank.account("b").await;
+    alice.deposit(client, 100).await.unwrap();
+    branch.transfer(client, &alice, &bob, 30).await.unwrap();
+    assert_eq!(alice.balance(client).await.unwrap(), 70);
+    assert_eq!(bob.balance(client).await.unwrap(), 30);
+    let short = branch.transfer(client, &alice, &bob, 71).await;
+    assert!(
+        matches!(short, Err(TransferError::InsufficientFunds(_))),
+        "{short:?}"
+    );
+    let itself = branch.transfer(client, &alice, &alice, 1).await;
+    assert!(
+        matches!(itself, Err(TransferError::BadAmount(_))),
+        "{itself:?}"
+    );
+    let accounts = branch.accounts(client).await.unwrap();
+    assert_eq!(accounts.keys().collect::<Vec<_>>(), ["alice"]);
+    assert_eq!(accounts["alice"], alice);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn money_that_cannot_arrive_goes_back() {
+    let bank = Bank::open().await;
+    let client = &bank.client;
+    let branch = Branch::create(client, &Place::Named("a".to_owned()))
+        .await
+        .unwrap();
+    let (rich, full) = (bank.account("a").await, bank.account("b").await);
+    rich.deposit(client, 10).await.unwrap();
+    full.deposit(client, i64::MAX).await.unwrap();
+    let refused = branch.transfer(client, &rich, &full, 5).await;
+    assert!(
+        matches!(refused, Err(TransferError::BadAmount(_))),
+        "{refused:?}"
+    );
+    assert_eq!(rich.balance(client).await.unwrap(), 10);
+    assert_eq!(full.balance(client).await.unwrap(), i64::MAX);
+}
+
+struct Ear(mpsc::UnboundedSender<(Account, i64)>);
+
+impl watcher::Servant for Ear {
+    async fn changed(&self, _cx: &Context, account: Account, balance: i64) -> partha::Result<()> {
+        // The test may have heard enough.
+        let _ = self.0.send((account, balance));
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watcher_is_told_of_changes() {
+    let bank = Bank::open().await;
+    let (account, client) = (bank.account("a").await, &bank.client);
+    let (sender, mut heard) = mpsc::unbounded_channel();
+    let ear = Watcher::serve(client, Ear(sender)).unwrap();
+    account.watch(client, &ear).await.unwrap();
+    for (paid, expected) in [(5, 5), (6, 11)] {
+        account.deposit(client, paid).await.unwrap();
+        let told = tokio::time::timeout(LONG, heard.recv())
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(told, (account.clone(), expected));
+    }
+    // A watcher that is gone does not keep the account from being used.
+    drop((ear, heard));
+    for _ in 0..3 {
+        account.deposit(client, 1).await.unwrap();
+    }
+    assert_eq!(account.balance(client).await.unwrap(), 14);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_outlives_its_node() {
+    let bank = Bank::open().await;
+    let (account, client) = (bank.account("a").await, &bank.client);
+    account.deposit(client, 5).await.unwrap();
+    bank.a.shutdown(LONG).await.unwrap();
+    let builder = Node::builder()
+        .name("a")
+        .data_dir(bank.folder.path().join("a"));
+    let builder = builder.naming(bank.naming.address().to_string());
+    let a = bank::node::start(builder).await.unwrap();
+    a.registered().await;
+    // The same reference: it finds the node at its new address.
+    assert_eq!(account.deposit(client, 2).await.unwrap(), 7);
+}
