@@ -21,6 +21,9 @@ const PONG: u16 = 5;
 const GOODBYE: u16 = 6;
 const RELEASE: u16 = 7;
 
+/// Capabilities in a frame, at most: each costs the receiver more than its bytes.
+const CAPABILITIES_MAX: u32 = 64;
+
 /// Words and pointers of `struct Frame` as each kind needs it.
 const INVOKE_DATA: u16 = 5;
 const SHORT_DATA: u16 = 1;
@@ -294,6 +297,9 @@ fn read_error(code: u16, s: partha_wire::StructReader<'_>) -> Result<SystemError
 
 fn descriptors(pointer: partha_wire::PointerReader<'_>) -> Result<Vec<Descriptor>, DecodeError> {
     let list = pointer.structures()?;
+    if list.len() > CAPABILITIES_MAX {
+        return Err(DecodeError::invalid("at most 64 capabilities in a frame").at("capabilities"));
+    }
     let read = |s: partha_wire::StructReader<'_>| Descriptor {
         hosted_by_sender: !s.bool(0),
         export: s.u32(1),
@@ -371,6 +377,22 @@ mod tests {
             panic!("no return")
         };
         assert_eq!(bad.outcome.unwrap_err(), error);
+    }
+
+    #[test]
+    fn a_frame_with_very_many_capabilities_is_refused() {
+        let one = Descriptor {
+            hosted_by_sender: true,
+            export: 1,
+            class: ClassId(1),
+        };
+        for (count, fits) in [(CAPABILITIES_MAX as usize, true), (65, false)] {
+            let (mut w, slot) = invoke(Target::Export(4), ClassId(9), 3);
+            w.structure(slot, 0, 1);
+            set_capabilities(&mut w, true, &vec![one; count]);
+            let frame = parse(&w.finish().unwrap().0.into());
+            assert_eq!(frame.is_ok(), fits, "{count}: {frame:?}");
+        }
     }
 
     #[test]
