@@ -38,6 +38,8 @@ pub(crate) struct Connection {
     pending: Mutex<Pending>,
     exports: Mutex<Exports>,
     closed: AtomicBool,
+    /// So much is unsent that no further calls are taken from the peer.
+    crowded: AtomicBool,
     /// The peer said goodbye: no new calls go out here.
     draining: AtomicBool,
     opened: Instant,
@@ -67,6 +69,7 @@ impl Connection {
             pending: Mutex::new(Pending::new(QUESTIONS_MAX)),
             exports: Mutex::default(),
             closed: AtomicBool::new(false),
+            crowded: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             opened: Instant::now(),
             heard_ms: AtomicU64::new(0),
@@ -149,12 +152,24 @@ impl Connection {
     /// # Errors
     /// With [`Completed::No`]: the connection is closed, or too much is unsent.
     pub(crate) fn send(&self, framed: &[u8], number: u32) -> Result<(), SystemError> {
+        self.put(framed, number, 2 * UNSENT_BYTES_MAX)
+    }
+
+    /// Answers with an error: there is always room for so little, since there can be no more of
+    /// them than calls. If the connection is closed, so is who asked.
+    pub(crate) fn fail(&self, error: &SystemError, question: u32) {
+        if let Err(error) = self.put(&frame::failed(error), question, usize::MAX) {
+            tracing::debug!(%error, "an answer was not sent");
+        }
+    }
+
+    fn put(&self, framed: &[u8], number: u32, unsent_max: usize) -> Result<(), SystemError> {
         let mut outbox = lock(&self.outbox);
         if outbox.finished || self.closed.load(Ordering::Acquire) {
             let detail = format!("the connection to {} is closed", self.peer_text());
             return Err(SystemError::new(ErrorKind::BindingBroken, detail));
         }
-        if outbox.bytes > 2 * UNSENT_BYTES_MAX {
+        if outbox.bytes > unsent_max {
             let detail = format!(
                 "{} bytes to {} are unsent already",
                 outbox.bytes,
@@ -164,6 +179,9 @@ impl Connection {
         }
         let first = outbox.chunks.is_empty();
         outbox.append(framed, number);
+        if outbox.bytes > UNSENT_BYTES_MAX {
+            self.crowded.store(true, Ordering::Relaxed);
+        }
         drop(outbox);
         if first {
             self.filled.notify_one();
@@ -181,7 +199,13 @@ impl Connection {
 
     /// Gives the capabilities of a frame numbers of this connection.
     fn number(&self, w: &mut Writer, is_invoke: bool) -> Result<(), SystemError> {
-        let mut descriptors = Vec::with_capacity(w.attached().len());
+        let count = w.attached().len();
+        if count > frame::CAPABILITIES_MAX as usize {
+            let max = frame::CAPABILITIES_MAX;
+            let detail = format!("a message with {count} capabilities; at most {max} can travel");
+            return Err(SystemError::new(ErrorKind::TooLarge, detail));
+        }
+        let mut descriptors = Vec::with_capacity(count);
         for attachment in w.attached() {
             descriptors.push(self.describe(attachment)?);
         }
@@ -324,11 +348,16 @@ impl Connection {
         }
     }
 
-    /// Waits while the peer takes its answers too slowly: its next calls stay in the socket.
-    pub(crate) async fn room_for_answers(&self) {
+    /// Whether the peer takes what it is sent too slowly: its next calls wait, unread or unseen.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.crowded.load(Ordering::Relaxed) && !self.closed.load(Ordering::Acquire)
+    }
+
+    /// Waits while it is crowded.
+    pub(crate) async fn room(&self) {
         loop {
             let emptied = self.emptied.notified();
-            if lock(&self.outbox).bytes <= UNSENT_BYTES_MAX || self.closed.load(Ordering::Acquire) {
+            if !self.is_crowded() {
                 return;
             }
             emptied.await;
@@ -353,6 +382,8 @@ impl Connection {
         let bytes: usize = chunks.iter().map(Vec::len).sum();
         let mut outbox = lock(&self.outbox);
         outbox.bytes = outbox.bytes.saturating_sub(bytes);
+        let crowded = outbox.bytes > UNSENT_BYTES_MAX;
+        self.crowded.store(crowded, Ordering::Relaxed);
         if let Some(spare) = chunks.into_iter().next() {
             outbox.keep(spare);
         }

@@ -19,9 +19,9 @@ use crate::wire::frame::{self, Frame};
 const READ_BYTES: usize = 64 * 1024;
 /// Room for a read while little comes: an idle connection is to be cheap.
 const IDLE_BYTES: usize = 4 * 1024;
-/// How long a frame that has begun may take to arrive.
+/// How long a frame may take to arrive, from its first byte to its last.
 const FRAME_DEADLINE: Duration = Duration::from_secs(10);
-/// How long a peer may refuse to take what is written.
+/// How long a peer may take for what is written at once.
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Who takes the calls that arrive on a connection.
@@ -73,41 +73,60 @@ where
     I: Inbound,
 {
     let mut buffer = BytesMut::with_capacity(IDLE_BYTES);
+    let mut room = IDLE_BYTES;
+    // When the frame whose beginning lies in the buffer has to be whole.
+    let mut due: Option<Instant> = None;
     loop {
-        connection.room_for_answers().await;
+        let waiting = buffer.len();
+        if let Err(error) = take_frames(&mut buffer, room, connection, inbound) {
+            return error.context("the peer sent nonsense");
+        }
+        if connection.is_crowded() {
+            connection.room().await;
+            due = None;
+            continue;
+        }
+        due = match due {
+            _ if buffer.is_empty() => None,
+            Some(due) if buffer.len() == waiting => Some(due),
+            Some(_) | None => Some(Instant::now() + FRAME_DEADLINE),
+        };
         let begun = buffer.len();
         let reading = reader.read_buf(&mut buffer);
-        let got = if begun == 0 {
-            reading.await
-        } else {
-            match tokio::time::timeout(FRAME_DEADLINE, reading).await {
+        let got = match due {
+            None => reading.await,
+            Some(due) => match tokio::time::timeout_at(due.into(), reading).await {
                 Ok(got) => got,
-                Err(_) => {
-                    let detail = format!(
-                        "{begun} bytes of a message came, the rest not within {} s",
-                        FRAME_DEADLINE.as_secs()
-                    );
-                    return SystemError::new(ErrorKind::Malformed, detail);
-                }
-            }
+                Err(_) => return late(begun),
+            },
         };
         match got {
-            Ok(0) => return ended("the peer closed the connection"),
+            Ok(0) if begun == 0 => return ended("the peer closed the connection"),
+            Ok(0) => return cut_short(begun),
             Ok(_) => connection.heard(),
             Err(error) => return ended(&error.to_string()),
         }
         // A read that filled its room says that there is more: the next gets a larger one.
-        let room = if buffer.len() == buffer.capacity() {
+        room = if buffer.len() == buffer.capacity() {
             READ_BYTES
         } else {
             IDLE_BYTES
         };
-        if let Err(error) = take_frames(&mut buffer, room, connection, inbound) {
-            return error.context("the peer sent nonsense");
-        }
     }
 }
 
+fn late(begun: usize) -> SystemError {
+    let seconds = FRAME_DEADLINE.as_secs();
+    let detail = format!("{begun} bytes of a message came, the rest not within {seconds} s");
+    SystemError::new(ErrorKind::Malformed, detail)
+}
+
+fn cut_short(begun: usize) -> SystemError {
+    let detail = format!("the peer closed the connection {begun} bytes into a message");
+    SystemError::new(ErrorKind::Malformed, detail)
+}
+
+/// Takes the whole frames of the buffer, as long as there is room for their answers.
 fn take_frames<I: Inbound>(
     buffer: &mut BytesMut,
     room: usize,
@@ -115,7 +134,7 @@ fn take_frames<I: Inbound>(
     inbound: &I,
 ) -> Result<(), SystemError> {
     let malformed = |detail: String| SystemError::new(ErrorKind::Malformed, detail);
-    loop {
+    while !connection.is_crowded() {
         let len = frame_len(buffer, MESSAGE_BYTES_MAX);
         let Some(len) = len.map_err(|error| malformed(error.to_string()))? else {
             buffer.reserve(room);
@@ -129,6 +148,7 @@ fn take_frames<I: Inbound>(
         let framed = buffer.split_to(len).freeze();
         take(&framed, connection, inbound)?;
     }
+    Ok(())
 }
 
 fn take<I: Inbound>(
@@ -170,7 +190,8 @@ async fn write<W: AsyncWrite + Unpin>(mut writer: W, connection: &Connection) ->
             Ok(Ok(())) => connection.written(chunks),
             Ok(Err(error)) => return ended(&error.to_string()),
             Err(_) => {
-                let detail = format!("the peer took nothing for {} s", WRITE_DEADLINE.as_secs());
+                let (bytes, seconds) = (bytes_of(&chunks), WRITE_DEADLINE.as_secs());
+                let detail = format!("the peer did not take {bytes} bytes within {seconds} s");
                 return SystemError::new(ErrorKind::Overloaded, detail);
             }
         }
@@ -191,7 +212,10 @@ async fn watch(connection: &Connection) -> SystemError {
         tick.tick().await;
         connection.expire();
         let silent = connection.silent_for();
-        if silent >= PEER_SILENT_MAX {
+        if connection.is_crowded() {
+            // It may say a lot, which is not read now; the writer has a deadline of its own.
+            connection.heard();
+        } else if silent >= PEER_SILENT_MAX {
             let detail = format!("the peer was silent for {} s", silent.as_secs());
             return SystemError::new(ErrorKind::Unreachable, detail);
         }
@@ -201,6 +225,10 @@ async fn watch(connection: &Connection) -> SystemError {
             connection.send_short(&Frame::Ping { number });
         }
     }
+}
+
+fn bytes_of(chunks: &[Vec<u8>]) -> usize {
+    chunks.iter().map(Vec::len).sum()
 }
 
 fn ended(why: &str) -> SystemError {

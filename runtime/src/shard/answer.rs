@@ -145,8 +145,7 @@ fn answer_writer(reply: ReplyTo, w: Writer) {
             question,
         } => {
             if let Err(error) = connection.answer(w, question) {
-                let error = error.completed(Completed::Yes);
-                send(&connection, &frame::failed(&error), question);
+                connection.fail(&error.completed(Completed::Yes), question);
             }
         }
         ReplyTo::Channel(sender) | ReplyTo::Foreign(sender) => {

@@ -58,22 +58,26 @@ pub(super) enum Outcome {
 }
 
 impl Shard {
-    /// A call has arrived.
-    pub(super) fn invoke(self: &Rc<Self>, incoming: Incoming) {
+    /// A call has arrived: its ticket, unless it is refused at once.
+    pub(super) fn invoke(self: &Rc<Self>, incoming: Incoming) -> Option<Ticket> {
         count(&self.counters.calls);
         match self.admit(&incoming) {
             Ok((invoke, mut entry)) => {
-                let is_new = incoming.create.is_some();
+                let (is_new, ticket) = (incoming.create.is_some(), invoke.ticket);
                 entry.parameters = Some(incoming.parameters);
                 entry.reply = Some(incoming.reply);
-                self.entries.borrow_mut().insert(invoke.ticket, entry);
+                self.entries.borrow_mut().insert(ticket, entry);
                 self.feed(if is_new {
                     Input::Create(invoke)
                 } else {
                     Input::Invoke(invoke)
                 });
+                Some(ticket)
             }
-            Err(error) => incoming.reply.fail(error),
+            Err(error) => {
+                incoming.reply.fail(error);
+                None
+            }
         }
     }
 

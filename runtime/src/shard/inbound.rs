@@ -35,7 +35,8 @@ impl ShardInbound {
         }
     }
 
-    fn remember(&self, question: u32, ticket: Ticket) {
+    /// Notes the ticket of the latest call with this number; none if it was refused at the door.
+    fn remember(&self, question: u32, ticket: Option<Ticket>) {
         let Some(index) = question.checked_sub(1).map(|index| index as usize) else {
             return;
         };
@@ -46,7 +47,7 @@ impl ShardInbound {
         if open.len() <= index {
             open.resize(index + 1, None);
         }
-        open[index] = Some(ticket);
+        open[index] = ticket;
     }
 }
 
@@ -103,8 +104,8 @@ impl Inbound for ShardInbound {
         match elsewhere {
             Some(shard) => shard.call(incoming),
             None => {
-                self.remember(question, Ticket(self.shard.next_ticket.get()));
-                self.shard.invoke(incoming);
+                let ticket = self.shard.invoke(incoming);
+                self.remember(question, ticket);
             }
         }
     }

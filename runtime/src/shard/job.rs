@@ -9,11 +9,10 @@ use partha_wire::Message;
 use tokio::sync::oneshot;
 
 use crate::abi::Class;
-use crate::error::SystemError;
+use crate::error::{Completed, SystemError};
 use crate::net::connection::Connection;
 use crate::net::handshake::Hello;
 use crate::net::pending::Answer;
-use crate::wire::frame;
 
 /// One job.
 pub(crate) enum Job {
@@ -109,7 +108,7 @@ impl ReplyTo {
                 question,
             } => {
                 if question != 0 {
-                    send(&connection, &frame::failed(&error), question);
+                    connection.fail(&error, question);
                 }
             }
             // A receiver that is gone has stopped waiting: nothing is lost.
@@ -118,10 +117,10 @@ impl ReplyTo {
     }
 }
 
-/// Sends an answer; if the connection is gone, so is who asked.
+/// Sends an answer, or says that it was too much; if the connection is gone, so is who asked.
 pub(crate) fn send(connection: &Connection, framed: &[u8], question: u32) {
     if let Err(error) = connection.send(framed, question) {
-        tracing::debug!(%error, "an answer was not sent");
+        connection.fail(&error.completed(Completed::Yes), question);
     }
 }
 

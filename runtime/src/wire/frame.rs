@@ -22,7 +22,7 @@ const GOODBYE: u16 = 6;
 const RELEASE: u16 = 7;
 
 /// Capabilities in a frame, at most: each costs the receiver more than its bytes.
-const CAPABILITIES_MAX: u32 = 64;
+pub(crate) const CAPABILITIES_MAX: u32 = 64;
 
 /// Words and pointers of `struct Frame` as each kind needs it.
 const INVOKE_DATA: u16 = 5;
