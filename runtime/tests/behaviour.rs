@@ -8,7 +8,8 @@ mod common;
 use std::time::Duration;
 
 use common::{
-    Arrivals, Face, Failure, How, Kind, NOW, UNLUCKY, arrived, begun, new_gate, node, open, stop, until,
+    Arrivals, Face, Failure, How, Kind, NOW, UNLUCKY, arrived, begun, new_gate, node, open, stop,
+    until,
 };
 use test_support::temp_dir;
 use tokio::task::spawn_local;
@@ -41,7 +42,10 @@ async fn a_counter_counts(kind: Kind) {
     stop(node).await;
     let node = common::node(dir.path()).await;
     let face = face.reopen(&node).await;
-    assert_eq!(face.bind(counter.uid).await.unwrap().value(&NOW).await, Ok(-1));
+    assert_eq!(
+        face.bind(counter.uid).await.unwrap().value(&NOW).await,
+        Ok(-1)
+    );
     assert_eq!(node.me().incarnation.0, 2);
     stop(node).await;
 }
@@ -50,7 +54,10 @@ async fn what_raises_changes_nothing(kind: Kind) {
     let dir = temp_dir("behaviour");
     let node = node(dir.path()).await;
     let counter = Face::open(kind, &node).await.counter(7).await;
-    let too_little = Failure::TooLittle { have: 7, wanted: 100 };
+    let too_little = Failure::TooLittle {
+        have: 7,
+        wanted: 100,
+    };
     assert_eq!(counter.take(&NOW, 100).await, Err(too_little));
     assert_eq!(counter.value(&NOW).await, Ok(7));
     assert_eq!(counter.take(&NOW, 7).await, Ok(0));
@@ -98,7 +105,11 @@ async fn asking_again_gets_the_saved_answer_after_a_restart(kind: Kind) {
     let id = face.new_call_id();
     assert_eq!(counter.add(&How::named(id), 3).await, Ok(3));
     assert_eq!(counter.add(&NOW, 4).await, Ok(7));
-    assert_eq!(counter.add(&How::again(id), 3).await, Ok(3), "saved, not executed");
+    assert_eq!(
+        counter.add(&How::again(id), 3).await,
+        Ok(3),
+        "saved, not executed"
+    );
     stop(first).await;
     let second = node(dir.path()).await;
     let face = face.reopen(&second).await;
@@ -118,12 +129,20 @@ async fn a_raised_exception_is_saved_too(kind: Kind) {
     let too_little = Err(Failure::TooLittle { have: 1, wanted: 2 });
     assert_eq!(counter.take(&How::named(id), 2).await, too_little);
     assert_eq!(counter.add(&NOW, 10).await, Ok(11));
-    assert_eq!(counter.take(&How::again(id), 2).await, too_little, "its answer was given");
+    assert_eq!(
+        counter.take(&How::again(id), 2).await,
+        too_little,
+        "its answer was given"
+    );
     assert_eq!(counter.value(&NOW).await, Ok(11));
     // A failure is no answer: asking again executes.
     let id = face.new_call_id();
     counter.give_up(&How::named(id)).await.unwrap_err();
-    counter.give_up(&How::again(id)).await.unwrap_err().says(&["no wish to go on"]);
+    counter
+        .give_up(&How::again(id))
+        .await
+        .unwrap_err()
+        .says(&["no wish to go on"]);
     stop(node).await;
 }
 
@@ -193,7 +212,11 @@ async fn readers_run_together_and_a_writer_alone(kind: Kind) {
     let last = read(&late);
     arrivals.reach(5).await;
     for (left, reader) in first.into_iter().enumerate() {
-        assert_eq!(begun(&writer), 0, "the writer waits, {left} readers have gone");
+        assert_eq!(
+            begun(&writer),
+            0,
+            "the writer waits, {left} readers have gone"
+        );
         open(&readers, 1);
         assert_eq!(reader.await.unwrap(), Ok(1));
     }
@@ -228,7 +251,11 @@ async fn calls_of_one_object_run_in_the_order_they_came(kind: Kind) {
     }
     open(&gate, 1);
     for (n, call) in calls.into_iter().enumerate() {
-        assert_eq!(call.await.unwrap(), Ok(1 + n.div_ceil(2) as i64), "call {n}");
+        assert_eq!(
+            call.await.unwrap(),
+            Ok(1 + n.div_ceil(2) as i64),
+            "call {n}"
+        );
     }
     stop(node).await;
 }
@@ -241,7 +268,10 @@ async fn a_deadline_in_the_queue_means_not_executed(kind: Kind) {
     let (gate, id) = (new_gate("queue"), face.new_call_id());
     let opener = async {
         arrived(&gate, 1).await;
-        let short = How { deadline: Some(Duration::from_millis(50)), ..How::named(id) };
+        let short = How {
+            deadline: Some(Duration::from_millis(50)),
+            ..How::named(id)
+        };
         let late = counter.add(&short, 100).await.unwrap_err();
         late.says(&["deadline passed", "waited until its deadline", "add of"]);
         assert!(!late.is_maybe(), "{late:?}");
@@ -249,8 +279,16 @@ async fn a_deadline_in_the_queue_means_not_executed(kind: Kind) {
     };
     let (first, ()) = tokio::join!(counter.add_at_gate(&NOW, 1, &gate), opener);
     assert_eq!(first, Ok(1));
-    assert_eq!(counter.value(&NOW).await, Ok(1), "what was late is never executed");
-    assert_eq!(counter.add(&How::again(id), 100).await, Ok(101), "so asking again executes it");
+    assert_eq!(
+        counter.value(&NOW).await,
+        Ok(1),
+        "what was late is never executed"
+    );
+    assert_eq!(
+        counter.add(&How::again(id), 100).await,
+        Ok(101),
+        "so asking again executes it"
+    );
     stop(node).await;
 }
 
@@ -260,7 +298,10 @@ async fn a_deadline_while_it_runs_means_maybe(kind: Kind) {
     let face = Face::open(kind, &node).await;
     let counter = face.counter(0).await;
     let (gate, id) = (new_gate("running"), face.new_call_id());
-    let short = How { deadline: Some(Duration::from_millis(100)), ..How::named(id) };
+    let short = How {
+        deadline: Some(Duration::from_millis(100)),
+        ..How::named(id)
+    };
     let late = counter.add_at_gate(&short, 1, &gate).await.unwrap_err();
     late.says(&["deadline passed", "did not end before its deadline"]);
     assert!(late.is_maybe(), "{late:?}");

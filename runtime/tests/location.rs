@@ -20,7 +20,11 @@ use tokio::task::spawn_local;
 /// A client that reaches the node through a relay.
 async fn client_through(proxy: &Proxy) -> Client {
     let client = Client::alone().unwrap();
-    client.locator().introduce(&client, &proxy.address()).await.unwrap();
+    client
+        .locator()
+        .introduce(&client, &proxy.address())
+        .await
+        .unwrap();
     client
 }
 
@@ -75,9 +79,16 @@ fn objects_call_others_of_other_nodes() {
         let (here, there) = (temp_dir("location"), temp_dir("location"));
         let (a, b) = (node(here.path()).await, node(there.path()).await);
         let client = client_of(&a).await;
-        client.locator().introduce(&client, &b.address().to_string()).await.unwrap();
+        client
+            .locator()
+            .introduce(&client, &b.address().to_string())
+            .await
+            .unwrap();
         let from = counter(&client, &a, 100).await;
-        assert_eq!(from.meet(&client, &b.address().to_string()).await.unwrap(), b.me().node.0);
+        assert_eq!(
+            from.meet(&client, &b.address().to_string()).await.unwrap(),
+            b.me().node.0
+        );
         for _ in 0..4 {
             let to = counter(&client, &b, 1).await;
             assert_eq!(to.uid().node, b.me().node);
@@ -101,9 +112,15 @@ fn the_process_of_the_node_is_a_client_too() {
             let object = Counter::create(client, &place, value, &[]).await.unwrap();
             assert_eq!(object.add(client, 1).await.unwrap(), value + 1);
             let error = object.take(client, 100).await.unwrap_err();
-            assert!(matches!(error, common::behaviour::counter::TakeError::TooLittle(_)));
+            assert!(matches!(
+                error,
+                common::behaviour::counter::TakeError::TooLittle(_)
+            ));
             let error = object.panic(client).await.unwrap_err();
-            assert_eq!((error.kind(), error.completion()), (ErrorKind::Servant, Completed::No));
+            assert_eq!(
+                (error.kind(), error.completion()),
+                (ErrorKind::Servant, Completed::No)
+            );
         }
         stop(node).await;
     });
@@ -122,7 +139,9 @@ fn a_client_outlives_the_runtimes_it_is_used_from() {
         std::thread::spawn(move || {
             for _ in 0..5 {
                 // Connections made here end with this runtime, while others may use them.
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build();
                 runtime.unwrap().block_on(async {
                     for _ in 0..10 {
                         if let Err(error) = object.add(&client, amount).await {
@@ -159,8 +178,16 @@ fn a_node_that_came_back_elsewhere_is_found_when_introduced() {
         let stranger = builder(strange.path()).listen(&old).start().await.unwrap();
         let soon = client.call().deadline(Duration::from_millis(300));
         let error = object.add(&soon, 1).await.unwrap_err();
-        assert_eq!((error.kind(), error.completion()), (ErrorKind::Unreachable, Completed::No));
-        for part in [old.as_str(), &object.uid().node.to_string(), "node a", "last heard"] {
+        assert_eq!(
+            (error.kind(), error.completion()),
+            (ErrorKind::Unreachable, Completed::No)
+        );
+        for part in [
+            old.as_str(),
+            &object.uid().node.to_string(),
+            "node a",
+            "last heard",
+        ] {
             assert!(error.detail().contains(part), "'{part}' is not in {error}");
         }
         // Calls that wait find it as soon as somebody says where it is.
@@ -170,7 +197,11 @@ fn a_node_that_came_back_elsewhere_is_found_when_introduced() {
         };
         let second = node(dir.path()).await;
         assert_ne!(second.address().to_string(), old);
-        client.locator().introduce(&client, &second.address().to_string()).await.unwrap();
+        client
+            .locator()
+            .introduce(&client, &second.address().to_string())
+            .await
+            .unwrap();
         assert_eq!(waiting.await.unwrap().unwrap(), 3);
         stop(second).await;
         stop(stranger).await;
@@ -217,7 +248,10 @@ fn a_write_whose_connection_broke_may_have_been_executed() {
         arrived(&gate, 1).await;
         proxy.cut();
         let error = adding.await.unwrap().unwrap_err();
-        assert_eq!((error.kind(), error.completion()), (ErrorKind::BindingBroken, Completed::Maybe));
+        assert_eq!(
+            (error.kind(), error.completion()),
+            (ErrorKind::BindingBroken, Completed::Maybe)
+        );
         // It runs on, since its effect may have been seen; its outcome is to be had by its name.
         open(&gate, 1);
         let again = client.call().again(error.call().unwrap());
@@ -292,7 +326,10 @@ fn a_node_that_stops_in_order_leaves_no_doubt() {
         let address = first.address().to_string();
         let client = client_of(&first).await;
         let object = counter(&client, &first, 0).await;
-        let (done, sum) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicI64::new(0)));
+        let (done, sum) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicI64::new(0)),
+        );
         let mut workers = Vec::new();
         for _ in 0..4 {
             let (object, client) = (object.clone(), client.clone());
@@ -320,7 +357,10 @@ fn a_node_that_stops_in_order_leaves_no_doubt() {
         for worker in workers {
             assert_eq!(worker.await.unwrap(), 0, "every call had its answer");
         }
-        assert_eq!(object.value(&client).await.unwrap(), sum.load(Ordering::Relaxed));
+        assert_eq!(
+            object.value(&client).await.unwrap(),
+            sum.load(Ordering::Relaxed)
+        );
         stop(node).await;
     });
 }

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use common::behaviour::{counter, named, other};
 use common::{
-    Face, Failure, How, Kind, NOW, arrived, begun, client_of, new_gate, node, node_with, open, stop,
-    until,
+    Face, Failure, How, Kind, NOW, arrived, begun, client_of, new_gate, node, node_with, open,
+    stop, until,
 };
 use partha::{Limits, Uid};
 use test_support::temp_dir;
@@ -41,9 +41,15 @@ async fn who_is_not_there_cannot_be_bound(kind: Kind) {
     let face = Face::open(kind, &node).await;
     let nobody = Uid::new(node.me().node, node.me().incarnation, 4711);
     assert_eq!(face.bind(nobody).await.err(), Some(Failure::NoSuchObject));
-    assert_eq!(face.inspect(nobody).await.err(), Some(Failure::NoSuchObject));
+    assert_eq!(
+        face.inspect(nobody).await.err(),
+        Some(Failure::NoSuchObject)
+    );
     let counter = face.counter(1).await;
-    let stranger = Uid { node: partha::NodeId(7), local: counter.uid.local };
+    let stranger = Uid {
+        node: partha::NodeId(7),
+        local: counter.uid.local,
+    };
     assert_eq!(face.bind(stranger).await.err(), Some(Failure::NoSuchObject));
     assert_eq!(face.bind(Uid::NIL).await.err(), Some(Failure::NoSuchObject));
     assert_eq!(counter.value(&NOW).await, Ok(1));
@@ -55,12 +61,21 @@ async fn the_wrong_class_is_refused_by_name(kind: Kind) {
     let node = node(dir.path()).await;
     let face = Face::open(kind, &node).await;
     let counter = face.counter(1).await;
-    let wrong = Some(Failure::WrongClass { found: "behaviour.Counter".to_owned() });
+    let wrong = Some(Failure::WrongClass {
+        found: "behaviour.Counter".to_owned(),
+    });
     for class in [other::CLASS.0, named::CLASS.0, 12345] {
         assert_eq!(face.bind_as(counter.uid, class).await.err(), wrong);
     }
     // Class 0 takes any.
-    assert_eq!(face.bind_as(counter.uid, 0).await.unwrap().value(&NOW).await, Ok(1));
+    assert_eq!(
+        face.bind_as(counter.uid, 0)
+            .await
+            .unwrap()
+            .value(&NOW)
+            .await,
+        Ok(1)
+    );
     // The same for one that is not in memory.
     node.evict(counter.uid);
     until(|| async { !face.inspect(counter.uid).await.unwrap().active }).await;
@@ -102,7 +117,10 @@ async fn arguments_that_are_none_make_no_object(kind: Kind) {
     let face = Face::open(kind, &node).await;
     for rubbish in [&b""[..], b"rubbish", &[0xff; 64], &[0, 0, 0, 0, 1, 0, 0, 0]] {
         let made = face.create_any(&NOW, counter::CLASS.0, rubbish).await;
-        assert!(matches!(made, Err(Failure::BadArguments(_))), "{rubbish:?}: {made:?}");
+        assert!(
+            matches!(made, Err(Failure::BadArguments(_))),
+            "{rubbish:?}: {made:?}"
+        );
     }
     let made = face.create_any(&NOW, 12345, b"").await;
     assert!(matches!(made, Err(Failure::WrongClass { .. })), "{made:?}");
@@ -142,7 +160,11 @@ async fn data_up_to_the_limit_comes_back(kind: Kind) {
     };
     for bytes in [0, 1, 7, 8, 100_000, limit - 1024] {
         let data: Vec<u8> = (0..bytes).map(|n| (n % 251) as u8).collect();
-        assert_eq!(counter.echo(&NOW, &data).await.unwrap(), data, "{bytes} bytes");
+        assert_eq!(
+            counter.echo(&NOW, &data).await.unwrap(),
+            data,
+            "{bytes} bytes"
+        );
     }
     // An answer that is too large is an exception, no broken connection.
     let failure = counter.fill(&NOW, limit as u32 + 1).await.unwrap_err();
@@ -161,7 +183,11 @@ async fn data_up_to_the_limit_comes_back(kind: Kind) {
         }
         Kind::Foreign => {
             failure.says(&["connection cut", "at most 1048576 are allowed"]);
-            let again = Face::open(kind, &node).await.bind(counter.uid).await.unwrap();
+            let again = Face::open(kind, &node)
+                .await
+                .bind(counter.uid)
+                .await
+                .unwrap();
             assert_eq!(again.value(&NOW).await, Ok(1));
         }
     }
@@ -195,16 +221,24 @@ async fn rows_belong_to_the_call_that_wrote_them(kind: Kind) {
     counter.put_row_and_give_up(&NOW, "a", 9).await.unwrap_err();
     let id = face.new_call_id();
     assert_eq!(counter.put_row(&How::named(id), "e", 7).await, Ok(4));
-    assert_eq!(counter.put_row(&How::again(id), "e", 8).await, Ok(4), "not executed again");
+    assert_eq!(
+        counter.put_row(&How::again(id), "e", 8).await,
+        Ok(4),
+        "not executed again"
+    );
     stop(first).await;
     let second = node(dir.path()).await;
     let face = face.reopen(&second).await;
     let counter = face.bind(counter.uid).await.unwrap();
     let rows = |rows: Vec<common::behaviour::Pair>| -> Vec<(String, i64)> {
-        rows.into_iter().map(|pair| (pair.name, pair.value)).collect()
+        rows.into_iter()
+            .map(|pair| (pair.name, pair.value))
+            .collect()
     };
     let expect = |rows: &[(&str, i64)]| -> Vec<(String, i64)> {
-        rows.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()
+        rows.iter()
+            .map(|(name, value)| ((*name).to_owned(), *value))
+            .collect()
     };
     let all = rows(counter.rows(&NOW, "", 10).await.unwrap());
     assert_eq!(all, expect(&[("a", 1), ("b", 0), ("d", 2), ("e", 7)]));
@@ -235,15 +269,23 @@ async fn a_derived_object_is_one_of_its_base(kind: Kind) {
         assert_eq!(object.value(&NOW).await, Ok(7));
         assert_eq!(object.name(&NOW).await, Ok("seven".to_owned()));
     }
-    let wrong = Failure::WrongClass { found: "behaviour.Named".to_owned() };
-    assert_eq!(face.bind_as(object.uid, other::CLASS.0).await.err(), Some(wrong));
+    let wrong = Failure::WrongClass {
+        found: "behaviour.Named".to_owned(),
+    };
+    assert_eq!(
+        face.bind_as(object.uid, other::CLASS.0).await.err(),
+        Some(wrong)
+    );
     stop(second).await;
 }
 
 async fn idle_objects_leave_memory_and_come_back(kind: Kind) {
     let dir = temp_dir("objects");
     // Bound objects stay ten times as long.
-    let limits = Limits { idle_ns: 5_000_000, ..Limits::default() };
+    let limits = Limits {
+        idle_ns: 5_000_000,
+        ..Limits::default()
+    };
     let node = node_with(dir.path(), limits).await;
     let face = Face::open(kind, &node).await;
     let counter = face.counter(1).await;
@@ -254,7 +296,10 @@ async fn idle_objects_leave_memory_and_come_back(kind: Kind) {
     }
     assert_eq!(counter.value(&NOW).await, Ok(5));
     let figures = face.statistics().await;
-    assert!(figures.passivations >= 4 && figures.activations >= 4, "{figures:?}");
+    assert!(
+        figures.passivations >= 4 && figures.activations >= 4,
+        "{figures:?}"
+    );
     // An object that waits for something is not idle.
     let gate = new_gate("busy");
     let reading = {
@@ -272,7 +317,10 @@ async fn idle_objects_leave_memory_and_come_back(kind: Kind) {
 
 async fn objects_leave_memory_when_there_is_too_little(kind: Kind) {
     let dir = temp_dir("objects");
-    let limits = Limits { active_bytes_max: 100_000, ..Limits::default() };
+    let limits = Limits {
+        active_bytes_max: 100_000,
+        ..Limits::default()
+    };
     let node = node_with(dir.path(), limits).await;
     let face = Face::open(kind, &node).await;
     let mut counters = Vec::new();
@@ -291,7 +339,10 @@ async fn objects_leave_memory_when_there_is_too_little(kind: Kind) {
     assert!(figures.passivations >= 60, "{figures:?}");
     // By number as well.
     stop(node).await;
-    let limits = Limits { active_objects_max: 5, ..Limits::default() };
+    let limits = Limits {
+        active_objects_max: 5,
+        ..Limits::default()
+    };
     let node = node_with(dir.path(), limits).await;
     let face = face.reopen(&node).await;
     for (value, counter) in counters.iter().enumerate() {
@@ -332,8 +383,15 @@ async fn a_node_tells_what_it_is_and_has(kind: Kind) {
     let told = face.describe().await;
     assert_eq!((told.node, told.incarnation), (node.me().node.0, 1));
     assert_eq!((told.name.as_str(), told.shards), ("a", 2));
-    let names: Vec<_> = told.classes.iter().map(|class| class.name.as_str()).collect();
-    assert_eq!(names, ["behaviour.Counter", "behaviour.Named", "behaviour.Other"]);
+    let names: Vec<_> = told
+        .classes
+        .iter()
+        .map(|class| class.name.as_str())
+        .collect();
+    assert_eq!(
+        names,
+        ["behaviour.Counter", "behaviour.Named", "behaviour.Other"]
+    );
     let derived = &told.classes[1];
     assert_eq!(derived.ancestors, [named::CLASS.0, counter::CLASS.0]);
     assert!(derived.persistent && !derived.reflection.is_empty());
@@ -352,18 +410,32 @@ async fn a_node_tells_what_it_is_and_has(kind: Kind) {
         seen.extend(page);
     }
     assert!(seen.iter().all(|object| object.class == counter::CLASS.0));
-    assert_eq!(seen.iter().map(|object| object.object).collect::<Vec<_>>(), made);
+    assert_eq!(
+        seen.iter().map(|object| object.object).collect::<Vec<_>>(),
+        made
+    );
     node.evict(made[3]);
     until(|| async { !face.inspect(made[3]).await.unwrap().active }).await;
-    let active = face.objects(Uid::NIL, 100).await.iter().filter(|object| object.active).count();
+    let active = face
+        .objects(Uid::NIL, 100)
+        .await
+        .iter()
+        .filter(|object| object.active)
+        .count();
     assert_eq!(active, 6);
     assert_eq!(face.statistics().await.active_objects, 6);
 
     let counter = face.bind(made[3]).await.unwrap();
     counter.add(&NOW, 1).await.unwrap();
     let told = face.inspect(made[3]).await.unwrap();
-    assert_eq!((told.class_name.as_str(), told.active), ("behaviour.Counter", true));
-    assert!(told.version >= 2 && told.epoch >= 1 && told.state_bytes > 0, "{told:?}");
+    assert_eq!(
+        (told.class_name.as_str(), told.active),
+        ("behaviour.Counter", true)
+    );
+    assert!(
+        told.version >= 2 && told.epoch >= 1 && told.state_bytes > 0,
+        "{told:?}"
+    );
     stop(node).await;
 }
 

@@ -285,7 +285,17 @@ async fn ask(connection: &Arc<Connection>, w: &mut Writer, deadline: Instant) ->
             }
         }
     }
-    let (question, receiver) = connection.call(w, deadline + DEADLINE_GRACE)?;
+    let limit = tokio::time::Instant::from_std(deadline);
+    let (question, receiver) = loop {
+        match connection.call(w, deadline + DEADLINE_GRACE) {
+            Err(error) if connection.is_crowded() => {
+                // Much is unsent: its turn comes when the peer has taken it, or never.
+                let room = tokio::time::timeout_at(limit, connection.room()).await;
+                room.map_err(|_| error)?;
+            }
+            sent => break sent?,
+        }
+    };
     let mut waiting = Waiting {
         connection,
         question,

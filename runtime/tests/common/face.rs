@@ -50,16 +50,25 @@ pub enum Way {
 /// Why there is no result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    TooLittle { have: i64, wanted: i64 },
+    TooLittle {
+        have: i64,
+        wanted: i64,
+    },
     NoSuchObject,
-    WrongClass { found: String },
+    WrongClass {
+        found: String,
+    },
     BadArguments(String),
     /// The text of a system error, or of a Cap'n Proto exception.
     System(String),
 }
 
 /// With nothing to say.
-pub const NOW: How = How { id: None, again: false, deadline: None };
+pub const NOW: How = How {
+    id: None,
+    again: false,
+    deadline: None,
+};
 
 /// What a call says in its context.
 #[derive(Clone, Copy, Debug, Default)]
@@ -71,15 +80,25 @@ pub struct How {
 
 impl How {
     pub fn named(id: CallId) -> Self {
-        Self { id: Some(id), ..Self::default() }
+        Self {
+            id: Some(id),
+            ..Self::default()
+        }
     }
 
     pub fn again(id: CallId) -> Self {
-        Self { id: Some(id), again: true, ..Self::default() }
+        Self {
+            id: Some(id),
+            again: true,
+            ..Self::default()
+        }
     }
 
     pub fn within(deadline: Duration) -> Self {
-        Self { deadline: Some(deadline), ..Self::default() }
+        Self {
+            deadline: Some(deadline),
+            ..Self::default()
+        }
     }
 
     /// Writes `CallContext`; none at all if there is nothing to say.
@@ -174,7 +193,9 @@ impl Face {
                 let (client, address) = (client.clone(), node.address().to_string());
                 client.locator().introduce(&client, &address).await.unwrap();
                 let node = client.node_at(&address).await.unwrap();
-                Self { inner: Inner::Native { client, node } }
+                Self {
+                    inner: Inner::Native { client, node },
+                }
             }
             Inner::Foreign(_) => Self::open(Kind::Foreign, node).await,
         }
@@ -222,14 +243,17 @@ impl Face {
             connection_manager::CreateError::BadArguments(error) => {
                 Failure::BadArguments(error.reason)
             }
-            connection_manager::CreateError::NoSuchClass(error) => {
-                Failure::WrongClass { found: format!("none of {:x}", error.class) }
-            }
+            connection_manager::CreateError::NoSuchClass(error) => Failure::WrongClass {
+                found: format!("none of {:x}", error.class),
+            },
             connection_manager::CreateError::System(error) => error.into(),
         };
         match &self.inner {
             Inner::Native { client, node } => {
-                let made = node.manager().create(&how.options(client), class, arguments).await;
+                let made = node
+                    .manager()
+                    .create(&how.options(client), class, arguments)
+                    .await;
                 made.map_err(raised)
             }
             Inner::Foreign(wire) => {
@@ -254,7 +278,9 @@ impl Face {
         let s = w.structure(Slot::ROOT, 0, 1);
         w.text(s.slot(0), name);
         let arguments = w.finish().unwrap().0;
-        let made = self.create_any(&How::default(), named::CLASS.0, &arguments).await;
+        let made = self
+            .create_any(&How::default(), named::CLASS.0, &arguments)
+            .await;
         self.bind(made.unwrap()).await.unwrap()
     }
 
@@ -273,17 +299,25 @@ impl Face {
                 // The stub makes a binding of its own.
                 node.manager().terminate(client, &bound.cid).await.unwrap();
                 let (client, counter) = (client.clone(), Counter::from_uid(uid));
-                Ok(Obj { uid, way: Way::Native { client, counter } })
+                Ok(Obj {
+                    uid,
+                    way: Way::Native { client, counter },
+                })
             }
             Inner::Foreign(wire) => {
                 let answer = wire.initiate(uid, class).await?;
                 let r = answer.results();
                 if !r.pointer(1).is_null() {
                     let error = r.pointer(1).structure()?;
-                    return Err(initiate_error(connection_manager::InitiateError::read(error)?));
+                    return Err(initiate_error(connection_manager::InitiateError::read(
+                        error,
+                    )?));
                 }
                 let bound = r.pointer(0).structure()?;
-                assert!(!bound.pointer(1).is_null(), "a foreign client is given the object");
+                assert!(
+                    !bound.pointer(1).is_null(),
+                    "a foreign client is given the object"
+                );
                 let way = Way::Foreign(answer.capability(0), wire.clone());
                 Ok(Obj { uid, way })
             }
@@ -316,7 +350,9 @@ impl Face {
                 });
                 let answer = answer.await.unwrap();
                 let list = answer.results().pointer(0).structures().unwrap();
-                list.iter_structures().map(|s| StoredObject::read(s).unwrap()).collect()
+                list.iter_structures()
+                    .map(|s| StoredObject::read(s).unwrap())
+                    .collect()
             }
         }
     }
@@ -354,9 +390,9 @@ async fn of_manager<T: Struct>(wire: &Wire, method: u16) -> T {
 fn initiate_error(error: connection_manager::InitiateError) -> Failure {
     match error {
         connection_manager::InitiateError::NoSuchObject(_) => Failure::NoSuchObject,
-        connection_manager::InitiateError::WrongClass(error) => {
-            Failure::WrongClass { found: error.found_name }
-        }
+        connection_manager::InitiateError::WrongClass(error) => Failure::WrongClass {
+            found: error.found_name,
+        },
         connection_manager::InitiateError::System(error) => error.into(),
     }
 }

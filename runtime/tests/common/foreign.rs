@@ -65,17 +65,25 @@ impl Wire {
         let bootstrap = rpc.bootstrap(Side::Server);
         // The peer may end the connection; the calls say so.
         let task = tokio::task::spawn_local(async move { drop(rpc.await) });
-        let node = NodeId(random());
+        let node = NodeId(super::random());
         let incarnation = Incarnation(1);
         let (me, sequence) = (Peer { node, incarnation }, Cell::new(1));
-        Rc::new(Self { bootstrap, me, sequence, task })
+        Rc::new(Self {
+            bootstrap,
+            me,
+            sequence,
+            task,
+        })
     }
 
     /// A name for a call.
     pub fn new_call_id(&self) -> CallId {
         let sequence = self.sequence.get();
         self.sequence.set(sequence + 1);
-        CallId { caller: self.me, sequence }
+        CallId {
+            caller: self.me,
+            sequence,
+        }
     }
 
     /// Calls the connection manager.
@@ -108,7 +116,11 @@ impl Drop for Wire {
 
 impl Parameters {
     pub fn new(data: u16, pointers: u16) -> Self {
-        Self { data, pointers, capabilities: Vec::new() }
+        Self {
+            data,
+            pointers,
+            capabilities: Vec::new(),
+        }
     }
 }
 
@@ -143,7 +155,10 @@ pub async fn call(
     copy_in(&framed, &table, request.get())?;
     let response = request.send().promise.await?;
     let (message, capabilities) = copy_out(response.get()?)?;
-    Ok(Answer { message, capabilities })
+    Ok(Answer {
+        message,
+        capabilities,
+    })
 }
 
 /// Makes room in parameters for a capability that comes separately.
@@ -153,7 +168,9 @@ pub fn write_hook(w: &mut Writer, slot: Slot) {
 
 /// A listener that answers what `hear` says.
 pub fn listener(hear: impl Fn(i64) -> i64 + 'static) -> Box<dyn ClientHook> {
-    let listener = Hears { hear: Box::new(hear) };
+    let listener = Hears {
+        hear: Box::new(hear),
+    };
     let face: Face = capnp_rpc::new_client_from_rc(Rc::new(listener));
     face.0.hook
 }
@@ -180,12 +197,10 @@ fn copy_out(pointer: any_pointer::Reader<'_>) -> capnp::Result<(Message, CapTabl
     root.set_as(pointer)?;
     let segment = builder.get_segments_for_output()[0].to_vec();
     let stand_ins = table.iter().map(|_| Arc::new(()) as _).collect();
-    Ok((Message::from_segment(segment.into(), stand_ins).unwrap(), table))
-}
-
-fn random() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(std::process::id()).max(1)
+    Ok((
+        Message::from_segment(segment.into(), stand_ins).unwrap(),
+        table,
+    ))
 }
 
 struct Hears {
@@ -238,7 +253,9 @@ impl Server for Dispatch {
     ) -> DispatchCallResult {
         let mut answer = move || {
             if (interface, method) != (listener::CLASS.0, 0) {
-                return Err(capnp::Error::unimplemented(format!("{interface:x}.{method}")));
+                return Err(capnp::Error::unimplemented(format!(
+                    "{interface:x}.{method}"
+                )));
             }
             let (message, _) = copy_out(params.hook.get()?)?;
             let said = (self.hear)(message.reader().unwrap().i64(0));

@@ -1,12 +1,19 @@
 //! Servants and nodes for the behavioural tests.
 
-#![allow(dead_code, unreachable_pub, unused_imports, reason = "each test binary uses a part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "each test binary uses a part of it"
+)]
 #![allow(clippy::unwrap_used, reason = "a failed helper is a failed test")]
 
 pub mod face;
 pub mod foreign;
+pub mod logs;
 mod ops;
 pub mod proxy;
+pub mod raw;
 mod servants;
 
 use std::future::Future;
@@ -24,8 +31,8 @@ pub mod behaviour;
 
 use behaviour::{Counter, counter, named, other};
 pub use face::{Face, Failure, How, Kind, NOW, Obj};
-pub use servants::{UNLUCKY, begun, gate};
 use servants::{CounterServant, NamedServant, OtherServant};
+pub use servants::{UNLUCKY, begun, gate};
 
 /// How long to wait for what must come.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -52,7 +59,10 @@ macro_rules! both_faces {
 
 /// Runs a test on this thread; the nodes have threads of their own.
 pub fn run(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     LocalSet::new().block_on(&runtime, test);
 }
 
@@ -63,7 +73,10 @@ pub fn until<F: Future<Output = bool>>(mut holds: impl FnMut() -> F) -> impl Fut
     async move {
         let start = Instant::now();
         while !holds().await {
-            assert!(start.elapsed() < PATIENCE, "{caller}: the condition never holds");
+            assert!(
+                start.elapsed() < PATIENCE,
+                "{caller}: the condition never holds"
+            );
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
@@ -92,7 +105,10 @@ impl<'a> Arrivals<'a> {
             if arrived >= count {
                 return;
             }
-            assert!(start.elapsed() < PATIENCE, "{arrived} of {count} calls have arrived");
+            assert!(
+                start.elapsed() < PATIENCE,
+                "{arrived} of {count} calls have arrived"
+            );
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
@@ -113,6 +129,12 @@ pub fn arrived(name: &str, count: u64) -> impl Future<Output = ()> {
 /// Lets this many servants through the gate.
 pub fn open(name: &str, count: usize) {
     gate(name).add_permits(count);
+}
+
+/// A number nobody else has.
+pub fn random() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id()).max(1)
 }
 
 /// A node on a folder, with all test classes, not started.
@@ -138,7 +160,11 @@ pub async fn node_with(dir: &Path, limits: Limits) -> Node {
 /// A client process's view of a node, without a naming service.
 pub async fn client_of(node: &Node) -> Client {
     let client = Client::alone().unwrap();
-    client.locator().introduce(&client, &node.address().to_string()).await.unwrap();
+    client
+        .locator()
+        .introduce(&client, &node.address().to_string())
+        .await
+        .unwrap();
     client
 }
 

@@ -55,20 +55,18 @@ impl Obj {
 
     pub async fn set(&self, how: &How, value: i64) -> Outcome<()> {
         match &self.way {
-            Way::Native { client, counter } => {
-                Ok(counter.set(&how.options(client), value).await?)
-            }
-            Way::Foreign(hook, _) => {
-                ask(hook, 3, how, (1, 1), |w, s| w.set_i64(s, 0, value)).await.map(drop)
-            }
+            Way::Native { client, counter } => Ok(counter.set(&how.options(client), value).await?),
+            Way::Foreign(hook, _) => ask(hook, 3, how, (1, 1), |w, s| w.set_i64(s, 0, value))
+                .await
+                .map(drop),
         }
     }
 
     pub async fn add_at_gate(&self, how: &How, amount: i64, gate: &str) -> Outcome<i64> {
         match &self.way {
-            Way::Native { client, counter } => {
-                Ok(counter.add_at_gate(&how.options(client), amount, gate).await?)
-            }
+            Way::Native { client, counter } => Ok(counter
+                .add_at_gate(&how.options(client), amount, gate)
+                .await?),
             Way::Foreign(hook, _) => {
                 let fill = |w: &mut Writer, s: StructAt| {
                     w.set_i64(s, 0, amount);
@@ -150,9 +148,7 @@ impl Obj {
 
     pub async fn echo(&self, how: &How, data: &[u8]) -> Outcome<Bytes> {
         match &self.way {
-            Way::Native { client, counter } => {
-                Ok(counter.echo(&how.options(client), data).await?)
-            }
+            Way::Native { client, counter } => Ok(counter.echo(&how.options(client), data).await?),
             Way::Foreign(hook, _) => {
                 let answer = ask(hook, 10, how, (0, 2), |w, s| w.data(s.slot(1), data)).await?;
                 Ok(Bytes::copy_from_slice(answer.results().pointer(0).data()?))
@@ -177,9 +173,9 @@ impl Obj {
             Way::Native { client, counter } => {
                 Ok(counter.grow(&how.options(client), bytes).await?)
             }
-            Way::Foreign(hook, _) => {
-                ask(hook, 12, how, (1, 1), |w, s| w.set_u32(s, 0, bytes)).await.map(drop)
-            }
+            Way::Foreign(hook, _) => ask(hook, 12, how, (1, 1), |w, s| w.set_u32(s, 0, bytes))
+                .await
+                .map(drop),
         }
     }
 
@@ -197,12 +193,12 @@ impl Obj {
 
     pub async fn put_row_and_give_up(&self, how: &How, key: &str, value: i64) -> Outcome<()> {
         match &self.way {
-            Way::Native { client, counter } => {
-                Ok(counter.put_row_and_give_up(&how.options(client), key, value).await?)
-            }
-            Way::Foreign(hook, _) => {
-                ask(hook, 14, how, (1, 2), fill_row(key, value)).await.map(drop)
-            }
+            Way::Native { client, counter } => Ok(counter
+                .put_row_and_give_up(&how.options(client), key, value)
+                .await?),
+            Way::Foreign(hook, _) => ask(hook, 14, how, (1, 2), fill_row(key, value))
+                .await
+                .map(drop),
         }
     }
 
@@ -218,7 +214,10 @@ impl Obj {
                 };
                 let answer = ask(hook, 15, how, (1, 2), fill).await?;
                 let list = answer.results().pointer(0).structures()?;
-                Ok(list.iter_structures().map(Pair::read).collect::<std::result::Result<_, _>>()?)
+                Ok(list
+                    .iter_structures()
+                    .map(Pair::read)
+                    .collect::<std::result::Result<_, _>>()?)
             }
         }
     }
@@ -249,12 +248,16 @@ impl Obj {
         };
         match &self.way {
             Way::Native { client, counter } => {
-                counter.reference().request(client, &UNKNOWN, 0, 1).send().await?;
+                counter
+                    .reference()
+                    .request(client, &UNKNOWN, 0, 1)
+                    .send()
+                    .await?;
                 Ok(())
             }
-            Way::Foreign(hook, _) => {
-                ask_method(hook, &UNKNOWN, &How::default(), (0, 1), |_, _| {}).await.map(drop)
-            }
+            Way::Foreign(hook, _) => ask_method(hook, &UNKNOWN, &How::default(), (0, 1), |_, _| {})
+                .await
+                .map(drop),
         }
     }
 
@@ -290,7 +293,10 @@ fn fill_row(key: &str, value: i64) -> impl FnOnce(&mut Writer, StructAt) {
 }
 
 fn too_little(error: &TooLittle) -> Failure {
-    Failure::TooLittle { have: error.have, wanted: error.wanted }
+    Failure::TooLittle {
+        have: error.have,
+        wanted: error.wanted,
+    }
 }
 
 /// The results of a method that raises `TooLittle`.

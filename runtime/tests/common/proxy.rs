@@ -28,7 +28,11 @@ impl Proxy {
                 made.lock().unwrap().push(relay.abort_handle());
             }
         });
-        Self { address, target, relays }
+        Self {
+            address,
+            target,
+            relays,
+        }
     }
 
     pub fn address(&self) -> String {

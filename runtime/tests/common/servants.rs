@@ -15,7 +15,10 @@ static GATES: LazyLock<Mutex<HashMap<String, Arc<Semaphore>>>> = LazyLock::new(M
 /// A gate: closed until opened.
 pub fn gate(name: &str) -> Arc<Semaphore> {
     let mut gates = GATES.lock().unwrap();
-    gates.entry(name.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(0))).clone()
+    gates
+        .entry(name.to_owned())
+        .or_insert_with(|| Arc::new(Semaphore::new(0)))
+        .clone()
 }
 
 /// How often a servant's method began, by gate name.
@@ -45,7 +48,10 @@ fn take(value: &mut i64, amount: i64) -> std::result::Result<i64, TooLittle> {
     // The change comes before the exception, to show that it is undone.
     *value -= amount;
     if have < amount {
-        return Err(TooLittle { have, wanted: amount });
+        return Err(TooLittle {
+            have,
+            wanted: amount,
+        });
     }
     Ok(*value)
 }
@@ -122,12 +128,7 @@ impl counter::Servant for CounterServant {
         Ok(to.add(cx, amount).await?)
     }
 
-    async fn tell(
-        &self,
-        state: &counter::State,
-        cx: &Context,
-        listener: Listener,
-    ) -> Result<i64> {
+    async fn tell(&self, state: &counter::State, cx: &Context, listener: Listener) -> Result<i64> {
         listener.heard(cx, state.value).await
     }
 
@@ -183,7 +184,12 @@ impl counter::Servant for CounterServant {
     }
 
     async fn meet(&self, _state: &counter::State, cx: &Context, address: String) -> Result<u64> {
-        Ok(cx.client().locator().introduce(cx.client(), &address).await?.0)
+        Ok(cx
+            .client()
+            .locator()
+            .introduce(cx.client(), &address)
+            .await?
+            .0)
     }
 }
 
