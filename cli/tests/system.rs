@@ -21,6 +21,11 @@ struct System {
 
 impl System {
     fn start(nodes: &[&str]) -> Self {
+        Self::with_lease(nodes, "10s")
+    }
+
+    /// With a binder that takes a node for dead after this time.
+    fn with_lease(nodes: &[&str], lease: &str) -> Self {
         let folder = temp_dir("system");
         let serve = |kind: &str, name: &str, more: &[&str]| {
             let store = folder.path().join(name);
@@ -31,7 +36,11 @@ impl System {
         };
         let (naming, first) = serve("naming", "naming", &[]);
         let to_naming = ["--naming", naming.as_str()];
-        let (_, second) = serve("binder", "binder", &to_naming);
+        let (_, second) = serve(
+            "binder",
+            "binder",
+            &[&to_naming[..], &["--lease", lease]].concat(),
+        );
         let nodes = nodes.iter().map(|name| serve("bank", name, &to_naming).1);
         let nodes = nodes.collect();
         let services = vec![first, second];
@@ -361,7 +370,7 @@ fn names_are_added_and_taken_away_and_the_object_stays() {
 
 #[test]
 fn nodes_are_listed_and_one_that_is_killed_is_told_of() {
-    let system = System::start(&["a"]);
+    let system = System::with_lease(&["a"], "4s");
     system.ok(&[
         "create",
         "bank.Account",
