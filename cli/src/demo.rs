@@ -61,7 +61,11 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 async fn show(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut bank = Bank::start().await?;
     let ended = measure(&mut bank, arguments).await;
-    let logs = if ended.is_err() { bank.log_lines() } else { Vec::new() };
+    let logs = if ended.is_err() {
+        bank.log_lines()
+    } else {
+        Vec::new()
+    };
     for line in logs {
         eprintln!("{line}");
     }
@@ -96,13 +100,24 @@ async fn measure(bank: &mut Bank, arguments: &Arguments) -> anyhow::Result<ExitC
     let counts = load.counts();
     let calls = counts.calls();
     println!("{:<16} {calls}", "calls");
-    println!("{:<16} {:.0}", "calls/s", calls as f64 / elapsed.as_secs_f64());
+    println!(
+        "{:<16} {:.0}",
+        "calls/s",
+        calls as f64 / elapsed.as_secs_f64()
+    );
     let (p50, p99) = (counts.latency(0.50), counts.latency(0.99));
     println!("{:<16} {} / {}", "p50 / p99", millis(p50), millis(p99));
     println!("{:<16} {kills}", "kills");
-    println!("{:<16} {}", "re-activations", bank.reactivations(&client).await?);
+    println!(
+        "{:<16} {}",
+        "re-activations",
+        bank.reactivations(&client).await?
+    );
     let settled = counts.settled();
-    println!("{:<16} {settled} calls whose outcome was unknown at first", "settled");
+    println!(
+        "{:<16} {settled} calls whose outcome was unknown at first",
+        "settled"
+    );
     compare(bank, &accounts, &books).await
 }
 
@@ -115,13 +130,18 @@ async fn compare(
     // A client of its own: nothing that an earlier one has cached can help.
     let client = Client::connect(bank.naming()).await?;
     let balances = bank::balances(&client, accounts).await?;
-    let differ: Vec<_> =
-        (0..accounts.len()).filter(|&index| balances[index] != books[index]).collect();
+    let differ: Vec<_> = (0..accounts.len())
+        .filter(|&index| balances[index] != books[index])
+        .collect();
     if differ.is_empty() {
         println!("ledger: {} accounts agree", accounts.len());
         return Ok(ExitCode::SUCCESS);
     }
-    println!("ledger: {} of {} accounts differ", differ.len(), accounts.len());
+    println!(
+        "ledger: {} of {} accounts differ",
+        differ.len(),
+        accounts.len()
+    );
     for &index in differ.iter().take(SHOWN_MAX) {
         let (name, uid) = (bank::account_name(index as u32), accounts[index].uid());
         let (balance, book) = (balances[index], books[index]);

@@ -99,16 +99,34 @@ impl System {
             Program::own("binder", "binder", at(arguments.port + 1), store("binder"))?,
         ];
         for (index, node) in (0..).zip(&file.nodes) {
-            let address = node.listen.unwrap_or(at(arguments.port + NODE_PORTS + index));
+            let address = node
+                .listen
+                .unwrap_or(at(arguments.port + NODE_PORTS + index));
             programs.push(program_of(node, address, folder, store(&node.name)));
         }
         let tell = |program: Program| {
-            program.flag("--naming", naming).flag("--log", &arguments.log)
+            program
+                .flag("--naming", naming)
+                .flag("--log", &arguments.log)
         };
         let programs: Vec<_> = programs.into_iter().map(tell).collect();
-        let sink = print::sink(programs.iter().map(|program| program.name.clone()).collect());
+        let sink = print::sink(
+            programs
+                .iter()
+                .map(|program| program.name.clone())
+                .collect(),
+        );
         let (kept, complete, folder) = (Vec::new(), false, folder.clone());
-        Ok(Self { stores, file, folder, naming, programs, kept, complete, sink })
+        Ok(Self {
+            stores,
+            file,
+            folder,
+            naming,
+            programs,
+            kept,
+            complete,
+            sink,
+        })
     }
 
     async fn start(&mut self) -> anyhow::Result<()> {
@@ -124,7 +142,8 @@ impl System {
             let mut process = program.spawn(&self.sink)?;
             process.ready().await?;
             println!("{:<8} {}  ready", program.name, program.address);
-            self.kept.push(Kept::new(program, process, self.sink.clone()));
+            self.kept
+                .push(Kept::new(program, process, self.sink.clone()));
         }
         let cluster = self.stores.join(CLUSTER_FILE);
         std::fs::write(&cluster, format!("naming = \"{}\"\n", self.naming))
@@ -217,7 +236,9 @@ async fn run_build(build: &[String], folder: &Path) -> anyhow::Result<()> {
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .status();
-    let status = status.await.with_context(|| format!("cannot run `{text}`"))?;
+    let status = status
+        .await
+        .with_context(|| format!("cannot run `{text}`"))?;
     if !status.success() {
         bail!("`{text}` failed: {status}");
     }
@@ -235,7 +256,11 @@ async fn create(object: &Object, naming: SocketAddr) -> anyhow::Result<()> {
     if let Some(node) = &object.node {
         command.args(["--node", node]);
     }
-    let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await?;
+    let output = command
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await?;
     if !output.status.success() {
         let error = String::from_utf8_lossy(&output.stderr);
         bail!("cannot create {}: {}", object.name, error.trim());
