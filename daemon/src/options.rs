@@ -37,7 +37,7 @@ pub struct NodeOptions {
     /// The node's name for people, unique in the system
     #[arg(long, env = "PARTHA_NAME")]
     pub name: Option<String>,
-    /// The folder of its store, made if absent [default: .partha/<NAME>]
+    /// The folder of its store, made if absent [default: .partha/ and the name]
     #[arg(long, value_name = "DIR", env = "PARTHA_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
     /// Where to listen; port 0 takes a free one

@@ -32,6 +32,10 @@ pub(crate) const QUESTIONS_MAX: usize = 8_192;
 /// Answers a peer may leave unread before its next calls wait in the socket.
 pub(crate) const UNSENT_BYTES_MAX: usize = 8 << 20;
 
+/// Bytes of large parameters that a peer's unanswered calls may take; what comes on top is refused.
+/// Room for sixteen of the largest messages, and little enough for many such peers.
+pub(crate) const HELD_BYTES_MAX: usize = 64 << 20;
+
 /// Calls on their way from one thread to a shard.
 pub(crate) const INBOX_MAX: usize = 65_536;
 

@@ -371,6 +371,7 @@ impl Home {
             parameters: w.into_message()?.rooted(slot),
             caller: cx.caller(),
             reply: ReplyTo::Channel(sender),
+            held: None,
             create: Some(class),
         });
         let answer = receiver.await.map_err(|_| stopping())??;

@@ -246,6 +246,7 @@ impl Request {
             parameters,
             caller: self.scope.client.me(),
             reply: ReplyTo::Channel(sender),
+            held: None,
             create: None,
         });
         receiver.await.unwrap_or_else(|_| {

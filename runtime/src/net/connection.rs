@@ -5,7 +5,7 @@
 //! is bounded: open questions, unsent bytes, exports.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use super::exports::Exports;
 use super::handshake::Hello;
 use super::pending::{Answer, Pending};
 use crate::capability::Capability;
-use crate::config::{QUESTIONS_MAX, UNSENT_BYTES_MAX};
+use crate::config::{HELD_BYTES_MAX, QUESTIONS_MAX, UNSENT_BYTES_MAX};
 use crate::error::{Completed, ErrorKind, SystemError};
 use crate::wire::frame::{self, Descriptor, Frame};
 
@@ -25,6 +25,9 @@ use crate::wire::frame::{self, Descriptor, Frame};
 const CHUNK_BYTES: usize = 64 * 1024;
 /// What an idle connection may keep for its next frames.
 const IDLE_CHUNK_BYTES: usize = 16 * 1024;
+
+/// Parameters below this are not counted one by one.
+const HELD_BYTES_MIN: usize = 4 * 1024;
 
 /// A connection to another process.
 pub(crate) struct Connection {
@@ -40,6 +43,8 @@ pub(crate) struct Connection {
     closed: AtomicBool,
     /// So much is unsent that no further calls are taken from the peer.
     crowded: AtomicBool,
+    /// Bytes of large parameters of the peer's calls that are under way.
+    held: AtomicUsize,
     /// The peer said goodbye: no new calls go out here.
     draining: AtomicBool,
     opened: Instant,
@@ -70,6 +75,7 @@ impl Connection {
             exports: Mutex::default(),
             closed: AtomicBool::new(false),
             crowded: AtomicBool::new(false),
+            held: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             opened: Instant::now(),
             heard_ms: AtomicU64::new(0),
@@ -266,6 +272,29 @@ impl Connection {
         })
     }
 
+    /// Notes that a call of the peer has brought this many bytes; none if they are too few to
+    /// matter, since the number of calls is bounded as well.
+    ///
+    /// # Errors
+    /// `Overloaded` if its calls under way have brought too many already.
+    pub(crate) fn hold(self: &Arc<Self>, bytes: usize) -> Result<Option<Held>, SystemError> {
+        if bytes < HELD_BYTES_MIN {
+            return Ok(None);
+        }
+        let before = self.held.fetch_add(bytes, Ordering::Relaxed);
+        let connection = self.clone();
+        let held = Held { connection, bytes };
+        if before + bytes <= HELD_BYTES_MAX {
+            return Ok(Some(held));
+        }
+        let detail = format!(
+            "calls of {} under way have brought {before} bytes of parameters already; at most \
+             {HELD_BYTES_MAX} are kept",
+            self.peer_text()
+        );
+        Err(SystemError::new(ErrorKind::Overloaded, detail))
+    }
+
     /// The peer dropped a capability.
     pub(crate) fn released(&self, export: u32) {
         lock(&self.exports).release(export);
@@ -394,6 +423,21 @@ impl Connection {
     pub(crate) fn is_finished(&self) -> bool {
         let outbox = lock(&self.outbox);
         outbox.finished && outbox.chunks.is_empty()
+    }
+}
+
+/// Parameters of a call that is under way.
+#[derive(Debug)]
+pub(crate) struct Held {
+    connection: Arc<Connection>,
+    bytes: usize,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.connection
+            .held
+            .fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 

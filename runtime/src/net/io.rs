@@ -19,6 +19,11 @@ use crate::wire::frame::{self, Frame};
 const READ_BYTES: usize = 64 * 1024;
 /// Room for a read while little comes: an idle connection is to be cheap.
 const IDLE_BYTES: usize = 4 * 1024;
+/// How long frames of one connection, or jobs, may keep a shard busy before others have their
+/// turn.
+pub(crate) const TURN: Duration = Duration::from_millis(2);
+/// Frames between two looks at the clock.
+const FRAMES_A_LOOK: u32 = 16;
 /// How long a frame may take to arrive, from its first byte to its last.
 const FRAME_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a peer may take for what is written at once.
@@ -78,8 +83,15 @@ where
     let mut due: Option<Instant> = None;
     loop {
         let waiting = buffer.len();
-        if let Err(error) = take_frames(&mut buffer, room, connection, inbound) {
-            return error.context("the peer sent nonsense");
+        match take_frames(&mut buffer, room, connection, inbound) {
+            Ok(Taken::All) => {}
+            Ok(Taken::ForNow) => {
+                // Others on this thread have their turn.
+                tokio::task::yield_now().await;
+                due = None;
+                continue;
+            }
+            Err(error) => return error.context("the peer sent nonsense"),
         }
         if connection.is_crowded() {
             connection.room().await;
@@ -126,29 +138,42 @@ fn cut_short(begun: usize) -> SystemError {
     SystemError::new(ErrorKind::Malformed, detail)
 }
 
+/// How much of the buffer was taken.
+enum Taken {
+    /// All that is whole, or as much as there is room for its answers.
+    All,
+    /// As much as is fair to others.
+    ForNow,
+}
+
 /// Takes the whole frames of the buffer, as long as there is room for their answers.
 fn take_frames<I: Inbound>(
     buffer: &mut BytesMut,
     room: usize,
     connection: &Arc<Connection>,
     inbound: &I,
-) -> Result<(), SystemError> {
+) -> Result<Taken, SystemError> {
     let malformed = |detail: String| SystemError::new(ErrorKind::Malformed, detail);
+    let (started, mut taken) = (Instant::now(), 0_u32);
     while !connection.is_crowded() {
+        if taken.is_multiple_of(FRAMES_A_LOOK) && taken > 0 && started.elapsed() > TURN {
+            return Ok(Taken::ForNow);
+        }
+        taken += 1;
         let len = frame_len(buffer, MESSAGE_BYTES_MAX);
         let Some(len) = len.map_err(|error| malformed(error.to_string()))? else {
             buffer.reserve(room);
-            return Ok(());
+            return Ok(Taken::All);
         };
         if buffer.len() < len {
             // Memory follows what has arrived, never what a header claims.
             buffer.reserve((len - buffer.len()).min(buffer.len().max(READ_BYTES)));
-            return Ok(());
+            return Ok(Taken::All);
         }
         let framed = buffer.split_to(len).freeze();
         take(&framed, connection, inbound)?;
     }
-    Ok(())
+    Ok(Taken::All)
 }
 
 fn take<I: Inbound>(

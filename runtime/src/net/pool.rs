@@ -204,6 +204,10 @@ impl Inbound for ClientInbound {
         match found {
             Ok((shard, object)) => {
                 let (caller, create) = (connection.peer(), None);
+                let held = match connection.hold(parameters.segment().len()) {
+                    Ok(held) => held,
+                    Err(error) => return reply.fail(error),
+                };
                 shard.call(Incoming {
                     object,
                     interface,
@@ -211,6 +215,7 @@ impl Inbound for ClientInbound {
                     parameters,
                     caller,
                     reply,
+                    held,
                     create,
                 });
             }

@@ -23,6 +23,7 @@ use crate::abi::{Call, Class, End, Finished, LocalFuture, Method, ObjectState};
 use crate::config::{CALL_DEADLINE, CALL_DEADLINE_MAX};
 use crate::context::{Context, Rows};
 use crate::error::{ErrorKind, SystemError};
+use crate::net::connection::Held;
 use crate::wire::context::{CallContext, TraceId};
 
 /// What the shell keeps of a call until the engine says `Forget`.
@@ -30,6 +31,9 @@ pub(super) struct Entry {
     pub(super) object: Uid,
     pub(super) method: &'static Method,
     create: Option<ClassId>,
+    /// What the parameters count for, until the call is over.
+    #[expect(dead_code, reason = "it is there to be dropped with the entry")]
+    held: Option<Held>,
     caller: Peer,
     pub(super) call: Option<CallId>,
     deadline: Instant,
@@ -65,6 +69,7 @@ impl Shard {
             Ok((invoke, mut entry)) => {
                 let (is_new, ticket) = (incoming.create.is_some(), invoke.ticket);
                 entry.parameters = Some(incoming.parameters);
+                entry.held = incoming.held;
                 entry.reply = Some(incoming.reply);
                 self.entries.borrow_mut().insert(ticket, entry);
                 self.feed(if is_new {
@@ -93,7 +98,7 @@ impl Shard {
         let (info, volatile) = self.method(object, interface, method)?;
         let wish = context
             .deadline
-            .or(info.deadline_us.map(std::time::Duration::from_micros));
+            .or_else(|| info.deadline_us.map(std::time::Duration::from_micros));
         let deadline = Instant::now() + wish.unwrap_or(CALL_DEADLINE).min(CALL_DEADLINE_MAX);
 
         let creating = incoming.create.is_some();
@@ -122,6 +127,7 @@ impl Shard {
             object,
             method: info,
             create: incoming.create,
+            held: None,
             caller,
             call,
             deadline,

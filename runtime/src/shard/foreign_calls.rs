@@ -190,6 +190,8 @@ impl Gateway for Face {
                 parameters,
                 caller: self.peer,
                 reply: ReplyTo::Foreign(sender),
+                // The guard counts for itself.
+                held: None,
                 create: None,
             });
             let answer = wait(receiver, call.admission).await;

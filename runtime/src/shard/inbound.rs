@@ -91,6 +91,10 @@ impl Inbound for ShardInbound {
                 }
             },
         };
+        let held = match connection.hold(parameters.segment().len()) {
+            Ok(held) => held,
+            Err(error) => return reply.fail(error),
+        };
         let create = None;
         let incoming = Incoming {
             object,
@@ -99,6 +103,7 @@ impl Inbound for ShardInbound {
             parameters,
             caller,
             reply,
+            held,
             create,
         };
         match elsewhere {

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use crate::abi::Class;
 use crate::error::{Completed, SystemError};
-use crate::net::connection::Connection;
+use crate::net::connection::{Connection, Held};
 use crate::net::handshake::Hello;
 use crate::net::pending::Answer;
 
@@ -81,6 +81,8 @@ pub(crate) struct Incoming {
     pub(crate) parameters: Message,
     pub(crate) caller: Peer,
     pub(crate) reply: ReplyTo,
+    /// What its parameters count for at the connection they came by.
+    pub(crate) held: Option<Held>,
     /// Set for a call that makes the object.
     pub(crate) create: Option<ClassId>,
 }

@@ -16,12 +16,12 @@ use crate::client::Client;
 use crate::net::accept;
 use crate::net::connection::Connection;
 use crate::net::handshake::Hello;
-use crate::net::io::run;
+use crate::net::io::{TURN, run};
 use crate::node::Home;
 use crate::wire::frame::Frame;
 
-/// Jobs taken at a time before connections get their turn.
-const JOBS_A_TURN: usize = 256;
+/// Jobs between two looks at the clock: after [`TURN`] connections have their turn.
+const JOBS_A_LOOK: u32 = 16;
 
 /// What a shard's thread starts with.
 pub(crate) struct Start {
@@ -86,20 +86,7 @@ async fn serve(start: Start) {
     if let Some(listener) = listener {
         tokio::task::spawn_local(accept::accept(listener, home.clone()));
     }
-    'serving: while let Some(job) = jobs.recv().await {
-        let mut next = Some(job);
-        for _ in 0..JOBS_A_TURN {
-            let Some(job) = next.take() else { break };
-            if matches!(job, Job::Stop) {
-                break 'serving;
-            }
-            shard.take(job, &home);
-            next = jobs.try_recv().ok();
-        }
-        if let Some(job) = next {
-            shard.take(job, &home);
-        }
-    }
+    work(&shard, &mut jobs, &home).await;
     for connection in shard.connections.take() {
         if let Some(connection) = connection.upgrade() {
             connection.finish();
@@ -108,6 +95,27 @@ async fn serve(start: Start) {
     // Lets the last answers out; a peer that does not take them has had its time.
     tokio::time::sleep(Duration::from_millis(20)).await;
     CURRENT.set(None);
+}
+
+/// Does jobs until the one that says to stop.
+async fn work(shard: &Rc<Shard>, jobs: &mut mpsc::UnboundedReceiver<Job>, home: &Arc<Home>) {
+    while let Some(first) = jobs.recv().await {
+        let (turn, mut taken) = (Instant::now(), 0_u32);
+        let mut next = Some(first);
+        while let Some(job) = next {
+            if matches!(job, Job::Stop) {
+                return;
+            }
+            shard.take(job, home);
+            taken += 1;
+            if taken.is_multiple_of(JOBS_A_LOOK) && turn.elapsed() > TURN {
+                // Connections have their turn.
+                tokio::task::yield_now().await;
+                break;
+            }
+            next = jobs.try_recv().ok();
+        }
+    }
 }
 
 async fn keep_time(shard: Rc<Shard>) {
