@@ -173,7 +173,8 @@ async fn keep_name(client: partha::Client, binder: Binder, hints: Vec<String>) {
 
 fn complain(complained: &mut bool, error: &SystemError) {
     if !*complained {
-        tracing::warn!(%error, name = BINDER_NAME, "not known to the naming service yet; trying on");
+        let name = BINDER_NAME;
+        tracing::warn!(%error, name, "not known to the naming service yet; trying on");
     }
     *complained = true;
 }

@@ -101,7 +101,7 @@ impl System {
         for (index, node) in (0..).zip(&file.nodes) {
             let address = node
                 .listen
-                .unwrap_or(at(arguments.port + NODE_PORTS + index));
+                .unwrap_or_else(|| at(arguments.port + NODE_PORTS + index));
             programs.push(program_of(node, address, folder, store(&node.name)));
         }
         let tell = |program: Program| {

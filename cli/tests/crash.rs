@@ -1,5 +1,7 @@
 //! SIGKILL of every process of a system at once, and what is there after a restart.
 
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 mod common;
 
 use std::collections::BTreeMap;

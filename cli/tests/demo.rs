@@ -1,5 +1,7 @@
 //! `partha demo` as its users run it.
 
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 mod common;
 
 use common::{LONG, command};

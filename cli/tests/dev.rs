@@ -1,5 +1,7 @@
 //! `partha dev` as its users run it, with other commands beside it.
 
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 mod common;
 
 use std::fs;

@@ -55,7 +55,9 @@ where
     log::start(settings)?;
     let mut stop = Stop::new(stop_with_stdin)?;
     if let Some(naming) = &settings.naming {
-        notify(&[NotifyState::Status(&format!("starting; naming service at {naming}"))]);
+        notify(&[NotifyState::Status(&format!(
+            "starting; naming service at {naming}"
+        ))]);
     }
     let node = tokio::select! {
         started = start(settings) => started?,

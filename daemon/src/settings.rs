@@ -57,8 +57,12 @@ impl Settings {
     pub fn new(node: NodeOptions, log: LogOptions, defaults: Defaults) -> anyhow::Result<Self> {
         let name = node.name.unwrap_or_else(|| defaults.name.to_owned());
         let listen = node.listen.unwrap_or_else(|| defaults.listen.to_owned());
+        let resolved = resolve(&listen)?;
         if node.insecure != Some(true) {
-            refuse_public(&listen)?;
+            refuse_public(&listen, &resolved)?;
+        }
+        if node.advertise.is_empty() {
+            refuse_everywhere(&listen, &resolved)?;
         }
         let mut limits = Limits::default();
         if let Some(idle) = node.idle {
@@ -119,11 +123,14 @@ impl Settings {
     }
 }
 
-fn refuse_public(listen: &str) -> anyhow::Result<()> {
-    let resolved: Vec<SocketAddr> = listen
-        .to_socket_addrs()
-        .with_context(|| format!("'{listen}' is no address to listen at: expected host:port"))?
-        .collect();
+fn resolve(listen: &str) -> anyhow::Result<Vec<SocketAddr>> {
+    let resolved = listen.to_socket_addrs();
+    let resolved = resolved
+        .with_context(|| format!("'{listen}' is no address to listen at: expected host:port"))?;
+    Ok(resolved.collect())
+}
+
+fn refuse_public(listen: &str, resolved: &[SocketAddr]) -> anyhow::Result<()> {
     if resolved.iter().all(|address| address.ip().is_loopback()) {
         return Ok(());
     }
@@ -132,6 +139,17 @@ fn refuse_public(listen: &str) -> anyhow::Result<()> {
          encrypted nor authenticated; listen at 127.0.0.1, or say --insecure if the network is \
          yours alone"
     )
+}
+
+/// Others cannot be told to look for the node at "any address of the machine".
+fn refuse_everywhere(listen: &str, resolved: &[SocketAddr]) -> anyhow::Result<()> {
+    if resolved.iter().any(|address| address.ip().is_unspecified()) {
+        bail!(
+            "{listen} stands for all addresses of this machine, which is no address for others to \
+             use: say one of them with --advertise HOST:PORT"
+        );
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -170,6 +188,7 @@ mod tests {
     fn only_insecure_lets_other_machines_in() {
         let listen = |listen: &str, insecure| NodeOptions {
             listen: Some(listen.to_owned()),
+            advertise: vec!["db1:7411".to_owned()],
             insecure,
             ..NodeOptions::default()
         };
@@ -183,6 +202,19 @@ mod tests {
         assert!(settings(listen("0.0.0.0:7411", Some(false))).is_err());
         assert!(settings(listen("0.0.0.0:7411", Some(true))).is_ok());
         assert!(settings(listen("[::1]:7411", None)).is_ok());
+    }
+
+    #[test]
+    fn all_addresses_are_none_for_others() {
+        let mut node = NodeOptions {
+            listen: Some("0.0.0.0:7411".to_owned()),
+            insecure: Some(true),
+            ..NodeOptions::default()
+        };
+        let error = settings(node.clone()).unwrap_err().to_string();
+        assert!(error.contains("--advertise"), "{error}");
+        node.advertise = vec!["db1:7411".to_owned()];
+        assert_eq!(settings(node).unwrap().advertise, ["db1:7411"]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The naming service as its clients see it: one node in this process, real calls.
 
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 use std::time::Duration;
 
 use partha::services::naming::name_service::{

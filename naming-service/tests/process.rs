@@ -1,5 +1,7 @@
 //! The naming service as a process: readiness, signals, crashes, configuration.
 
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -95,7 +97,8 @@ fn settings_come_from_flag_environment_and_file_in_this_order() {
     let file = folder.path().join("naming.toml");
     let store = |name: &str| folder.path().join(name);
     let text = format!(
-        "[node]\nlisten = \"127.0.0.1:0\"\nshards = 1\ndata-dir = \"{}\"\n[log]\nformat = \"json\"\n",
+        "[node]\nlisten = \"127.0.0.1:0\"\nshards = 1\ndata-dir = \"{}\"\n\
+         [log]\nformat = \"json\"\n",
         store("of-file").display()
     );
     std::fs::write(&file, text).unwrap();
@@ -139,6 +142,30 @@ fn what_is_wrong_with_the_settings_is_said() {
     let (exit, _, error) = child.finish(LONG);
     assert_eq!(exit, Exit::Code(1));
     assert!(error.contains("--insecure"), "{error}");
+}
+
+#[test]
+fn systemd_is_told_when_it_is_ready_and_when_it_stops() {
+    let folder = temp_dir("naming");
+    let path = folder.path().join("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(LONG)).unwrap();
+    let heard = |wanted: &str| {
+        let mut buffer = [0; 1024];
+        loop {
+            let count = socket.recv(&mut buffer).unwrap();
+            let text = str::from_utf8(&buffer[..count]).unwrap();
+            if text.lines().any(|line| line == wanted) {
+                break;
+            }
+        }
+    };
+    let mut command = daemon(&folder.path().join("store"));
+    let (child, _) = start(command.env("NOTIFY_SOCKET", &path));
+    heard("READY=1");
+    child.signal(Signal::TERM);
+    heard("STOPPING=1");
+    assert_eq!(child.wait(LONG), Exit::Code(0));
 }
 
 #[test]

@@ -57,14 +57,20 @@ impl Bank {
         let log = Arc::new(Mutex::new(VecDeque::new()));
         let sink = sink(log.clone());
         let naming = ports[0];
-        let start = |service, name, address| {
-            start(service, name, address, naming, folder.path(), &sink)
-        };
+        let start =
+            |service, name, address| start(service, name, address, naming, folder.path(), &sink);
         let naming = start("naming", "naming", naming)?;
         let binder = start("binder", "binder", ports[1])?;
         let nodes = vec![start("bank", "a", ports[2])?, start("bank", "b", ports[3])?];
         let (reactivations, _folder) = (0, folder);
-        let mut bank = Self { naming, binder, nodes, reactivations, log, _folder };
+        let mut bank = Self {
+            naming,
+            binder,
+            nodes,
+            reactivations,
+            log,
+            _folder,
+        };
         let ready = bank.ready().await;
         if ready.is_err() {
             bank.log_lines().iter().for_each(|line| eprintln!("{line}"));
@@ -73,9 +79,15 @@ impl Bank {
     }
 
     async fn ready(&mut self) -> anyhow::Result<()> {
-        for daemon in [&mut self.naming, &mut self.binder].into_iter().chain(&mut self.nodes) {
+        for daemon in [&mut self.naming, &mut self.binder]
+            .into_iter()
+            .chain(&mut self.nodes)
+        {
             daemon.process.ready().await?;
-            println!("{:<8} {}  ready", daemon.program.name, daemon.program.address);
+            println!(
+                "{:<8} {}  ready",
+                daemon.program.name, daemon.program.address
+            );
         }
         Ok(())
     }
@@ -160,7 +172,11 @@ fn start(
     let program = Program::own(service, name, address, folder.join(name))?;
     let program = program.flag("--log", "warn").flag("--naming", naming);
     let process = program.spawn(sink)?;
-    Ok(Daemon { program, process, kills: 0 })
+    Ok(Daemon {
+        program,
+        process,
+        kills: 0,
+    })
 }
 
 /// Keeps the latest lines, to be shown if something fails.
@@ -187,7 +203,9 @@ pub(super) async fn open_accounts(client: &Client, count: u32) -> anyhow::Result
         let name = account_name(index);
         let account = Account::create(client, &place, &name).await?;
         let naming = client.naming()?;
-        naming.add(client, &name, account.uid(), Account::CLASS).await?;
+        naming
+            .add(client, &name, account.uid(), Account::CLASS)
+            .await?;
         anyhow::Ok(account)
     });
     let opened = opening.buffered(TOGETHER).try_collect().await;

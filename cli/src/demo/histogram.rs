@@ -18,7 +18,9 @@ pub(super) struct Histogram {
 
 impl Histogram {
     pub(super) fn new() -> Self {
-        Self { buckets: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect() }
+        Self {
+            buckets: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(),
+        }
     }
 
     pub(super) fn add(&self, time: Duration) {
@@ -28,7 +30,10 @@ impl Histogram {
 
     /// How many times were added.
     pub(super) fn count(&self) -> u64 {
-        self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).sum()
+        self.buckets
+            .iter()
+            .map(|bucket| bucket.load(Ordering::Relaxed))
+            .sum()
     }
 
     /// The time that this share of all did not exceed; to a sixteenth.
@@ -72,7 +77,10 @@ mod tests {
     fn every_value_lies_in_a_bucket_not_wider_than_a_sixteenth() {
         for micros in (0..5_000).chain([1 << 20, (1 << 20) + 77_777, 3_600_000_000]) {
             let top = highest(bucket(micros));
-            assert!(top >= micros && top - micros <= micros / 16, "{micros} {top}");
+            assert!(
+                top >= micros && top - micros <= micros / 16,
+                "{micros} {top}"
+            );
         }
         assert_eq!(bucket(u64::MAX), BUCKETS - 1);
     }

@@ -81,8 +81,17 @@ impl Counts {
 impl Load {
     pub(super) fn new(naming: String, accounts: Vec<Account>, clients: u32) -> Self {
         let (settled, kills) = (AtomicU64::new(0), AtomicU64::new(0));
-        let counts = Counts { times: Histogram::new(), settled, kills };
-        Self { naming, accounts, clients, counts }
+        let counts = Counts {
+            times: Histogram::new(),
+            settled,
+            kills,
+        };
+        Self {
+            naming,
+            accounts,
+            clients,
+            counts,
+        }
     }
 
     pub(super) fn counts(&self) -> &Counts {
@@ -124,12 +133,7 @@ impl Load {
     }
 
     /// Pays in or out, and does not rest until it is known whether that was done.
-    async fn pay(
-        &self,
-        client: &Client,
-        account: &Account,
-        amount: i64,
-    ) -> anyhow::Result<Ending> {
+    async fn pay(&self, client: &Client, account: &Account, amount: i64) -> anyhow::Result<Ending> {
         let id = client.new_call_id();
         let error = match attempt(&client.call().id(id), account, amount).await? {
             Attempt::Answered(ending) => return Ok(ending),
@@ -153,11 +157,7 @@ impl Load {
     }
 }
 
-async fn attempt(
-    caller: &CallOptions,
-    account: &Account,
-    amount: i64,
-) -> anyhow::Result<Attempt> {
+async fn attempt(caller: &CallOptions, account: &Account, amount: i64) -> anyhow::Result<Attempt> {
     if amount >= 0 {
         return match account.deposit(caller, amount).await {
             Ok(_) => Ok(Attempt::Answered(Ending::Paid)),
@@ -188,6 +188,6 @@ impl Random {
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         let mixed = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d);
-        (u128::from(mixed) * u128::from(bound) >> 64) as u64
+        ((u128::from(mixed) * u128::from(bound)) >> 64) as u64
     }
 }

@@ -1,5 +1,7 @@
 //! The bank on two nodes, with naming and binder, in this process.
 
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 use std::time::Duration;
 
 use bank::account::{DepositError, WithdrawError};
