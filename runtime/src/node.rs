@@ -13,7 +13,7 @@ use partha_core::Limits;
 use partha_core::id::{ClassId, Peer, Uid};
 use partha_store::{LmdbStore, ObjectStore};
 use partha_wire::Writer;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use crate::abi::{Class, ClassInfo};
 use crate::capability::Capability;
@@ -427,8 +427,7 @@ impl NodeBuilder {
     ) -> Result<(Arc<Home>, Client, Vec<JoinHandle<()>>)> {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get().min(1024) as u16);
         let count = self.shards.unwrap_or(cores);
-        let (handles, receivers): (Vec<_>, Vec<mpsc::UnboundedReceiver<Job>>) =
-            (0..count).map(ShardHandle::new).unzip();
+        let (handles, receivers): (Vec<_>, Vec<_>) = (0..count).map(ShardHandle::new).unzip();
         let home = Home::new(registry.clone(), handles);
         let (me, naming) = (registry.me, self.naming.clone());
         let client_of =

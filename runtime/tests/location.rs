@@ -365,6 +365,33 @@ fn a_node_that_stops_in_order_leaves_no_doubt() {
     });
 }
 
+#[test]
+fn a_node_stops_whatever_else_its_shards_have_to_do() {
+    // A job that says to stop must be heard wherever it stands among the others.
+    for jobs in 250..262 {
+        run(async {
+            let dir = temp_dir("location");
+            let node = builder(dir.path()).shards(1).start().await.unwrap();
+            let client = client_of(&node).await;
+            let (object, gate) = (counter(&client, &node, 1).await, new_gate("blocking"));
+            let reading = {
+                let (object, client, gate) = (object.clone(), client.clone(), gate.clone());
+                spawn_local(async move { object.read_at_gate(&client, &gate).await })
+            };
+            arrived(&gate, 1).await;
+            for _ in 0..jobs {
+                node.evict(object.uid());
+            }
+            let stopping = spawn_local(node.shutdown(Duration::from_millis(1)));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            open(&gate, 1);
+            assert_eq!(reading.await.unwrap().unwrap(), 1);
+            // That it took longer than it had is no matter.
+            drop(stopping.await.unwrap());
+        });
+    }
+}
+
 async fn restart(dir: &std::path::Path, address: &str) -> Node {
     builder(dir).listen(address).start().await.unwrap()
 }

@@ -32,7 +32,6 @@ pub(super) struct Entry {
     pub(super) method: &'static Method,
     create: Option<ClassId>,
     /// What the parameters count for, until the call is over.
-    #[expect(dead_code, reason = "it is there to be dropped with the entry")]
     held: Option<Held>,
     caller: Peer,
     pub(super) call: Option<CallId>,

@@ -6,7 +6,7 @@ use partha_core::id::{ClassId, Epoch, Peer, Uid};
 use partha_core::{Fault, Ticket};
 use partha_store::StoreError;
 use partha_wire::Message;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::abi::Class;
 use crate::error::{Completed, SystemError};
@@ -69,6 +69,51 @@ pub(crate) enum Job {
     Drain { done: oneshot::Sender<()> },
     /// End the thread.
     Stop,
+}
+
+/// The two lanes of a shard's inbox. What is prompt overtakes calls: it is little work, many wait
+/// for it (a flushed batch, a binding), and a flood of calls must not hold it up.
+pub(crate) struct Jobs {
+    pub(crate) prompt: mpsc::UnboundedReceiver<Job>,
+    pub(crate) in_turn: mpsc::UnboundedReceiver<Job>,
+}
+
+impl Jobs {
+    /// The next job, once there is one.
+    pub(crate) async fn next(&mut self) -> Option<Job> {
+        tokio::select! {
+            biased;
+            job = self.prompt.recv() => job,
+            job = self.in_turn.recv() => job,
+        }
+    }
+
+    /// The next job, if there is one.
+    pub(crate) fn next_now(&mut self) -> Option<Job> {
+        let prompt = self.prompt.try_recv();
+        prompt.or_else(|_| self.in_turn.try_recv()).ok()
+    }
+}
+
+impl Job {
+    /// Whether it must not overtake calls: it may be the end of what they are about.
+    pub(crate) fn is_in_turn(&self) -> bool {
+        match self {
+            Self::Call(_) | Self::Retire { .. } | Self::PeerGone { .. } => true,
+            Self::Connection { .. }
+            | Self::Foreign { .. }
+            | Self::Flushed { .. }
+            | Self::Initiate { .. }
+            | Self::Terminate { .. }
+            | Self::Serve { .. }
+            | Self::Evict { .. }
+            | Self::Inspect { .. }
+            | Self::Active { .. }
+            | Self::Report { .. }
+            | Self::Drain { .. }
+            | Self::Stop => false,
+        }
+    }
 }
 
 /// A call on its way to an object.

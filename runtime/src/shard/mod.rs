@@ -29,7 +29,7 @@ use partha_store::ObjectStore;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 pub(crate) use self::inbound::ShardInbound;
-pub(crate) use self::job::{Incoming, Job, ReplyTo, ShardReport};
+pub(crate) use self::job::{Incoming, Job, Jobs, ReplyTo, ShardReport};
 pub(crate) use self::run::{Start, spawn};
 
 use self::catalog::Catalog;
@@ -66,7 +66,9 @@ pub(crate) struct ShardHandle {
 
 struct HandleInner {
     index: u16,
-    sender: mpsc::UnboundedSender<Job>,
+    /// See [`Jobs`].
+    prompt: mpsc::UnboundedSender<Job>,
+    in_turn: mpsc::UnboundedSender<Job>,
     /// Calls in the inbox; bounded by refusing further ones.
     waiting: AtomicUsize,
 }
@@ -103,18 +105,24 @@ pub(crate) struct Counters {
 }
 
 impl ShardHandle {
-    pub(crate) fn new(index: u16) -> (Self, mpsc::UnboundedReceiver<Job>) {
-        let (sender, receiver) = mpsc::unbounded_channel();
+    pub(crate) fn new(index: u16) -> (Self, Jobs) {
+        let (prompt, prompt_jobs) = mpsc::unbounded_channel();
+        let (in_turn, in_turn_jobs) = mpsc::unbounded_channel();
+        let jobs = Jobs {
+            prompt: prompt_jobs,
+            in_turn: in_turn_jobs,
+        };
         let waiting = AtomicUsize::new(0);
         (
             Self {
                 inner: Arc::new(HandleInner {
                     index,
-                    sender,
+                    prompt,
+                    in_turn,
                     waiting,
                 }),
             },
-            receiver,
+            jobs,
         )
     }
 
@@ -143,7 +151,7 @@ impl ShardHandle {
                 .fail(SystemError::new(ErrorKind::Overloaded, detail));
             return;
         }
-        if let Err(refused) = self.inner.sender.send(Job::Call(Box::new(incoming))) {
+        if let Err(refused) = self.inner.in_turn.send(Job::Call(Box::new(incoming))) {
             let Job::Call(incoming) = refused.0 else {
                 return;
             };
@@ -157,7 +165,12 @@ impl ShardHandle {
     /// Posts anything but a call. Such jobs are bounded by what causes them: connections,
     /// capabilities, flushes under way. A shard that has stopped does not need them.
     pub(crate) fn post(&self, job: Job) {
-        if self.inner.sender.send(job).is_err() {
+        let lane = if job.is_in_turn() {
+            &self.inner.in_turn
+        } else {
+            &self.inner.prompt
+        };
+        if lane.send(job).is_err() {
             tracing::trace!(shard = self.inner.index, "job for a stopped shard");
         }
     }

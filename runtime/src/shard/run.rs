@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use partha_core::{Engine, Input, Outbox};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
-use super::{CURRENT, Counters, Job, Registry, Shard, ShardHandle, ShardInbound};
+use super::{CURRENT, Counters, Job, Jobs, Registry, Shard, ShardHandle, ShardInbound};
 use crate::client::Client;
 use crate::net::accept;
 use crate::net::connection::Connection;
@@ -26,7 +26,7 @@ const JOBS_A_LOOK: u32 = 16;
 /// What a shard's thread starts with.
 pub(crate) struct Start {
     pub(crate) handle: ShardHandle,
-    pub(crate) jobs: mpsc::UnboundedReceiver<Job>,
+    pub(crate) jobs: Jobs,
     pub(crate) registry: Arc<Registry>,
     pub(crate) home: Arc<Home>,
     pub(crate) client: Client,
@@ -98,8 +98,8 @@ async fn serve(start: Start) {
 }
 
 /// Does jobs until the one that says to stop.
-async fn work(shard: &Rc<Shard>, jobs: &mut mpsc::UnboundedReceiver<Job>, home: &Arc<Home>) {
-    while let Some(first) = jobs.recv().await {
+async fn work(shard: &Rc<Shard>, jobs: &mut Jobs, home: &Arc<Home>) {
+    while let Some(first) = jobs.next().await {
         let (turn, mut taken) = (Instant::now(), 0_u32);
         let mut next = Some(first);
         while let Some(job) = next {
@@ -113,7 +113,7 @@ async fn work(shard: &Rc<Shard>, jobs: &mut mpsc::UnboundedReceiver<Job>, home: 
                 tokio::task::yield_now().await;
                 break;
             }
-            next = jobs.try_recv().ok();
+            next = jobs.next_now();
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod face;
 pub mod foreign;
 pub mod logs;
 mod ops;
+pub mod process;
 pub mod proxy;
 pub mod raw;
 mod servants;

@@ -35,6 +35,10 @@ fn begin(name: &str) {
 async fn pass(name: &str) {
     begin(name);
     let gate = gate(name);
+    while name.starts_with("blocking") && gate.available_permits() == 0 {
+        // As a careless servant does it: the whole shard waits.
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
     gate.acquire().await.unwrap().forget();
 }
 

@@ -1,0 +1,130 @@
+//! Nodes as processes of their own: this very test program, started again.
+//!
+//! A test program that uses them has an ignored test `node_process` that calls [`serve`].
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use partha::Limits;
+use test_support::Child;
+
+use super::PATIENCE;
+
+const DIR: &str = "PARTHA_TEST_NODE_DIR";
+const LISTEN: &str = "PARTHA_TEST_NODE_LISTEN";
+const READY: &str = "> ready ";
+
+/// How a node process is started.
+pub struct Start {
+    dir: PathBuf,
+    listen: String,
+    /// In blocks of the shell's `ulimit -f`; none for no limit.
+    file_blocks_max: Option<u32>,
+}
+
+/// A node that runs in a process of its own.
+pub struct NodeProcess {
+    pub child: Child,
+    pub address: SocketAddr,
+}
+
+impl Start {
+    pub fn new(dir: &Path) -> Self {
+        let (dir, listen) = (dir.to_owned(), "127.0.0.1:0".to_owned());
+        Self {
+            dir,
+            listen,
+            file_blocks_max: None,
+        }
+    }
+
+    /// Where to listen.
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.listen = address.to_string();
+        self
+    }
+
+    /// No file of the process may grow beyond this: how a disk is made full.
+    pub fn file_blocks_max(mut self, blocks: u32) -> Self {
+        self.file_blocks_max = Some(blocks);
+        self
+    }
+
+    fn command(&self) -> Command {
+        let program = std::env::current_exe().unwrap();
+        let mut command = match self.file_blocks_max {
+            None => Command::new(program),
+            Some(blocks) => {
+                // The signal that would end the process is ignored, which is inherited.
+                let script = format!("trap '' XFSZ; ulimit -S -f {blocks}; exec \"$@\"");
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &script, "sh"]).arg(program);
+                shell
+            }
+        };
+        command.args(["--ignored", "--exact", "node_process", "--nocapture"]);
+        command.env(DIR, &self.dir).env(LISTEN, &self.listen);
+        // So that memory that was freed is seen to be.
+        command.env("MALLOC_ARENA_MAX", "1");
+        command
+    }
+
+    /// Starts the process without waiting for it.
+    pub fn spawn(&self) -> Child {
+        Child::spawn("node", &mut self.command())
+    }
+
+    /// Starts the process and waits until it serves.
+    pub fn ready(&self) -> NodeProcess {
+        let child = self.spawn();
+        let line = child.wait_for_line(PATIENCE, |line| line.contains(READY));
+        let (_, address) = line.split_once(READY).unwrap();
+        NodeProcess {
+            address: address.parse().unwrap(),
+            child,
+        }
+    }
+}
+
+impl NodeProcess {
+    /// Bytes of memory that no file backs: heap and stacks, in use now.
+    pub fn memory(&self) -> i64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("RssAnon:"))
+            .unwrap();
+        let kib: i64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        kib << 10
+    }
+}
+
+/// The node of the process, if that is what it is to be; serves until it is killed.
+pub fn serve() {
+    let Some(dir) = std::env::var_os(DIR) else {
+        return;
+    };
+    let listen = std::env::var(LISTEN).unwrap();
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let limits = Limits {
+            idle_ns: 3_600_000_000_000,
+            ..Limits::default()
+        };
+        let started = super::builder(Path::new(&dir))
+            .listen(listen)
+            .limits(limits)
+            .start()
+            .await;
+        match started {
+            Ok(node) => {
+                println!("{READY}{}", node.address());
+                std::future::pending::<()>().await;
+            }
+            Err(error) => {
+                println!("> failed {error}");
+                std::process::exit(3);
+            }
+        }
+    });
+}
