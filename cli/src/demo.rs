@@ -121,7 +121,7 @@ async fn measure(bank: &mut Bank, arguments: &Arguments) -> anyhow::Result<ExitC
     compare(bank, &accounts, &books).await
 }
 
-/// Compares every balance with the books.
+/// Compares every balance with the books, and says what was found.
 async fn compare(
     bank: &Bank,
     accounts: &[::bank::Account],
@@ -130,27 +130,48 @@ async fn compare(
     // A client of its own: nothing that an earlier one has cached can help.
     let client = Client::connect(bank.naming()).await?;
     let balances = bank::balances(&client, accounts).await?;
-    let differ: Vec<_> = (0..accounts.len())
-        .filter(|&index| balances[index] != books[index])
+    let verdict = verdict(&balances, books);
+    println!("{}", verdict.text);
+    Ok(if verdict.agree {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// What the comparison of balances with books says.
+#[derive(Debug)]
+struct Verdict {
+    agree: bool,
+    text: String,
+}
+
+fn verdict(balances: &[i64], books: &[i64]) -> Verdict {
+    let count = books.len();
+    let of = |index: usize| {
+        (
+            balances.get(index).copied().unwrap_or_default(),
+            books[index],
+        )
+    };
+    let differ: Vec<_> = (0..count)
+        .filter(|&index| of(index).0 != of(index).1)
         .collect();
     if differ.is_empty() {
-        println!("ledger: {} accounts agree", accounts.len());
-        return Ok(ExitCode::SUCCESS);
+        return Verdict {
+            agree: true,
+            text: format!("ledger: {count} accounts agree"),
+        };
     }
-    println!(
-        "ledger: {} of {} accounts differ",
-        differ.len(),
-        accounts.len()
-    );
+    let mut text = format!("ledger: {} of {count} accounts differ", differ.len());
     for &index in differ.iter().take(SHOWN_MAX) {
-        let (name, uid) = (bank::account_name(index as u32), accounts[index].uid());
-        let (balance, book) = (balances[index], books[index]);
-        println!("  {name} ({uid}) holds {balance}, the books say {book}");
+        let (name, (balance, book)) = (bank::account_name(index as u32), of(index));
+        text += &format!("\n  {name} holds {balance}, the books say {book}");
     }
     if differ.len() > SHOWN_MAX {
-        println!("  … and {} more", differ.len() - SHOWN_MAX);
+        text += &format!("\n  … and {} more", differ.len() - SHOWN_MAX);
     }
-    Ok(ExitCode::FAILURE)
+    Verdict { agree: false, text }
 }
 
 /// A time with a unit that suits it.
@@ -159,5 +180,32 @@ fn millis(time: Duration) -> String {
         micros @ 0..1_000 => format!("{micros} µs"),
         micros @ 1_000..100_000 => format!("{:.1} ms", micros as f64 / 1e3),
         micros => format!("{} ms", micros / 1_000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn books_that_agree_are_said_to() {
+        let verdict = verdict(&[5, 0, -1], &[5, 0, -1]);
+        assert!(verdict.agree);
+        assert_eq!(verdict.text, "ledger: 3 accounts agree");
+    }
+
+    #[test]
+    fn a_single_difference_is_found_and_shown() {
+        let verdict = verdict(&[5, 0, 7], &[5, 1, 7]);
+        assert!(!verdict.agree);
+        let expected = "ledger: 1 of 3 accounts differ\n  /bank/0000/01 holds 0, the books say 1";
+        assert_eq!(verdict.text, expected);
+    }
+
+    #[test]
+    fn of_many_differences_the_first_are_shown() {
+        let verdict = verdict(&[0; 25], &[1; 25]);
+        assert!(!verdict.agree && verdict.text.ends_with("… and 15 more"));
+        assert_eq!(verdict.text.lines().count(), 1 + SHOWN_MAX + 1);
     }
 }
