@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use common::behaviour::{Counter, counter};
 use common::process::{NodeProcess, Start, serve};
 use common::raw::{Hello, Raw, invoke};
-use partha::{Client, NodeId, Place, Uid};
+use partha::abi::Struct;
+use partha::{Bytes, Client, Epoch, Place, Uid};
+use partha_store::{Batch, Item, LmdbStore, ObjectStore, Record};
 use test_support::temp_dir;
 
 const VALUE: (u64, u16) = (counter::CLASS.0, 0);
@@ -129,10 +131,124 @@ fn a_peer_that_asks_little_but_often() {
             w.text(s.slot(1), "x")
         }));
     }
+    peer.is_read();
     others_are_served(&node, object);
     let grown = node.memory() - before;
     println!("8000 calls wait: {} KiB", grown >> 10);
     assert!(grown < 64 * MIB, "{} MiB", grown / MIB);
 }
 
-const _: NodeId = NodeId(0);
+/// Objects in a node's store.
+const PASSIVE: usize = 100_000;
+/// Objects in its memory.
+const ACTIVE: usize = 10_000;
+
+/// What a node uses that has nothing, but has answered the questions that the others are asked.
+async fn memory_of_an_empty_node() -> i64 {
+    let dir = temp_dir("empty");
+    let node = Start::new(dir.path()).ready();
+    let (client, place) = client_of(&node).await;
+    Counter::create(&client, &place, 1, &[]).await.unwrap();
+    assert_eq!(page_through(&client, &node).await.len(), 1);
+    node.memory()
+}
+
+/// All objects of a node, page by page.
+async fn page_through(client: &Client, node: &NodeProcess) -> Vec<Uid> {
+    let handle = client.node_at(&node.address.to_string()).await.unwrap();
+    let (mut seen, mut after) = (Vec::new(), Uid::NIL);
+    loop {
+        let page = handle.manager().objects(client, after, 1000).await.unwrap();
+        let Some(last) = page.last() else { return seen };
+        after = last.object;
+        seen.extend(page.into_iter().map(|object| object.object));
+    }
+}
+
+/// Puts so many counters into the store of a node that does not run, as it would itself.
+fn make(dir: &std::path::Path, count: u64) {
+    const BATCH: u64 = 5_000;
+    let store = LmdbStore::open(dir).unwrap();
+    let me = store.identity();
+    for first in (0..count).step_by(BATCH as usize) {
+        let item = |number| {
+            let state = counter::State {
+                value: number as i64,
+                padding: Bytes::new(),
+            };
+            let (data, pointers) = (counter::State::DATA, counter::State::POINTERS);
+            let w = partha::abi::message(data, pointers, |w, s| state.write(w, s));
+            let (class, schema) = (counter::CLASS, counter::INFO.schema);
+            let state = w.finish().unwrap().0.into();
+            let record = Record {
+                class,
+                schema,
+                version: 1,
+                epoch: Epoch(0),
+                state,
+            };
+            let uid = Uid::new(me.node, me.incarnation, 1_000 + number);
+            Item::Create { uid, record }
+        };
+        store
+            .commit(Batch::new((first..first + BATCH).map(item).collect()))
+            .unwrap();
+    }
+    store.close();
+}
+
+#[test]
+fn a_hundred_thousand_objects() {
+    let dir = temp_dir("scale");
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let empty = memory_of_an_empty_node().await;
+        let start = Instant::now();
+        make(dir.path(), PASSIVE as u64);
+        println!("{PASSIVE} objects made in {:.1?}", start.elapsed());
+        let start = Instant::now();
+        let node = Start::new(dir.path()).ready();
+        let started = start.elapsed();
+        let (client, _) = client_of(&node).await;
+        let start = Instant::now();
+        let objects = page_through(&client, &node).await;
+        let (paged, passive) = (start.elapsed(), node.memory() - empty);
+        println!("started in {started:.1?}, paged through in {paged:.1?}");
+        println!("{PASSIVE} passive objects take {} KiB", passive >> 10);
+        assert_eq!(objects.len(), PASSIVE);
+        assert!(started < Duration::from_secs(20), "{started:?}");
+        // The heap's own grain, and nothing that grows with the objects.
+        assert!(passive < 2 * MIB, "{} KiB", passive >> 10);
+
+        let start = Instant::now();
+        activate(&client, &objects[..ACTIVE]).await;
+        let active = node.memory() - empty;
+        println!("{ACTIVE} active objects take {} KiB", active >> 10);
+        println!("brought into memory in {:.1?}", start.elapsed());
+        assert!(active < 40 * MIB, "{} KiB", active >> 10);
+        let handle = client.node_at(&node.address.to_string()).await.unwrap();
+        let figures = handle.manager().statistics(&client).await.unwrap();
+        assert_eq!(figures.active_objects, ACTIVE as u64, "{figures:?}");
+    });
+}
+
+async fn activate(client: &Client, objects: &[Uid]) {
+    const TOGETHER: usize = 100;
+    let mut callers = tokio::task::JoinSet::new();
+    for first in 0..TOGETHER {
+        let mine: Vec<_> = objects
+            .iter()
+            .skip(first)
+            .step_by(TOGETHER)
+            .copied()
+            .collect();
+        let client = client.clone();
+        callers.spawn(async move {
+            for object in mine {
+                Counter::from_uid(object).value(&client).await.unwrap();
+            }
+        });
+    }
+    while let Some(called) = callers.join_next().await {
+        called.unwrap();
+    }
+}

@@ -182,6 +182,18 @@ impl Raw {
         }
     }
 
+    /// Waits until the node has read everything that was sent so far.
+    pub fn is_read(&mut self) {
+        self.send(&frame(PING, 4711, |_, _| {}));
+        loop {
+            let message = self.frame().expect("the connection stays");
+            let s = message.reader().unwrap();
+            if (s.u16(0), s.u32(1)) == (PONG, 4711) {
+                return;
+            }
+        }
+    }
+
     /// Asserts that the node closes the connection in time; what it says before is dropped.
     #[track_caller]
     pub fn is_cut(&mut self, within: Duration) {
