@@ -25,6 +25,14 @@ use crate::shard::ShardHandle;
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
+    /// None for the client that the process's own objects use, which must not keep them running.
+    _user: Option<Arc<User>>,
+}
+
+/// Somebody outside uses the client. When nobody does any more, what was started for its
+/// call-backs ends.
+struct User {
+    inner: Weak<Inner>,
 }
 
 struct Inner {
@@ -38,6 +46,8 @@ struct Inner {
     naming: Option<Naming>,
     locator: Locator,
     home: OnceLock<Arc<Home>>,
+    /// Held by who starts the home.
+    starting: Mutex<()>,
 }
 
 /// Bindings in use, by object and class; dead entries are swept when the table has doubled.
@@ -107,8 +117,13 @@ impl Client {
             naming: naming.map(Naming::new),
             locator: Locator::default(),
             home: home.map_or_else(OnceLock::new, OnceLock::from),
+            starting: Mutex::new(()),
         });
-        Self { inner }
+        let user = User {
+            inner: Arc::downgrade(&inner),
+        };
+        let _user = Some(Arc::new(user));
+        Self { inner, _user }
     }
 
     /// This process, as its peers know it.
@@ -199,9 +214,15 @@ impl Client {
         if let Some(home) = self.inner.home.get() {
             return Ok(home.clone());
         }
+        // One at a time, since a home is a thread.
+        let starting = lock(&self.inner.starting);
+        if let Some(home) = self.inner.home.get() {
+            return Ok(home.clone());
+        }
         let home = Home::for_client(self.inner.me, self.downgrade())?;
-        // Two at once: the loser's thread ends with its handle.
-        Ok(self.inner.home.get_or_init(|| home).clone())
+        let home = self.inner.home.get_or_init(|| home).clone();
+        drop(starting);
+        Ok(home)
     }
 
     pub(crate) fn home_if_any(&self) -> Option<Arc<Home>> {
@@ -249,7 +270,8 @@ pub(crate) struct WeakClient {
 
 impl WeakClient {
     pub(crate) fn upgrade(&self) -> Option<Client> {
-        self.inner.upgrade().map(|inner| Client { inner })
+        let inner = self.inner.upgrade()?;
+        Some(Client { inner, _user: None })
     }
 }
 
@@ -261,6 +283,15 @@ pub(crate) fn random_node() -> Result<NodeId> {
         SystemError::new(ErrorKind::Internal, detail)
     })?;
     Ok(NodeId(u64::from_le_bytes(bytes).max(1)))
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        let inner = self.inner.upgrade();
+        if let Some(home) = inner.as_ref().and_then(|inner| inner.home.get()) {
+            home.client_gone();
+        }
+    }
 }
 
 impl fmt::Debug for Client {

@@ -74,9 +74,18 @@ impl Home {
             client,
             listener: None,
         };
-        // The thread ends with the process: its client and it hold each other.
+        // The thread ends with the last client that somebody outside has: see `client_gone`.
         spawn(start).map_err(|error| thread_error(&error))?;
         Ok(home)
+    }
+
+    /// Nobody uses the client any more that this home was made for; nothing happens to a node's.
+    pub(crate) fn client_gone(&self) {
+        if self.registry.store.is_none() {
+            for shard in &self.shards {
+                shard.post(Job::Stop);
+            }
+        }
     }
 
     /// The shard of an object.

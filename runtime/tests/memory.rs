@@ -6,15 +6,14 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::behaviour::{Counter, counter};
+use common::behaviour::{Counter, Listener, counter, listener};
 use common::process::{NodeProcess, Start, serve};
-use common::raw::{Hello, Raw, invoke};
+use common::raw::{Hello, Raw, initiate, invoke};
 use partha::abi::Struct;
-use partha::{Bytes, Client, Epoch, Place, Uid};
+use partha::{Bytes, Client, Context, Epoch, Place, Uid};
 use partha_store::{Batch, Item, LmdbStore, ObjectStore, Record};
 use test_support::temp_dir;
 
-const VALUE: (u64, u16) = (counter::CLASS.0, 0);
 const ADD_AT_GATE: (u64, u16) = (counter::CLASS.0, 4);
 const READ_AT_GATE: (u64, u16) = (counter::CLASS.0, 5);
 const FILL: (u64, u16) = (counter::CLASS.0, 11);
@@ -136,6 +135,68 @@ fn a_peer_that_asks_little_but_often() {
     let grown = node.memory() - before;
     println!("8000 calls wait: {} KiB", grown >> 10);
     assert!(grown < 64 * MIB, "{} MiB", grown / MIB);
+}
+
+#[test]
+fn peers_that_come_and_go() {
+    let dir = temp_dir("memory");
+    let (node, object) = scene(dir.path());
+    let visit = |count: u32| {
+        for _ in 0..count {
+            let mut peer = Raw::meet(node.address);
+            peer.send(&initiate(1, object.node, object));
+            assert_eq!(peer.answer(), Some((1, None)));
+        }
+    };
+    visit(500);
+    let before = node.memory();
+    visit(4000);
+    let grown = node.memory() - before;
+    println!("4000 visits: {} KiB", grown >> 10);
+    assert!(grown < MIB, "{} KiB", grown >> 10);
+}
+
+/// Shards of this very process; the nodes of these tests run in others.
+fn shard_threads() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let names =
+        tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names
+        .filter(|name| name.starts_with("partha-shard"))
+        .count()
+}
+
+struct Silent;
+
+impl listener::Servant for Silent {
+    async fn heard(&self, _cx: &Context, value: i64) -> partha::Result<i64> {
+        Ok(value)
+    }
+}
+
+#[test]
+fn a_client_has_one_thread_for_its_listeners_and_takes_it_along() {
+    let dir = temp_dir("memory");
+    let (node, object) = scene(dir.path());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    for _ in 0..5 {
+        let (client, _) = runtime.block_on(client_of(&node));
+        let together = std::sync::Barrier::new(8);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    together.wait();
+                    let listener = Listener::serve(&client, Silent).unwrap();
+                    let told = Counter::from_uid(object);
+                    let told = runtime.block_on(told.tell(&client, &listener));
+                    assert_eq!(told.unwrap(), 7);
+                });
+            }
+        });
+        assert_eq!(shard_threads(), 1);
+        drop(client);
+        test_support::eventually(common::PATIENCE, || shard_threads() == 0);
+    }
 }
 
 /// Objects in a node's store.

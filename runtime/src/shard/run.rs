@@ -203,12 +203,21 @@ impl Shard {
             }
         };
         let connection = Connection::new(hello, address);
-        self.connections
-            .borrow_mut()
-            .push(Arc::downgrade(&connection));
+        self.note_connection(&connection);
         home.connection_opened(connection.peer());
         let inbound = ShardInbound::new(self.clone(), home.clone());
         let (reader, writer) = stream.into_split();
         tokio::task::spawn_local(run(reader, writer, connection, inbound));
+    }
+
+    fn note_connection(&self, connection: &Arc<Connection>) {
+        let mut connections = self.connections.borrow_mut();
+        // Each that is over is found by the time that so many more have come.
+        if connections.len() == connections.capacity() {
+            connections.retain(|connection| connection.strong_count() > 0);
+            let open = connections.len();
+            connections.reserve(open.max(64));
+        }
+        connections.push(Arc::downgrade(connection));
     }
 }
