@@ -14,9 +14,10 @@ mod progress;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use clap::Args;
 use partha::Client;
+use partha_daemon::Stop;
 
 use bank::{ACCOUNTS_MAX, Bank};
 use load::Load;
@@ -49,12 +50,11 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let mut stop = Stop::new(false)?;
     tokio::select! {
         shown = show(&arguments) => shown,
-        interrupted = tokio::signal::ctrl_c() => {
-            interrupted.context("cannot handle Ctrl-C")?;
-            bail!("interrupted")
-        }
+        // What is dropped here kills its children and removes their folder.
+        _ = stop.requested() => bail!("interrupted"),
     }
 }
 
