@@ -1,0 +1,297 @@
+//! The binder as nodes and clients see it: real nodes in this process, real calls.
+
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use partha::services::BINDER_NAME;
+use partha::services::binder::binder::{LocateError, RegisterError};
+use partha::services::binder::{Binder, NodeEntry};
+use partha::services::naming::NameContext;
+use partha::{Client, ErrorKind, Node, NodeId, Place, Timestamp, Uid};
+use test_support::{TempDir, free_port, temp_dir};
+
+const LEASE: Duration = Duration::from_secs(3);
+const LONG: Duration = Duration::from_secs(60);
+
+/// A naming service and a binder.
+struct System {
+    folder: TempDir,
+    naming: Node,
+    binder: Node,
+    client: Client,
+}
+
+impl System {
+    async fn start() -> Self {
+        let folder = temp_dir("binder");
+        let builder = Node::builder()
+            .name("naming")
+            .data_dir(folder.path().join("naming"));
+        let naming = partha_naming::start(builder.shards(1)).await.unwrap();
+        let binder = start_binder(&folder, naming.address()).await;
+        binder.registered().await;
+        let client = Client::connect(naming.address().to_string()).await.unwrap();
+        Self {
+            folder,
+            naming,
+            binder,
+            client,
+        }
+    }
+
+    async fn stub(&self) -> Binder {
+        self.client.locator().binder(&self.client).await.unwrap()
+    }
+
+    /// A node that can run naming contexts: any class does.
+    async fn node(&self, folder: &str, name: &str) -> Node {
+        let builder = Node::builder()
+            .name(name)
+            .data_dir(self.folder.path().join(folder))
+            .shards(1)
+            .naming(self.naming.address().to_string());
+        let context = partha::services::naming::name_context::class;
+        let class = context(partha_naming::context::ContextServant);
+        let node = builder.class(class).start().await.unwrap();
+        node.registered().await;
+        node
+    }
+
+    async fn entry(&self, id: NodeId) -> Option<NodeEntry> {
+        let nodes = self.client.locator().nodes(&self.client).await.unwrap();
+        nodes.into_iter().find(|entry| entry.node == id.0)
+    }
+
+    /// Waits until the entry of a node is as wanted.
+    async fn eventually(&self, id: NodeId, wanted: impl Fn(&NodeEntry) -> bool) -> NodeEntry {
+        let begun = Instant::now();
+        loop {
+            let entry = self.entry(id).await;
+            if let Some(entry) = entry.clone().filter(&wanted) {
+                return entry;
+            }
+            assert!(begun.elapsed() < LONG, "still {entry:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+async fn start_binder(folder: &TempDir, naming: SocketAddr) -> Node {
+    let builder = Node::builder()
+        .name("binder")
+        .data_dir(folder.path().join("binder"))
+        .shards(1)
+        .naming(naming.to_string());
+    partha_binder::start(builder, Vec::new(), LEASE)
+        .await
+        .unwrap()
+}
+
+/// The entry of a node that is not there.
+fn absent(node: u64, incarnation: u32, name: &str) -> NodeEntry {
+    NodeEntry {
+        node,
+        incarnation,
+        name: name.to_owned(),
+        addresses: vec![format!("127.0.0.1:{}", free_port())],
+        classes: vec![7],
+        shards: 1,
+        alive: true,
+        last_heard: Timestamp::now(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_is_in_the_table_while_it_lives_and_after() {
+    let system = System::start().await;
+    let node = system.node("a", "a").await;
+    let id = node.me().node;
+    let entry = system.entry(id).await.unwrap();
+    assert!(entry.alive && entry.name == "a" && entry.shards == 1);
+    assert_eq!(entry.addresses, [node.address().to_string()]);
+    assert_eq!(entry.classes, [NameContext::CLASS.0]);
+    assert_eq!(entry.incarnation, node.me().incarnation.0);
+    let binder = system.entry(system.binder.me().node).await.unwrap();
+    assert!(binder.alive && binder.name == "binder");
+    // It signs off, and is not taken for alive until its lease runs out.
+    node.shutdown(LONG).await.unwrap();
+    assert!(!system.entry(id).await.unwrap().alive);
+    let node = system.node("a", "a").await;
+    assert_eq!(node.me().node, id);
+    let entry = system.entry(id).await.unwrap();
+    assert!(entry.alive && entry.incarnation == node.me().incarnation.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_is_located_by_the_node_that_made_it() {
+    let system = System::start().await;
+    let node = system.node("a", "a").await;
+    let made = NameContext::create(&system.client, &Place::Named("a".to_owned()), "x").await;
+    let made = made.unwrap();
+    let location = system
+        .stub()
+        .await
+        .locate(&system.client, made.uid())
+        .await
+        .unwrap();
+    assert_eq!(location.node.node, node.me().node.0);
+    assert!(!location.moved);
+    let nowhere = Uid {
+        node: NodeId(12345),
+        local: 99,
+    };
+    let located = system.stub().await.locate(&system.client, nowhere).await;
+    let Err(LocateError::UnknownNode(error)) = located else {
+        panic!("expected UnknownNode, found {located:?}");
+    };
+    assert_eq!((error.node, error.object), (12345, nowhere));
+    let words = NameContext::from_uid(nowhere)
+        .list(&system.client, "", 1)
+        .await
+        .unwrap_err();
+    assert_eq!(words.kind(), ErrorKind::Unreachable);
+    assert!(
+        words.to_string().contains("has never registered"),
+        "{words}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_node_is_dead_when_its_lease_has_run_out() {
+    let system = System::start().await;
+    let pause = system
+        .stub()
+        .await
+        .register(&system.client, &absent(77, 1, "silent"))
+        .await;
+    assert_eq!(pause.unwrap(), LEASE / 3);
+    let entry = system.entry(NodeId(77)).await.unwrap();
+    assert!(entry.alive);
+    let dead = system.eventually(NodeId(77), |entry| !entry.alive).await;
+    let silent = Timestamp::now().micros() - dead.last_heard.micros();
+    assert!(silent >= LEASE.as_micros() as i64, "dead after {silent} µs");
+    // A heartbeat of the same life brings it back; one of another life has to register.
+    assert!(
+        system
+            .stub()
+            .await
+            .heartbeat(&system.client, 77, 1)
+            .await
+            .unwrap()
+    );
+    assert!(system.entry(NodeId(77)).await.unwrap().alive);
+    assert!(
+        !system
+            .stub()
+            .await
+            .heartbeat(&system.client, 77, 2)
+            .await
+            .unwrap()
+    );
+    assert!(
+        !system
+            .stub()
+            .await
+            .heartbeat(&system.client, 78, 1)
+            .await
+            .unwrap()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_life_of_a_node_is_refused() {
+    let system = System::start().await;
+    let stub = system.stub().await;
+    stub.register(&system.client, &absent(77, 5, "copy"))
+        .await
+        .unwrap();
+    let refused = stub.register(&system.client, &absent(77, 4, "copy")).await;
+    let Err(RegisterError::OldIncarnation(error)) = refused else {
+        panic!("expected OldIncarnation, found {refused:?}");
+    };
+    assert_eq!((error.node, error.known), (77, 5));
+    stub.register(&system.client, &absent(77, 6, "copy"))
+        .await
+        .unwrap();
+    assert_eq!(system.entry(NodeId(77)).await.unwrap().incarnation, 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_latest_of_two_namesakes_has_the_name() {
+    let system = System::start().await;
+    let old = system.node("old", "a").await;
+    let new = system.node("new", "a").await;
+    let replaced = system.entry(old.me().node).await.unwrap();
+    assert_eq!(replaced.name, "a (replaced)");
+    assert!(replaced.alive, "only the name is taken");
+    let place = Place::Named("a".to_owned());
+    for _ in 0..4 {
+        let made = NameContext::create(&system.client, &place, "x")
+            .await
+            .unwrap();
+        assert_eq!(made.uid().node, new.me().node);
+    }
+    // What the other made is found as before.
+    let beside = Place::Node(old.me().node);
+    let made = NameContext::create(&system.client, &beside, "y")
+        .await
+        .unwrap();
+    assert_eq!(made.list(&system.client, "", 1).await.unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_are_listed_page_by_page() {
+    let system = System::start().await;
+    let stub = system.stub().await;
+    for node in 1..=5 {
+        let entry = absent(node, 1, &format!("n{node}"));
+        stub.register(&system.client, &entry).await.unwrap();
+    }
+    let (mut seen, mut after) = (Vec::new(), 0);
+    loop {
+        let page = stub.nodes(&system.client, after, 2).await.unwrap();
+        let Some(last) = page.last() else { break };
+        assert!(page.len() <= 2);
+        after = last.node;
+        seen.extend(page.into_iter().map(|entry| entry.node));
+    }
+    assert!(seen.is_sorted() && seen.len() == 6, "{seen:?}");
+    assert_eq!(seen[..5], [1, 2, 3, 4, 5]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_come_back_after_the_binder_was_away() {
+    let system = System::start().await;
+    let node = system.node("a", "a").await;
+    let before = system.stub().await.uid();
+    let System {
+        folder,
+        naming,
+        binder,
+        ..
+    } = system;
+    binder.shutdown(LONG).await.unwrap();
+    // Without a fixed port it comes back at another one.
+    let binder = start_binder(&folder, naming.address()).await;
+    binder.registered().await;
+    let client = Client::connect(naming.address().to_string()).await.unwrap();
+    let system = System {
+        folder,
+        naming,
+        binder,
+        client,
+    };
+    let known = system
+        .client
+        .naming()
+        .unwrap()
+        .lookup(&system.client, BINDER_NAME)
+        .await
+        .unwrap();
+    assert_eq!(known.object, before, "it is the same binder");
+    assert_eq!(known.hints, [system.binder.address().to_string()]);
+    let entry = system.eventually(node.me().node, |entry| entry.alive).await;
+    assert_eq!(entry.name, "a");
+}
