@@ -58,7 +58,10 @@ impl File {
     /// Reads the file.
     pub(super) fn read(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| {
-            format!("cannot read {}, which says what to run; `partha dev DIR` looks in DIR", path.display())
+            format!(
+                "cannot read {}, which says what to run; `partha dev DIR` looks in DIR",
+                path.display()
+            )
         })?;
         let refused = |what: &str| Usage(format!("{}: {}", path.display(), what.trim_end()));
         let file: Self = toml::from_str(&text).map_err(|error| refused(&error.to_string()))?;
@@ -116,14 +119,20 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_with_the_place() {
         let error = read("[[node]]\nname = \"a\"\ncmd = [\"x\"]\n").unwrap_err();
-        assert!(error.contains("partha.toml: ") && error.contains("line 3"), "{error}");
+        assert!(
+            error.contains("partha.toml: ") && error.contains("line 3"),
+            "{error}"
+        );
         let node = |name: &str| format!("[[node]]\nname = \"{name}\"\ncommand = [\"x\"]\n");
         let cases = [
             (node("a") + &node("a"), "two nodes of the name 'a'"),
             (node("naming"), "two nodes of the name 'naming'"),
             (node("../a"), "cannot be the name of a node"),
             (node(""), "cannot be the name of a node"),
-            ("[[node]]\nname = \"a\"\ncommand = []\n".to_owned(), "names no program"),
+            (
+                "[[node]]\nname = \"a\"\ncommand = []\n".to_owned(),
+                "names no program",
+            ),
             ("build = []\n".to_owned(), "`build` names no program"),
             (
                 "[[object]]\nname = \"/x\"\nclass = \"m.X\"\nnode = \"z\"\n".to_owned(),
@@ -138,7 +147,9 @@ mod tests {
 
     #[test]
     fn an_absent_file_is_named() {
-        let error = File::read(Path::new("absent/partha.toml")).unwrap_err().to_string();
+        let error = File::read(Path::new("absent/partha.toml"))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("absent/partha.toml"), "{error}");
     }
 }

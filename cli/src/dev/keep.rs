@@ -59,7 +59,10 @@ async fn keep(
             pause = PAUSE_MIN;
         }
         let name = &program.name;
-        println!("{name:<8} {ended}; starting it again in {:.1} s", pause.as_secs_f64());
+        println!(
+            "{name:<8} {ended}; starting it again in {:.1} s",
+            pause.as_secs_f64()
+        );
         process = loop {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
