@@ -147,8 +147,10 @@ async fn an_object_is_located_by_the_node_that_made_it() {
         panic!("expected UnknownNode, found {located:?}");
     };
     assert_eq!((error.node, error.object), (12345, nowhere));
+    // It is asked for until the deadline: the node might be about to register.
+    let caller = system.client.call().deadline(Duration::from_millis(500));
     let words = NameContext::from_uid(nowhere)
-        .list(&system.client, "", 1)
+        .list(&caller, "", 1)
         .await
         .unwrap_err();
     assert_eq!(words.kind(), ErrorKind::Unreachable);
