@@ -161,6 +161,10 @@ impl Home {
         *lock(&self.peers).entry(peer).or_default() += 1;
     }
 
+    pub(crate) fn is_connected(&self, peer: Peer) -> bool {
+        lock(&self.peers).contains_key(&peer)
+    }
+
     /// True if it was the peer's last one.
     pub(crate) fn connection_closed(&self, peer: Peer) -> bool {
         let mut peers = lock(&self.peers);

@@ -17,7 +17,7 @@ use crate::error::{Completed, ErrorKind, Result, SystemError};
 use crate::net::connection::Connection;
 use crate::net::pending::Answer;
 use crate::shard::{Incoming, ReplyTo, ShardHandle};
-use crate::wire::context::CallContext;
+use crate::wire::context::{CallContext, set_deadline};
 use crate::wire::frame::{self, Target};
 
 /// A call under construction.
@@ -26,6 +26,7 @@ pub struct Request {
     w: Writer,
     parameters: Slot,
     root: StructAt,
+    context: StructAt,
     callee: Callee,
     scope: CallScope,
     method: &'static Method,
@@ -109,11 +110,12 @@ impl Request {
             again: scope.again,
             trace: scope.trace,
         };
-        context.write(&mut w, root.slot(0));
+        let context = context.write(&mut w, root.slot(0));
         Self {
             w,
             parameters,
             root,
+            context,
             callee,
             scope,
             method,
@@ -209,6 +211,10 @@ impl Request {
                     return self.deliver(&shard, Some(binding)).await;
                 }
                 Bound::Remote { connection, .. } => {
+                    if last.is_some() {
+                        let left = self.deadline.saturating_duration_since(Instant::now());
+                        set_deadline(&mut self.w, self.context, left);
+                    }
                     ask(connection, &mut self.w, self.deadline).await
                 }
             };

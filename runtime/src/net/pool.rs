@@ -107,7 +107,13 @@ impl Pool {
     fn entry(&self, key: Key) -> Arc<Entry> {
         let mut entries = lock(&self.entries);
         if entries.len() >= ENTRIES_MAX {
-            entries.retain(|_, entry| Arc::strong_count(entry) > 1);
+            entries.retain(|_, entry| {
+                let in_use = Arc::strong_count(entry) > 1;
+                if !in_use {
+                    entry.finish();
+                }
+                in_use
+            });
         }
         entries.entry(key).or_default().clone()
     }
@@ -142,6 +148,17 @@ impl Pool {
     }
 }
 
+impl Entry {
+    /// Nobody will ask for the connection here any more.
+    fn finish(&self) {
+        if let Ok(current) = self.current.try_lock()
+            && let Some(connection) = &current.connection
+        {
+            connection.finish();
+        }
+    }
+}
+
 impl Drop for Pool {
     /// The client is gone: its connections end after what is in their outboxes.
     fn drop(&mut self) {
@@ -149,13 +166,7 @@ impl Drop for Pool {
             .entries
             .get_mut()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        for entry in entries.values() {
-            if let Ok(current) = entry.current.try_lock()
-                && let Some(connection) = &current.connection
-            {
-                connection.finish();
-            }
-        }
+        entries.values().for_each(|entry| entry.finish());
     }
 }
 

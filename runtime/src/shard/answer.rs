@@ -3,14 +3,16 @@
 
 use std::rc::Rc;
 
-use partha_core::id::CallId;
+use partha_core::id::{CallId, Uid};
 use partha_core::{Answer, Refusal, Ticket};
 use partha_wire::{Message, Writer};
 
 use super::execute::{Entry, Outcome};
 use super::job::{ReplyTo, send};
-use super::{Shard, count};
+use super::{Shard, count, saved};
+use crate::abi::Method;
 use crate::error::{Completed, ErrorKind, SystemError};
+use crate::hash::IdMap;
 use crate::wire::frame;
 
 impl Shard {
@@ -27,8 +29,9 @@ impl Shard {
                 let entry = entries.get_mut(&ticket).expect("it was there just now");
                 answer_with(reply, &mut entry.outcome, entry.joined);
             }
-            Answer::SameAs(first) => match entries.get_mut(&first) {
-                Some(entry) => answer_with(reply, &mut entry.outcome, true),
+            Answer::SameAs(first) => match asked_again(&mut entries, ticket, first) {
+                Some(Ok(outcome)) => answer_with(reply, outcome, true),
+                Some(Err(error)) => reply.fail(error),
                 None => {
                     let detail = "the first call's answer is gone";
                     reply.fail(SystemError::new(ErrorKind::Internal, detail));
@@ -36,8 +39,10 @@ impl Shard {
             },
             Answer::Saved(call) => {
                 count(&self.counters.duplicates);
+                let entry = entries.get(&ticket).expect("it was there just now");
+                let (method, object) = (entry.method, entry.saved_under());
                 drop(entries);
-                self.answer_saved(reply, call);
+                self.answer_saved(reply, call, method, object);
             }
             Answer::Refused(refusal) => {
                 let entry = entries.get(&ticket).expect("it was there just now");
@@ -47,13 +52,35 @@ impl Shard {
         }
     }
 
-    fn answer_saved(&self, reply: ReplyTo, call: CallId) {
+    /// `object` is none where the call makes one: a repeated request proposes another uid.
+    fn answer_saved(
+        &self,
+        reply: ReplyTo,
+        call: CallId,
+        method: &'static Method,
+        object: Option<Uid>,
+    ) {
         let saved = match &self.registry.store {
             Some(store) => store.read_reply(call).map_err(|error| error.to_string()),
             None => Ok(None),
         };
         match saved {
-            Ok(Some(saved)) => answer_framed(reply, saved.body.to_vec()),
+            Ok(Some(saved)) if object.is_some_and(|object| object != saved.uid) => {
+                reply.fail(reused(call, &format!("a call of object {}", saved.uid)));
+            }
+            Ok(Some(saved)) => match saved::decode(&saved.body) {
+                Some((of, framed)) if of.is(method) => answer_framed(reply, framed.to_vec()),
+                Some((of, _)) => {
+                    let known = self.registry.method(of.interface, of.ordinal);
+                    let name = known.map_or("another method", |method| method.name);
+                    reply.fail(reused(call, &format!("a call of {name}")));
+                }
+                None => {
+                    let detail = format!("the saved reply of call {call} is of another version");
+                    let error = SystemError::new(ErrorKind::Store, detail);
+                    reply.fail(error.completed(Completed::Yes));
+                }
+            },
             Ok(None) => {
                 let detail = format!("the saved reply of call {call} has just expired");
                 let error = SystemError::new(ErrorKind::Deadline, detail);
@@ -113,6 +140,30 @@ impl Shard {
             },
         }
     }
+}
+
+/// The outcome of the first request for a call, if the second one asks for the same.
+fn asked_again(
+    entries: &mut IdMap<Ticket, Entry>,
+    second: Ticket,
+    first: Ticket,
+) -> Option<Result<&mut Outcome, SystemError>> {
+    let asked = entries.get(&second).map(|entry| entry.method)?;
+    let entry = entries.get_mut(&first)?;
+    if std::ptr::eq(asked, entry.method) {
+        return Some(Ok(&mut entry.outcome));
+    }
+    let call = entry.call?;
+    let what = format!("a call of {}", entry.method.name);
+    Some(Err(reused(call, &what)))
+}
+
+fn reused(call: CallId, what: &str) -> SystemError {
+    let detail = format!(
+        "call id {call} was used for {what}; ask again with the same method and arguments, or \
+         use a new call id"
+    );
+    SystemError::new(ErrorKind::BadOperation, detail)
 }
 
 /// Answers with an outcome, taking it unless it is needed again.

@@ -2,14 +2,13 @@
 
 use std::rc::Rc;
 
-use bytes::Bytes;
 use partha_core::id::{CallId, Uid};
 use partha_core::{Input, Ticket};
 use partha_store::{Batch, Item};
 
-use super::Shard;
 use super::execute::Outcome;
 use super::job::{Job, fault};
+use super::{Shard, saved};
 use crate::config::REPLY_RETENTION;
 use crate::error::{Completed, ErrorKind, SystemError};
 
@@ -83,7 +82,7 @@ impl Shard {
                               capability: its saved reply would outlive it";
                 return Err(SystemError::new(ErrorKind::BadOperation, detail));
             }
-            let body = Bytes::from(w.to_framed()?);
+            let body = saved::encode(entry.method, &w.to_framed()?);
             let keep_ms = REPLY_RETENTION.as_millis() as u64;
             items.push(Item::SaveReply {
                 call,

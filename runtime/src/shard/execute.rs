@@ -50,6 +50,13 @@ pub(super) struct Entry {
     pub(super) rows: Vec<Item>,
 }
 
+impl Entry {
+    /// The object that a saved reply of this call is of; none where the call makes one.
+    pub(super) fn saved_under(&self) -> Option<Uid> {
+        self.create.is_none().then_some(self.object)
+    }
+}
+
 /// What there is to answer.
 pub(super) enum Outcome {
     /// Nothing yet.

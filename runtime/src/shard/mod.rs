@@ -14,6 +14,7 @@ mod inbound;
 mod inspect;
 mod job;
 mod run;
+mod saved;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};

@@ -21,7 +21,7 @@ use crate::node::Home;
 use crate::wire::frame::Frame;
 
 /// Jobs between two looks at the clock: after [`TURN`] connections have their turn.
-const JOBS_A_LOOK: u32 = 16;
+const JOBS_A_LOOK: u32 = 4;
 
 /// What a shard's thread starts with.
 pub(crate) struct Start {
@@ -163,6 +163,8 @@ impl Shard {
                 uid: object,
                 caller,
             }),
+            // It may be back already: then what it asks on its new connection is not to be ended.
+            Job::PeerGone { caller } if home.is_connected(caller) => {}
             Job::PeerGone { caller } => self.feed(Input::PeerGone { caller }),
             Job::Serve { object, class } => {
                 self.catalog.borrow_mut().serve(object, class);

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use partha_core::id::{CallId, Incarnation, NodeId, Peer};
-use partha_wire::{DecodeError, Slot, StructReader, Writer};
+use partha_wire::{DecodeError, Slot, StructAt, StructReader, Writer};
 
 /// A W3C trace id; zero means none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -35,12 +35,17 @@ const DATA: u16 = 6;
 const POINTERS: u16 = 1;
 const AGAIN_BIT: u32 = 3 * 64 + 32;
 
+/// Writes the time left into a context that is there.
+pub(crate) fn set_deadline(w: &mut Writer, context: StructAt, left: Duration) {
+    let micros = u64::try_from(left.as_micros()).unwrap_or(u64::MAX);
+    w.set_u64(context, 0, micros.max(1));
+}
+
 impl CallContext {
-    pub(crate) fn write(&self, w: &mut Writer, slot: Slot) {
+    pub(crate) fn write(&self, w: &mut Writer, slot: Slot) -> StructAt {
         let s = w.structure(slot, DATA, POINTERS);
         if let Some(deadline) = self.deadline {
-            let micros = u64::try_from(deadline.as_micros()).unwrap_or(u64::MAX);
-            w.set_u64(s, 0, micros.max(1));
+            set_deadline(w, s, deadline);
         }
         if let Some(call) = self.call {
             w.set_u64(s, 1, call.caller.node.0);
@@ -50,6 +55,7 @@ impl CallContext {
         w.set_bool(s, AGAIN_BIT, self.again);
         w.set_u64(s, 4, (self.trace.0 >> 64) as u64);
         w.set_u64(s, 5, self.trace.0 as u64);
+        s
     }
 
     /// Reads the context from the parameters' struct.
