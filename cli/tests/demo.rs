@@ -65,10 +65,10 @@ fn without_kills_nothing_is_unknown() {
 
 #[test]
 fn its_children_die_with_it() {
-    let demo = Child::spawn(
-        "demo",
-        &mut command(&["demo", "--seconds", "600", "--accounts", "4"]),
-    );
+    // A demo that is killed cannot clear up its stores.
+    let folder = test_support::temp_dir("demo");
+    let mut command = command(&["demo", "--seconds", "600", "--accounts", "4"]);
+    let demo = Child::spawn("demo", command.env("TMPDIR", folder.path()));
     let line = demo.wait_for_line(LONG, |line| line.starts_with("naming "));
     let address = line.split_whitespace().nth(1).unwrap().to_owned();
     demo.wait_for_line(LONG, |line| line.contains("calls"));
