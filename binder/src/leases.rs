@@ -3,7 +3,7 @@
 //! After a restart of the binder no node has been heard of; each learns so from the answer to
 //! its next heartbeat, and registers again. So nothing is written for a heartbeat.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,8 @@ use partha::Timestamp;
 #[derive(Debug, Default)]
 pub(crate) struct Leases {
     nodes: Mutex<HashMap<u64, Heard>>,
+    /// Nodes whose name is held by another one.
+    contested: Mutex<HashSet<u64>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +43,26 @@ impl Leases {
             return false;
         }
         nodes.insert(node, heard);
-        true
+        known
+            || !self
+                .contested
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .contains(&node)
+    }
+
+    /// Whether a node's name is held by another one: then each heartbeat asks it to register
+    /// again, until it gets the name.
+    pub(crate) fn contest(&self, node: u64, contested: bool) {
+        let mut nodes = self
+            .contested
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if contested {
+            nodes.insert(node);
+        } else {
+            nodes.remove(&node);
+        }
     }
 
     /// A life of a node has ended in good order.

@@ -8,8 +8,9 @@
 //!
 //! Names of nodes are for people and for `Place::Named`; uids do not depend on them. Two nodes
 //! of one name are possible, most often since a store was thrown away and the node began anew.
-//! The latest to register has the name; the other is listed as `NAME (replaced)` until it
-//! registers again.
+//! While the first is alive it keeps the name, and the other is listed as `NAME (second)`; it is
+//! asked to register again with each heartbeat, and gets the name when the first is gone, which
+//! is then listed as `NAME (replaced)` until it registers again.
 
 use std::time::Duration;
 
@@ -57,9 +58,25 @@ impl Servant for BinderServant {
             }
             .into());
         }
-        let plain = registered(&node);
+        let mut plain = registered(&node);
+        let holders = namesakes(rows, &plain)?;
+        let living = |other: &&NodeEntry| self.leases.state(other.node, state.lease).0;
+        let second = match holders.iter().find(living) {
+            Some(holder) => {
+                plain.name = format!("{} (second)", node.name);
+                if known.as_ref() != Some(&plain) {
+                    let (name, holder, node) = (&node.name, holder.node, node.node);
+                    tracing::warn!(%name, holder, node, "a living node has the name already");
+                }
+                true
+            }
+            None => {
+                replace(rows, holders)?;
+                false
+            }
+        };
+        self.leases.contest(node.node, second);
         if known != Some(plain.clone()) {
-            replace_namesakes(rows, &plain)?;
             rows.put(NODES, &key(node.node), encode(&plain)?)?;
             tracing::info!(node = %node.name, incarnation = node.incarnation, "registered");
         }
@@ -142,28 +159,35 @@ fn registered(node: &NodeEntry) -> NodeEntry {
     }
 }
 
-/// Takes the name from whichever other node has it.
-fn replace_namesakes(rows: &Rows, node: &NodeEntry) -> Result<()> {
+/// Other nodes of the name.
+fn namesakes(rows: &Rows, node: &NodeEntry) -> Result<Vec<NodeEntry>> {
+    let mut found = Vec::new();
     let mut after: Option<Bytes> = None;
     loop {
         let page = rows.scan(NODES, after.as_deref(), NODES_MAX as usize)?;
         for (_, row) in &page {
             let other = decode(row.clone())?;
             if other.node != node.node && other.name == node.name {
-                let (name, old, new) = (&node.name, other.node, node.node);
-                tracing::warn!(%name, old, new, "two nodes of one name; the latest has it");
-                let replaced = NodeEntry {
-                    name: format!("{name} (replaced)"),
-                    ..other
-                };
-                rows.put(NODES, &key(replaced.node), encode(&replaced)?)?;
+                found.push(other);
             }
         }
         match page.last() {
             Some((last, _)) if page.len() == NODES_MAX as usize => after = Some(last.clone()),
-            Some(_) | None => return Ok(()),
+            Some(_) | None => return Ok(found),
         }
     }
+}
+
+/// Takes the name from nodes that are gone.
+fn replace(rows: &Rows, holders: Vec<NodeEntry>) -> Result<()> {
+    for holder in holders {
+        let (name, old) = (&holder.name, holder.node);
+        tracing::warn!(%name, old, "another node takes the name of one that is gone");
+        let name = format!("{name} (replaced)");
+        let replaced = NodeEntry { name, ..holder };
+        rows.put(NODES, &key(replaced.node), encode(&replaced)?)?;
+    }
+    Ok(())
 }
 
 fn key(node: u64) -> [u8; 8] {

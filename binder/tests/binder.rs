@@ -221,26 +221,30 @@ async fn an_older_life_of_a_node_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_latest_of_two_namesakes_has_the_name() {
+async fn of_two_namesakes_the_living_one_that_came_first_has_the_name() {
     let system = System::start().await;
     let old = system.node("old", "a").await;
     let new = system.node("new", "a").await;
-    let replaced = system.entry(old.me().node).await.unwrap();
-    assert_eq!(replaced.name, "a (replaced)");
-    assert!(replaced.alive, "only the name is taken");
+    let (first, second) = (old.me().node, new.me().node);
+    assert_eq!(system.entry(first).await.unwrap().name, "a");
+    let listed = system.entry(second).await.unwrap();
+    assert_eq!(listed.name, "a (second)");
+    assert!(listed.alive, "only the name is another");
     let place = Place::Named("a".to_owned());
-    for _ in 0..4 {
-        let made = NameContext::create(&system.client, &place, "x")
-            .await
-            .unwrap();
-        assert_eq!(made.uid().node, new.me().node);
-    }
-    // What the other made is found as before.
-    let beside = Place::Node(old.me().node);
-    let made = NameContext::create(&system.client, &beside, "y")
+    let made = NameContext::create(&system.client, &place, "x")
         .await
         .unwrap();
-    assert_eq!(made.list(&system.client, "", 1).await.unwrap(), []);
+    assert_eq!(made.uid().node, first);
+
+    // The name goes over when its holder is gone.
+    old.shutdown(Duration::from_secs(10)).await.unwrap();
+    let heir = system.eventually(second, |entry| entry.name == "a").await;
+    assert!(heir.alive);
+    assert_eq!(system.entry(first).await.unwrap().name, "a (replaced)");
+    let made = NameContext::create(&system.client, &place, "y")
+        .await
+        .unwrap();
+    assert_eq!(made.uid().node, second);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -82,6 +82,8 @@ struct System {
     programs: Vec<Program>,
     kept: Vec<Kept>,
     complete: bool,
+    /// The cluster file is ours.
+    told: bool,
     sink: Sink,
 }
 
@@ -125,6 +127,7 @@ impl System {
             programs,
             kept,
             complete,
+            told: false,
             sink,
         })
     }
@@ -148,6 +151,7 @@ impl System {
         let cluster = self.stores.join(CLUSTER_FILE);
         std::fs::write(&cluster, format!("naming = \"{}\"\n", self.naming))
             .with_context(|| format!("cannot write {}", cluster.display()))?;
+        self.told = true;
         self.create_objects().await?;
         println!("stores   {}", self.stores.display());
         self.complete = true;
@@ -179,8 +183,13 @@ impl System {
         while let Some(kept) = self.kept.pop() {
             kept.stop().await;
         }
-        // Where it was never written there is nothing to remove.
-        let _ = std::fs::remove_file(self.stores.join(CLUSTER_FILE));
+        // Another system of this folder may have written its own.
+        if self.told {
+            let cluster = self.stores.join(CLUSTER_FILE);
+            if let Err(error) = std::fs::remove_file(&cluster) {
+                eprintln!("warning: cannot remove {}: {error}", cluster.display());
+            }
+        }
     }
 }
 

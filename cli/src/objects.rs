@@ -4,11 +4,12 @@
 //! generator made of the class.
 
 use std::io::Read as _;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
 use partha::abi::{ClassInfo, Method as RuntimeMethod, Slot, StructReader, Writer};
 use partha::system::ClassDescription;
-use partha::{ClassId, MESSAGE_BYTES_MAX, Place, Ref};
+use partha::{ClassId, ErrorKind, MESSAGE_BYTES_MAX, Place, Ref, SystemError};
 use serde_json::{Map, Value, json};
 
 use crate::arguments::{Call, Create, Describe};
@@ -64,9 +65,14 @@ pub(crate) async fn describe(arguments: &Describe, out: &mut Output) -> anyhow::
 pub(crate) async fn call(arguments: &Call, out: &mut Output) -> anyhow::Result<()> {
     let given = given(arguments.arguments.as_deref())?;
     let mut system = System::connect(&arguments.cluster).await?;
-    let uid = system.find(&arguments.name).await?.uid;
-    let node = system.node_of(uid).await?;
-    let class = ClassId(node.inspect(&system.client, uid).await?.class);
+    let patience = arguments.deadline.unwrap_or(partha::CALL_DEADLINE);
+    let (uid, node, class) = patiently(patience, async || {
+        let uid = system.find(&arguments.name).await?.uid;
+        let node = system.node_of(uid).await?;
+        let class = ClassId(node.inspect(&system.client, uid).await?.class);
+        Ok((uid, node, class))
+    })
+    .await?;
     let (description, schema) = described(&node, class)?;
     let (interface, method) = find_method(&schema, description, &arguments.method)?;
     let (params, members) = schema.parameters(method).context(UNDESCRIBED)?;
@@ -95,6 +101,36 @@ pub(crate) async fn call(arguments: &Call, out: &mut Output) -> anyhow::Result<(
         (None, false) => {}
     }
     Ok(())
+}
+
+/// Looks for something until it is found or time is up, as long as what is in the way may pass:
+/// a node that restarts is back within seconds.
+async fn patiently<T>(
+    patience: Duration,
+    mut look: impl AsyncFnMut() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let until = Instant::now() + patience;
+    loop {
+        match look().await {
+            Err(error) if may_pass(&error) && Instant::now() < until => {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            found => return found,
+        }
+    }
+}
+
+fn may_pass(error: &anyhow::Error) -> bool {
+    let passing = |error: &SystemError| {
+        matches!(
+            error.kind(),
+            ErrorKind::Unreachable | ErrorKind::BindingBroken | ErrorKind::Draining
+        )
+    };
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref())
+        .any(passing)
 }
 
 /// `partha create`
