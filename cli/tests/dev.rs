@@ -190,6 +190,8 @@ fn a_taken_port_and_its_owner_are_named() {
         err.contains("the Partha node 'naming'") && err.contains("--port"),
         "{err}"
     );
+    let cluster = project.folder.path().join(".partha/cluster.toml");
+    assert!(cluster.exists(), "the file is the first system's");
 }
 
 #[test]
