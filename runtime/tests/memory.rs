@@ -57,7 +57,7 @@ fn others_are_served(node: &NodeProcess, object: Uid) {
         let (client, _) = client_of(node).await;
         assert_eq!(Counter::from_uid(object).value(&client).await.unwrap(), 7);
         assert!(
-            start.elapsed() < Duration::from_secs(2),
+            start.elapsed() < Duration::from_secs(8),
             "after {:?}",
             start.elapsed()
         );
@@ -78,14 +78,14 @@ fn a_peer_that_does_not_read_its_answers() {
                 ..Hello::default()
             },
         );
-        for question in 1..=1000 {
+        for question in 1..=3000 {
             peer.send(&invoke(question, object, FILL, |w, s| {
                 w.set_u32(s, 0, 1 << 20)
             }));
         }
         others_are_served(&node, object);
         let grown = node.memory() - before;
-        println!("1000 MiB of answers unread: {} KiB", grown >> 10);
+        println!("3000 MiB of answers unread: {} KiB", grown >> 10);
         assert!(grown < 80 * MIB, "{} MiB", grown / MIB);
     }
 }
@@ -193,7 +193,8 @@ fn a_client_has_one_thread_for_its_listeners_and_takes_it_along() {
                 });
             }
         });
-        assert_eq!(shard_threads(), 1);
+        // Asked more than once, since a list of threads misses some while others end.
+        test_support::eventually(common::PATIENCE, || shard_threads() == 1);
         drop(client);
         test_support::eventually(common::PATIENCE, || shard_threads() == 0);
     }

@@ -23,9 +23,10 @@ const IDLE_BYTES: usize = 4 * 1024;
 /// turn.
 pub(crate) const TURN: Duration = Duration::from_millis(2);
 /// Frames between two looks at the clock.
-const FRAMES_A_LOOK: u32 = 16;
-/// How long a frame may take to arrive, from its first byte to its last.
-const FRAME_DEADLINE: Duration = Duration::from_secs(10);
+const FRAMES_A_LOOK: u32 = 4;
+/// How long a frame may take to arrive, from its first byte to its last: 4 Mbit/s for the largest.
+/// Shorter than the silence of a dead peer, so that the log says which it was.
+const FRAME_DEADLINE: Duration = Duration::from_secs(8);
 /// How long a peer may take for what is written at once.
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 
