@@ -1,7 +1,7 @@
 //! A node: a process that serves objects.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -499,9 +499,14 @@ fn listen(address: &str) -> Result<std::net::TcpListener> {
             format!("cannot listen at {address}: {error}"),
         )
     };
-    let listener = std::net::TcpListener::bind(address).map_err(failed)?;
-    listener.set_nonblocking(true).map_err(failed)?;
-    Ok(listener)
+    let mut last = std::io::ErrorKind::AddrNotAvailable.into();
+    for candidate in address.to_socket_addrs().map_err(failed)? {
+        match crate::net::listen_at(candidate) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(failed(last))
 }
 
 fn registry(

@@ -156,6 +156,25 @@ fn peers_that_come_and_go() {
     assert!(grown < MIB, "{} KiB", grown >> 10);
 }
 
+#[test]
+fn a_crowd_that_says_nothing_is_not_in_the_way() {
+    let dir = temp_dir("memory");
+    let (node, object) = scene(dir.path());
+    let start = Instant::now();
+    let crowd: Vec<_> = (0..2000).map(|_| Raw::silent(node.address)).collect();
+    println!("2000 silent peers: connected in {:?}", start.elapsed());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let (client, _) = client_of(&node).await;
+        assert_eq!(Counter::from_uid(object).value(&client).await.unwrap(), 7);
+    });
+    // They are given five seconds to speak, which nobody else has to wait for.
+    let waited = start.elapsed();
+    assert!(waited < Duration::from_secs(4), "{waited:?}");
+    println!("2000 silent peers: served after {waited:?}");
+    drop(crowd);
+}
+
 /// Shards of this very process; the nodes of these tests run in others.
 fn shard_threads() -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();

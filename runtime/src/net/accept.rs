@@ -4,19 +4,22 @@
 //! for; any other is a plain Cap'n Proto client. Nothing of it is believed before its first bytes
 //! are there, and they have to be there soon.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 
 use super::handshake::{self, ANY_SHARD, Hello, MAGIC};
 use crate::error::{ErrorKind, SystemError};
 use crate::node::Home;
 use crate::shard::Job;
 
-/// Connections whose first bytes are awaited at a time.
-const MEETING_MAX: usize = 1024;
+/// Connections whose first bytes are awaited at a time. Who has been silent for longest has to go
+/// when one more comes: an honest peer says who it is within a round trip. Well below the usual
+/// limit of 1024 open files.
+const MEETING_MAX: usize = 512;
 /// Pause after an error of the listener, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -29,21 +32,19 @@ pub(crate) async fn accept(listener: std::net::TcpListener, home: Arc<Home>) {
             return;
         }
     };
-    let meeting = Arc::new(Semaphore::new(MEETING_MAX));
+    let mut meeting: VecDeque<(String, AbortHandle)> = VecDeque::new();
     loop {
-        let Ok(permit) = meeting.clone().acquire_owned().await else {
-            return;
-        };
         match listener.accept().await {
             Ok((stream, address)) => {
-                let home = home.clone();
-                tokio::task::spawn_local(async move {
-                    let address = address.to_string();
-                    if let Err(error) = meet(stream, &address, &home).await {
-                        tracing::warn!(peer = %address, %error, "connection refused");
+                make_room(&mut meeting);
+                let (home, address) = (home.clone(), address.to_string());
+                let peer = address.clone();
+                let task = tokio::task::spawn_local(async move {
+                    if let Err(error) = meet(stream, &peer, &home).await {
+                        tracing::warn!(%peer, %error, "connection refused");
                     }
-                    drop(permit);
                 });
+                meeting.push_back((address, task.abort_handle()));
             }
             Err(error) => {
                 // A full table of files must not end the server: others will close theirs.
@@ -51,6 +52,23 @@ pub(crate) async fn accept(listener: std::net::TcpListener, home: Arc<Home>) {
                 tokio::time::sleep(PAUSE).await;
             }
         }
+    }
+}
+
+/// Forgets who has been met; if too many are left, the longest silent one has to go.
+fn make_room(meeting: &mut VecDeque<(String, AbortHandle)>) {
+    while meeting.front().is_some_and(|(_, task)| task.is_finished()) {
+        meeting.pop_front();
+    }
+    if meeting.len() < MEETING_MAX {
+        return;
+    }
+    meeting.retain(|(_, task)| !task.is_finished());
+    if meeting.len() >= MEETING_MAX
+        && let Some((peer, task)) = meeting.pop_front()
+    {
+        tracing::warn!(%peer, "connection cut: it said nothing while {MEETING_MAX} more came");
+        task.abort();
     }
 }
 

@@ -9,10 +9,26 @@ pub(crate) mod io;
 pub(crate) mod pending;
 pub(crate) mod pool;
 
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::TcpStream;
+
+/// Connections that may wait to be accepted: all clients of a node come at once when it restarts,
+/// and one that finds no place tries again only after a second.
+const BACKLOG: i32 = 1024;
+
+/// Listens at an address.
+pub(crate) fn listen_at(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // As the standard library does it: a restarted node gets its port back at once.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
 
 /// Options of every connection: no delay, and the system's own watch over silent peers as a
 /// backstop to our heartbeats.
