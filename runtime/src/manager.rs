@@ -120,7 +120,6 @@ impl Manager {
             sum.passivations += report.passivations;
             sum.calls += report.calls;
             sum.duplicates += report.duplicates;
-            sum.connections += report.connections;
         }
         Ok(sum)
     }
@@ -258,7 +257,7 @@ impl Servant for Manager {
             passivations: sum.passivations,
             calls: sum.calls,
             duplicates: sum.duplicates,
-            connections: sum.connections,
+            connections: self.home.open_connections() as u64,
             store_batches: usage.batches,
             store_syncs: usage.syncs,
             store_used_bytes: usage.used_bytes,

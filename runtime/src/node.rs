@@ -150,11 +150,16 @@ impl Home {
             let detail = format!("{} is shutting down", self.registry.here());
             return Some(SystemError::new(ErrorKind::Draining, detail));
         }
-        let open: usize = lock(&self.peers).values().sum();
+        let open = self.open_connections();
         (open >= CONNECTIONS_MAX).then(|| {
             let detail = format!("{} has {open} connections already", self.registry.here());
             SystemError::new(ErrorKind::Overloaded, detail)
         })
+    }
+
+    /// Connections of all shards and both faces.
+    pub(crate) fn open_connections(&self) -> usize {
+        lock(&self.peers).values().sum()
     }
 
     pub(crate) fn connection_opened(&self, peer: Peer) {

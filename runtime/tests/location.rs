@@ -366,6 +366,33 @@ fn a_node_that_stops_in_order_leaves_no_doubt() {
 }
 
 #[test]
+fn a_node_does_not_wait_for_ever_for_its_calls() {
+    run(async {
+        let dir = temp_dir("location");
+        let node = node(dir.path()).await;
+        let address = node.address().to_string();
+        let client = client_of(&node).await;
+        let (object, gate) = (counter(&client, &node, 1).await, new_gate("patience"));
+        let adding = {
+            let (object, client, gate) = (object.clone(), client.clone(), gate.clone());
+            spawn_local(async move { object.add_at_gate(&client, 5, &gate).await })
+        };
+        arrived(&gate, 1).await;
+        let error = node.shutdown(Duration::from_millis(50)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Deadline, "{error}");
+        let error = adding.await.unwrap().unwrap_err();
+        assert_eq!(error.completion(), Completed::Maybe, "{error}");
+        // It was cut off before it was on disk: asking again executes it.
+        let node = restart(dir.path(), &address).await;
+        open(&gate, 1);
+        let again = client.call().again(error.call().unwrap());
+        assert_eq!(object.add_at_gate(&again, 5, &gate).await.unwrap(), 6);
+        assert_eq!(begun(&gate), 2);
+        stop(node).await;
+    });
+}
+
+#[test]
 fn a_node_stops_whatever_else_its_shards_have_to_do() {
     // A job that says to stop must be heard wherever it stands among the others.
     for jobs in 250..262 {

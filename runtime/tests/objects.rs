@@ -396,6 +396,12 @@ async fn a_node_tells_what_it_is_and_has(kind: Kind) {
     assert_eq!(derived.ancestors, [named::CLASS.0, counter::CLASS.0]);
     assert!(derived.persistent && !derived.reflection.is_empty());
 
+    let before = face.statistics().await.connections;
+    let (another, third) = (Face::open(kind, &node).await, Face::open(kind, &node).await);
+    assert_eq!(face.statistics().await.connections, before + 2);
+    drop((another, third));
+    until(|| async { face.statistics().await.connections == before }).await;
+
     let mut made = Vec::new();
     for value in 0..7 {
         made.push(face.counter(value).await.uid);

@@ -104,8 +104,6 @@ impl Shard {
     /// What runs.
     pub(super) fn report(&self) -> ShardReport {
         let stats = self.engine.borrow().stats();
-        let mut connections = self.connections.borrow_mut();
-        connections.retain(|connection| connection.strong_count() > 0);
         ShardReport {
             active_objects: stats.objects as u64,
             active_bytes: stats.active_bytes,
@@ -113,7 +111,6 @@ impl Shard {
             passivations: self.counters.passivations.get(),
             calls: self.counters.calls.get(),
             duplicates: self.counters.duplicates.get(),
-            connections: connections.len() as u64,
         }
     }
 }

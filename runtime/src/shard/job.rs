@@ -198,7 +198,6 @@ pub(crate) struct ShardReport {
     pub(crate) passivations: u64,
     pub(crate) calls: u64,
     pub(crate) duplicates: u64,
-    pub(crate) connections: u64,
 }
 
 /// The engine's word for a store error.
