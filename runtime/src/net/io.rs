@@ -22,6 +22,9 @@ const IDLE_BYTES: usize = 4 * 1024;
 /// How long frames of one connection, or jobs, may keep a shard busy before others have their
 /// turn.
 pub(crate) const TURN: Duration = Duration::from_millis(2);
+/// Frames taken before what they caused is written: the peer works on the first answers while this
+/// end works on the next ones.
+const FRAMES_A_TURN: u32 = 16;
 /// Frames between two looks at the clock.
 const FRAMES_A_LOOK: u32 = 4;
 /// How long a frame may take to arrive, from its first byte to its last: 4 Mbit/s for the largest.
@@ -116,15 +119,17 @@ where
         match got {
             Ok(0) if begun == 0 => return ended("the peer closed the connection"),
             Ok(0) => return cut_short(begun),
-            Ok(_) => connection.heard(),
+            Ok(got) => {
+                connection.heard();
+                // Where much comes at a time the next read gets more room.
+                room = if got > IDLE_BYTES / 2 {
+                    READ_BYTES
+                } else {
+                    IDLE_BYTES
+                };
+            }
             Err(error) => return ended(&error.to_string()),
         }
-        // A read that filled its room says that there is more: the next gets a larger one.
-        room = if buffer.len() == buffer.capacity() {
-            READ_BYTES
-        } else {
-            IDLE_BYTES
-        };
     }
 }
 
@@ -157,13 +162,19 @@ fn take_frames<I: Inbound>(
     let malformed = |detail: String| SystemError::new(ErrorKind::Malformed, detail);
     let (started, mut taken) = (Instant::now(), 0_u32);
     while !connection.is_crowded() {
+        if taken == FRAMES_A_TURN {
+            return Ok(Taken::ForNow);
+        }
         if taken.is_multiple_of(FRAMES_A_LOOK) && taken > 0 && started.elapsed() > TURN {
             return Ok(Taken::ForNow);
         }
         taken += 1;
         let len = frame_len(buffer, MESSAGE_BYTES_MAX);
         let Some(len) = len.map_err(|error| malformed(error.to_string()))? else {
-            buffer.reserve(room);
+            // A chunk serves several reads: a new one each time would be cold memory.
+            if buffer.capacity() - buffer.len() < room / 4 {
+                buffer.reserve(room);
+            }
             return Ok(Taken::All);
         };
         if buffer.len() < len {
