@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use partha_core::id::{ClassId, Peer, Uid};
-use partha_wire::Writer;
 use tokio::sync::oneshot;
 
 use crate::abi::{Struct, Transient};
@@ -55,25 +54,6 @@ impl NodeHandle {
     #[must_use]
     pub fn id(&self) -> partha_core::id::NodeId {
         self.connection.peer().node
-    }
-
-    /// Sends a call made by hand, for tools that know an interface from its reflection only:
-    /// `fill` writes the parameters, a struct of this size whose pointer 0 is the context.
-    ///
-    /// # Errors
-    /// Whatever keeps the answer away.
-    pub async fn call(
-        &self,
-        caller: &impl crate::Caller,
-        object: Uid,
-        method: &'static crate::abi::Method,
-        size: (u16, u16),
-        fill: impl FnOnce(&mut Writer, partha_wire::StructAt),
-    ) -> Result<crate::abi::Reply> {
-        let capability = Capability::object_at(self.connection.clone(), object, method.interface);
-        let mut request = capability.request(caller, method, size.0, size.1);
-        request.arguments(fill);
-        request.send().await
     }
 }
 
