@@ -87,7 +87,7 @@ pub(crate) struct Traits {
 }
 
 /// What to do about it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     /// Answer with the saved reply; the call ends.
     AnswerSaved,

@@ -3,6 +3,8 @@
 //! The shell translates what it sees (a message, a finished servant, a completed disk write)
 //! into one of these. An answer to an [`crate::Output`] names the ticket or uid of that output.
 
+use crate::action::message::{From, Message};
+use crate::action::path::{Membership, Participant, Site};
 use crate::id::{CallId, Epoch, Peer, Uid};
 use crate::lock::mode::Mode;
 use crate::time::Time;
@@ -12,8 +14,12 @@ use crate::time::Time;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
+/// The engine's number of one piece of work for the store, unique in the engine's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Job(pub u64);
+
 /// One incoming call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invoke {
     /// The shell's number of it.
     pub ticket: Ticket,
@@ -33,10 +39,13 @@ pub struct Invoke {
     pub volatile: bool,
     /// When the caller stops waiting.
     pub deadline: Time,
+    /// The action it is made in; `None` for a call of a process that runs none. A path without
+    /// entries of its own is a call outside any action, made by a servant.
+    pub action: Option<Box<Membership>>,
 }
 
 /// Something that happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     /// A call of an object arrived.
     Invoke(Invoke),
@@ -114,6 +123,77 @@ pub enum Input {
     Evict {
         /// The object.
         uid: Uid,
+    },
+    /// A message about actions arrived.
+    Message {
+        /// From whom.
+        from: From,
+        /// What it says.
+        message: Message,
+    },
+    /// Whoever runs a top-level action wants it committed; answered by
+    /// [`crate::Output::Ended`]. It cannot be cancelled: its end is learnt by `Ask`.
+    Commit {
+        /// The shell's number of the request.
+        ticket: Ticket,
+        /// The process that asks.
+        caller: Peer,
+        /// The root action.
+        action: Uid,
+        /// The number of this shard's mirror.
+        join: u64,
+        /// All others that take part.
+        others: Vec<Participant>,
+        /// Nested actions that were aborted.
+        aborted: Vec<Uid>,
+    },
+    /// What became of a top-level action that this shard was to coordinate? Answered by
+    /// [`crate::Output::Told`].
+    Ask {
+        /// The shell's number of the request.
+        ticket: Ticket,
+        /// The root action.
+        action: Uid,
+    },
+    /// The servant of a call in an action has called, or is about to call, an object at another
+    /// shard in the same action; so an abort has to get there, whatever becomes of the servant.
+    Reached {
+        /// The root action.
+        action: Uid,
+        /// Where.
+        site: Site,
+    },
+    /// Answer to [`crate::Output::Store`].
+    Stored {
+        /// The work.
+        job: Job,
+        /// Whether the batch is on disk, or nothing of it.
+        result: Result<(), Fault>,
+    },
+    /// Answer to [`crate::Output::SearchDecision`].
+    DecisionFound {
+        /// The question.
+        job: Job,
+        /// What the store has: `Some(true)` if the action is committed; `Some(false)` if there
+        /// is no such record; `None` if the store could not tell.
+        found: Option<bool>,
+    },
+    /// At start, before anything else: an earlier life of this node had prepared this action.
+    RecoverPrepared {
+        /// The root action.
+        action: Uid,
+        /// Who decides.
+        coordinator: Site,
+        /// The objects of this shard that it has changed.
+        objects: Vec<Uid>,
+    },
+    /// At start: an earlier life of this node had decided to commit, and not all participants
+    /// have acknowledged.
+    RecoverDecision {
+        /// The root action.
+        action: Uid,
+        /// Those to be told.
+        participants: Vec<Site>,
     },
     /// Take no new calls, finish those admitted, empty the memory, then `Output::Drained`.
     Drain,

@@ -46,6 +46,7 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::wildcard_enum_match_arm)]
 
+pub mod action;
 mod activation;
 pub mod binding;
 mod call;
@@ -65,8 +66,8 @@ pub mod time;
 pub mod uselist;
 
 pub use engine::{Engine, ObjectView, Stats};
-pub use input::{Ended, Fault, Input, Invoke, Loaded, Ticket};
+pub use input::{Ended, Fault, Input, Invoke, Job, Loaded, Ticket};
 pub use limits::Limits;
 pub use lock::mode::Mode;
 pub use outbox::Outbox;
-pub use output::{Answer, Event, Output, Refusal, Why};
+pub use output::{Abort, ActionBatch, Answer, End, Event, GaveUp, Output, Refusal, Why, Written};

@@ -3,12 +3,14 @@
 //! Outputs are to be done in the order they were pushed. Those that say "answered by" must be
 //! answered exactly once, at any later time, in any order.
 
+use crate::action::message::{Edge, Message, To, Verdict};
+use crate::action::path::{Joined, Site};
 use crate::id::{CallId, Epoch, Incarnation, Peer, Uid};
-use crate::input::{Fault, Ticket};
+use crate::input::{Fault, Job, Ticket};
 use crate::lock::mode::Mode;
 
 /// Something to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     /// Look for a saved reply in the store; answered by `Input::Searched`.
     Search {
@@ -33,6 +35,10 @@ pub enum Output {
         mode: Mode,
         /// Run the constructor instead of a method.
         new: bool,
+        /// The action whose work it is (the leaf of the call's path); none outside of actions.
+        /// A write in an action is undone by `Undo` if it raises or fails, so the shell keeps
+        /// the state from before it, unless the `Capture` just before has.
+        action: Option<Uid>,
     },
     /// One batch for the store; answered by `Input::Flushed`.
     Flush {
@@ -53,6 +59,8 @@ pub enum Output {
         ticket: Ticket,
         /// What to answer.
         answer: Answer,
+        /// For a call in an action: this shard takes part in it. Whatever the answer is.
+        joined: Option<Joined>,
     },
     /// The arguments and the reply of this ticket are not needed any more. Exactly one for each
     /// ticket, its last output; it may come without a `Reply`.
@@ -70,14 +78,180 @@ pub enum Output {
         /// The object.
         uid: Uid,
     },
+    /// Keep the object's present state as the before-image of this action, with an empty set of
+    /// changed rows on top of those of the actions it is in. Once for each (object, action).
+    /// A new object's before-image is that there is none.
+    Capture {
+        /// The object.
+        uid: Uid,
+        /// The action, root or nested.
+        action: Uid,
+    },
+    /// The call raised or failed: put the object back as it was before it, and forget the rows
+    /// it changed. Only after a `Dispatch` in an action; outside of actions it is `Discard`.
+    /// A create in an action that failed leaves nothing.
+    Undo {
+        /// The call.
+        ticket: Ticket,
+        /// The object.
+        uid: Uid,
+    },
+    /// The call in an action has ended well: what it did to rows belongs to its action now.
+    Keep {
+        /// The call.
+        ticket: Ticket,
+        /// The object.
+        uid: Uid,
+        /// The action.
+        action: Uid,
+    },
+    /// Put the object back as the before-image of this action says, and drop the image and the
+    /// action's rows.
+    Restore {
+        /// The object.
+        uid: Uid,
+        /// The action.
+        action: Uid,
+    },
+    /// A nested action committed: its changed rows are its parent's now, and so is its
+    /// before-image, if `keep`; else the parent has an older one and it is dropped.
+    Inherit {
+        /// The object.
+        uid: Uid,
+        /// The nested action.
+        child: Uid,
+        /// Its parent.
+        parent: Uid,
+        /// Whether the parent has none yet.
+        keep: bool,
+    },
+    /// The action is committed: its before-image of this object is not needed any more, and the
+    /// rows it changed are the object's.
+    Release {
+        /// The object.
+        uid: Uid,
+        /// The root action.
+        action: Uid,
+    },
+    /// One batch for the store about an action; answered by `Input::Stored`.
+    Store {
+        /// To be answered with.
+        job: Job,
+        /// What to write.
+        batch: ActionBatch,
+    },
+    /// Look for a decision in the store; answered by `Input::DecisionFound`.
+    SearchDecision {
+        /// To be answered with.
+        job: Job,
+        /// The root action.
+        action: Uid,
+    },
+    /// Send a message. It may get lost.
+    Send {
+        /// Where to; perhaps another shard of this node, or this one itself.
+        to: To,
+        /// What.
+        message: Message,
+    },
+    /// Answer to `Input::Commit`. Exactly one, then the ticket is forgotten.
+    Ended {
+        /// The request.
+        ticket: Ticket,
+        /// How the action ended.
+        end: End,
+    },
+    /// Answer to `Input::Ask`. Exactly one, then the ticket is forgotten.
+    Told {
+        /// The request.
+        ticket: Ticket,
+        /// What became of the action; none if the store could not tell.
+        verdict: Option<Verdict>,
+    },
     /// For logs and metrics; nothing needs to be done.
     Event(Event),
     /// The drain is over: no call, no image of a persistent object is left. Once, last.
     Drained,
 }
 
-/// What to answer a caller.
+/// A batch about an action.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ActionBatch {
+    /// The participant's part of phase 1: a shadow of each object with its changed rows, and
+    /// who decides.
+    Prepare {
+        /// The root action.
+        action: Uid,
+        /// Who decides.
+        coordinator: Site,
+        /// What the action changed here.
+        objects: Vec<Written>,
+    },
+    /// The commit point: the coordinator's own objects as they are now, with their changed
+    /// rows, and the decision, which names who is still to be told.
+    Decide {
+        /// The root action.
+        action: Uid,
+        /// What the action changed here.
+        objects: Vec<Written>,
+        /// Those that have prepared.
+        participants: Vec<Site>,
+    },
+    /// The participant's part of phase 2: all shadows of the action become states.
+    Install {
+        /// The root action.
+        action: Uid,
+    },
+    /// All shadows of the action go.
+    Undo {
+        /// The root action.
+        action: Uid,
+    },
+    /// Nobody is to be told of the decision any more; it stays for those who ask, for a time.
+    Settle {
+        /// The root action.
+        action: Uid,
+    },
+}
+
+/// An object that an action has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The object.
+    pub uid: Uid,
+    /// It was made in the action.
+    pub create: bool,
+}
+
+/// How a commit ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The action is committed, for ever.
+    Committed,
+    /// It is aborted.
+    Aborted(Abort),
+}
+
+/// Why an action was aborted by its participants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Abort {
+    /// The shard does not know the action (any more), or only one that lacks earlier work: its
+    /// node restarted, its caller was gone, its time was up.
+    Lost(Site),
+    /// A participant could not prepare.
+    Refused(Site),
+    /// A participant did not answer in time.
+    Silent(Site),
+    /// Calls of the action are still running there.
+    Busy(Site),
+    /// The store failed.
+    Store(Fault),
+    /// It has ended already.
+    Ended,
+}
+
+/// What to answer a caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// What the servant returned or raised for this ticket, or how it failed.
     Outcome,
@@ -90,7 +264,7 @@ pub enum Answer {
 }
 
 /// Why a call has no outcome.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// No object has this uid here.
     NoSuchObject,
@@ -118,6 +292,33 @@ pub enum Refusal {
     },
     /// The call id is in use for a call of another object: a mistake of the caller.
     CallIdReused,
+    /// It waited for the object's lock for as long as is allowed; it was not executed.
+    LockTimeout {
+        /// Who had the lock, or stood before it: an action, or a call outside of actions.
+        owner: Uid,
+        /// The owner is prepared: it waits for its coordinator's decision.
+        in_doubt: bool,
+    },
+    /// It waited in a cycle; it was not executed, and `victim` must be aborted.
+    Deadlock {
+        /// The call's action or one that it is in.
+        victim: Uid,
+        /// The cycle, the call's own edge first.
+        cycle: Vec<Edge>,
+    },
+    /// The object is being called by the very chain of calls that this one is made for, so it
+    /// would wait for itself; it was not executed.
+    Reentrant {
+        /// The action or call that has the object and waits for this call.
+        owner: Uid,
+    },
+    /// The action has ended here, or has to: nothing of it can be relied on.
+    ActionAborted {
+        /// The action.
+        action: Uid,
+    },
+    /// The call was executed in this action before; its answer was sent and is gone.
+    Repeated,
     /// The store failed; what the call did to the object is undone.
     Store(Fault),
 }
@@ -168,6 +369,27 @@ pub enum Event {
         /// The ticket the call runs under.
         first: Ticket,
     },
+    /// An action holds prepared state here and waits for a decision.
+    InDoubt {
+        /// The root action.
+        action: Uid,
+        /// Who decides.
+        coordinator: Site,
+    },
+    /// An action was aborted here without being told to.
+    GaveUp {
+        /// The root action.
+        action: Uid,
+        /// The reason.
+        why: GaveUp,
+    },
+    /// A deadlock was found and broken here.
+    DeadlockBroken {
+        /// The action that is aborted.
+        victim: Uid,
+        /// How many waits were in the cycle.
+        length: usize,
+    },
     /// A caller came back in a new life; what its earlier one left is dropped.
     Reborn {
         /// The earlier life.
@@ -175,6 +397,17 @@ pub enum Event {
         /// The new incarnation.
         incarnation: Incarnation,
     },
+}
+
+/// Why an action was aborted by a participant on its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GaveUp {
+    /// A process that called in it is gone.
+    CallerGone,
+    /// Its time is up.
+    Expired,
+    /// An older life of its root's process began it.
+    OldIncarnation,
 }
 
 /// Why an object left memory.

@@ -28,6 +28,7 @@ impl Engine {
             out.push(Output::Reply {
                 ticket: invoke.ticket,
                 answer,
+                joined: None,
             });
             out.push(Output::Forget {
                 ticket: invoke.ticket,
@@ -145,7 +146,11 @@ impl Engine {
         let others_wait = usize::from(leader.waits) + leader.followers.len() > 1;
         let started = leader.stage.started() || others_wait;
         let answer = Answer::Refused(Refusal::Deadline { started });
-        out.push(Output::Reply { ticket, answer });
+        out.push(Output::Reply {
+            ticket,
+            answer,
+            joined: None,
+        });
         self.stop_waiting(slot, out);
     }
 

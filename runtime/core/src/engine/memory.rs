@@ -104,7 +104,7 @@ impl Engine {
         // The entry must outlive the last of its calls, since the loop looks at it.
         self.objects.entry_mut(object).calls += 1;
         for slot in self.waiting_calls(object, fault.is_none()) {
-            self.end(slot, Some(Answer::Refused(refusal)), out);
+            self.end(slot, Some(Answer::Refused(refusal.clone())), out);
         }
         self.objects.entry_mut(object).calls -= 1;
         self.want_again(object, out);

@@ -135,6 +135,14 @@ impl Engine {
             Input::Serve { uid } => self.serve(uid, out),
             Input::Retire { uid } => self.retire(uid, out),
             Input::Evict { uid } => self.evict(uid, out),
+            Input::Message { .. }
+            | Input::Commit { .. }
+            | Input::Ask { .. }
+            | Input::Reached { .. }
+            | Input::Stored { .. }
+            | Input::DecisionFound { .. }
+            | Input::RecoverPrepared { .. }
+            | Input::RecoverDecision { .. } => unimplemented!("actions"),
             Input::Drain => self.begin_drain(out),
         }
         self.settle(out);

@@ -209,6 +209,7 @@ impl Engine {
             uid,
             mode,
             new,
+            action: None,
         });
     }
 
@@ -231,6 +232,7 @@ impl Engine {
             out.push(Output::Reply {
                 ticket,
                 answer: Answer::Outcome,
+                joined: None,
             });
         }
         if self.mutation == Mutation::UnlockBeforeFlush && state && !create {
@@ -291,7 +293,11 @@ impl Engine {
         let ticket = self.calls.entry(slot).ticket;
         if let Some(answer) = answer {
             if self.calls.leader(slot).waits {
-                out.push(Output::Reply { ticket, answer });
+                out.push(Output::Reply {
+                    ticket,
+                    answer: answer.clone(),
+                    joined: None,
+                });
             }
             let answer = match answer {
                 Answer::Outcome => Answer::SameAs(ticket),
@@ -300,7 +306,11 @@ impl Engine {
             for follower in &followers {
                 let ticket = self.calls.entry(*follower).ticket;
                 if self.mutation != Mutation::LoseFollowers {
-                    out.push(Output::Reply { ticket, answer });
+                    out.push(Output::Reply {
+                        ticket,
+                        answer: answer.clone(),
+                        joined: None,
+                    });
                 }
             }
         }
