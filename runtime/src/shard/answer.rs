@@ -130,6 +130,20 @@ impl Shard {
                 let text = "the call id was used for a call of another object".to_owned();
                 error(ErrorKind::BadOperation, text)
             }
+            Refusal::LockTimeout { owner, .. } => error(
+                ErrorKind::Overloaded,
+                format!("waited too long for a lock of {owner}"),
+            ),
+            Refusal::Deadlock { victim, .. } => {
+                error(ErrorKind::Overloaded, format!("deadlock; victim {victim}"))
+            }
+            Refusal::Reentrant { owner } => {
+                error(ErrorKind::BadOperation, format!("re-entry of {owner}"))
+            }
+            Refusal::ActionAborted { action } => {
+                error(ErrorKind::Internal, format!("action {action} is aborted"))
+            }
+            Refusal::Repeated => error(ErrorKind::Internal, "executed before".to_owned()),
             Refusal::Store(_) => match &entry.outcome {
                 Outcome::Failed(failure) => failure.clone(),
                 Outcome::None | Outcome::Frame(_) => {

@@ -128,6 +128,7 @@ impl Shard {
             save,
             volatile,
             deadline: self.time_of(deadline),
+            action: None,
         };
         let entry = Entry {
             object,
@@ -240,6 +241,7 @@ impl Shard {
                     uid,
                     mode,
                     new,
+                    action: _,
                 } => {
                     self.dispatch(ticket, uid, mode, new);
                 }
@@ -252,9 +254,26 @@ impl Shard {
                 } => {
                     self.flush(ticket, uid, state, reply, create);
                 }
-                Output::Reply { ticket, answer } => self.reply(ticket, answer),
+                Output::Reply {
+                    ticket,
+                    answer,
+                    joined: _,
+                } => self.reply(ticket, answer),
                 Output::Forget { ticket } => drop(self.entries.borrow_mut().remove(&ticket)),
                 Output::Discard { uid } | Output::Passivate { uid } => self.drop_image(uid),
+                Output::Capture { .. }
+                | Output::Undo { .. }
+                | Output::Keep { .. }
+                | Output::Restore { .. }
+                | Output::Inherit { .. }
+                | Output::Release { .. }
+                | Output::Store { .. }
+                | Output::SearchDecision { .. }
+                | Output::Send { .. }
+                | Output::Ended { .. }
+                | Output::Told { .. } => {
+                    unreachable!("no call is in an action yet")
+                }
                 Output::Event(event) => self.note(event),
                 Output::Drained => {
                     if let Some(done) = self.drained.borrow_mut().take() {
@@ -300,6 +319,16 @@ impl Shard {
             Event::Overloaded { what, limit } => tracing::warn!(what, limit, "overloaded"),
             Event::Reborn { old, incarnation } => {
                 tracing::info!(%old, %incarnation, "a caller came back in a new life");
+            }
+            Event::InDoubt {
+                action,
+                coordinator,
+            } => tracing::warn!(%action, ?coordinator, "in doubt: waiting for the decision"),
+            Event::GaveUp { action, why } => {
+                tracing::info!(%action, ?why, "an action was aborted here");
+            }
+            Event::DeadlockBroken { victim, length } => {
+                tracing::info!(%victim, length, "a deadlock was broken");
             }
         }
     }
