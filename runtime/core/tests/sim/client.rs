@@ -199,14 +199,21 @@ impl World {
             Refusal::NoSuchObject
             | Refusal::Exists
             | Refusal::CallIdReused
-            | Refusal::OldIncarnation { .. } => {
+            | Refusal::OldIncarnation { .. }
+            | Refusal::Deadlock { .. }
+            | Refusal::Reentrant { .. }
+            | Refusal::ActionAborted { .. }
+            | Refusal::Repeated => {
                 let record = &self.history.ops[op];
                 return Err(format!(
                     "exactly once: op {op} is refused, {refusal:?}: {record:?}"
                 ));
             }
             Refusal::Deadline { started } => started,
-            Refusal::Overloaded { .. } | Refusal::Draining | Refusal::Store(_) => false,
+            Refusal::Overloaded { .. }
+            | Refusal::Draining
+            | Refusal::LockTimeout { .. }
+            | Refusal::Store(_) => false,
         };
         if self.history.ops[op].call.is_none() {
             self.history.ops[op].fate = if maybe {

@@ -38,7 +38,7 @@ pub(crate) const POINTS: [&str; 25] = [
 ];
 
 /// Notes what an output shows.
-pub(crate) fn note(reached: &mut Reached, output: Output) {
+pub(crate) fn note(reached: &mut Reached, output: &Output) {
     let point = match output {
         Output::Reply { answer, .. } => answered(answer),
         Output::Flush { create: true, .. } => "flushed: new object",
@@ -51,17 +51,28 @@ pub(crate) fn note(reached: &mut Reached, output: Output) {
         Output::Flush { .. } => "flushed: reply alone",
         Output::Discard { .. } => "discarded",
         Output::Drained => "drained",
-        Output::Event(event) => happened(event),
+        Output::Event(event) => happened(*event),
         Output::Search { .. }
         | Output::Load { .. }
         | Output::Dispatch { .. }
         | Output::Forget { .. }
-        | Output::Passivate { .. } => return,
+        | Output::Passivate { .. }
+        | Output::Capture { .. }
+        | Output::Undo { .. }
+        | Output::Keep { .. }
+        | Output::Restore { .. }
+        | Output::Inherit { .. }
+        | Output::Release { .. }
+        | Output::Store { .. }
+        | Output::SearchDecision { .. }
+        | Output::Send { .. }
+        | Output::Ended { .. }
+        | Output::Told { .. } => return,
     };
     *reached.entry(point).or_default() += 1;
 }
 
-fn answered(answer: Answer) -> &'static str {
+fn answered(answer: &Answer) -> &'static str {
     match answer {
         Answer::Outcome => "answered by outcome",
         Answer::SameAs(_) => "answered by the outcome of another ticket",
@@ -75,7 +86,14 @@ fn answered(answer: Answer) -> &'static str {
             Refusal::Store(Fault::Fenced) => "refused: fenced",
             Refusal::Store(Fault::Full) => "refused: disk full",
             Refusal::Store(Fault::Store | Fault::Exists) => "refused: store",
-            Refusal::NoSuchObject | Refusal::Exists | Refusal::CallIdReused => "refused: mistake",
+            Refusal::LockTimeout { .. } => "refused: lock time-out",
+            Refusal::NoSuchObject
+            | Refusal::Exists
+            | Refusal::CallIdReused
+            | Refusal::Deadlock { .. }
+            | Refusal::Reentrant { .. }
+            | Refusal::ActionAborted { .. }
+            | Refusal::Repeated => "refused: mistake",
         },
     }
 }
@@ -99,5 +117,6 @@ fn happened(event: Event) -> &'static str {
         Event::Overloaded { .. } => "overloaded",
         Event::Joined { .. } => "joined",
         Event::Reborn { .. } => "reborn",
+        Event::InDoubt { .. } | Event::GaveUp { .. } | Event::DeadlockBroken { .. } => "of actions",
     }
 }

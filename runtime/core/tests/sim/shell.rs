@@ -102,6 +102,7 @@ impl World {
             save: kind.is_saved(),
             volatile: false,
             deadline: Time(self.now + wait_ns),
+            action: None,
         };
         let create = kind == Kind::Create;
         self.input(
@@ -148,7 +149,7 @@ impl World {
 
     /// Does one output.
     pub(crate) fn perform(&mut self, at: Place, output: Output) -> Result<(), String> {
-        reached::note(&mut self.summary.reached, output);
+        reached::note(&mut self.summary.reached, &output);
         let shard = &mut self.nodes[at.node].shards[at.shard];
         let soon = self.now + self.rng.range(0, MS / 2);
         match output {
@@ -165,6 +166,7 @@ impl World {
                 uid,
                 mode,
                 new,
+                action: None,
             } => {
                 self.dispatch(at, ticket, uid, mode, new)?;
             }
@@ -177,7 +179,11 @@ impl World {
             } => {
                 self.flush(at, ticket, uid, (state, reply, create))?;
             }
-            Output::Reply { ticket, answer } => self.reply(at, ticket, answer)?,
+            Output::Reply {
+                ticket,
+                answer,
+                joined: None,
+            } => self.reply(at, ticket, answer)?,
             Output::Forget { ticket } => {
                 shard.tickets.forgotten(ticket)?;
                 shard.held.remove(&ticket);
@@ -199,6 +205,23 @@ impl World {
             Output::Event(Told::Reborn { old, .. }) => shard.tickets.excuse_all_of(old),
             Output::Event(_) => {}
             Output::Drained => self.drained(at),
+            about_actions @ (Output::Dispatch { .. }
+            | Output::Reply { .. }
+            | Output::Capture { .. }
+            | Output::Undo { .. }
+            | Output::Keep { .. }
+            | Output::Restore { .. }
+            | Output::Inherit { .. }
+            | Output::Release { .. }
+            | Output::Store { .. }
+            | Output::SearchDecision { .. }
+            | Output::Send { .. }
+            | Output::Ended { .. }
+            | Output::Told { .. }) => {
+                return Err(format!(
+                    "tickets: no action is run here, yet {about_actions:?}"
+                ));
+            }
         }
         Ok(())
     }

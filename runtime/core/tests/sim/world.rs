@@ -313,14 +313,11 @@ impl World {
     pub(crate) fn input(&mut self, at: Place, input: Input) -> Result<(), String> {
         let mut out = Outbox::new();
         let time = partha_core::time::Time(self.now);
+        let said = self.traced.then(|| format!("{input:?}"));
         let shard = &mut self.nodes[at.node].shards[at.shard];
         shard.engine.handle(time, input, &mut out);
-        if self.traced {
-            self.trace(&format!(
-                "{} {at:?} {input:?} {:?}",
-                self.now,
-                out.as_slice()
-            ));
+        if let Some(said) = said {
+            self.trace(&format!("{} {at:?} {said} {:?}", self.now, out.as_slice()));
         }
         self.after(at, out)
     }
