@@ -65,7 +65,7 @@ mod slab;
 pub mod time;
 pub mod uselist;
 
-pub use engine::{Engine, ObjectView, Stats};
+pub use engine::{Engine, Identity, ObjectView, Stats};
 pub use input::{Ended, Fault, Input, Invoke, Job, Loaded, Ticket};
 pub use limits::Limits;
 pub use lock::mode::Mode;

@@ -32,12 +32,42 @@ pub struct Limits {
     /// Entries in the use list, one for each (object, caller). Over it a binding is not noted,
     /// which only makes its object leave memory earlier.
     pub uses_max: u32,
+    /// How long a call waits for a lock at most, in nanoseconds; its deadline may be earlier.
+    /// The backstop of deadlock detection, and of waits for what is in doubt: 10 s, twice the
+    /// longest pause between two questions about an outcome.
+    pub lock_wait_ns: u64,
+    /// Top-level actions with a part at this shard. Over it the first call of a new one is
+    /// refused. What is found prepared at start is counted but never refused.
+    pub actions_max: u32,
+    /// Levels of one action at this shard, its root included: each is a few hundred bytes, and
+    /// a nested action that has ended is no level any more.
+    pub levels_max: u32,
+    /// Objects of this shard locked by one action; over it a call is refused. Each is written
+    /// in one batch when the action ends: 16,384 states of 4 KiB are 64 MiB.
+    pub action_objects_max: u32,
+    /// Writes of one action at this shard: their call ids are kept to the end, so that none is
+    /// executed twice, 24 bytes each.
+    pub action_writes_max: u32,
+    /// Shards that take part in one action, and those that its calls reached from here.
+    pub participants_max: u32,
+    /// Aborted actions that are remembered so that late calls of them are refused. A forgotten
+    /// one only costs a late call that is undone when its action's time is up.
+    pub tombstones_max: u32,
+    /// How long a coordinator waits for votes, in nanoseconds.
+    pub vote_wait_ns: u64,
+    /// The first pause before a message of the commit protocol is sent again, in nanoseconds.
+    /// Each pause is twice the last, up to [`Limits::RESEND_FACTOR`] times this one.
+    pub resend_ns: u64,
 }
 
 impl Limits {
     /// A bound object may be idle this many times longer than an unbound one: its caller is
     /// likely to come back, but may as well keep a reference for weeks.
     pub const BOUND_IDLE_FACTOR: u64 = 10;
+    /// The longest pause between two messages of the commit protocol is this many times the
+    /// first: with the default of 500 ms it is 5 s, so that a restarted coordinator frees what
+    /// is in doubt within seconds without having been called by a thousand in step.
+    pub const RESEND_FACTOR: u64 = 10;
 }
 
 impl Default for Limits {
@@ -52,6 +82,15 @@ impl Default for Limits {
             active_objects_max: 100_000,
             volatile_objects_max: 65_536,
             uses_max: 262_144,
+            lock_wait_ns: 10_000_000_000,
+            actions_max: 16_384,
+            levels_max: 1_024,
+            action_objects_max: 16_384,
+            action_writes_max: 65_536,
+            participants_max: 1_024,
+            tombstones_max: 16_384,
+            vote_wait_ns: 5_000_000_000,
+            resend_ns: 500_000_000,
         }
     }
 }

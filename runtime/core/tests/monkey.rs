@@ -10,14 +10,22 @@ use std::collections::BTreeMap;
 use partha_core::id::{CallId, Epoch, Incarnation, NodeId, Peer, Uid};
 use partha_core::time::Time;
 use partha_core::{
-    Ended, Engine, Fault, Input, Invoke, Limits, Loaded, Mode, Outbox, Output, Stats, Ticket,
-    invariants,
+    Ended, Engine, Fault, Identity, Input, Invoke, Limits, Loaded, Mode, Outbox, Output, Stats,
+    Ticket, invariants,
 };
 
 /// Runs, unless `PARTHA_SIM_SEEDS` says otherwise.
 const SEEDS: u64 = 300;
 /// Inputs of a run, besides those that end it.
 const INPUTS: u64 = 300;
+
+const ME: Identity = Identity {
+    me: Peer {
+        node: NodeId(0),
+        incarnation: Incarnation(1),
+    },
+    shard: 0,
+};
 
 struct Monkey {
     seed: u64,
@@ -36,13 +44,13 @@ impl Monkey {
         let mut monkey = Self {
             seed,
             now: 0,
-            engine: Engine::new(Limits::default()),
+            engine: Engine::new(Limits::default(), ME),
             pending: Vec::new(),
             tickets: BTreeMap::new(),
             next_ticket: 0,
             drained: 0,
         };
-        monkey.engine = Engine::new(Limits {
+        let limits = Limits {
             object_queue_max: monkey.pick(&[1, 4, 1_000]),
             calls_max: monkey.pick(&[5, 1_000]),
             caller_calls_max: monkey.pick(&[3, 1_000]),
@@ -52,7 +60,9 @@ impl Monkey {
             active_objects_max: monkey.pick(&[1, 2, 10]),
             volatile_objects_max: monkey.pick(&[1, 10]),
             uses_max: monkey.pick(&[1, 10]),
-        });
+            ..Limits::default()
+        };
+        monkey.engine = Engine::new(limits, ME);
         monkey
     }
 
@@ -108,6 +118,7 @@ impl Monkey {
             } else {
                 Time(self.now + self.below(60))
             },
+            action: None,
         }
     }
 
@@ -227,6 +238,7 @@ impl Monkey {
                 }
                 Output::Drained => self.drained += 1,
                 Output::Discard { .. } | Output::Passivate { .. } | Output::Event(_) => {}
+                other => panic!("{other:?} has nothing to do with calls outside actions"),
             }
         }
     }

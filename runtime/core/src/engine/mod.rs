@@ -19,10 +19,16 @@
 mod admit;
 mod memory;
 mod run;
+mod view;
+mod waits;
 
+pub use view::{ActionPhase, ActionView, HolderView, LockView, ObjectView, Stats, WaiterView};
+
+use crate::action::message::Message;
+use crate::action::path::{Path, Site, own_action};
 use crate::activation::{Image, Objects};
 use crate::call::{Calls, Role};
-use crate::id::Uid;
+use crate::id::{Peer, Uid};
 use crate::incarnation::Incarnations;
 use crate::input::{Input, Ticket};
 use crate::limits::Limits;
@@ -59,6 +65,68 @@ pub enum Mutation {
     LoseFollowers,
     /// Answer a failed flush like a good one.
     TrustFault,
+    /// Vote Yes before the prepared state is on disk.
+    VoteBeforeFlush,
+    /// Commit before the decision is on disk.
+    DecideBeforeFlush,
+    /// Let others see a coordinator's objects before the decision is on disk.
+    ApplyBeforeDecision,
+    /// Prepare a mirror other than the one that did the work.
+    IgnoreJoin,
+    /// Prepare what another life of the node did.
+    IgnoreParticipantIncarnation,
+    /// Take calls of actions that were aborted here, and prepare whatever mirror there is.
+    NoTombstone,
+    /// Commit what nested actions did that were aborted, if nobody told otherwise.
+    ForgetAbortedLevels,
+    /// Leave what an aborted nested action did.
+    NoRestoreOnNestedAbort,
+    /// Let a nested action's before-image take the place of its parent's older one.
+    InheritReplacesImage,
+    /// Give locks back after each call instead of at the end of the action.
+    UnlockAfterCall,
+    /// Take a nested action's sibling for its ancestor.
+    SiblingsShare,
+    /// Answer that an unknown action is committed.
+    PresumeCommit,
+    /// Abort what is prepared when its caller is gone or its time is up.
+    AbortPrepared,
+    /// Abort what is prepared when whoever runs the action says so.
+    ObeyRunnerWhenPrepared,
+    /// Forget who is to be told of a decision when the first has acknowledged.
+    SettleEarly,
+    /// Execute a call of an action again when it is asked for again.
+    ExecuteRepeated,
+    /// Vote Yes although the prepared state could not be written.
+    TrustPrepareFault,
+    /// Break a cycle of waits without asking whether it is still there.
+    NoConfirm,
+    /// Break a cycle of waits at each of its members.
+    VictimPerMember,
+    /// After a restart, forget the locks of what is prepared.
+    LosePrepareOnRecovery,
+    /// Prepare while calls of the action still run or wait.
+    IgnoreLateCalls,
+}
+
+/// Which shard this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The node, in its present life.
+    pub me: Peer,
+    /// The shard's number at its node.
+    pub shard: u16,
+}
+
+impl Identity {
+    /// The shard, in whichever life.
+    #[must_use]
+    pub fn site(self) -> Site {
+        Site {
+            node: self.me.node,
+            shard: self.shard,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +140,7 @@ enum Drain {
 #[derive(Debug)]
 pub struct Engine {
     limits: Limits,
+    identity: Identity,
     mutation: Mutation,
     now: Time,
     calls: Calls,
@@ -87,16 +156,17 @@ pub struct Engine {
 impl Engine {
     /// An engine without objects or calls.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
-        Self::with_mutation(limits, Mutation::None)
+    pub fn new(limits: Limits, identity: Identity) -> Self {
+        Self::with_mutation(limits, identity, Mutation::None)
     }
 
     /// An engine with a known mistake, for tests of tests.
     #[doc(hidden)]
     #[must_use]
-    pub fn with_mutation(limits: Limits, mutation: Mutation) -> Self {
+    pub fn with_mutation(limits: Limits, identity: Identity, mutation: Mutation) -> Self {
         Self {
             limits,
+            identity,
             mutation,
             now: Time(0),
             calls: Calls::new(),
@@ -135,6 +205,10 @@ impl Engine {
             Input::Serve { uid } => self.serve(uid, out),
             Input::Retire { uid } => self.retire(uid, out),
             Input::Evict { uid } => self.evict(uid, out),
+            Input::Message {
+                from,
+                message: Message::Deadlock(message),
+            } => self.deadlock_heard(from, message, out),
             Input::Message { .. }
             | Input::Commit { .. }
             | Input::Ask { .. }
@@ -159,6 +233,7 @@ impl Engine {
             self.calls.tidy();
         }
         self.passivate_expired(out);
+        self.waits_due(out);
         self.settle(out);
     }
 
@@ -167,7 +242,8 @@ impl Engine {
     pub fn next_timeout(&self) -> Option<Time> {
         let deadline = self.calls.deadlines.first().map(|(at, ..)| at);
         let expiry = self.objects.next_expiry(&self.limits).map(|(at, _)| at);
-        deadline.into_iter().chain(expiry).min()
+        let waits = self.waits_timeout();
+        deadline.into_iter().chain(expiry).chain(waits).min()
     }
 
     /// Ends an input: whoever got a lock is looked at, leftovers are swept out.
@@ -195,6 +271,9 @@ impl Engine {
             uses: self.uses.len(),
             callers_remembered: self.incarnations.len(),
             deadlines: self.calls.deadlines.len(),
+            actions: 0,
+            commits: 0,
+            tombstones: 0,
         }
     }
 
@@ -214,6 +293,29 @@ impl Engine {
             waiting: object.waiting,
             callers_bound: self.uses.callers(object.uid),
         })
+    }
+
+    /// Each top-level action that has a part here, in no special order; for inspection.
+    pub fn actions(&self) -> impl Iterator<Item = ActionView> + '_ {
+        core::iter::empty()
+    }
+
+    /// Each locked object with who has it and who waits, in no special order; for inspection.
+    pub fn locks(&self) -> impl Iterator<Item = LockView> + '_ {
+        let uids = self.objects.iter().map(|(_, object)| object.uid);
+        let locked = uids.filter(|uid| self.locks.holders(Self::lock_key(*uid)).next().is_some());
+        locked.map(|uid| LockView {
+            uid,
+            holders: Vec::new(),
+            waiters: Vec::new(),
+        })
+    }
+
+    /// The action that a call outside actions is by itself.
+    #[expect(dead_code, reason = "for the deadlock machine")]
+    fn own_path(&self, ticket: Ticket) -> Path {
+        let Identity { me, shard } = self.identity;
+        Path::top(own_action(me, shard, ticket))
     }
 
     /// Panics if an invariant does not hold; [`crate::invariants`] lists them.
@@ -292,44 +394,4 @@ impl Engine {
         });
         call
     }
-}
-
-/// What an engine is busy with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Tickets not forgotten yet.
-    pub calls: usize,
-    /// Persistent objects in memory or on their way.
-    pub objects: usize,
-    /// Objects of transient classes.
-    pub volatile_objects: usize,
-    /// Persistent objects that nobody uses now.
-    pub idle_objects: usize,
-    /// Bytes of states in memory.
-    pub active_bytes: u64,
-    /// Locks held.
-    pub locks: usize,
-    /// (object, caller) pairs in the use list.
-    pub uses: usize,
-    /// Callers whose incarnation is known.
-    pub callers_remembered: usize,
-    /// Deadlines noted, with those of ended calls that were not swept out yet.
-    pub deadlines: usize,
-}
-
-/// One object, as an inspector sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ObjectView {
-    /// The object.
-    pub uid: Uid,
-    /// Whether calls can run now without a load.
-    pub in_memory: bool,
-    /// Whether it is of a transient class.
-    pub volatile: bool,
-    /// Calls running, or being flushed.
-    pub running: u32,
-    /// Calls waiting for it.
-    pub waiting: u32,
-    /// Callers bound to it.
-    pub callers_bound: u32,
 }

@@ -29,7 +29,15 @@ use std::path::{Path, PathBuf};
 use partha_core::id::{CallId, Epoch, Incarnation, NodeId, Peer, Uid};
 use partha_core::time::Time;
 use partha_core::{
-    Ended, Engine, Fault, Input, Invoke, Limits, Loaded, Mode, Outbox, Ticket, invariants,
+    Ended, Engine, Fault, Identity, Input, Invoke, Limits, Loaded, Mode, Outbox, Ticket, invariants,
+};
+
+const ME: Identity = Identity {
+    me: Peer {
+        node: NodeId(0),
+        incarnation: Incarnation(1),
+    },
+    shard: 0,
 };
 
 /// One story under way.
@@ -89,7 +97,7 @@ impl Story {
         let limits = Limits::default();
         Self {
             limits,
-            engine: Engine::new(limits),
+            engine: Engine::new(limits, ME),
             now: Time(0),
             epochs: 0,
         }
@@ -102,9 +110,9 @@ impl Story {
         match words[0] {
             "limits" => {
                 words[1..].iter().for_each(|word| self.limit(word));
-                self.engine = Engine::new(self.limits);
+                self.engine = Engine::new(self.limits, ME);
             }
-            "crash" => self.engine = Engine::new(self.limits),
+            "crash" => self.engine = Engine::new(self.limits, ME),
             "at" => self.pass(time(words[1]), &mut out),
             "next" => return vec![format!("{:?}", self.engine.next_timeout())],
             "stats" => return vec![show::stats(self.engine.stats())],
@@ -227,6 +235,7 @@ impl Story {
             save: false,
             volatile: false,
             deadline: Time::NEVER,
+            action: None,
         };
         for word in &words[3..] {
             match word.split_once('=') {

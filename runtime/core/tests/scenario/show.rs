@@ -1,7 +1,11 @@
 //! Outputs as a story writes them: `t1` for a ticket, `o1` for an object, `1.2` for a caller.
 
+use partha_core::action::message::{Message, To};
+use partha_core::action::path::Site;
 use partha_core::id::{CallId, Peer, Uid};
-use partha_core::{Answer, Event, Output, Refusal, Stats, Ticket};
+use partha_core::{
+    Abort, ActionBatch, Answer, End, Event, Output, Refusal, Stats, Ticket, Written,
+};
 
 fn ticket(Ticket(number): Ticket) -> String {
     format!("t{number}")
@@ -29,9 +33,15 @@ pub(crate) fn output(output: Output) -> String {
             uid,
             mode,
             new,
+            action,
         } => {
             let new = if new { " new" } else { "" };
-            format!("Dispatch {} {} {mode:?}{new}", ticket(t), object(uid))
+            let action = action.map_or(String::new(), |action| format!(" in {}", name(action)));
+            format!(
+                "Dispatch {} {} {mode:?}{new}{action}",
+                ticket(t),
+                object(uid)
+            )
         }
         Output::Flush {
             ticket: t,
@@ -48,13 +58,54 @@ pub(crate) fn output(output: Output) -> String {
                 .collect();
             format!("Flush {} {}{parts}", ticket(t), object(uid))
         }
-        Output::Reply { ticket: t, answer } => {
-            format!("Reply {} {}", ticket(t), self::answer(answer))
+        Output::Reply {
+            ticket: t,
+            answer,
+            joined,
+        } => {
+            let joined = joined.map_or(String::new(), |joined| {
+                let updated = if joined.updated { ", updated" } else { "" };
+                format!(" (joined {}{updated})", joined.join)
+            });
+            format!("Reply {} {}{joined}", ticket(t), self::answer(answer))
         }
         Output::Forget { ticket: t } => format!("Forget {}", ticket(t)),
         Output::Discard { uid } => format!("Discard {}", object(uid)),
         Output::Passivate { uid } => format!("Passivate {}", object(uid)),
         Output::Event(event) => format!("({})", self::event(event)),
+        Output::Capture { uid, action } => format!("Capture {} {}", object(uid), name(action)),
+        Output::Undo { ticket: t, uid } => format!("Undo {} {}", ticket(t), object(uid)),
+        Output::Keep {
+            ticket: t,
+            uid,
+            action,
+        } => format!("Keep {} {} {}", ticket(t), object(uid), name(action)),
+        Output::Restore { uid, action } => format!("Restore {} {}", object(uid), name(action)),
+        Output::Inherit {
+            uid,
+            child,
+            parent,
+            keep,
+        } => {
+            let keep = if keep { ", image too" } else { "" };
+            format!(
+                "Inherit {} {} -> {}{keep}",
+                object(uid),
+                name(child),
+                name(parent)
+            )
+        }
+        Output::Release { uid, action } => format!("Release {} {}", object(uid), name(action)),
+        Output::Store { job, batch } => format!("Store j{} {}", job.0, self::batch(batch)),
+        Output::SearchDecision { job, action } => {
+            format!("SearchDecision j{} {}", job.0, name(action))
+        }
+        Output::Send { to, message } => format!("Send {} {}", self::to(to), self::message(message)),
+        Output::Ended { ticket: t, end } => format!("Ended {} {}", ticket(t), self::end(end)),
+        Output::Told { ticket: t, verdict } => {
+            let verdict = verdict.map_or("unknown".to_owned(), |verdict| format!("{verdict:?}"));
+            format!("Told {} {verdict}", ticket(t))
+        }
         Output::Drained => "Drained".to_owned(),
     }
 }
@@ -78,7 +129,124 @@ fn refusal(refusal: Refusal) -> String {
         | Refusal::Exists
         | Refusal::Draining
         | Refusal::CallIdReused
+        | Refusal::Repeated
         | Refusal::Store(_) => format!("{refusal:?}"),
+        Refusal::LockTimeout { owner, in_doubt } => {
+            let in_doubt = if in_doubt { ", in doubt" } else { "" };
+            format!("LockTimeout, {} has it{in_doubt}", name(owner))
+        }
+        Refusal::Deadlock { victim, cycle } => {
+            format!("Deadlock of {}, {} is to end", cycle.len(), name(victim))
+        }
+        Refusal::Reentrant { owner } => format!("Reentrant, {} has it", name(owner)),
+        Refusal::ActionAborted { action } => format!("ActionAborted {}", name(action)),
+    }
+}
+
+/// An action: `a1`, or of which call it is the own one.
+pub(crate) fn name(action: Uid) -> String {
+    let half = 1 << (Uid::COUNTER_BITS - 1);
+    if action.counter() & half != 0 {
+        return format!("call t{}", action.counter() & 0xffff_ffff);
+    }
+    format!("a{}", action.counter())
+}
+
+fn names(actions: &[Uid]) -> String {
+    let names: Vec<String> = actions.iter().copied().map(name).collect();
+    names.join(" ")
+}
+
+fn site(site: Site) -> String {
+    format!("{}#{}", site.node.0, site.shard)
+}
+
+fn to(to: To) -> String {
+    match to {
+        To::Site(to) => site(to),
+        To::Home { node, root } => format!("home of {} at {}", name(root), node.0),
+    }
+}
+
+fn message(message: Message) -> String {
+    match message {
+        Message::Prepare {
+            action,
+            incarnation,
+            join,
+            aborted,
+        } => {
+            let aborted = match aborted.as_slice() {
+                [] => String::new(),
+                aborted => format!(" without {}", names(aborted)),
+            };
+            format!(
+                "Prepare {} life {incarnation} join {join}{aborted}",
+                name(action)
+            )
+        }
+        Message::Vote { action, vote } => format!("Vote {} {vote:?}", name(action)),
+        Message::Commit { action } => format!("Commit {}", name(action)),
+        Message::Acknowledge { action } => format!("Acknowledge {}", name(action)),
+        Message::Abort { action } => format!("Abort {}", name(action)),
+        Message::Merge { action, parent } => {
+            format!("Merge {} into {}", name(action), name(parent))
+        }
+        Message::Query { action } => format!("Query {}", name(action)),
+        Message::Verdict { action, verdict } => format!("Verdict {} {verdict:?}", name(action)),
+        Message::Deadlock(deadlock) => format!("{deadlock:?}"),
+    }
+}
+
+fn written(objects: &[Written]) -> String {
+    objects
+        .iter()
+        .map(|written| {
+            let new = if written.create { " new" } else { "" };
+            format!(" {}{new}", object(written.uid))
+        })
+        .collect()
+}
+
+fn batch(batch: ActionBatch) -> String {
+    match batch {
+        ActionBatch::Prepare {
+            action,
+            coordinator,
+            objects,
+        } => format!(
+            "Prepare {} for {}:{}",
+            name(action),
+            site(coordinator),
+            written(&objects)
+        ),
+        ActionBatch::Decide {
+            action,
+            objects,
+            participants,
+        } => {
+            let sites: String = participants
+                .into_iter()
+                .map(|s| format!(" {}", site(s)))
+                .collect();
+            let tell = if sites.is_empty() { "" } else { ", tell" };
+            format!("Decide {}:{}{tell}{sites}", name(action), written(&objects))
+        }
+        ActionBatch::Install { action } => format!("Install {}", name(action)),
+        ActionBatch::Undo { action } => format!("Undo {}", name(action)),
+        ActionBatch::Settle { action } => format!("Settle {}", name(action)),
+    }
+}
+
+fn end(end: End) -> String {
+    match end {
+        End::Committed => "Committed".to_owned(),
+        End::Aborted(Abort::Lost(at)) => format!("Aborted: lost at {}", site(at)),
+        End::Aborted(Abort::Refused(at)) => format!("Aborted: refused by {}", site(at)),
+        End::Aborted(Abort::Silent(at)) => format!("Aborted: {} is silent", site(at)),
+        End::Aborted(Abort::Busy(at)) => format!("Aborted: busy at {}", site(at)),
+        End::Aborted(Abort::Store(fault)) => format!("Aborted: {fault:?}"),
+        End::Aborted(Abort::Ended) => "Aborted: has ended".to_owned(),
     }
 }
 
@@ -91,6 +259,14 @@ fn event(event: Event) -> String {
         Event::Fenced { uid } => format!("Fenced {}", object(uid)),
         Event::Overloaded { what, limit } => format!("Overloaded: {limit} {what}"),
         Event::Joined { ticket: t, first } => format!("Joined {} {}", ticket(t), ticket(first)),
+        Event::InDoubt {
+            action,
+            coordinator,
+        } => format!("InDoubt {}, {} decides", name(action), site(coordinator)),
+        Event::GaveUp { action, why } => format!("GaveUp {} {why:?}", name(action)),
+        Event::DeadlockBroken { victim, length } => {
+            format!("DeadlockBroken of {length}, {} ends", name(victim))
+        }
         Event::Reborn { old, incarnation } => format!("Reborn {} as {incarnation}", peer(old)),
     }
 }
