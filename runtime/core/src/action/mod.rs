@@ -12,6 +12,8 @@
 //! |---|---|
 //! | [`path`] | names of actions, who belongs to which, participants |
 //! | [`message`] | what shards say to each other about actions |
+//! | [`scope`] | what whoever runs an action knows about it |
 
 pub mod message;
 pub mod path;
+pub mod scope;
