@@ -1,6 +1,8 @@
 //! The connection manager of a node: the servant of `ConnectionManager` in `partha.idl`, and the
 //! handle by which others ask it.
 
+mod actions;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,11 +18,12 @@ use crate::net::connection::Connection;
 use crate::node::Home;
 use crate::shard::{Incoming, Job, ReplyTo, ShardReport};
 use crate::system::connection_manager::{
-    self, CreateError, InitiateError, InspectError, METHODS, Servant,
+    self, AbortActionError, CreateError, InitiateError, InspectError, METHODS, Servant,
 };
 use crate::system::{
-    BadArguments, Bound, Cid, ClassDescription, ConnectionManager, NoSuchClass, NoSuchObject,
-    NodeDescription, NodeStatistics, Object, ObjectDescription, StoredObject, WrongClass,
+    ActionDescription, ActionOutcome, BadArguments, Bound, Cid, ClassDescription,
+    ConnectionManager, LockDescription, NoSuchClass, NoSuchObject, NodeDescription, NodeStatistics,
+    Object, ObjectDescription, StoredObject, WrongClass,
 };
 use crate::wire::context::CallContext;
 use crate::wire::frame::{self, Target};
@@ -100,6 +103,11 @@ impl Manager {
             sum.passivations += report.passivations;
             sum.calls += report.calls;
             sum.duplicates += report.duplicates;
+            sum.actions += report.actions;
+            sum.in_doubt += report.in_doubt;
+            sum.committed += report.committed;
+            sum.aborted += report.aborted;
+            sum.deadlocks += report.deadlocks;
         }
         Ok(sum)
     }
@@ -241,6 +249,11 @@ impl Servant for Manager {
             store_batches: usage.batches,
             store_syncs: usage.syncs,
             store_used_bytes: usage.used_bytes,
+            actions_active: sum.actions,
+            actions_in_doubt: sum.in_doubt,
+            actions_committed: sum.committed,
+            actions_aborted: sum.aborted,
+            deadlocks_broken: sum.deadlocks,
         })
     }
 
@@ -290,6 +303,37 @@ impl Servant for Manager {
             users: report.users,
             shard: self.home.shard(object).index(),
         })
+    }
+
+    async fn actions(
+        &self,
+        _cx: &Context,
+        after: Uid,
+        limit: u32,
+    ) -> Result<Vec<ActionDescription>> {
+        self.actions_after(after, limit).await
+    }
+
+    async fn locks(
+        &self,
+        _cx: &Context,
+        after: Uid,
+        limit: u32,
+        contended: bool,
+    ) -> Result<Vec<LockDescription>> {
+        self.locks_after(after, limit, contended).await
+    }
+
+    async fn why(&self, _cx: &Context, object: Uid) -> Result<LockDescription> {
+        self.locks_of(object).await
+    }
+
+    async fn outcome(&self, _cx: &Context, action: Uid, _last: bool) -> Result<ActionOutcome> {
+        self.outcome_of(action).await
+    }
+
+    async fn abort_action(&self, _cx: &Context, action: Uid) -> Result<u32, AbortActionError> {
+        self.abort_everywhere(action).await
     }
 }
 

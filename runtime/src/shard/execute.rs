@@ -328,6 +328,7 @@ impl Shard {
                 tracing::info!(%action, ?why, "an action was aborted here");
             }
             Event::DeadlockBroken { victim, length } => {
+                count(&self.counters.deadlocks);
                 tracing::info!(%victim, length, "a deadlock was broken");
             }
         }

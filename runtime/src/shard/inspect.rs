@@ -1,9 +1,13 @@
 //! Questions about a shard: bindings, objects, figures.
 
+mod actions;
+
 use std::rc::Rc;
 
 use partha_core::Input;
 use partha_core::id::{ClassId, Peer, Uid};
+
+pub(crate) use self::actions::{Abortion, Look, Trace};
 
 use super::Shard;
 use super::job::{Initiated, ObjectReport, ShardReport};
@@ -111,6 +115,11 @@ impl Shard {
             passivations: self.counters.passivations.get(),
             calls: self.counters.calls.get(),
             duplicates: self.counters.duplicates.get(),
+            actions: stats.actions as u64,
+            in_doubt: self.in_doubt(),
+            committed: self.counters.committed.get(),
+            aborted: self.counters.aborted.get(),
+            deadlocks: self.counters.deadlocks.get(),
         }
     }
 }

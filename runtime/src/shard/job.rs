@@ -8,6 +8,7 @@ use partha_store::StoreError;
 use partha_wire::Message;
 use tokio::sync::{mpsc, oneshot};
 
+use super::inspect::Look;
 use crate::abi::Class;
 use crate::error::{Completed, SystemError};
 use crate::net::connection::{Connection, Held};
@@ -65,6 +66,8 @@ pub(crate) enum Job {
     Report {
         answer: oneshot::Sender<ShardReport>,
     },
+    /// A question about actions and locks.
+    Look(Look),
     /// Take no new calls, finish what runs, empty the memory.
     Drain { done: oneshot::Sender<()> },
     /// End the thread.
@@ -110,6 +113,7 @@ impl Job {
             | Self::Inspect { .. }
             | Self::Active { .. }
             | Self::Report { .. }
+            | Self::Look(_)
             | Self::Drain { .. }
             | Self::Stop => false,
         }
@@ -198,6 +202,11 @@ pub(crate) struct ShardReport {
     pub(crate) passivations: u64,
     pub(crate) calls: u64,
     pub(crate) duplicates: u64,
+    pub(crate) actions: u64,
+    pub(crate) in_doubt: u64,
+    pub(crate) committed: u64,
+    pub(crate) aborted: u64,
+    pub(crate) deadlocks: u64,
 }
 
 /// The engine's word for a store error.

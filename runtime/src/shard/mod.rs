@@ -30,6 +30,7 @@ use partha_store::ObjectStore;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 pub(crate) use self::inbound::ShardInbound;
+pub(crate) use self::inspect::{Abortion, Trace};
 pub(crate) use self::job::{Incoming, Job, Jobs, ReplyTo, ShardReport};
 pub(crate) use self::run::{Start, spawn};
 
@@ -103,6 +104,11 @@ pub(crate) struct Counters {
     pub(crate) passivations: Cell<u64>,
     pub(crate) calls: Cell<u64>,
     pub(crate) duplicates: Cell<u64>,
+    /// Actions that this shard decided, either way.
+    pub(crate) committed: Cell<u64>,
+    pub(crate) aborted: Cell<u64>,
+    /// Deadlocks broken by the refusal of a call here.
+    pub(crate) deadlocks: Cell<u64>,
 }
 
 impl ShardHandle {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use partha_core::{Engine, Input, Outbox};
+use partha_core::{Engine, Identity, Input, Outbox};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
@@ -62,7 +62,11 @@ async fn serve(start: Start) {
         client,
         listener,
     } = start;
-    let engine = Engine::new(registry.limits);
+    let identity = Identity {
+        me: registry.me,
+        shard: handle.index(),
+    };
+    let engine = Engine::new(registry.limits, identity);
     let shard = Rc::new(Shard {
         handle,
         registry,
@@ -179,6 +183,7 @@ impl Shard {
             Job::Inspect { object, answer } => drop(answer.send(self.inspect(object))),
             Job::Active { objects, answer } => drop(answer.send(self.active_among(objects))),
             Job::Report { answer } => drop(answer.send(self.report())),
+            Job::Look(look) => look.take(self),
             Job::Drain { done } => {
                 for connection in self.connections.borrow().iter().filter_map(Weak::upgrade) {
                     connection.send_short(&Frame::Goodbye);
