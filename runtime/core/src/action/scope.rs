@@ -22,13 +22,17 @@
 //! 1. A site is *live* as long as a level that is not aborted has worked there. Only live sites
 //!    are asked to commit: what an aborted level alone has touched, a dead node say, is in
 //!    nobody's way ([`Family::settled`] and [`Family::abort`] tell them to forget).
-//! 2. A live site that answers in another life or with another mirror has lost work: the root
-//!    is doomed.
+//! 2. A site that answers in another life or with another mirror has lost work: every level that
+//!    has worked there is doomed, which is the root if it has, or an ended child of it.
 //! 3. Whatever a call may have reached is told when its level is aborted, however it ended.
 //! 4. Every table has a bound below; over it a request is refused, or, where an answer brings
 //!    too much, the root is doomed.
 //!
 //! What it does not do: send, wait, know the time, choose names.
+
+mod answers;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -156,6 +160,57 @@ pub enum Plan {
 #[derive(Clone, Debug)]
 pub struct Family {
     path: Path,
+    /// The outermost level: the root, or the leaf of a branch's path.
+    base: Uid,
+    branch: bool,
+    state: State,
+    levels: BTreeMap<Uid, Level>,
+    known: BTreeMap<Site, Known>,
+    /// Where a mirror may be, if only an empty one.
+    touched: BTreeSet<Site>,
+    calls: BTreeMap<CallKey, Call>,
+    calls_begun: u64,
+    /// Doomed actions that others run, for the report.
+    beyond: Vec<Uid>,
+    /// Those of them across the boundary that nobody has taken yet.
+    outer: Vec<(Uid, Doom)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    Asked,
+    Ended,
+}
+
+#[derive(Clone, Debug)]
+struct Level {
+    path: Path,
+    parent: Option<Uid>,
+    doomed: Option<Doom>,
+    /// Where it has worked, or children that committed into it.
+    sites: BTreeSet<Site>,
+    /// Where a call of it went that had no answer.
+    strays: BTreeSet<Site>,
+    /// Aborted below it.
+    aborted: Vec<Uid>,
+    calls: usize,
+    children: usize,
+}
+
+/// A participant, and its place in the order in which they came.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    participant: Participant,
+    order: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Call {
+    action: Uid,
+    sites: Vec<Site>,
+    /// The outermost level that was aborted while it was under way.
+    lost: Option<Uid>,
 }
 
 impl Family {
@@ -165,7 +220,8 @@ impl Family {
     /// If the path has not exactly one entry of its own.
     #[must_use]
     pub fn top(path: Path) -> Self {
-        Self { path }
+        assert_eq!(path.own().len(), 1, "{path:?} is not that of a root");
+        Self::new(path, false)
     }
 
     /// A servant's part of the action it is called in: the leaf of `path`. It cannot be
@@ -175,7 +231,25 @@ impl Family {
     /// If the path has no entry of its own.
     #[must_use]
     pub fn branch(path: Path) -> Self {
-        Self { path }
+        Self::new(path, true)
+    }
+
+    fn new(path: Path, branch: bool) -> Self {
+        let base = path.leaf().expect("the path of an action has a leaf");
+        let level = Level::new(path.clone(), None);
+        Self {
+            path,
+            base,
+            branch,
+            state: State::Open,
+            levels: BTreeMap::from([(base, level)]),
+            known: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            calls: BTreeMap::new(),
+            calls_begun: 0,
+            beyond: Vec::new(),
+            outer: Vec::new(),
+        }
     }
 
     /// The path of the outermost level: the root, or what the branch's caller called in.
@@ -188,9 +262,23 @@ impl Family {
     ///
     /// # Errors
     /// [`Over`]: the parent has ended, is doomed, is too deep or has too many.
+    ///
+    /// # Panics
+    /// If there is a level named `child`.
     pub fn begin(&mut self, parent: Uid, child: Uid) -> Result<Path, Over> {
-        let _ = (parent, child);
-        Err(Over::Ended)
+        self.check_open(parent)?;
+        self.check_room()?;
+        let level = self.levels.get_mut(&parent).ok_or(Over::Ended)?;
+        if level.path.whole().len() >= PATH_MAX {
+            return Err(Over::TooDeep { limit: PATH_MAX });
+        }
+        level.children += 1;
+        let path = level.path.nested(child);
+        let earlier = self
+            .levels
+            .insert(child, Level::new(path.clone(), Some(parent)));
+        assert!(earlier.is_none(), "{child} is the name of another action");
+        Ok(path)
     }
 
     /// A call is about to be made in `action`.
@@ -198,34 +286,113 @@ impl Family {
     /// # Errors
     /// [`Over`]: the action has ended, is doomed, or too many calls are under way.
     pub fn calling(&mut self, action: Uid) -> Result<CallKey, Over> {
-        let _ = action;
-        Err(Over::Ended)
+        self.check_open(action)?;
+        if self.calls.len() >= CALLS_MAX {
+            let what = "calls under way in one action";
+            return Err(Over::TooMany {
+                what,
+                limit: CALLS_MAX,
+            });
+        }
+        let level = self.levels.get_mut(&action).ok_or(Over::Ended)?;
+        level.calls += 1;
+        self.calls_begun += 1;
+        let (sites, lost) = (Vec::new(), None);
+        let key = CallKey(self.calls_begun);
+        self.calls.insert(
+            key,
+            Call {
+                action,
+                sites,
+                lost,
+            },
+        );
+        Ok(key)
     }
 
     /// The call is about to be sent to this shard. To be said before it is, since whatever may
     /// have arrived there has to be aborted with the action. Said again if it goes elsewhere.
     pub fn reaching(&mut self, key: CallKey, site: Site) {
-        let _ = (key, site);
+        if let Some(call) = self.calls.get_mut(&key)
+            && !call.sites.contains(&site)
+        {
+            call.sites.push(site);
+        }
     }
 
     /// The call has ended; once for each key.
     pub fn answered(&mut self, key: CallKey, report: &Report, ended: CallEnd) -> Vec<Send> {
-        let _ = (key, report, ended);
-        Vec::new()
+        let Some(call) = self.calls.remove(&key) else {
+            return Vec::new();
+        };
+        let reported = report.participants.iter().map(|joined| joined.site);
+        let named: BTreeSet<Site> = match ended {
+            CallEnd::Unknown => reported.chain(call.sites).collect(),
+            CallEnd::Known | CallEnd::Doomed { .. } => reported.collect(),
+        };
+        self.touch(&named);
+        let Some(level) = self.levels.get_mut(&call.action) else {
+            return abort_at(call.lost.unwrap_or(call.action), named);
+        };
+        level.calls -= 1;
+        if ended == CallEnd::Unknown {
+            level.strays.extend(&named);
+        }
+        let already = self.doomed(call.action);
+        let mut sends = self.absorb(call.action, report);
+        for action in &report.aborted {
+            sends.extend(self.note_aborted(call.action, *action));
+        }
+        sends.extend(match ended {
+            CallEnd::Known => Vec::new(),
+            CallEnd::Unknown => self.doom(call.action, Doom::Unknown),
+            CallEnd::Doomed { victim, why } => self.victim(call.action, victim, why),
+        });
+        if let Some((action, _)) = already {
+            sends.extend(abort_at(action, named));
+        }
+        sends
     }
 
     /// The level can only abort from now on. Its participants are told at once, so that its
-    /// locks go; [`Family::end_nested`] or [`Family::abort`] is still to come.
+    /// locks go; [`Family::end_nested`] or [`Family::abort`] is still to come. Of an action that
+    /// this one is in, whoever runs it, the outermost level here is doomed.
     pub fn doom(&mut self, action: Uid, why: Doom) -> Vec<Send> {
-        let _ = (action, why);
-        Vec::new()
+        if self.state != State::Open {
+            return Vec::new();
+        }
+        let level = if self.levels.contains_key(&action) {
+            action
+        } else if self.path.whole().contains(&action) {
+            self.note_beyond(action, why);
+            self.base
+        } else {
+            return Vec::new();
+        };
+        if self.doomed(level).is_some() {
+            return Vec::new();
+        }
+        let sites = self.below(level);
+        if let Some(level) = self.levels.get_mut(&level) {
+            level.doomed = Some(why);
+        }
+        // What is across the boundary has mirrors of its own: only what is here is aborted.
+        let named = if self.path.is_enclosed_by(action) {
+            level
+        } else {
+            action
+        };
+        abort_at(named, sites)
     }
 
     /// Why the level can only abort, if so: it or one that it is in is doomed.
     #[must_use]
     pub fn doomed(&self, action: Uid) -> Option<(Uid, Doom)> {
-        let _ = action;
-        None
+        let path = &self.levels.get(&action)?.path;
+        path.own().iter().find_map(|uid| {
+            let why = self.levels.get(uid)?.doomed?;
+            Some((*uid, why))
+        })
     }
 
     /// A nested action ends. An abort is never refused: what is under way in it is given up.
@@ -233,8 +400,50 @@ impl Family {
     /// # Errors
     /// [`Over`], for a commit: it has ended, is doomed or busy; it is to be aborted then.
     pub fn end_nested(&mut self, child: Uid, commit: bool) -> Result<Vec<Send>, Over> {
-        let _ = (child, commit);
-        Err(Over::Ended)
+        let Some(parent) = self.levels.get(&child).and_then(|level| level.parent) else {
+            return if commit {
+                Err(Over::Ended)
+            } else {
+                Ok(Vec::new())
+            };
+        };
+        if !commit {
+            return Ok(self.abort_nested(child, parent));
+        }
+        self.check_open(child)?;
+        self.check_idle(child)?;
+        let level = self.levels.remove(&child).ok_or(Over::Ended)?;
+        let message = Message::Merge {
+            action: child,
+            parent,
+        };
+        let sends = level.sites.iter().map(|site| (*site, message.clone()));
+        let sends = sends.collect();
+        if let Some(parent) = self.levels.get_mut(&parent) {
+            parent.children -= 1;
+            parent.sites.extend(level.sites);
+            parent.aborted.extend(level.aborted);
+        }
+        Ok(sends)
+    }
+
+    fn abort_nested(&mut self, child: Uid, parent: Uid) -> Vec<Send> {
+        let sites = self.below(child);
+        self.touch(&sites);
+        for call in self.calls.values_mut() {
+            let level = self.levels.get(&call.action);
+            if level.is_some_and(|level| level.path.is_within(child)) {
+                call.lost = Some(child);
+            }
+        }
+        self.levels.retain(|_, level| !level.path.is_within(child));
+        if let Some(parent) = self.levels.get_mut(&parent) {
+            parent.children -= 1;
+            if !sites.is_empty() {
+                parent.aborted.push(child);
+            }
+        }
+        abort_at(child, sites)
     }
 
     /// The root is to be committed: no call can be made in it any more.
@@ -245,31 +454,146 @@ impl Family {
     /// # Panics
     /// For a branch.
     pub fn commit(&mut self) -> Result<Plan, Over> {
-        Err(Over::Ended)
+        assert!(!self.branch, "{} is committed by its own runner", self.base);
+        self.check_open(self.base)?;
+        self.check_idle(self.base)?;
+        self.state = State::Asked;
+        let root = &self.levels[&self.base];
+        let mut live: Vec<Known> = root.sites.iter().map(|site| self.known[site]).collect();
+        live.sort_by_key(|known| known.order);
+        let updating = live.iter().position(|it| it.participant.joined.updated);
+        if live.is_empty() {
+            return Ok(Plan::Nothing);
+        }
+        let coordinator = live.remove(updating.unwrap_or(0)).participant;
+        let others = live.iter().map(|known| known.participant).collect();
+        let aborted = root.aborted.clone();
+        Ok(Plan::Ask {
+            coordinator,
+            others,
+            aborted,
+        })
     }
 
     /// The commit has ended well: tells those that did nothing but aborted work to forget it.
     #[must_use]
     pub fn settled(&mut self) -> Vec<Send> {
-        Vec::new()
+        let root = self.levels.remove(&self.base);
+        self.state = State::Ended;
+        self.levels.clear();
+        let live = root.map(|root| root.sites).unwrap_or_default();
+        let forget = self.touched.difference(&live).copied().collect();
+        abort_at(self.base, forget)
     }
 
     /// The root is aborted with all below; a branch's level is doomed.
     #[must_use]
     pub fn abort(&mut self) -> Vec<Send> {
-        Vec::new()
+        if self.branch {
+            return self.doom(self.base, Doom::Program);
+        }
+        let mut sites = self.below(self.base);
+        sites.extend(&self.touched);
+        for call in self.calls.values_mut() {
+            call.lost = Some(self.base);
+        }
+        self.state = State::Ended;
+        self.levels.clear();
+        self.touched.clear();
+        abort_at(self.base, sites)
     }
 
-    /// What the answer of a branch's call has to say.
+    /// What the answer of a branch's call has to say. What has not ended by then is to be
+    /// aborted, so it names that too.
     #[must_use]
     pub fn report(&self) -> Report {
-        Report::default()
+        let levels = self.levels.values();
+        let sites: BTreeSet<Site> = levels.flat_map(|level| &level.sites).copied().collect();
+        let mut live: Vec<&Known> = sites.iter().map(|site| &self.known[site]).collect();
+        live.sort_by_key(|known| known.order);
+        let participants = live.iter().map(|known| known.participant).collect();
+        let mut aborted: Vec<Uid> = self.beyond.clone();
+        let base = self.levels.get(&self.base);
+        if base.is_some_and(|base| base.doomed.is_some() || base.calls > 0) {
+            aborted.push(self.base);
+        }
+        let open = self.levels.keys().filter(|uid| **uid != self.base);
+        aborted.extend(open);
+        aborted.extend(self.levels.values().flat_map(|level| &level.aborted));
+        Report {
+            participants,
+            aborted,
+        }
     }
 
     /// Actions across the boundary that an answer wants aborted, each once: for whoever runs
     /// them, see [`Path::is_enclosed_by`].
     #[must_use]
     pub fn take_outer(&mut self) -> Vec<(Uid, Doom)> {
-        Vec::new()
+        std::mem::take(&mut self.outer)
     }
+
+    fn check_open(&self, action: Uid) -> Result<(), Over> {
+        if self.state != State::Open || !self.levels.contains_key(&action) {
+            return Err(Over::Ended);
+        }
+        match self.doomed(action) {
+            Some((action, why)) => Err(Over::Doomed { action, why }),
+            None => Ok(()),
+        }
+    }
+
+    fn check_room(&self) -> Result<(), Over> {
+        let aborted: usize = self.levels.values().map(|level| level.aborted.len()).sum();
+        let bounds = [
+            (
+                "nested actions at the same time",
+                self.levels.len(),
+                LEVELS_MAX,
+            ),
+            (
+                "aborted nested actions in one top-level action",
+                aborted,
+                ABORTED_MAX,
+            ),
+        ];
+        let over = bounds.iter().find(|(_, count, limit)| count >= limit);
+        match over {
+            Some((what, _, limit)) => Err(Over::TooMany {
+                what,
+                limit: *limit,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn check_idle(&self, action: Uid) -> Result<(), Over> {
+        let level = self.levels.get(&action).ok_or(Over::Ended)?;
+        let (calls, children) = (level.calls, level.children);
+        match (calls, children) {
+            (0, 0) => Ok(()),
+            _ => Err(Over::Busy { calls, children }),
+        }
+    }
+}
+
+impl Level {
+    fn new(path: Path, parent: Option<Uid>) -> Self {
+        Self {
+            path,
+            parent,
+            doomed: None,
+            sites: BTreeSet::new(),
+            strays: BTreeSet::new(),
+            aborted: Vec::new(),
+            calls: 0,
+            children: 0,
+        }
+    }
+}
+
+fn abort_at(action: Uid, sites: BTreeSet<Site>) -> Vec<Send> {
+    let message = Message::Abort { action };
+    let sends = sites.into_iter().map(|site| (site, message.clone()));
+    sends.collect()
 }
