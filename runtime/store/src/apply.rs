@@ -7,22 +7,26 @@
 //! none. (LMDB's nested transactions would do the same at the price of a shadow copy of every
 //! page touched.)
 
+mod action;
+mod expiry;
+
 use std::ops::{Bound, ControlFlow};
 
 use partha_core::id::{CallId, Epoch, Uid};
 
+pub(crate) use self::expiry::Expired;
 use crate::StoreError;
 use crate::fence::Fences;
 use crate::format::{self, Kind};
 use crate::store::{Batch, Item, Record};
 use crate::tables::{Reads, Table, Writes, keys_with_prefix};
 
-/// How many expired replies to remove, and what time it is.
+/// How many expired replies and outcomes to remove, and what time it is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sweep {
     /// The wall clock, in milliseconds since 1970.
     pub(crate) now_ms: u64,
-    /// At most so many; 0 leaves them alone.
+    /// At most so many of each; 0 leaves them alone.
     pub(crate) limit: usize,
 }
 
@@ -31,9 +35,9 @@ pub(crate) struct Sweep {
 pub(crate) struct Applied {
     /// For each batch in order.
     pub(crate) results: Vec<Result<(), StoreError>>,
-    /// Replies removed.
-    pub(crate) expired: u64,
-    /// When the next reply expires.
+    /// What was removed.
+    pub(crate) expired: Expired,
+    /// When the next reply or outcome expires.
     pub(crate) next_expiry_ms: Option<u64>,
     /// Whether there is anything to commit.
     pub(crate) changed: bool,
@@ -52,6 +56,7 @@ pub(crate) fn run(
         undo: Vec::new(),
         keep: false,
         writes: 0,
+        last_row: None,
     };
     let mut applied = Applied::default();
     for batch in batches {
@@ -60,14 +65,14 @@ pub(crate) fn run(
             if !error.concerns_one_batch() {
                 return Err(error.clone());
             }
-            fences.poison(batch);
+            fences.poison(batch, error);
         }
         applied.results.push(result);
     }
     if sweep.limit > 0 {
-        applied.expired = remove_expired(&mut journal, sweep)?;
+        applied.expired = expiry::remove(&mut journal, sweep)?;
     }
-    applied.next_expiry_ms = next_expiry_ms(journal.tables)?;
+    applied.next_expiry_ms = expiry::next_ms(journal.tables)?;
     applied.changed = journal.writes > 0;
     Ok(applied)
 }
@@ -80,6 +85,7 @@ fn apply_batch<W: Writes>(
 ) -> Result<(), StoreError> {
     let last = batch.items.iter().rposition(can_be_refused);
     let writes_before = journal.writes;
+    journal.last_row = None;
     for (index, item) in batch.items.iter().enumerate() {
         journal.keep = last.is_some_and(|last| index < last);
         if let Err(error) = apply_item(journal, item, fences, now_ms) {
@@ -103,8 +109,14 @@ fn can_be_refused(item: &Item) -> bool {
         | Item::PutRow { .. }
         | Item::RemoveRow { .. }
         | Item::WriteShadow { .. }
-        | Item::CommitShadow { .. } => true,
-        Item::SaveReply { .. } | Item::DeleteShadow { .. } => false,
+        | Item::CreateShadow { .. }
+        | Item::ShadowRow { .. }
+        | Item::CommitShadow { .. }
+        | Item::Settle { .. } => true,
+        Item::SaveReply { .. }
+        | Item::Prepare { .. }
+        | Item::DeleteShadow { .. }
+        | Item::Decide { .. } => false,
     }
 }
 
@@ -138,23 +150,14 @@ fn apply_item<W: Writes>(
             body,
             keep_ms,
         } => save_reply(journal, *call, *uid, body, now_ms.saturating_add(*keep_ms)),
-        Item::WriteShadow {
-            action,
-            uid,
-            record,
-        } => {
-            check_epoch(journal, fences, *uid, record.epoch)?;
-            let key = format::shadow_key(*action, *uid);
-            let value = format::seal_record(Kind::Shadow, &key, record)?;
-            journal.put(Table::Shadow, &key, &value)
-        }
-        Item::CommitShadow { action } => commit_shadow(journal, fences, *action),
-        Item::DeleteShadow { action } => {
-            for key in keys_with_prefix(journal.tables, Table::Shadow, &action.to_bytes())? {
-                journal.remove(Table::Shadow, &key)?;
-            }
-            Ok(())
-        }
+        Item::WriteShadow { .. }
+        | Item::CreateShadow { .. }
+        | Item::ShadowRow { .. }
+        | Item::Prepare { .. }
+        | Item::CommitShadow { .. }
+        | Item::DeleteShadow { .. }
+        | Item::Decide { .. }
+        | Item::Settle { .. } => action::apply(journal, item, fences, now_ms),
     }
 }
 
@@ -216,7 +219,7 @@ fn stored_epoch(tables: &impl Reads, uid: Uid) -> Result<Option<Epoch>, StoreErr
     format::unseal_record(Kind::State, &key, value).map(|(head, _)| Some(head.epoch))
 }
 
-/// Removes plain record, rows and shadows. Shadows are sorted by action, so all of them are
+/// Removes plain record, rows and shadows of both. Shadows are sorted by action, so all of them are
 /// looked at: there are as many as actions are prepared, usually none.
 fn delete<W: Writes>(
     journal: &mut Journal<'_, W>,
@@ -230,21 +233,23 @@ fn delete<W: Writes>(
     {
         return Err(StoreError::NoSuchObject { uid });
     }
-    let mut shadows = Vec::new();
-    journal
-        .tables
-        .visit(Table::Shadow, Bound::Unbounded, &mut |key, _| {
-            if key.ends_with(&uid.to_bytes()) {
-                shadows.push(key.to_vec());
-            }
-            Ok(ControlFlow::Continue(()))
-        })?;
     fences.note(uid);
     for key in keys {
         journal.remove(Table::State, &key)?;
     }
-    for key in shadows {
-        journal.remove(Table::Shadow, &key)?;
+    for table in [Table::Shadow, Table::ShadowRow] {
+        let mut shadows = Vec::new();
+        journal
+            .tables
+            .visit(table, Bound::Unbounded, &mut |key, _| {
+                if key.get(16..32) == Some(&uid.to_bytes()[..]) {
+                    shadows.push(key.to_vec());
+                }
+                Ok(ControlFlow::Continue(()))
+            })?;
+        for key in shadows {
+            journal.remove(table, &key)?;
+        }
     }
     Ok(())
 }
@@ -267,8 +272,8 @@ fn existing_row_key<W: Writes>(
     Ok(format::row_key(uid, part, row))
 }
 
-/// A reply that is saved again leaves its old index entry behind; [`remove_expired`] tells by
-/// the time in the reply that the entry is not the current one.
+/// A reply that is saved again leaves its old index entry behind; [`expiry`] tells by the
+/// time in the reply that the entry is not the current one.
 fn save_reply<W: Writes>(
     journal: &mut Journal<'_, W>,
     call: CallId,
@@ -284,88 +289,14 @@ fn save_reply<W: Writes>(
     journal.put(Table::ReplyExpiry, &key, &value)
 }
 
-/// Moves every shadow of the action to its object. The decision is made elsewhere and final, so
-/// no epoch is checked; the stored one never falls.
-fn commit_shadow<W: Writes>(
-    journal: &mut Journal<'_, W>,
-    fences: &Fences,
-    action: Uid,
-) -> Result<(), StoreError> {
-    let mut states = Vec::new();
-    let shadows = keys_with_prefix(journal.tables, Table::Shadow, &action.to_bytes())?;
-    for key in &shadows {
-        let Some(value) = journal.tables.value(Table::Shadow, key)? else {
-            continue;
-        };
-        let (mut head, state) = format::unseal_record(Kind::Shadow, key, value)?;
-        let uid = format::leading_uid(Kind::Shadow, &key[16..])?;
-        if let Some(stored) = stored_epoch(journal.tables, uid)? {
-            head.epoch = head.epoch.max(stored);
-        }
-        let plain = format::plain_key(uid);
-        let value = format::seal_record(Kind::State, &plain, &head.with_state(state))?;
-        states.push((uid, plain, value));
-    }
-    for (uid, key, value) in &states {
-        fences.note(*uid);
-        journal.put(Table::State, key, value)?;
-    }
-    for key in &shadows {
-        journal.remove(Table::Shadow, key)?;
-    }
-    Ok(())
-}
-
-/// Removes replies whose time is over. A damaged reply stays, so that asking for it goes on to
-/// be an error instead of "never heard of that call".
-fn remove_expired<W: Writes>(
-    journal: &mut Journal<'_, W>,
-    sweep: Sweep,
-) -> Result<u64, StoreError> {
-    let mut due = Vec::new();
-    journal
-        .tables
-        .visit(Table::ReplyExpiry, Bound::Unbounded, &mut |key, _| {
-            let is_due = format::split_expiry_key(key).is_none_or(|(at, _)| at <= sweep.now_ms);
-            if due.len() == sweep.limit || !is_due {
-                return Ok(ControlFlow::Break(()));
-            }
-            due.push(key.to_vec());
-            Ok(ControlFlow::Continue(()))
-        })?;
-    let mut removed = 0;
-    for entry in due {
-        if let Some((expiry_ms, key)) = format::split_expiry_key(&entry) {
-            let stored = journal.tables.value(Table::Reply, key)?;
-            match stored.map(|value| format::unseal_reply(key, value)) {
-                Some(Ok((_, at, _))) if at == expiry_ms => {
-                    journal.remove(Table::Reply, key)?;
-                    removed += 1;
-                }
-                Some(Ok(_)) | None => {}
-                Some(Err(error)) => tracing::warn!(%error, "an expired reply is left alone"),
-            }
-        }
-        journal.remove(Table::ReplyExpiry, &entry)?;
-    }
-    Ok(removed)
-}
-
-fn next_expiry_ms(tables: &impl Reads) -> Result<Option<u64>, StoreError> {
-    let mut next = None;
-    tables.visit(Table::ReplyExpiry, Bound::Unbounded, &mut |key, _| {
-        next = Some(format::split_expiry_key(key).map_or(0, |(at, _)| at));
-        Ok(ControlFlow::Break(()))
-    })?;
-    Ok(next)
-}
-
 /// Writes through to the tables and remembers what was there before, while asked to.
 struct Journal<'t, W> {
     tables: &'t mut W,
     undo: Vec<(Table, Vec<u8>, Option<Vec<u8>>)>,
     keep: bool,
     writes: u64,
+    /// The number of the last shadow row that was written, by action and object.
+    last_row: Option<(Uid, Uid, u32)>,
 }
 
 impl<W: Writes> Journal<'_, W> {
@@ -377,6 +308,14 @@ impl<W: Writes> Journal<'_, W> {
     fn remove(&mut self, table: Table, key: &[u8]) -> Result<(), StoreError> {
         self.remember(table, key)?;
         self.tables.remove(table, key)
+    }
+
+    /// As [`Journal::remove`], and counts as a change only if it is one.
+    fn remove_if_there(&mut self, table: Table, key: &[u8]) -> Result<(), StoreError> {
+        if self.tables.value(table, key)?.is_some() {
+            self.remove(table, key)?;
+        }
+        Ok(())
     }
 
     fn remember(&mut self, table: Table, key: &[u8]) -> Result<(), StoreError> {

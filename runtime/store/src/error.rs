@@ -39,10 +39,10 @@ pub enum StoreError {
         /// The epoch that rules.
         current: Epoch,
     },
-    /// A write by an activation that had a state of its own refused or lost before: what it has
-    /// in memory is not what the store has.
+    /// A write by an activation that had a state of its own refused or lost before, or missed one
+    /// that an action had prepared earlier: what it has in memory is not what the store has.
     #[error(
-        "object {uid}: an earlier write of activation epoch {epoch} failed; \
+        "object {uid}: activation epoch {epoch} lost or missed an earlier write; \
          drop this activation and activate the object anew"
     )]
     EarlierWriteFailed {
@@ -72,6 +72,15 @@ pub enum StoreError {
     /// A row operation that names part 0, which is the plain record.
     #[error("object {uid}: part 0 is the plain record and has no rows; rows are in parts 1 and up")]
     PartZero {
+        /// The object.
+        uid: Uid,
+    },
+    /// A prepared row change without a prepared state of its object: recovery would not lock the
+    /// object.
+    #[error("action {action} has no shadow of object {uid}; write it before the rows")]
+    NoShadow {
+        /// The action.
+        action: Uid,
         /// The object.
         uid: Uid,
     },
@@ -165,7 +174,7 @@ pub enum StoreError {
     Version {
         /// The format found.
         found: u32,
-        /// The only format this version reads.
+        /// The format this version writes; of the others it reads only the one before.
         expected: u32,
     },
     /// A number that only counts up has no next value.
@@ -196,6 +205,7 @@ impl StoreError {
             | Self::KeyTooLong { .. }
             | Self::TooLarge { .. }
             | Self::PartZero { .. }
+            | Self::NoShadow { .. }
             | Self::Overloaded { .. }
             | Self::Closed
             | Self::Corrupt { .. }
@@ -218,6 +228,7 @@ impl StoreError {
             | Self::KeyTooLong { .. }
             | Self::TooLarge { .. }
             | Self::PartZero { .. }
+            | Self::NoShadow { .. }
             | Self::Corrupt { .. } => true,
             Self::Overloaded { .. }
             | Self::Closed

@@ -39,7 +39,7 @@ struct Inner {
 #[derive(Clone, Copy, Debug)]
 struct Activation {
     epoch: Epoch,
-    /// A state it wrote did not reach the store.
+    /// A state it wrote did not reach the store, or one it does not know did.
     failed: bool,
 }
 
@@ -134,8 +134,14 @@ impl Fences {
         }
     }
 
-    /// The batch was not written: the activations whose states it had are over.
-    pub(crate) fn poison(&self, batch: &Batch) {
+    /// The batch was not written: the activations whose states it had are over. Not so if the
+    /// batch was the end of an action and is surely not on disk: until then nobody could build on
+    /// what the action did, and whoever is told that it failed puts the before-images back.
+    pub(crate) fn poison(&self, batch: &Batch, error: &StoreError) {
+        let is_decision = |item: &Item| matches!(item, Item::Decide { .. });
+        if !error.outcome_unknown() && batch.items.iter().any(is_decision) {
+            return;
+        }
         let mut inner = self.lock();
         for item in &batch.items {
             if let Item::WriteState { uid, record } = item
@@ -144,6 +150,18 @@ impl Fences {
             {
                 activation.failed = true;
             }
+        }
+    }
+
+    /// A state that was prepared under this epoch becomes the object's: an activation under
+    /// another one knows nothing of it and may not write over it.
+    pub(crate) fn install(&self, uid: Uid, prepared: Epoch) {
+        let mut inner = self.lock();
+        inner.in_flight.insert(uid);
+        if let Some(activation) = inner.active.get_mut(&uid)
+            && activation.epoch != prepared
+        {
+            activation.failed = true;
         }
     }
 

@@ -9,11 +9,23 @@
 //! | `shadow` | action (16) ‖ uid (16) | a record |
 //! | `reply` | call id (20) | uid (16) ‖ expiry (8) ‖ body |
 //! | `reply_expiry` | expiry in ms (8) ‖ call id (20) | nothing |
+//! | `shadow_row` | action (16) ‖ uid (16) ‖ number (4) | part (2) ‖ length (2) ‖ row key ‖ what |
+//! | `prepared` | action (16) | coordinator (10) |
+//! | `decision` | action (16) | time to be kept in ms (8) ‖ participants (10 each) |
+//! | `outcome` | action (16) | expiry in ms (8) |
+//! | `outcome_expiry` | expiry in ms (8) ‖ action (16) | nothing |
+//!
+//! The numbers of shadow rows count up from 0, in the order in which they were written; `what`
+//! is 1 and a value, or 0 to remove the row. Their keys have no room for the row's.
+//!
+//! Format 1 had neither of the last five tables; it is brought up when a store is opened.
 //!
 //! Every value starts with 12 bytes: format (1), kind (1), length of the key (2), length of the
 //! payload (4), CRC-32C (4), numbers little-endian. The checksum covers key, header and payload:
 //! LMDB has none of its own, and a page that lands in the wrong place carries a valid checksum
 //! for the wrong key. A record is class (8), schema (8), version (8), epoch (8), state.
+
+mod action;
 
 use bytes::Bytes;
 use partha_core::id::{CallId, ClassId, Epoch, Uid};
@@ -21,8 +33,16 @@ use partha_core::id::{CallId, ClassId, Epoch, Uid};
 use crate::StoreError;
 use crate::store::Record;
 
+pub(crate) use self::action::{
+    SITE_BYTES, ShadowRow, outcome_expiry_key, seal_decision, seal_outcome, seal_prepared,
+    seal_shadow_row, shadow_row_key, split_outcome_expiry_key, unseal_decision, unseal_outcome,
+    unseal_prepared, unseal_shadow_row,
+};
+
 /// The format of a whole store, kept under `format` in `meta`.
-pub(crate) const STORE_FORMAT: u32 = 1;
+pub(crate) const STORE_FORMAT: u32 = 2;
+/// The format before, which is the same but for tables that it lacks.
+pub(crate) const STORE_FORMAT_BEFORE: u32 = 1;
 /// The longest row key: LMDB's 511 bytes without uid and part.
 pub(crate) const KEY_BYTES_MAX: usize = 511 - OBJECT_KEY_BYTES;
 /// Uid and part.
@@ -50,6 +70,16 @@ pub(crate) enum Kind {
     ReplyExpiry = 5,
     /// A number about the store itself.
     Meta = 6,
+    /// A prepared change of a row.
+    ShadowRow = 7,
+    /// An action prepared here.
+    Prepared = 8,
+    /// A decision that is not settled.
+    Decision = 9,
+    /// The outcome of an action whose participants all know.
+    Outcome = 10,
+    /// An entry of the index of expiry times of outcomes.
+    OutcomeExpiry = 11,
 }
 
 impl Kind {
@@ -59,8 +89,13 @@ impl Kind {
             Self::Row => "a row of an object",
             Self::Shadow => "a prepared state",
             Self::Reply => "a saved reply",
-            Self::ReplyExpiry => "an expiry entry",
+            Self::ReplyExpiry => "an expiry entry of a reply",
             Self::Meta => "a number about the store",
+            Self::ShadowRow => "a prepared row",
+            Self::Prepared => "the note of a prepared action",
+            Self::Decision => "a decision",
+            Self::Outcome => "the outcome of an action",
+            Self::OutcomeExpiry => "an expiry entry of an outcome",
         }
     }
 }

@@ -14,11 +14,12 @@
 //!
 //! What it does not do: decide anything. Locks, actions, votes and outcomes belong to the
 //! machines above; the store offers the operations of Arjuna's object store (create, delete,
-//! `read_state`, `write_state`, `write_shadow`, `commit_shadow`, `delete_shadow`) and rows, replies
-//! and batches besides.
+//! `read_state`, `write_state`, `write_shadow`, `commit_shadow`, `delete_shadow`) and rows, replies,
+//! decisions and batches besides.
 
 mod apply;
 pub mod conformance;
+pub mod crash_point;
 mod error;
 mod fence;
 mod format;
@@ -32,4 +33,6 @@ mod writer;
 pub use error::StoreError;
 pub use lmdb::{LmdbOptions, LmdbStore};
 pub use memory::MemoryStore;
-pub use store::{Batch, Completion, Item, ObjectStore, Record, SavedReply, Usage};
+pub use store::{
+    Batch, Completion, Decision, Item, ObjectStore, Prepared, Record, SavedReply, Usage,
+};

@@ -28,8 +28,8 @@ use self::folder::{Folder, disk_error, io_error};
 use self::gate::{Gate, lmdb_error};
 use self::view::Change;
 use crate::fence::Fences;
-use crate::format::{self, STORE_FORMAT};
-use crate::store::{Batch, Completion, ObjectStore, Record, SavedReply, Usage};
+use crate::format::{self, STORE_FORMAT, STORE_FORMAT_BEFORE};
+use crate::store::{Batch, Completion, Decision, ObjectStore, Prepared, Record, SavedReply, Usage};
 use crate::tables::{Reads, Table, Writes};
 use crate::writer::{Limits, Writer};
 use crate::{StoreError, queries};
@@ -117,11 +117,12 @@ impl LmdbStore {
     }
 
     /// Opens the store in the folder `dir`, which is made if there is none. The incarnation is
-    /// raised and on disk when this returns.
+    /// raised and on disk when this returns. A store of the format before is brought up to this
+    /// one; the version that made it cannot open it any more.
     ///
     /// # Errors
     /// `InUse` if another store has the folder; `Corrupt` if the file is damaged; `Version` if
-    /// another version made it; `Full`, `Io` if the disk does not play along.
+    /// a version made it that is neither this one nor the one before; `Full`, `Io` if the disk does not play along.
     pub fn open_with(dir: impl AsRef<Path>, options: &LmdbOptions) -> Result<Self, StoreError> {
         let folder = Arc::new(Folder::take(dir.as_ref())?);
         let checks = Checks {
@@ -200,14 +201,18 @@ fn try_raise_incarnation(gate: &Gate) -> Result<Peer, StoreError> {
                 incarnation: Incarnation(1),
             }
         }
-        Some(found) if found != u64::from(STORE_FORMAT) => {
+        Some(found) if !is_known(found) => {
             let found = u32::try_from(found).unwrap_or(u32::MAX);
             return Err(StoreError::Version {
                 found,
                 expected: STORE_FORMAT,
             });
         }
-        Some(_) => {
+        Some(found) => {
+            if found == u64::from(STORE_FORMAT_BEFORE) {
+                // All it lacks are tables, which were made when it was opened.
+                put_number(&mut change, FORMAT_KEY, STORE_FORMAT.into())?;
+            }
             let node = NodeId(required(&change, NODE_KEY)?);
             let next = required(&change, INCARNATION_KEY)?.saturating_add(1);
             let next = u32::try_from(next).unwrap_or(u32::MAX);
@@ -227,6 +232,12 @@ fn try_raise_incarnation(gate: &Gate) -> Result<Peer, StoreError> {
     put_number(&mut change, INCARNATION_KEY, identity.incarnation.0.into())?;
     change.txn.commit().map_err(fail)?;
     Ok(identity)
+}
+
+fn is_known(format: u64) -> bool {
+    [STORE_FORMAT, STORE_FORMAT_BEFORE]
+        .map(u64::from)
+        .contains(&format)
 }
 
 fn number(tables: &impl Reads, key: &[u8]) -> Result<Option<u64>, StoreError> {
@@ -318,6 +329,34 @@ impl ObjectStore for LmdbStore {
         self.gate
             .enter()
             .read(|view| queries::scan_shadows(view, after, limit))
+    }
+
+    fn shadowed_objects(&self, action: Uid) -> Result<Vec<Uid>, StoreError> {
+        self.gate
+            .enter()
+            .read(|view| queries::shadowed_objects(view, action))
+    }
+
+    fn scan_prepared(&self, after: Option<Uid>, limit: usize) -> Result<Vec<Prepared>, StoreError> {
+        self.gate
+            .enter()
+            .read(|view| queries::scan_prepared(view, after, limit))
+    }
+
+    fn read_decision(&self, action: Uid) -> Result<Option<Decision>, StoreError> {
+        self.gate
+            .enter()
+            .read(|view| queries::read_decision(view, action))
+    }
+
+    fn scan_decisions(
+        &self,
+        after: Option<Uid>,
+        limit: usize,
+    ) -> Result<Vec<(Uid, Decision)>, StoreError> {
+        self.gate
+            .enter()
+            .read(|view| queries::scan_decisions(view, after, limit))
     }
 
     fn scan_objects(

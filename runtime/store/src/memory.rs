@@ -16,7 +16,7 @@ use partha_core::id::{CallId, ClassId, Epoch, Incarnation, NodeId, Peer, Uid};
 use crate::apply::{self, Sweep};
 use crate::fence::Fences;
 use crate::format;
-use crate::store::{Batch, Completion, ObjectStore, Record, SavedReply, Usage};
+use crate::store::{Batch, Completion, Decision, ObjectStore, Prepared, Record, SavedReply, Usage};
 use crate::tables::{Reads, Table, Visit, Writes};
 use crate::writer::{Backend, Limits, Outcome, Writer};
 use crate::{StoreError, queries};
@@ -212,6 +212,26 @@ impl ObjectStore for MemoryStore {
         limit: usize,
     ) -> Result<Vec<(Uid, Uid)>, StoreError> {
         queries::scan_shadows(&*self.read()?, after, limit)
+    }
+
+    fn shadowed_objects(&self, action: Uid) -> Result<Vec<Uid>, StoreError> {
+        queries::shadowed_objects(&*self.read()?, action)
+    }
+
+    fn scan_prepared(&self, after: Option<Uid>, limit: usize) -> Result<Vec<Prepared>, StoreError> {
+        queries::scan_prepared(&*self.read()?, after, limit)
+    }
+
+    fn read_decision(&self, action: Uid) -> Result<Option<Decision>, StoreError> {
+        queries::read_decision(&*self.read()?, action)
+    }
+
+    fn scan_decisions(
+        &self,
+        after: Option<Uid>,
+        limit: usize,
+    ) -> Result<Vec<(Uid, Decision)>, StoreError> {
+        queries::scan_decisions(&*self.read()?, after, limit)
     }
 
     fn scan_objects(

@@ -7,8 +7,8 @@ use partha_core::id::{CallId, ClassId, Uid};
 
 use crate::StoreError;
 use crate::format::{self, Kind};
-use crate::store::{Record, SavedReply, check_row};
-use crate::tables::{Reads, Table};
+use crate::store::{Decision, Prepared, Record, SavedReply, check_row};
+use crate::tables::{Reads, Table, keys_with_prefix};
 
 /// See [`crate::ObjectStore::read_state`].
 pub(crate) fn read_state(tables: &impl Reads, uid: Uid) -> Result<Option<Record>, StoreError> {
@@ -149,6 +149,82 @@ pub(crate) fn scan_shadows(
         Ok(ControlFlow::Continue(()))
     })?;
     Ok(found)
+}
+
+/// See [`crate::ObjectStore::shadowed_objects`].
+pub(crate) fn shadowed_objects(tables: &impl Reads, action: Uid) -> Result<Vec<Uid>, StoreError> {
+    let shadows = keys_with_prefix(tables, Table::Shadow, &action.to_bytes())?;
+    let uid = |key: &Vec<u8>| format::leading_uid(Kind::Shadow, &key[16..]);
+    shadows.iter().map(uid).collect()
+}
+
+/// See [`crate::ObjectStore::scan_prepared`].
+pub(crate) fn scan_prepared(
+    tables: &impl Reads,
+    after: Option<Uid>,
+    limit: usize,
+) -> Result<Vec<Prepared>, StoreError> {
+    let mut found = Vec::new();
+    visit_actions(tables, Table::Prepared, after, limit, &mut |key, value| {
+        found.push(Prepared {
+            action: format::leading_uid(Kind::Prepared, key)?,
+            coordinator: format::unseal_prepared(key, value)?,
+        });
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// See [`crate::ObjectStore::read_decision`].
+pub(crate) fn read_decision(
+    tables: &impl Reads,
+    action: Uid,
+) -> Result<Option<Decision>, StoreError> {
+    let key = action.to_bytes();
+    if let Some(value) = tables.value(Table::Decision, &key)? {
+        return format::unseal_decision(&key, value).map(|(decision, _)| Some(decision));
+    }
+    let Some(value) = tables.value(Table::Outcome, &key)? else {
+        return Ok(None);
+    };
+    format::unseal_outcome(&key, value).map(|_| Some(Decision::default()))
+}
+
+/// See [`crate::ObjectStore::scan_decisions`].
+pub(crate) fn scan_decisions(
+    tables: &impl Reads,
+    after: Option<Uid>,
+    limit: usize,
+) -> Result<Vec<(Uid, Decision)>, StoreError> {
+    let mut found = Vec::new();
+    visit_actions(tables, Table::Decision, after, limit, &mut |key, value| {
+        let (decision, _) = format::unseal_decision(key, value)?;
+        found.push((format::leading_uid(Kind::Decision, key)?, decision));
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// Visits up to `limit` entries of a table that is sorted by action.
+fn visit_actions(
+    tables: &impl Reads,
+    table: Table,
+    after: Option<Uid>,
+    limit: usize,
+    visitor: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let after = after.map(Uid::to_bytes);
+    let from = after
+        .as_ref()
+        .map_or(Bound::Unbounded, |key| Bound::Excluded(&key[..]));
+    let mut left = limit;
+    tables.visit(table, from, &mut |key, value| {
+        if left == 0 {
+            return Ok(ControlFlow::Break(()));
+        }
+        left -= 1;
+        visitor(key, value).map(ControlFlow::Continue)
+    })
 }
 
 /// See [`crate::ObjectStore::scan_objects`]. Rows are leapt over, not read.

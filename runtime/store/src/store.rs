@@ -7,6 +7,7 @@
 use std::sync::mpsc;
 
 use bytes::Bytes;
+use partha_core::action::path::Site;
 use partha_core::id::{CallId, ClassId, Epoch, Peer, Uid};
 
 use crate::StoreError;
@@ -34,6 +35,23 @@ pub struct SavedReply {
     pub uid: Uid,
     /// The encoded reply.
     pub body: Bytes,
+}
+
+/// A top-level action that is prepared here: shadows of it wait for its coordinator's decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prepared {
+    /// The root action.
+    pub action: Uid,
+    /// Who decides.
+    pub coordinator: Site,
+}
+
+/// The record that a top-level action is committed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Decision {
+    /// Those that have prepared and are to be told until the decision is settled; empty from
+    /// then on.
+    pub participants: Vec<Site>,
 }
 
 /// Called once with the fate of a batch: `Ok` after it is on disk.
@@ -67,6 +85,11 @@ impl Batch {
     #[must_use]
     pub fn weight_bytes(&self) -> usize {
         self.items.iter().map(Item::weight_bytes).sum()
+    }
+
+    /// Whether it has an item of this step.
+    pub(crate) fn has(&self, step: Step) -> bool {
+        self.items.iter().any(|item| item.step() == Some(step))
     }
 }
 
@@ -130,8 +153,8 @@ pub enum Item {
         /// How long to keep it at least, in milliseconds of the wall clock.
         keep_ms: u64,
     },
-    /// Writes a prepared state beside the committed one (the object need not exist yet).
-    /// Refused with `Fenced` as `WriteState` is.
+    /// Writes a prepared state beside the committed one, for an object that is there.
+    /// Refused with `NoSuchObject`, and with `Fenced` as `WriteState` is.
     WriteShadow {
         /// The action that prepared it.
         action: Uid,
@@ -140,36 +163,153 @@ pub enum Item {
         /// The prepared record.
         record: Record,
     },
-    /// All shadows of the action become the states of their objects. No shadow at all is fine,
-    /// so that a repeated decision is harmless.
+    /// Writes the prepared state of an object that the action makes; nobody sees the object
+    /// before `CommitShadow`. Refused with `Exists`.
+    CreateShadow {
+        /// The action that prepared it.
+        action: Uid,
+        /// The object.
+        uid: Uid,
+        /// Its first record.
+        record: Record,
+    },
+    /// Prepares the change of one row; nobody sees it before `CommitShadow`. A later one of the
+    /// same row and action is done after it. Needs a shadow of the object by the same action,
+    /// written before. Refused with `NoShadow`, `KeyTooLong`, `PartZero`.
+    ShadowRow {
+        /// The action that prepared it.
+        action: Uid,
+        /// The object.
+        uid: Uid,
+        /// The table of the object, from 1.
+        part: u16,
+        /// The key.
+        key: Bytes,
+        /// The row's new value; none removes the row.
+        value: Option<Bytes>,
+    },
+    /// Notes that the action is prepared here and who decides: what recovery needs to know
+    /// beside the shadows. It belongs into the batch of the shadows, and goes with them.
+    Prepare {
+        /// The root action.
+        action: Uid,
+        /// Who decides.
+        coordinator: Site,
+    },
+    /// All shadows of the action become the states and rows of their objects, and it is no
+    /// longer prepared here. Never refused for an epoch: whatever was activated or restarted
+    /// meanwhile, a prepared state is final once it is decided on; an activation that did not
+    /// prepare it can write no more (`EarlierWriteFailed`). No shadow at all is fine, so that a
+    /// repeated decision is harmless.
     CommitShadow {
         /// The action.
         action: Uid,
     },
-    /// All shadows of the action go.
+    /// All shadows of the action go, and it is no longer prepared here. None at all is fine.
     DeleteShadow {
         /// The action.
+        action: Uid,
+    },
+    /// Records that the action is committed: the commit point, in one batch with what the action
+    /// changed here. With participants it is kept until `Settle`, and from then on, or at once
+    /// if there are none, for `keep_ms` at least.
+    ///
+    /// If this is answered with an error of which [`StoreError::outcome_unknown`] is true, the
+    /// action may be committed: [`ObjectStore::read_decision`] tells, and nobody may be told
+    /// anything before.
+    Decide {
+        /// The root action.
+        action: Uid,
+        /// Those that have prepared and are to be told.
+        participants: Vec<Site>,
+        /// How long to keep the outcome for those who ask, in milliseconds of the wall clock.
+        keep_ms: u64,
+    },
+    /// Nobody is to be told of the decision any more; its time to be kept begins. An unknown
+    /// action, or one settled before, is fine.
+    Settle {
+        /// The root action.
         action: Uid,
     },
 }
 
 impl Item {
+    fn step(&self) -> Option<Step> {
+        match self {
+            Self::Prepare { .. } => Some(Step::Prepare),
+            Self::Decide { .. } => Some(Step::Decide),
+            Self::CommitShadow { .. } => Some(Step::Install),
+            Self::DeleteShadow { .. } => Some(Step::Undo),
+            Self::Settle { .. } => Some(Step::Settle),
+            Self::Create { .. }
+            | Self::WriteState { .. }
+            | Self::Delete { .. }
+            | Self::PutRow { .. }
+            | Self::RemoveRow { .. }
+            | Self::SaveReply { .. }
+            | Self::WriteShadow { .. }
+            | Self::CreateShadow { .. }
+            | Self::ShadowRow { .. } => None,
+        }
+    }
+
     fn weight_bytes(&self) -> usize {
         const OVERHEAD: usize = 128;
         OVERHEAD
             + match self {
                 Self::Create { record, .. }
                 | Self::WriteState { record, .. }
-                | Self::WriteShadow { record, .. } => record.state.len(),
+                | Self::WriteShadow { record, .. }
+                | Self::CreateShadow { record, .. } => record.state.len(),
                 Self::PutRow { key, value, .. } => key.len() + value.len(),
                 Self::RemoveRow { key, .. } => key.len(),
                 Self::SaveReply { body, .. } => body.len(),
-                Self::Delete { .. } | Self::CommitShadow { .. } | Self::DeleteShadow { .. } => 0,
+                Self::ShadowRow { key, value, .. } => {
+                    key.len() + value.as_ref().map_or(0, Bytes::len)
+                }
+                Self::Decide { participants, .. } => participants.len() * format::SITE_BYTES,
+                Self::Delete { .. }
+                | Self::Prepare { .. }
+                | Self::CommitShadow { .. }
+                | Self::DeleteShadow { .. }
+                | Self::Settle { .. } => 0,
             }
     }
 }
 
+/// What a batch is in the life of an action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// With a `Prepare`.
+    Prepare,
+    /// With a `Decide`.
+    Decide,
+    /// With a `CommitShadow`.
+    Install,
+    /// With a `DeleteShadow`.
+    Undo,
+    /// With a `Settle`.
+    Settle,
+}
+
+impl Step {
+    /// All of them, in order.
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Prepare,
+        Self::Decide,
+        Self::Install,
+        Self::Undo,
+        Self::Settle,
+    ];
+}
+
 /// Figures of a store, for people and for tests. Counters start at 0 when it is opened.
+///
+/// What an action costs is told by the differences of two of these, taken while nothing else
+/// happens: `syncs - syncs_sweeping` is how often a batch waited for the disk, and the counts of
+/// batches by kind tell which of them the action waited for before its commit returned (prepares
+/// of the participants at the same time, then the decision) and which came after (installs,
+/// settles).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// The size of the memory map in bytes: what the store may grow to without remapping.
@@ -184,10 +324,24 @@ pub struct Usage {
     pub items: u64,
     /// Transactions that were synced to disk.
     pub syncs: u64,
+    /// Those of them that had no batch to commit, only what had expired to remove.
+    pub syncs_sweeping: u64,
     /// The most batches that shared one sync.
     pub batches_per_sync_max: u64,
+    /// Batches committed with a `Prepare`.
+    pub prepares: u64,
+    /// Batches committed with a `Decide`.
+    pub decisions: u64,
+    /// Batches committed with a `CommitShadow`.
+    pub installs: u64,
+    /// Batches committed with a `DeleteShadow`.
+    pub undos: u64,
+    /// Batches committed with a `Settle`.
+    pub settles: u64,
     /// Saved replies removed after their time.
     pub replies_expired: u64,
+    /// Outcomes of actions removed after their time.
+    pub outcomes_expired: u64,
     /// Reader slots in use.
     pub readers: u32,
     /// Objects active in this process.
@@ -256,8 +410,7 @@ pub trait ObjectStore: Send + Sync + 'static {
     /// As [`ObjectStore::read_state`].
     fn read_shadow(&self, action: Uid, uid: Uid) -> Result<Option<Record>, StoreError>;
 
-    /// Up to `limit` shadows as (action, object), ascending, strictly after `after`. Recovery
-    /// starts here.
+    /// Up to `limit` shadows as (action, object), ascending, strictly after `after`.
     ///
     /// # Errors
     /// As [`ObjectStore::read_state`].
@@ -266,6 +419,37 @@ pub trait ObjectStore: Send + Sync + 'static {
         after: Option<(Uid, Uid)>,
         limit: usize,
     ) -> Result<Vec<(Uid, Uid)>, StoreError>;
+
+    /// The objects that `action` has shadows of, ascending.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::read_state`].
+    fn shadowed_objects(&self, action: Uid) -> Result<Vec<Uid>, StoreError>;
+
+    /// Up to `limit` actions that are prepared here, ascending, strictly after `after`. Recovery
+    /// of a participant starts here.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::read_state`].
+    fn scan_prepared(&self, after: Option<Uid>, limit: usize) -> Result<Vec<Prepared>, StoreError>;
+
+    /// What was decided here about `action`: none means that it was not, or that it was settled
+    /// longer ago than its outcome is kept.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::read_state`].
+    fn read_decision(&self, action: Uid) -> Result<Option<Decision>, StoreError>;
+
+    /// Up to `limit` decisions that are not settled, with their actions, ascending, strictly
+    /// after `after`. Recovery of a coordinator starts here.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::read_state`].
+    fn scan_decisions(
+        &self,
+        after: Option<Uid>,
+        limit: usize,
+    ) -> Result<Vec<(Uid, Decision)>, StoreError>;
 
     /// Up to `limit` objects in ascending order of their uids, strictly after `after`.
     ///
@@ -322,7 +506,9 @@ pub(crate) fn check_limits(batch: &Batch, batch_bytes_max: usize) -> Result<(), 
     }
     for item in &batch.items {
         match item {
-            Item::PutRow { uid, part, key, .. } | Item::RemoveRow { uid, part, key } => {
+            Item::PutRow { uid, part, key, .. }
+            | Item::RemoveRow { uid, part, key }
+            | Item::ShadowRow { uid, part, key, .. } => {
                 check_row(*uid, *part, key)?;
             }
             Item::Create { .. }
@@ -330,8 +516,12 @@ pub(crate) fn check_limits(batch: &Batch, batch_bytes_max: usize) -> Result<(), 
             | Item::Delete { .. }
             | Item::SaveReply { .. }
             | Item::WriteShadow { .. }
+            | Item::CreateShadow { .. }
+            | Item::Prepare { .. }
             | Item::CommitShadow { .. }
-            | Item::DeleteShadow { .. } => {}
+            | Item::DeleteShadow { .. }
+            | Item::Decide { .. }
+            | Item::Settle { .. } => {}
         }
     }
     Ok(())

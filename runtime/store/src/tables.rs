@@ -20,16 +20,31 @@ pub(crate) enum Table {
     Reply,
     /// When saved replies expire.
     ReplyExpiry,
+    /// Prepared changes of rows.
+    ShadowRow,
+    /// Actions prepared here.
+    Prepared,
+    /// Decisions whose participants are still to be told.
+    Decision,
+    /// Outcomes of actions whose participants all know.
+    Outcome,
+    /// When outcomes expire.
+    OutcomeExpiry,
 }
 
 impl Table {
     /// All tables, in the order of [`Table::index`].
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Meta,
         Self::State,
         Self::Shadow,
         Self::Reply,
         Self::ReplyExpiry,
+        Self::ShadowRow,
+        Self::Prepared,
+        Self::Decision,
+        Self::Outcome,
+        Self::OutcomeExpiry,
     ];
 
     /// A number from 0.
@@ -45,6 +60,11 @@ impl Table {
             Self::Shadow => "shadow",
             Self::Reply => "reply",
             Self::ReplyExpiry => "reply_expiry",
+            Self::ShadowRow => "shadow_row",
+            Self::Prepared => "prepared",
+            Self::Decision => "decision",
+            Self::Outcome => "outcome",
+            Self::OutcomeExpiry => "outcome_expiry",
         }
     }
 }

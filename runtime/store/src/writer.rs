@@ -4,8 +4,8 @@
 //! next one gathers, and a lone batch leaves at once. The queue is bounded by count and by bytes
 //! (beyond it `Overloaded`), a transaction too, so that no set takes for ever.
 //!
-//! The thread sleeps until a batch comes; only while replies wait to expire it wakes by itself,
-//! no more often than the sweep interval.
+//! The thread sleeps until a batch comes; only while replies or outcomes wait to expire it wakes
+//! by itself, no more often than the sweep interval.
 //!
 //! Invariants: every completion is called exactly once, in the order of submission, after the
 //! sync; a panic in a completion or in the backend ends neither the thread nor that promise.
@@ -18,9 +18,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::StoreError;
-use crate::apply::Sweep;
+use crate::apply::{Expired, Sweep};
 use crate::fence::Fences;
-use crate::store::{self, Batch, Completion, Usage};
+use crate::store::{self, Batch, Completion, Step, Usage};
 
 /// Where the thread puts its sets.
 pub(crate) trait Backend: Send + 'static {
@@ -33,9 +33,9 @@ pub(crate) trait Backend: Send + 'static {
 pub(crate) struct Outcome {
     /// For each batch in order.
     pub(crate) results: Vec<Result<(), StoreError>>,
-    /// Replies removed.
-    pub(crate) expired: u64,
-    /// When the next reply expires; nothing if that is not known after a failure.
+    /// What was removed, its time being over.
+    pub(crate) expired: Expired,
+    /// When the next of that kind expires; nothing if that is not known after a failure.
     pub(crate) next_expiry_ms: Option<Option<u64>>,
     /// How often the disk was synced.
     pub(crate) syncs: u64,
@@ -75,9 +75,9 @@ impl Default for Limits {
     }
 }
 
-/// Replies removed beside a set of batches, at least.
+/// Replies, and as many outcomes, removed beside a set of batches, at least.
 const BUSY_SWEEP_MIN: usize = 64;
-/// Replies removed in one transaction when there is nothing else to do.
+/// Replies, and as many outcomes, removed in one transaction when there is nothing else to do.
 const IDLE_SWEEP_MAX: usize = 4096;
 
 #[derive(Debug, Default)]
@@ -88,8 +88,12 @@ struct Counters {
     failed: AtomicU64,
     items: AtomicU64,
     syncs: AtomicU64,
+    syncs_sweeping: AtomicU64,
     largest: AtomicU64,
-    expired: AtomicU64,
+    /// Batches by [`Step`].
+    steps: [AtomicU64; Step::ALL.len()],
+    replies_expired: AtomicU64,
+    outcomes_expired: AtomicU64,
 }
 
 /// The handle of the store thread.
@@ -220,13 +224,21 @@ impl Writer {
     /// The figures of the thread.
     pub(crate) fn usage(&self) -> Usage {
         let counters = &self.counters;
+        let steps = |step: Step| counters.steps[step as usize].load(Relaxed);
         Usage {
             batches: counters.batches.load(Relaxed),
             batches_failed: counters.failed.load(Relaxed),
             items: counters.items.load(Relaxed),
             syncs: counters.syncs.load(Relaxed),
+            syncs_sweeping: counters.syncs_sweeping.load(Relaxed),
             batches_per_sync_max: counters.largest.load(Relaxed),
-            replies_expired: counters.expired.load(Relaxed),
+            prepares: steps(Step::Prepare),
+            decisions: steps(Step::Decide),
+            installs: steps(Step::Install),
+            undos: steps(Step::Undo),
+            settles: steps(Step::Settle),
+            replies_expired: counters.replies_expired.load(Relaxed),
+            outcomes_expired: counters.outcomes_expired.load(Relaxed),
             ..Usage::default()
         }
     }
@@ -244,13 +256,25 @@ impl Counters {
             if result.is_ok() {
                 committed += 1;
                 self.items.fetch_add(batch.items.len() as u64, Relaxed);
+                for step in Step::ALL {
+                    if batch.has(step) {
+                        self.steps[step as usize].fetch_add(1, Relaxed);
+                    }
+                }
             } else {
                 self.failed.fetch_add(1, Relaxed);
             }
         }
         self.batches.fetch_add(committed, Relaxed);
         self.syncs.fetch_add(outcome.syncs, Relaxed);
-        self.expired.fetch_add(outcome.expired, Relaxed);
+        let Expired {
+            replies, outcomes, ..
+        } = outcome.expired;
+        self.replies_expired.fetch_add(replies, Relaxed);
+        self.outcomes_expired.fetch_add(outcomes, Relaxed);
+        if batches.is_empty() {
+            self.syncs_sweeping.fetch_add(outcome.syncs, Relaxed);
+        }
         if outcome.syncs > 0 {
             self.largest.fetch_max(committed, Relaxed);
         }
@@ -289,7 +313,7 @@ impl<B: Backend> Loop<B> {
             }
             let outcome = self.commit(&batches, Sweep { now_ms, limit });
             next_expiry_ms = outcome.next_expiry_ms.unwrap_or(next_expiry_ms);
-            backlog = limit > 0 && outcome.expired >= limit as u64;
+            backlog = outcome.expired.more;
             self.counters.count(&batches, &outcome);
             for (done, result) in dones.into_iter().zip(outcome.results) {
                 done.call(result);
@@ -342,8 +366,8 @@ impl<B: Backend> Loop<B> {
             Outcome::failed(batches.len(), &StoreError::Broken { reason })
         });
         for (batch, result) in batches.iter().zip(&outcome.results) {
-            if result.is_err() {
-                self.fences.poison(batch);
+            if let Err(error) = result {
+                self.fences.poison(batch, error);
             }
         }
         self.fences.settle();

@@ -22,8 +22,9 @@ use super::gate::{Gate, Opened, lmdb_error};
 use super::view::Change;
 use crate::StoreError;
 use crate::apply::{self, Sweep};
+use crate::crash_point;
 use crate::fence::Fences;
-use crate::store::Batch;
+use crate::store::{Batch, Step};
 use crate::writer::{Backend, Outcome};
 
 /// The file grows by an eighth, within these bounds.
@@ -54,6 +55,7 @@ impl Backend for LmdbBackend {
             | StoreError::KeyTooLong { .. }
             | StoreError::TooLarge { .. }
             | StoreError::PartZero { .. }
+            | StoreError::NoShadow { .. }
             | StoreError::Overloaded { .. }
             | StoreError::Closed
             | StoreError::Corrupt { .. }
@@ -69,11 +71,11 @@ impl Backend for LmdbBackend {
         let mut outcome = Outcome::default();
         for batch in batches {
             let one = self.commit(std::slice::from_ref(batch), sweep);
-            if let Some(Err(_)) = one.results.first() {
-                self.fences.poison(batch);
+            if let Some(Err(error)) = one.results.first() {
+                self.fences.poison(batch, error);
             }
             outcome.results.extend(one.results);
-            outcome.expired += one.expired;
+            outcome.expired = outcome.expired.plus(one.expired);
             outcome.syncs += one.syncs;
             outcome.next_expiry_ms = one.next_expiry_ms.or(outcome.next_expiry_ms);
         }
@@ -168,10 +170,12 @@ impl LmdbBackend {
         let applied = apply::run(&mut change, batches, &self.fences, sweep)?;
         let (expired, next_expiry_ms) = (applied.expired, Some(applied.next_expiry_ms));
         if applied.changed {
+            crash_points(batches, false);
             change
                 .txn
                 .commit()
                 .map_err(|error| self.commit_error(opened, error, map_bytes_max))?;
+            crash_points(batches, true);
         } else {
             change.txn.abort();
         }
@@ -224,5 +228,27 @@ impl LmdbBackend {
             return StoreError::Broken { reason };
         }
         disk_error("cannot write", &path, source, self.disk_full)
+    }
+}
+
+/// The crash points around the commit of a transaction, by what is in it.
+fn crash_points(batches: &[Batch], after: bool) {
+    if !cfg!(partha_crash_points) {
+        return;
+    }
+    let there = |step: &Step| batches.iter().any(|batch| batch.has(*step));
+    for step in Step::ALL.into_iter().filter(there) {
+        match (step, after) {
+            (Step::Prepare, false) => crash_point!("store/prepare/before"),
+            (Step::Prepare, true) => crash_point!("store/prepare/after"),
+            (Step::Decide, false) => crash_point!("store/decide/before"),
+            (Step::Decide, true) => crash_point!("store/decide/after"),
+            (Step::Install, false) => crash_point!("store/install/before"),
+            (Step::Install, true) => crash_point!("store/install/after"),
+            (Step::Undo, false) => crash_point!("store/undo/before"),
+            (Step::Undo, true) => crash_point!("store/undo/after"),
+            (Step::Settle, false) => crash_point!("store/settle/before"),
+            (Step::Settle, true) => crash_point!("store/settle/after"),
+        }
     }
 }

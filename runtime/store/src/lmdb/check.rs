@@ -448,6 +448,11 @@ fn check_value(table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError>
         Table::Shadow => Kind::Shadow,
         Table::Reply => Kind::Reply,
         Table::ReplyExpiry => Kind::ReplyExpiry,
+        Table::ShadowRow => Kind::ShadowRow,
+        Table::Prepared => Kind::Prepared,
+        Table::Decision => Kind::Decision,
+        Table::Outcome => Kind::Outcome,
+        Table::OutcomeExpiry => Kind::OutcomeExpiry,
     };
     format::unseal(kind, key, value).map(|_| ())
 }
