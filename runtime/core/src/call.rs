@@ -161,7 +161,7 @@ fn returned(ended: Ended, traits: Traits) -> Next {
         create,
         volatile,
     } = traits;
-    if mode == Mode::Read || volatile {
+    if mode != Mode::Write || volatile {
         return Next::Answer { discard: false };
     }
     match ended {

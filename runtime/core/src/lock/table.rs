@@ -16,32 +16,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+pub use super::key::LockKey;
 use super::mode::Mode;
-use crate::id::Uid;
-
-/// What can be locked: an object, or later a part or a row of one. A row's key is user data and
-/// stays outside; the number stands for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct LockKey {
-    /// The object.
-    pub uid: Uid,
-    /// 0 is the whole object.
-    pub part: u16,
-    /// 0 is the whole part.
-    pub row: u64,
-}
-
-impl LockKey {
-    /// The whole object.
-    #[must_use]
-    pub fn object(uid: Uid) -> Self {
-        Self {
-            uid,
-            part: 0,
-            row: 0,
-        }
-    }
-}
 
 /// Who holds a lock: an action. Today each call is an action of its own, top level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,7 +1,7 @@
 //! Who may run at the same time: every state and request.
 
 use super::*;
-use crate::id::NodeId;
+use crate::id::{NodeId, Uid};
 
 fn key() -> LockKey {
     LockKey::object(Uid {

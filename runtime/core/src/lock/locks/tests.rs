@@ -1,0 +1,1 @@
+//! Who gets a lock and who waits.
