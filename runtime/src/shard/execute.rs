@@ -390,7 +390,7 @@ impl Shard {
             SystemError::new(ErrorKind::BadOperation, detail)
         })?;
         let state = catalog.active(uid).and_then(|active| match mode {
-            Mode::Read => active.state.clone(),
+            Mode::Read | Mode::Upgrade => active.state.clone(),
             Mode::Write => active.state.take(),
         });
         let persistent = class.info().persistent;

@@ -249,6 +249,7 @@ fn phase(phase: Phase) -> ActionPhase {
 fn mode(mode: Mode) -> LockMode {
     match mode {
         Mode::Read => LockMode::Read,
+        Mode::Upgrade => LockMode::Upgrade,
         Mode::Write => LockMode::Write,
     }
 }
