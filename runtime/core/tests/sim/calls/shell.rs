@@ -4,13 +4,13 @@ use partha_core::id::{CallId, Epoch, Incarnation, NodeId, Peer, Uid};
 use partha_core::time::Time;
 use partha_core::{Answer, Ended, Event as Told, Input, Invoke, Loaded, Mode, Output, Ticket};
 
-use crate::checker::{durable, exactly_once};
-use crate::disk::Batch;
-use crate::history::{Ending, Fate, Kind, OpId, Outcome};
-use crate::net::{ConnId, Request, Response};
-use crate::plan::MS;
-use crate::reached;
-use crate::world::{Event, Held, Place, World};
+use crate::calls::checker::{durable, exactly_once};
+use crate::calls::disk::Batch;
+use crate::calls::history::{Ending, Fate, Kind, OpId, Outcome};
+use crate::calls::net::{ConnId, Request, Response};
+use crate::calls::plan::MS;
+use crate::calls::reached;
+use crate::calls::world::{Event, Held, Place, World};
 
 fn mode_of(kind: Kind) -> Mode {
     if kind.is_write() {

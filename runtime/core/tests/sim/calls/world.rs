@@ -4,17 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use partha_core::engine::Mutation;
 use partha_core::id::{CallId, Incarnation, NodeId, Peer, Uid};
-use partha_core::{Engine, Input, Outbox, Ticket, invariants};
+use partha_core::{Engine, Identity, Input, Outbox, Ticket, invariants};
 
-use crate::checker::{activation::Activations, orphan::Lives, tickets::Tickets};
-use crate::checker::{durable, exactly_once, linear, liveness, tables};
-use crate::client::{Client, Wake};
-use crate::disk::Disk;
-use crate::history::{Fate, History, Kind, OpId, Outcome};
-use crate::net::{Conn, ConnId, Request, Response};
-use crate::plan::{MS, Plan};
-use crate::reached::Reached;
+use crate::calls::checker::{activation::Activations, orphan::Lives, tickets::Tickets};
+use crate::calls::checker::{durable, exactly_once, linear, liveness, tables};
+use crate::calls::client::{Client, Wake};
+use crate::calls::disk::Disk;
+use crate::calls::history::{Fate, History, Kind, OpId, Outcome};
+use crate::calls::net::{Conn, ConnId, Request, Response};
+use crate::calls::plan::{MS, Plan};
 use crate::rng::Rng;
+use crate::{Job, Summary, Trace};
 
 /// Nothing of a healthy world takes longer than this.
 const HEALED_NS: u64 = 30_000 * MS;
@@ -103,9 +103,9 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
-    fn new(plan: &Plan, mutation: Mutation) -> Self {
+    fn new(plan: &Plan, identity: Identity, mutation: Mutation) -> Self {
         Self {
-            engine: Engine::with_mutation(plan.limits, mutation),
+            engine: Engine::with_mutation(plan.limits, identity, mutation),
             images: BTreeMap::new(),
             held: BTreeMap::new(),
             next_ticket: 0,
@@ -129,18 +129,6 @@ pub(crate) struct Node {
     pub(crate) shards: Vec<Shard>,
 }
 
-/// What became of a run.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Summary {
-    pub(crate) inputs: u64,
-    pub(crate) ops: u64,
-    pub(crate) answered: u64,
-    pub(crate) crashes: u64,
-    pub(crate) reached: Reached,
-    /// A digest of all inputs and outputs, if asked for.
-    pub(crate) trace: u64,
-}
-
 /// A whole run.
 #[derive(Debug)]
 pub(crate) struct World {
@@ -156,12 +144,12 @@ pub(crate) struct World {
     pub(crate) objects: Vec<Uid>,
     pub(crate) history: History,
     pub(crate) summary: Summary,
-    pub(crate) traced: bool,
+    pub(crate) traced: Trace,
 }
 
 /// Runs one seed to its end.
-pub(crate) fn run(seed: u64, mutation: Mutation, traced: bool) -> Result<Summary, String> {
-    let mut world = World::new(seed, mutation, traced);
+pub(crate) fn run(job: &Job) -> Result<Summary, String> {
+    let mut world = World::new(job);
     world.schedule(0, Event::Fault);
     for client in 0..world.clients.len() {
         world.wake(client, 0, Wake::Next);
@@ -173,25 +161,27 @@ pub(crate) fn run(seed: u64, mutation: Mutation, traced: bool) -> Result<Summary
     for (op, record) in world.history.ops.iter().enumerate() {
         if let Fate::Answered { outcome, .. } = &record.fate {
             durable::lasts(op, outcome, &committed)?;
-            world.summary.answered += 1;
+            world.summary.count("calls answered");
         }
     }
     exactly_once::check(&world.history, &committed)?;
     linear::check(&world.history, &committed)?;
-    world.summary.ops = world.history.ops.len() as u64;
+    for _ in &world.history.ops {
+        world.summary.count("calls");
+    }
     Ok(world.summary)
 }
 
 impl World {
-    fn new(seed: u64, mutation: Mutation, traced: bool) -> Self {
-        let mut rng = Rng::new(seed);
-        let plan = Plan::new(&mut rng);
+    fn new(job: &Job) -> Self {
+        let mut rng = Rng::new(job.seed);
+        let plan = Plan::new(&mut rng, job.caps);
         let mut world = Self {
             now: 0,
             sequence: 0,
             queue: BTreeMap::new(),
             rng,
-            mutation,
+            mutation: job.mutation,
             nodes: Vec::new(),
             clients: (0..plan.clients)
                 .map(|_| Client::new(plan.ops_per_client))
@@ -200,7 +190,7 @@ impl World {
             objects: Vec::new(),
             history: History::default(),
             summary: Summary::default(),
-            traced,
+            traced: job.trace,
             plan,
         };
         for node in 0..world.plan.nodes {
@@ -226,7 +216,12 @@ impl World {
     }
 
     fn fill_shards(&mut self, node: usize) {
-        let shards = (0..self.plan.shards).map(|_| Shard::new(&self.plan, self.mutation));
+        let me = Peer {
+            node: NodeId(node as u64),
+            incarnation: Incarnation(self.nodes[node].life),
+        };
+        let shards = (0..self.plan.shards as u16)
+            .map(|shard| Shard::new(&self.plan, Identity { me, shard }, self.mutation));
         self.nodes[node].shards = shards.collect();
     }
 
@@ -313,11 +308,11 @@ impl World {
     pub(crate) fn input(&mut self, at: Place, input: Input) -> Result<(), String> {
         let mut out = Outbox::new();
         let time = partha_core::time::Time(self.now);
-        let said = self.traced.then(|| format!("{input:?}"));
+        let said = (self.traced != Trace::Off).then(|| format!("{input:?}"));
         let shard = &mut self.nodes[at.node].shards[at.shard];
         shard.engine.handle(time, input, &mut out);
         if let Some(said) = said {
-            self.trace(&format!("{} {at:?} {said} {:?}", self.now, out.as_slice()));
+            self.note(&format!("{} {at:?} {said} {:?}", self.now, out.as_slice()));
         }
         self.after(at, out)
     }
@@ -328,14 +323,14 @@ impl World {
         let shard = &mut self.nodes[at.node].shards[at.shard];
         shard.timer_at = None;
         shard.engine.handle_timeout(time, &mut out);
-        if self.traced {
-            self.trace(&format!("{} {at:?} timer {:?}", self.now, out.as_slice()));
+        if self.traced != Trace::Off {
+            self.note(&format!("{} {at:?} timer {:?}", self.now, out.as_slice()));
         }
         self.after(at, out)
     }
 
     fn after(&mut self, at: Place, mut out: Outbox) -> Result<(), String> {
-        self.summary.inputs += 1;
+        self.summary.count("inputs");
         for output in out.drain() {
             self.perform(at, output)?;
         }
@@ -353,14 +348,8 @@ impl World {
         Ok(())
     }
 
-    fn trace(&mut self, line: &str) {
-        for byte in line.bytes() {
-            let mixed = self.summary.trace ^ u64::from(byte);
-            self.summary.trace = mixed.wrapping_mul(0x100_0000_01b3);
-        }
-        if std::env::var_os("PARTHA_SIM_TRACE").is_some() {
-            println!("{line}");
-        }
+    fn note(&mut self, line: &str) {
+        self.summary.note(self.traced, line);
     }
 
     /// After the last answer: all clients leave, all nodes drain, nothing may be left.
@@ -396,7 +385,7 @@ impl World {
         if !self.nodes[node].up {
             return;
         }
-        self.summary.crashes += 1;
+        self.summary.count("crashes");
         self.nodes[node].up = false;
         self.nodes[node].disk.crash(&mut self.rng);
         for conn in self

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use partha_core::id::Uid;
 
-use crate::history::{Ending, Fate, History, Kind, OpId, Outcome};
+use crate::calls::history::{Ending, Fate, History, Kind, OpId, Outcome};
 
 /// Compares the history with the final lists.
 pub(crate) fn check(history: &History, committed: &BTreeMap<Uid, Vec<OpId>>) -> Result<(), String> {

@@ -4,7 +4,7 @@
 //! other freely. When one breaks, or an end dies, what is under way may be lost or may still
 //! arrive; the server notices the end after all that arrives, the client by its time-outs.
 
-use crate::history::{OpId, Outcome};
+use crate::calls::history::{OpId, Outcome};
 use crate::rng::Rng;
 use partha_core::Refusal;
 

@@ -1,12 +1,8 @@
 //! What a simulation has come by. A rule that no run ever reached was not tested, so a batch of
 //! runs that misses one of these points fails.
 
-use std::collections::BTreeMap;
-
+use crate::Counts;
 use partha_core::{Answer, Event, Fault, Output, Refusal, Why};
-
-/// How often each point was reached.
-pub(crate) type Reached = BTreeMap<&'static str, u64>;
 
 /// The points to be reached.
 pub(crate) const POINTS: [&str; 25] = [
@@ -38,7 +34,7 @@ pub(crate) const POINTS: [&str; 25] = [
 ];
 
 /// Notes what an output shows.
-pub(crate) fn note(reached: &mut Reached, output: &Output) {
+pub(crate) fn note(reached: &mut Counts, output: &Output) {
     let point = match output {
         Output::Reply { answer, .. } => answered(answer),
         Output::Flush { create: true, .. } => "flushed: new object",

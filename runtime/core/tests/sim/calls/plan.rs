@@ -2,6 +2,7 @@
 
 use partha_core::Limits;
 
+use crate::options::Caps;
 use crate::rng::Rng;
 
 /// One millisecond.
@@ -35,13 +36,13 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) fn new(rng: &mut Rng) -> Self {
+    pub(crate) fn new(rng: &mut Rng, caps: Caps) -> Self {
         Self {
-            nodes: rng.range(1, 2) as usize,
-            shards: rng.range(1, 2) as usize,
-            clients: rng.range(2, 4) as usize,
-            objects_per_node: rng.range(1, 3) as usize,
-            ops_per_client: rng.range(4, 12) as u32,
+            nodes: rng.range(1, 2).min(caps.nodes) as usize,
+            shards: rng.range(1, 2).min(caps.shards) as usize,
+            clients: rng.range(2, 4).min(caps.clients) as usize,
+            objects_per_node: rng.range(1, 3).min(caps.objects) as usize,
+            ops_per_client: rng.range(4, 12).min(caps.actions) as u32,
             pause_ns: rng.pick(&[MS, 4 * MS, 15 * MS]),
             patience_ns: rng.pick(&[4 * MS, 12 * MS, 40 * MS]),
             disk_ns: rng.pick(&[MS / 2, 3 * MS, 15 * MS]),
@@ -49,7 +50,7 @@ impl Plan {
             full_per_mille: rng.pick(&[0, 0, 30, 150]),
             failed_per_mille: rng.pick(&[0, 0, 50]),
             fault_ns: rng.pick(&[5 * MS, 12 * MS, 40 * MS]),
-            faults_until: rng.range(20, 120) * MS,
+            faults_until: rng.range(20, 120).min(caps.trouble_ms) * MS,
             limits: Self::limits(rng),
         }
     }
@@ -66,6 +67,7 @@ impl Plan {
             active_objects_max: rng.pick(&[1, 3, 100_000]),
             volatile_objects_max: 4,
             uses_max: rng.pick(&[1, 4, 1_000]),
+            ..Limits::default()
         }
     }
 }

@@ -46,7 +46,7 @@ impl Activations {
         }
         image.present = true;
         let excluded = match mode {
-            Mode::Read => image.writers,
+            Mode::Read | Mode::Upgrade => image.writers,
             Mode::Write => image.writers + image.readers,
         };
         if excluded > 0 {
@@ -55,7 +55,7 @@ impl Activations {
             ));
         }
         match mode {
-            Mode::Read => image.readers += 1,
+            Mode::Read | Mode::Upgrade => image.readers += 1,
             Mode::Write => image.writers += 1,
         }
         Ok(())
@@ -64,7 +64,7 @@ impl Activations {
     pub(crate) fn returned(&mut self, uid: Uid, mode: Mode) {
         let image = self.uses.entry(uid).or_default();
         match mode {
-            Mode::Read => image.readers -= 1,
+            Mode::Read | Mode::Upgrade => image.readers -= 1,
             Mode::Write => image.writers -= 1,
         }
     }

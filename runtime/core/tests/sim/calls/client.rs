@@ -3,10 +3,10 @@
 
 use partha_core::{Input, Refusal};
 
-use crate::history::{Ending, Fate, Kind, OpId};
-use crate::net::{Conn, ConnId, Request, Response};
-use crate::plan::MS;
-use crate::world::{Event, World};
+use crate::calls::history::{Ending, Fate, Kind, OpId};
+use crate::calls::net::{Conn, ConnId, Request, Response};
+use crate::calls::plan::MS;
+use crate::calls::world::{Event, World};
 
 /// What a client wakes up for.
 #[derive(Clone, Copy, Debug)]

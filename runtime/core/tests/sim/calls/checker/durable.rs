@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use partha_core::id::Uid;
 
-use crate::history::{Ending, Kind, OpId, Outcome};
+use crate::calls::history::{Ending, Kind, OpId, Outcome};
 
 /// An answer leaves its node.
 pub(crate) fn leaves(

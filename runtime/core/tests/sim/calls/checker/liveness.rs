@@ -1,6 +1,6 @@
 //! Once faults have stopped, every call gets an answer.
 
-use crate::history::{Fate, History};
+use crate::calls::history::{Fate, History};
 
 /// Looks for calls that clients still wait for.
 pub(crate) fn check(history: &History) -> Result<(), String> {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use partha_core::id::{CallId, Uid};
 use partha_core::{Fault, Ticket};
 
-use crate::history::{OpId, Outcome};
+use crate::calls::history::{OpId, Outcome};
 use crate::rng::Rng;
 
 /// One batch of one call.
