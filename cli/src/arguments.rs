@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use partha::Uid;
 
 use crate::{demo, dev, serve};
 
@@ -59,6 +60,16 @@ pub(crate) enum Command {
     Nodes(Nodes),
     /// Tell what runs at a node
     Stats(Stats),
+    /// List the actions that are under way
+    Actions(Actions),
+    /// List who has objects locked and who waits for them
+    Locks(Locks),
+    /// Tell who keeps others from an object, over all nodes
+    Why(Why),
+    /// Tell what became of an action
+    Outcome(Outcome),
+    /// Abort an action that nobody ends
+    Abort(Abort),
     /// Print a completion script
     Completions {
         /// For this shell
@@ -78,6 +89,11 @@ impl Command {
             Self::Alias(arguments) => &arguments.shown,
             Self::Nodes(arguments) => &arguments.shown,
             Self::Stats(arguments) => &arguments.shown,
+            Self::Actions(arguments) => &arguments.shown,
+            Self::Locks(arguments) => &arguments.shown,
+            Self::Why(arguments) => &arguments.shown,
+            Self::Outcome(arguments) => &arguments.shown,
+            Self::Abort(arguments) => &arguments.shown,
             Self::Generate(_)
             | Self::Check(_)
             | Self::Explain(_)
@@ -304,6 +320,80 @@ pub(crate) struct Nodes {
 pub(crate) struct Stats {
     /// The node: its name, its id, or an address
     pub(crate) node: String,
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
+    #[command(flatten)]
+    pub(crate) shown: Shown,
+}
+
+/// List the actions that are under way
+///
+/// Once for each node where an action has a part; nested actions stand below it as far as they
+/// hold locks or wait for one. `-o wide` shows more.
+#[derive(Args, Debug)]
+pub(crate) struct Actions {
+    /// The node: its name, its id, or an address; else all
+    pub(crate) node: Option<String>,
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
+    #[command(flatten)]
+    pub(crate) shown: Shown,
+}
+
+/// List who has objects locked and who waits for them
+#[derive(Args, Debug)]
+pub(crate) struct Locks {
+    /// The node: its name, its id, or an address; else all
+    pub(crate) node: Option<String>,
+    /// Only objects that somebody waits for
+    #[arg(short, long)]
+    pub(crate) waiting: bool,
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
+    #[command(flatten)]
+    pub(crate) shown: Shown,
+}
+
+/// Tell who keeps others from an object, over all nodes
+///
+/// Who has it locked, for which action and client and since when; what that one waits for, and so
+/// on, to the end of the chain or round a deadlock.
+#[derive(Args, Debug)]
+pub(crate) struct Why {
+    /// The object: a name, or a uid
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
+    #[command(flatten)]
+    pub(crate) shown: Shown,
+}
+
+/// Tell what became of an action
+///
+/// Asks all nodes. `aborted` is said only if all of them answer; from then on they refuse to take
+/// part in it.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Exit status:\n  0 committed, 3 aborted, 4 in flight, 5 unknown, \
+                  1 if the system cannot be asked"
+)]
+pub(crate) struct Outcome {
+    /// The action, as errors and `partha actions` show it
+    pub(crate) action: Uid,
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
+    #[command(flatten)]
+    pub(crate) shown: Shown,
+}
+
+/// Abort an action that nobody ends
+///
+/// At all nodes where it has a part. What is prepared can be ended by its coordinator alone and is
+/// left as it is.
+#[derive(Args, Debug)]
+pub(crate) struct Abort {
+    /// The top-level action, as `partha actions` shows it
+    pub(crate) action: Uid,
     #[command(flatten)]
     pub(crate) cluster: Cluster,
     #[command(flatten)]

@@ -115,6 +115,11 @@ impl System {
         Ok(Arc::new(self.reach(&node).await?))
     }
 
+    /// The naming service's node.
+    pub(crate) async fn naming_node(&self) -> anyhow::Result<NodeInfo> {
+        self.node_at(&self.naming.text).await
+    }
+
     /// A node of the binder's table.
     pub(crate) async fn reach(&self, node: &NodeEntry) -> anyhow::Result<NodeInfo> {
         let mut last = None;

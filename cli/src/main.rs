@@ -8,6 +8,7 @@
 //! It holds no rules of the system: objects are called through the runtime, interfaces compiled
 //! by the compiler's library.
 
+mod actions;
 mod arguments;
 mod cluster;
 mod demo;
@@ -15,14 +16,18 @@ mod dev;
 mod dynamic;
 mod failure;
 mod idl;
+mod locks;
 mod names;
 mod naming;
 mod nodes;
 mod objects;
+mod outcome;
 mod output;
 mod serve;
 mod suggest;
 mod supervise;
+mod survey;
+mod why;
 
 use std::process::ExitCode;
 
@@ -66,6 +71,11 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Alias(arguments) => names::alias(&arguments, &mut out).await,
         Command::Nodes(arguments) => nodes::nodes(&arguments, &mut out).await,
         Command::Stats(arguments) => nodes::stats(&arguments, &mut out).await,
+        Command::Actions(arguments) => actions::actions(&arguments, &mut out).await,
+        Command::Locks(arguments) => locks::locks(&arguments, &mut out).await,
+        Command::Why(arguments) => why::why(&arguments, &mut out).await,
+        Command::Outcome(arguments) => return outcome::outcome(&arguments, &mut out).await,
+        Command::Abort(arguments) => actions::abort(&arguments, &mut out).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "partha", &mut script);

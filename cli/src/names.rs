@@ -3,12 +3,13 @@
 //! `ls` shows a page while the next is not yet asked for, so that any number of names needs the
 //! memory of one page a level.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use partha::services::naming::Entry;
 use partha::services::naming::name_service::ListError;
-use partha::{ClassId, Client};
+use partha::{ClassId, Client, Uid};
 use serde_json::{Value, json};
 
 use crate::arguments::{Alias, Ls, Rm};
@@ -20,6 +21,10 @@ use crate::output::{Output, Rows};
 const PAGE: u32 = 500;
 /// Objects asked about at a time.
 const ASKED_MAX: usize = 64;
+/// Names looked through for those of given objects, at most.
+const WALKED_MAX: usize = 20_000;
+/// How long that may take.
+const WALK_DEADLINE: Duration = Duration::from_secs(2);
 
 /// A context under way.
 struct Level {
@@ -80,6 +85,32 @@ pub(crate) async fn alias(arguments: &Alias, out: &mut Output) -> anyhow::Result
     let uid = found.uid.to_string();
     out.facts(&[("added", json!(arguments.new)), ("object", json!(uid))])?;
     Ok(())
+}
+
+/// The names of objects, where they are found soon: nothing waits for them for long, since names
+/// are for people.
+pub(crate) async fn of_objects(system: &System, wanted: &BTreeSet<Uid>) -> HashMap<Uid, String> {
+    let mut found = HashMap::new();
+    let walk = async {
+        let mut listing = Listing::begin(&system.client, "/", true).await?;
+        let mut walked = 0;
+        while found.len() < wanted.len() && walked < WALKED_MAX {
+            let lines = listing.next(&system.client).await?;
+            if lines.is_empty() {
+                break;
+            }
+            walked += lines.len();
+            for Line { path, entry } in lines {
+                if wanted.contains(&entry.object) {
+                    found.entry(entry.object).or_insert(path);
+                }
+            }
+        }
+        anyhow::Ok(())
+    };
+    // Without a name an object is called by its uid.
+    let _ = tokio::time::timeout(WALK_DEADLINE, walk).await;
+    found
 }
 
 /// A walk over names.

@@ -66,12 +66,17 @@ pub(crate) async fn stats(arguments: &Stats, out: &mut Output) -> anyhow::Result
         ("store_batches", json!(stats.store_batches)),
         ("store_syncs", json!(stats.store_syncs)),
         ("store_used_bytes", json!(stats.store_used_bytes)),
+        ("actions_active", json!(stats.actions_active)),
+        ("actions_in_doubt", json!(stats.actions_in_doubt)),
+        ("actions_committed", json!(stats.actions_committed)),
+        ("actions_aborted", json!(stats.actions_aborted)),
+        ("deadlocks_broken", json!(stats.deadlocks_broken)),
     ])?;
     Ok(())
 }
 
 /// A node by its name, its id, or an address.
-async fn named(system: &System, wanted: &str) -> anyhow::Result<NodeInfo> {
+pub(crate) async fn named(system: &System, wanted: &str) -> anyhow::Result<NodeInfo> {
     if wanted.contains(':') {
         return system.node_at(wanted).await;
     }
