@@ -218,15 +218,22 @@ impl Locks {
         }
     }
 
-    /// Asks for a lock.
+    /// Asks for a lock. Appends to `granted` whom it lets pass others in the queue, by having
+    /// the lock or by waiting in front: relatives of its owner. The asker is not among them.
     ///
     /// # Panics
     /// In debug builds, if the asker waits for this key already.
-    pub fn acquire(&mut self, key: LockKey, request: Request, family: &impl Family) -> Acquired {
+    pub fn acquire(
+        &mut self,
+        key: LockKey,
+        request: Request,
+        family: &impl Family,
+        granted: &mut Vec<Granted>,
+    ) -> Acquired {
         let waiter = Waiter::new(request, family);
         let hash = self.index.hash(key);
         if let Some(slot) = self.slot_at(hash, key) {
-            return self.slab[slot].ask(waiter, family);
+            return self.slab[slot].ask(waiter, family, granted);
         }
         let slot = self.slab.insert(Lock::held_by(key, Grip::of(&waiter)));
         self.index.insert(hash, slot);

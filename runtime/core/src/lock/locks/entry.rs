@@ -145,8 +145,14 @@ impl Lock {
         }
     }
 
-    /// Grants a request or queues it.
-    pub(super) fn ask(&mut self, mut waiter: Waiter, family: &impl Family) -> Acquired {
+    /// Grants a request or queues it. Either can let relatives of its owner pass whoever is ahead
+    /// of them, since that one must wait for the family now.
+    pub(super) fn ask(
+        &mut self,
+        mut waiter: Waiter,
+        family: &impl Family,
+        granted: &mut Vec<Granted>,
+    ) -> Acquired {
         let Request { owner, asker, .. } = waiter.request;
         debug_assert!(
             self.waiters().all(|other| other.request.asker != asker),
@@ -155,17 +161,16 @@ impl Lock {
         );
         waiter.converts = self.grip(owner).is_some();
         let queue = self.crowd.as_ref().map_or(0, |crowd| crowd.waiters.len());
-        if !self.is_obstructed(&waiter, queue, family) {
-            return Acquired::Granted(self.grant(&waiter));
-        }
-        let crowd = self.crowd.get_or_insert_default();
-        let at = match waiter.converts {
-            true => crowd.waiters.partition_point(|other| other.converts),
-            false => queue,
+        let acquired = if self.is_obstructed(&waiter, queue, family) {
+            self.enqueue(waiter);
+            Acquired::Waits
+        } else {
+            Acquired::Granted(self.grant(&waiter))
         };
-        crowd.passers += u32::from(waiter.may_pass());
-        crowd.waiters.insert(at, waiter);
-        Acquired::Waits
+        if queue > 0 && owner.is_level() {
+            self.settle(family, granted);
+        }
+        acquired
     }
 
     /// Takes a request out of the queue.
@@ -381,6 +386,17 @@ impl Lock {
         let crowd = self.crowd.as_mut().expect("whoever waits is in the crowd");
         let waiter = crowd.waiters.remove(at).expect("the place is taken");
         crowd.passers -= u32::from(waiter.may_pass());
+    }
+
+    fn enqueue(&mut self, waiter: Waiter) {
+        let crowd = self.crowd.get_or_insert_default();
+        let at = if waiter.converts {
+            crowd.waiters.partition_point(|other| other.converts)
+        } else {
+            crowd.waiters.len()
+        };
+        crowd.passers += u32::from(waiter.may_pass());
+        crowd.waiters.insert(at, waiter);
     }
 
     /// Makes or strengthens the owner's entry.
