@@ -1,7 +1,8 @@
 //! Where the engine tells about waits for locks, and is told about deadlocks.
 //!
-//! The engine calls the three hooks whenever a call begins to wait for a lock, waits for others
-//! than before, or waits no more. What is made of that is the business of the deadlock machine.
+//! The engine calls the three hooks whenever a call begins to wait for a lock, a lock that is
+//! waited for gets another owner, or a call waits no more. What is made of that is the business
+//! of the deadlock machine, which asks the lock table by itself whom a call waits for.
 
 use super::Engine;
 use crate::action::message::{Deadlock, Edge, From};
@@ -15,8 +16,10 @@ impl Engine {
     /// Hook: the call has asked for a lock and waits.
     pub(super) fn wait_began(&mut self, _slot: Slot, _out: &mut Outbox) {}
 
-    /// Hook: the call still waits, but perhaps for others than before.
-    pub(super) fn wait_changed(&mut self, _slot: Slot, _out: &mut Outbox) {}
+    /// Hook: the lock of this object has an owner that it did not have before (by a grant, also
+    /// one that passed the queue, or by inheritance) and calls still wait for it. Once for each
+    /// change, however many wait; nothing is to be told of owners that only go.
+    pub(super) fn lock_moved(&mut self, _uid: Uid, _out: &mut Outbox) {}
 
     /// Hook: the call does not wait any more, whatever the reason. Its entry is still there.
     pub(super) fn wait_ended(&mut self, _slot: Slot, _out: &mut Outbox) {}
