@@ -34,6 +34,10 @@ pub(crate) fn call_context() -> Type {
 pub(crate) fn nodes() -> Vec<Node> {
     let uid_of = |name, doc| (name, doc, Idl::Uid, uid());
     let word = |name, doc| (name, doc, Idl::U64, Type::Uint64);
+    let uids = |name, doc| {
+        let ty = Type::List(Box::new(uid()));
+        (name, doc, Idl::List(Box::new(Idl::Uid)), ty)
+    };
     vec![
         structure(
             "Uid",
@@ -85,11 +89,33 @@ pub(crate) fn nodes() -> Vec<Node> {
                 ),
                 word("traceHigh", "Trace id, upper half."),
                 word("traceLow", "Trace id, lower half."),
-                (
+                uids(
                     "actions",
-                    "The actions that the call is part of, outermost first.",
-                    Idl::List(Box::new(Idl::Uid)),
-                    Type::List(Box::new(uid())),
+                    "The actions that the call is part of, outermost first; empty outside of any.",
+                ),
+                (
+                    "actionsEnclosing",
+                    "How many of them lie across the last top-level boundary: they wait for the \
+                    call, but what it does is not theirs. All of them: it is in no action itself.",
+                    Idl::U16,
+                    Type::Uint16,
+                ),
+                word(
+                    "actionsLeftUs",
+                    "Microseconds from now until whoever runs the root action gives it up.",
+                ),
+                word(
+                    "actionsHome",
+                    "The node where deadlocks of these actions are looked for.",
+                ),
+                word(
+                    "actionsBornMs",
+                    "When the outermost one began, in milliseconds of its node's clock; only \
+                    compared, to choose the youngest of a deadlock.",
+                ),
+                uids(
+                    "stack",
+                    "The objects whose methods wait for this call, outermost first.",
                 ),
             ],
         ),

@@ -38,7 +38,17 @@ struct CallContext @0x8c3574f32d62899e {
   traceLow @6 :UInt64;
   # Trace id, lower half.
   actions @7 :List(Uid);
-  # The actions that the call is part of, outermost first.
+  # The actions that the call is part of, outermost first; empty outside of any.
+  actionsEnclosing @8 :UInt16;
+  # How many of them lie across the last top-level boundary: they wait for the call, but what it does is not theirs. All of them: it is in no action itself.
+  actionsLeftUs @9 :UInt64;
+  # Microseconds from now until whoever runs the root action gives it up.
+  actionsHome @10 :UInt64;
+  # The node where deadlocks of these actions are looked for.
+  actionsBornMs @11 :UInt64;
+  # When the outermost one began, in milliseconds of its node's clock; only compared, to choose the youngest of a deadlock.
+  stack @12 :List(Uid);
+  # The objects whose methods wait for this call, outermost first.
 }
 
 interface Object @0xca75f8582650a00a {
