@@ -261,10 +261,8 @@ impl World {
     fn ask(&mut self) {
         let alive = self.tree.alive();
         self.askers += 1;
-        let owner = match self.random.below(4) {
-            0 => Owner::call(self.askers),
-            _ => self.random.pick(&alive).unwrap_or(Owner::call(self.askers)),
-        };
+        let level = self.random.pick(&alive).filter(|_| self.random.below(4) > 0);
+        let owner = level.unwrap_or_else(|| Owner::call(self.askers));
         if !owner.is_level() {
             self.calls.push(owner);
         }
