@@ -16,6 +16,7 @@ mod dev;
 mod dynamic;
 mod failure;
 mod idl;
+mod invoke;
 mod locks;
 mod names;
 mod naming;

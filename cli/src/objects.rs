@@ -3,20 +3,18 @@
 //! What an object can do is asked from its node, which answers with the description that the
 //! generator made of the class.
 
-use std::io::Read as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
-use partha::abi::{ClassInfo, Method as RuntimeMethod, Slot, StructReader, Writer};
+use partha::abi::{ClassInfo, Slot, Writer};
 use partha::system::ClassDescription;
 use partha::{ClassId, ErrorKind, MESSAGE_BYTES_MAX, Place, Ref, SystemError};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::arguments::{Call, Create, Describe};
 use crate::cluster::{NodeInfo, System, is_unknown_name};
-use crate::dynamic::encode::{self, Names, Reference};
-use crate::dynamic::{self, Member, Method, Schema, Struct, Type, decode};
-use crate::failure::{Raised, Usage};
+use crate::dynamic::encode;
+use crate::invoke::{Callee, described, fit, given, read_schema};
 use crate::naming;
 use crate::output::Output;
 use crate::suggest;
@@ -66,19 +64,8 @@ pub(crate) async fn call(arguments: &Call, out: &mut Output) -> anyhow::Result<(
     let given = given(arguments.arguments.as_deref())?;
     let mut system = System::connect(&arguments.cluster).await?;
     let patience = arguments.deadline.unwrap_or(partha::CALL_DEADLINE);
-    let (uid, node, class) = patiently(patience, async || {
-        let uid = system.find(&arguments.name).await?.uid;
-        let node = system.node_of(uid).await?;
-        let class = ClassId(node.inspect(&system.client, uid).await?.class);
-        Ok((uid, node, class))
-    })
-    .await?;
-    let (description, schema) = described(&node, class)?;
-    let (interface, method) = find_method(&schema, description, &arguments.method)?;
-    let (params, members) = schema.parameters(method).context(UNDESCRIBED)?;
-    let taking = || schema.signature(method);
-    let mut names = fit(&system, &schema, (params, members), &given, taking).await?;
-
+    let look = async || Callee::find(&mut system, &arguments.name).await;
+    let callee = patiently(patience, look).await?;
     let mut caller = system.client.call();
     if let Some(time) = arguments.deadline {
         caller = caller.deadline(time);
@@ -86,16 +73,10 @@ pub(crate) async fn call(arguments: &Call, out: &mut Output) -> anyhow::Result<(
     if let Some(id) = arguments.again {
         caller = caller.again(id);
     }
-    let runtime = leak_method(interface, method);
-    let object = Ref::new(uid, class);
-    let mut request = object.request(&caller, runtime, params.data, params.pointers);
-    let mut written = Ok(());
-    request.arguments(|w, at| {
-        written = encode::members(&schema, members, &given, &mut names, w, at);
-    });
-    written?;
-    let reply = request.send().await?;
-    match (answer(&schema, method, reply.results()?)?, out.is_json()) {
+    let answer = callee
+        .call(&system, &caller, &arguments.method, &given)
+        .await?;
+    match (answer, out.is_json()) {
         (Some(value), _) => out.value(&value)?,
         (None, true) => out.value(&Value::Null)?,
         (None, false) => {}
@@ -173,122 +154,6 @@ pub(crate) async fn create(arguments: &Create, out: &mut Output) -> anyhow::Resu
     Ok(())
 }
 
-const UNDESCRIBED: &str = "the node's description of the interface is not complete";
-
-/// The arguments as JSON; none are an empty object.
-fn given(text: Option<&str>) -> anyhow::Result<Value> {
-    let read;
-    let text = match text {
-        None => return Ok(Value::Object(Map::new())),
-        Some("-") => {
-            let mut input = String::new();
-            let got = std::io::stdin().lock().read_to_string(&mut input);
-            got.context("cannot read the arguments from standard input")?;
-            read = input;
-            &read
-        }
-        Some(text) => text,
-    };
-    dynamic::parse(text).map_err(|error| {
-        let what = format!("the arguments are no JSON: {error}; expected as '{{\"amount\": 5}}'");
-        Usage(what).into()
-    })
-}
-
-/// Sees that the arguments fit before anything is sent, and looks up the names among them.
-async fn fit(
-    system: &System,
-    schema: &Schema,
-    (taken, members): (&Struct, &[Member]),
-    given: &Value,
-    taking: impl Fn() -> String,
-) -> anyhow::Result<Names> {
-    let mut names = Names::default();
-    // Nowhere: what is written into it is dropped.
-    let mut scratch = Writer::new(MESSAGE_BYTES_MAX);
-    let at = scratch.structure(Slot::ROOT, taken.data, taken.pointers);
-    encode::members(schema, members, given, &mut names, &mut scratch, at)
-        .map_err(|mismatch| Usage(format!("parameter {mismatch}\n  in {}", taking())))?;
-    for name in std::mem::take(&mut names.unknown) {
-        let found = system.find(&name).await;
-        let found = found.with_context(|| format!("the arguments refer to '{name}'"))?;
-        let (uid, class) = (found.uid, found.class);
-        names.known.insert(name, Reference { uid, class });
-    }
-    Ok(names)
-}
-
-/// What the node says of a class.
-fn described(node: &NodeInfo, class: ClassId) -> anyhow::Result<(&ClassDescription, Schema)> {
-    let found = node.class(class).with_context(|| {
-        let name = &node.description.name;
-        format!("node '{name}' has the object, but does not run its class {class}")
-    })?;
-    Ok((found, read_schema(found)?))
-}
-
-fn read_schema(class: &ClassDescription) -> anyhow::Result<Schema> {
-    let schema = Schema::read(&class.reflection);
-    schema.with_context(|| format!("cannot read the node's description of {}", class.name))
-}
-
-/// The method of this name, and the interface that declares it.
-fn find_method<'s>(
-    schema: &'s Schema,
-    class: &ClassDescription,
-    wanted: &str,
-) -> anyhow::Result<(u64, &'s Method)> {
-    let known: Vec<_> = schema.methods(class.id).collect();
-    let mut named = known.iter();
-    let found = named.find(|(_, m)| m.name.idl == wanted || m.name.wire == wanted);
-    if let Some((interface, method)) = found {
-        return Ok((*interface, method));
-    }
-    let names: Vec<_> = known
-        .iter()
-        .map(|(_, method)| method.name.idl.as_str())
-        .collect();
-    let hint = suggest::hint(wanted, names.iter().copied());
-    let class = &class.name;
-    let what = match names.as_slice() {
-        [] => format!("{class} has no methods"),
-        names => format!(
-            "{class} has no method '{wanted}'; it has {}{hint}",
-            names.join(", ")
-        ),
-    };
-    Err(Usage(what).into())
-}
-
-/// What the method answered; an error, if it raised an exception.
-fn answer(
-    schema: &Schema,
-    method: &Method,
-    results: StructReader<'_>,
-) -> anyhow::Result<Option<Value>> {
-    const EXECUTED: &str = "the call was executed, but its answer cannot be read";
-    if let Some(raised) = schema.result(method, "raised") {
-        let pointer = results.pointer(u16::try_from(raised.offset).unwrap_or(u16::MAX));
-        if let (Type::Struct(id), false) = (&raised.ty, pointer.is_null()) {
-            let union = schema.structure(*id).context(EXECUTED)?;
-            let at = pointer.structure().context(EXECUTED)?;
-            let (case, members) = decode::union(schema, union, at).context(EXECUTED)?;
-            let exception = match case.ty {
-                Type::Struct(id) => schema.node(id),
-                _ => None,
-            };
-            let name = exception.context(EXECUTED)?.qualified();
-            return Err(Raised { name, members }.into());
-        }
-    }
-    let Some(value) = schema.result(method, "value") else {
-        return Ok(None);
-    };
-    Ok(Some(
-        decode::member(schema, value, results).context(EXECUTED)?,
-    ))
-}
-
 /// A node that runs the class: the one of this name, or the first that is alive.
 async fn node_with_class(
     system: &System,
@@ -337,19 +202,6 @@ async fn node_with_class(
     Err(anyhow!(
         "{place} runs the class {class}; found {known}{hint}"
     ))
-}
-
-/// The runtime wants descriptions that live as long as the process: this one makes one call.
-fn leak_method(interface: u64, method: &Method) -> &'static RuntimeMethod {
-    Box::leak(Box::new(RuntimeMethod {
-        interface: ClassId(interface),
-        ordinal: method.ordinal,
-        name: String::leak(method.name.idl.clone()),
-        // Which it is, only the node knows: so the call gets an id, and is never repeated unasked.
-        mutating: true,
-        idempotent: false,
-        deadline_us: None,
-    }))
 }
 
 /// As [`leak_method`]: this process makes one object.
