@@ -8,6 +8,7 @@
     reason = "a suite of tests, which is library code for other crates"
 )]
 
+mod actions;
 mod activation;
 mod batches;
 mod objects;
@@ -28,6 +29,7 @@ pub fn suite(make: impl Fn() -> Box<dyn ObjectStore>) {
     objects::all(&make);
     batches::all(&make);
     activation::all(&make);
+    actions::all(&make);
 }
 
 type Make<'m> = &'m dyn Fn() -> Box<dyn ObjectStore>;
@@ -74,6 +76,33 @@ fn put_row(local: u64, part: u16, key: &[u8], value: &str) -> Item {
         part,
         key,
         value,
+    }
+}
+
+fn shadow(action: u64, local: u64, epoch: u64, state: &str) -> Item {
+    Item::WriteShadow {
+        action: uid(action),
+        uid: uid(local),
+        record: record(epoch, state),
+    }
+}
+
+fn create_shadow(action: u64, local: u64, state: &str) -> Item {
+    Item::CreateShadow {
+        action: uid(action),
+        uid: uid(local),
+        record: record(0, state),
+    }
+}
+
+/// A prepared change in part 1.
+fn shadow_row(action: u64, local: u64, key: &[u8], value: Option<&str>) -> Item {
+    Item::ShadowRow {
+        action: uid(action),
+        uid: uid(local),
+        part: 1,
+        key: Bytes::copy_from_slice(key),
+        value: value.map(|value| Bytes::copy_from_slice(value.as_bytes())),
     }
 }
 

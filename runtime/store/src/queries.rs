@@ -205,13 +205,16 @@ pub(crate) fn scan_decisions(
     Ok(found)
 }
 
+/// What happens to an entry.
+type Entry<'e> = &'e mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>;
+
 /// Visits up to `limit` entries of a table that is sorted by action.
 fn visit_actions(
     tables: &impl Reads,
     table: Table,
     after: Option<Uid>,
     limit: usize,
-    visitor: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
+    entry: Entry<'_>,
 ) -> Result<(), StoreError> {
     let after = after.map(Uid::to_bytes);
     let from = after
@@ -223,7 +226,7 @@ fn visit_actions(
             return Ok(ControlFlow::Break(()));
         }
         left -= 1;
-        visitor(key, value).map(ControlFlow::Continue)
+        entry(key, value).map(ControlFlow::Continue)
     })
 }
 

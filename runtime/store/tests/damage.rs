@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use common::{Random, call, commit, create, put_row, record, save_reply, uid, write};
+use common::{
+    Random, action, call, commit, create, decide, install, prepare, put_row, save_reply, settle,
+    shadow, shadow_row, site, uid, undo, write,
+};
 use partha_core::id::Epoch;
 use partha_store::{Item, LmdbOptions, LmdbStore, ObjectStore, StoreError};
 
@@ -53,17 +56,26 @@ fn make(dir: &Path) -> Model {
     }
     for local in 1..=5 {
         let text = format!("shadow {local}");
-        let record = record(3, &text);
-        commit(
-            &store,
-            vec![Item::WriteShadow {
-                action: uid(900),
-                uid: uid(local),
-                record,
-            }],
-        )
-        .unwrap();
+        let rows = (0..3_u8).map(|i| shadow_row(900, local, &[i], Some("prepared")));
+        let items = [shadow(900, local, Epoch(3), &text)]
+            .into_iter()
+            .chain(rows);
+        commit(&store, items.collect()).unwrap();
         model.insert(format!("shadow {local}"), text);
+    }
+    for number in 1..=40 {
+        commit(&store, vec![prepare(number)]).unwrap();
+        commit(&store, vec![decide(1000 + number, false, u64::MAX)]).unwrap();
+        commit(&store, vec![decide(2000 + number, true, u64::MAX / 2)]).unwrap();
+        model.insert(format!("prepared {number}"), "there".to_owned());
+        model.insert(
+            format!("decision {}", 1000 + number),
+            "1 to be told".to_owned(),
+        );
+        model.insert(
+            format!("decision {}", 2000 + number),
+            "0 to be told".to_owned(),
+        );
     }
     model
 }
@@ -88,7 +100,7 @@ fn read(store: &dyn ObjectStore) -> (Model, u64) {
             .map(|r| r.map(|r| text(&r.state)));
         note(format!("state {local}"), state);
         let shadow = store
-            .read_shadow(uid(900), uid(local))
+            .read_shadow(action(900), uid(local))
             .map(|r| r.map(|r| text(&r.state)));
         note(format!("shadow {local}"), shadow);
         let rows = store.scan_rows(uid(local), 1, None, 100);
@@ -106,6 +118,22 @@ fn read(store: &dyn ObjectStore) -> (Model, u64) {
             .map(|r| r.map(|r| text(&r.body)));
         note(format!("reply {sequence}"), reply);
     }
+    let prepared = store.scan_prepared(None, 100);
+    for number in 1..=40 {
+        let found = prepared.as_ref().map_err(Clone::clone).map(|prepared| {
+            let there = prepared
+                .iter()
+                .any(|p| p.action == action(number) && p.coordinator == site(1));
+            there.then(|| "there".to_owned())
+        });
+        note(format!("prepared {number}"), found);
+        for number in [1000 + number, 2000 + number] {
+            let found = store.read_decision(action(number)).map(|decision| {
+                decision.map(|decision| format!("{} to be told", decision.participants.len()))
+            });
+            note(format!("decision {number}"), found);
+        }
+    }
     (model, errors)
 }
 
@@ -121,6 +149,9 @@ fn assert_never_wrong(store: &dyn ObjectStore, model: &Model, what: &str) -> u64
         .iter()
         .find(|(name, value)| !model.contains_key(*name) && value.as_str() != "an error");
     assert_eq!(invented, None, "{what}");
+    if let Ok(open) = store.scan_decisions(None, 1000) {
+        assert!(open.iter().map(|(a, _)| a.local).eq(1001..=1040), "{what}");
+    }
     if let Ok(objects) = store.scan_objects(None, 1000) {
         assert!(
             objects.iter().map(|(uid, _)| uid.local).eq(1..=120),
@@ -278,12 +309,13 @@ fn truncated_files_are_refused() {
     assert!(refused > 20);
 }
 
-const TEXTS: [&str; 5] = [
+const TEXTS: [&str; 6] = [
     "the state of one",
     "the state of two",
     "a row of two",
     "a reply",
     "a shadow",
+    "a prepared row",
 ];
 
 /// A store in which everything with a text but the first has a flipped bit in it.
@@ -291,18 +323,20 @@ fn make_with_damaged_values(dir: &Path) {
     {
         let store = LmdbStore::open(dir).unwrap();
         commit(&store, vec![create(1, TEXTS[0]), create(2, TEXTS[1])]).unwrap();
-        let record = record(1, TEXTS[4]);
-        let shadow = Item::WriteShadow {
-            action: uid(900),
-            uid: uid(2),
-            record,
-        };
+        let first = shadow(900, 2, Epoch(1), TEXTS[4]);
+        let rows = vec![
+            shadow(901, 2, Epoch(1), "sound"),
+            shadow_row(901, 2, b"c", Some(TEXTS[5])),
+        ];
         commit(
             &store,
             vec![put_row(2, 1, b"a", "sound"), put_row(2, 1, b"b", TEXTS[2])],
         )
         .unwrap();
-        commit(&store, vec![save_reply(1, TEXTS[3], u64::MAX / 2), shadow]).unwrap();
+        commit(&store, vec![save_reply(1, TEXTS[3], u64::MAX / 2), first]).unwrap();
+        commit(&store, rows).unwrap();
+        commit(&store, vec![prepare(902)]).unwrap();
+        commit(&store, vec![decide(903, false, 7), decide(904, true, 8)]).unwrap();
     }
     let path = dir.join("data.mdb");
     let mut bytes = fs::read(&path).unwrap();
@@ -313,6 +347,18 @@ fn make_with_damaged_values(dir: &Path) {
             .collect();
         assert!(!places.is_empty());
         places.into_iter().for_each(|at| bytes[at] ^= 0x10);
+    }
+    // What is said of actions 902 to 904 is a few bytes behind the header of the value, after
+    // the key.
+    for number in 902..=904 {
+        let key = action(number).to_bytes();
+        let places: Vec<_> = (0..bytes.len() - 40)
+            .filter(|i| bytes[*i..].starts_with(&key) && bytes[*i + 16] == 1)
+            .collect();
+        assert!(!places.is_empty());
+        places
+            .into_iter()
+            .for_each(|at| bytes[at + 16 + 12 + 7] ^= 1);
     }
     fs::write(&path, &bytes).unwrap();
 }
@@ -345,13 +391,16 @@ fn a_damaged_value_is_an_error_wherever_it_is_read() {
     corrupt(store.read_row(uid(2), 1, b"b").map(drop));
     corrupt(store.scan_rows(uid(2), 1, None, 10).map(drop));
     corrupt(store.read_reply(call(1)).map(drop));
-    corrupt(store.read_shadow(uid(900), uid(2)).map(drop));
+    corrupt(store.read_shadow(action(900), uid(2)).map(drop));
     corrupt(store.scan_shadows(None, 10).map(drop));
     corrupt(commit(&store, vec![write(2, Epoch(5), "on top of it")]));
-    corrupt(commit(
-        &store,
-        vec![create(3, "x"), Item::CommitShadow { action: uid(900) }],
-    ));
+    corrupt(commit(&store, vec![create(3, "x"), install(900)]));
+    corrupt(commit(&store, vec![create(3, "x"), install(901)]));
+    corrupt(store.scan_prepared(None, 10).map(drop));
+    corrupt(store.read_decision(action(903)).map(drop));
+    corrupt(store.read_decision(action(904)).map(drop));
+    corrupt(store.scan_decisions(None, 10).map(drop));
+    corrupt(commit(&store, vec![settle(903)]));
     assert_eq!(
         store.read_state(uid(3)).unwrap(),
         None,
@@ -363,6 +412,8 @@ fn a_damaged_value_is_an_error_wherever_it_is_read() {
         vec![Item::Delete { uid: uid(2) }, create(2, "from a backup")],
     )
     .unwrap();
+    commit(&store, vec![install(900), install(901), undo(902)]).unwrap();
+    commit(&store, vec![decide(903, true, 1), decide(904, true, 1)]).unwrap();
     commit(&store, vec![save_reply(1, "again", 1)]).unwrap();
     drop(store);
     LmdbStore::open(dir.path()).unwrap();

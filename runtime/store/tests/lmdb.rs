@@ -10,7 +10,10 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Random, commit, create, put_row, record, state, uid, write};
+use common::{
+    Random, commit, create, decide, install, prepare, put_row, record, settle, shadow, shadow_row,
+    state, uid, undo, write,
+};
 use partha_core::id::{Epoch, Incarnation};
 use partha_store::{Item, LmdbOptions, LmdbStore, ObjectStore, StoreError};
 
@@ -322,14 +325,25 @@ fn random_items(random: &mut Random, round: u64) -> Vec<Item> {
         5 => (0..random.below(60))
             .map(|_| common::save_reply(random.below(1000), &text, random.below(30)))
             .collect(),
-        6 => vec![Item::WriteShadow {
-            action: uid(900 + random.below(3)),
-            uid: uid(local),
-            record: record(1, &text),
-        }],
-        _ => vec![Item::CommitShadow {
-            action: uid(900 + random.below(3)),
-        }],
+        6 => random_step(random, local, &text),
+        _ => vec![install(900 + random.below(3))],
+    }
+}
+
+fn random_step(random: &mut Random, local: u64, text: &str) -> Vec<Item> {
+    let (number, keep_ms) = (900 + random.below(3), random.below(30));
+    match random.below(5) {
+        0 => vec![undo(number)],
+        1 => vec![decide(random.below(1000), random.below(2) == 0, keep_ms)],
+        2 => (0..1000).map(settle).collect(),
+        _ => {
+            let rows = (0..random.below(50))
+                .map(|_| shadow_row(number, local, &random.bytes(30), Some(text)))
+                .collect::<Vec<_>>();
+            let mut items = vec![shadow(number, local, Epoch(1), text), prepare(number)];
+            items.extend(rows);
+            items
+        }
     }
 }
 

@@ -31,12 +31,14 @@ impl Expired {
     }
 }
 
+type Split = fn(&[u8]) -> Option<(u64, &[u8])>;
+
 /// One kind of thing that expires.
 struct Index {
     table: Table,
     expiry: Table,
     /// Expiry time and key of the thing.
-    split: fn(&[u8]) -> Option<(u64, &[u8])>,
+    split: Split,
     /// The time that the thing itself tells.
     expires_ms: fn(&[u8], &[u8]) -> Result<u64, StoreError>,
 }

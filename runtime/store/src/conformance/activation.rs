@@ -4,8 +4,8 @@ use std::thread;
 
 use partha_core::id::Epoch;
 
-use super::{Busy, Make, commit, create, put_row, record, state, submit, uid, write};
-use crate::{Item, ObjectStore, StoreError};
+use super::{Busy, Make, commit, create, put_row, record, shadow, state, submit, uid, write};
+use crate::{ObjectStore, StoreError};
 
 pub(super) fn all(make: Make<'_>) {
     activation_reads_and_numbers(make);
@@ -54,11 +54,7 @@ fn a_younger_activation_fences_off_the_older(make: Make<'_>) {
         matches!(fenced, Err(StoreError::Fenced { current, .. }) if current == young),
         "{fenced:?}"
     );
-    let shadow = Item::WriteShadow {
-        action: uid(90),
-        uid: uid(1),
-        record: record(old.0, "prepared"),
-    };
+    let shadow = shadow(90, 1, old.0, "prepared");
     assert!(matches!(
         commit(&*store, vec![shadow]),
         Err(StoreError::Fenced { .. })

@@ -1,9 +1,9 @@
-//! Objects, rows, scans, shadows.
+//! Objects, rows, scans.
 
 use bytes::Bytes;
 use partha_core::id::{Epoch, Incarnation, NodeId};
 
-use super::{Make, commit, create, put_row, record, state, uid, write};
+use super::{Make, commit, create, put_row, record, shadow, shadow_row, state, uid, write};
 use crate::{Item, StoreError};
 
 /// LMDB's limit, which the seam states for everybody.
@@ -17,8 +17,6 @@ pub(super) fn all(make: Make<'_>) {
     row_keys_have_limits(make);
     objects_are_scanned_in_order(make);
     deletion_takes_rows_and_shadows_along(make);
-    shadows_become_states_together(make);
-    shadows_are_found_and_dropped(make);
 }
 
 fn identity_is_there(make: Make<'_>) {
@@ -221,14 +219,6 @@ fn objects_are_scanned_in_order(make: Make<'_>) {
     assert_eq!(store.scan_objects(None, 0).unwrap(), []);
 }
 
-fn shadow(action: u64, local: u64, epoch: u64, state: &str) -> Item {
-    Item::WriteShadow {
-        action: uid(action),
-        uid: uid(local),
-        record: record(epoch, state),
-    }
-}
-
 fn deletion_takes_rows_and_shadows_along(make: Make<'_>) {
     let store = make();
     commit(&*store, vec![create(1, "one"), create(2, "two")]).unwrap();
@@ -243,6 +233,8 @@ fn deletion_takes_rows_and_shadows_along(make: Make<'_>) {
             shadow(90, 1, 2, "s"),
             shadow(91, 1, 2, "s"),
             shadow(90, 2, 2, "t"),
+            shadow_row(90, 1, b"c", Some("not any more")),
+            shadow_row(90, 2, b"c", Some("still")),
         ],
     )
     .unwrap();
@@ -252,56 +244,9 @@ fn deletion_takes_rows_and_shadows_along(make: Make<'_>) {
     assert_eq!(store.count_rows(uid(1), 7).unwrap(), 0);
     assert_eq!(store.scan_shadows(None, 9).unwrap(), [(uid(90), uid(2))]);
     assert_eq!(state(&*store, 2).unwrap(), "two");
-}
-
-fn shadows_become_states_together(make: Make<'_>) {
-    let store = make();
-    commit(&*store, vec![create(1, "one"), create(2, "two")]).unwrap();
-    let items = vec![
-        shadow(90, 1, 5, "one'"),
-        shadow(90, 3, 5, "three"),
-        shadow(91, 2, 5, "no"),
-    ];
-    commit(&*store, items).unwrap();
-    assert_eq!(state(&*store, 1).unwrap(), "one", "a shadow is not visible");
-    assert_eq!(state(&*store, 3), None);
-    assert_eq!(
-        store.read_shadow(uid(90), uid(1)).unwrap(),
-        Some(record(5, "one'"))
-    );
-
-    // A younger epoch in the store stays: epochs never fall.
-    commit(&*store, vec![write(1, Epoch(6), "between")]).unwrap();
     commit(&*store, vec![Item::CommitShadow { action: uid(90) }]).unwrap();
-    assert_eq!(state(&*store, 1).unwrap(), "one'");
-    assert_eq!(store.read_state(uid(1)).unwrap().unwrap().epoch, Epoch(6));
-    assert_eq!(store.read_state(uid(3)).unwrap(), Some(record(5, "three")));
-    assert_eq!(
-        state(&*store, 2).unwrap(),
-        "two",
-        "the other action is not concerned"
-    );
-    assert_eq!(store.scan_shadows(None, 9).unwrap(), [(uid(91), uid(2))]);
-    commit(&*store, vec![Item::CommitShadow { action: uid(90) }]).unwrap();
-    assert_eq!(
-        state(&*store, 1).unwrap(),
-        "one'",
-        "deciding twice is harmless"
-    );
-}
-
-fn shadows_are_found_and_dropped(make: Make<'_>) {
-    let store = make();
-    let items = (0..6).map(|i| shadow(90 + i / 3, i % 3, 1, "s")).collect();
-    commit(&*store, items).unwrap();
-    let expected: Vec<_> = (0..6).map(|i| (uid(90 + i / 3), uid(i % 3))).collect();
-    assert_eq!(store.scan_shadows(None, 100).unwrap(), expected);
-    assert_eq!(
-        store.scan_shadows(Some(expected[1]), 3).unwrap(),
-        expected[2..5]
-    );
-    let drop = Item::DeleteShadow { action: uid(90) };
-    commit(&*store, vec![drop.clone(), drop]).unwrap();
-    assert_eq!(store.scan_shadows(None, 100).unwrap(), expected[3..]);
-    assert_eq!(store.read_shadow(uid(90), uid(0)).unwrap(), None);
+    assert_eq!(state(&*store, 1).unwrap(), "new");
+    assert_eq!(store.count_rows(uid(1), 1).unwrap(), 0);
+    assert_eq!(state(&*store, 2).unwrap(), "t");
+    assert_eq!(store.count_rows(uid(2), 1).unwrap(), 1);
 }

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use partha_core::action::path::Site;
 use partha_core::id::{CallId, ClassId, Epoch, Incarnation, NodeId, Peer, Uid};
 use partha_store::{Batch, Item, ObjectStore, Record, StoreError};
 
@@ -76,6 +77,78 @@ pub(crate) fn save_reply(sequence: u64, body: &str, keep_ms: u64) -> Item {
         body,
         keep_ms,
     }
+}
+
+/// The action whose number this is.
+pub(crate) fn action(number: u64) -> Uid {
+    Uid {
+        node: NodeId(8),
+        local: number,
+    }
+}
+
+pub(crate) fn site(shard: u16) -> Site {
+    let node = NodeId(5);
+    Site { node, shard }
+}
+
+pub(crate) fn shadow(number: u64, local: u64, epoch: Epoch, state: &str) -> Item {
+    Item::WriteShadow {
+        action: action(number),
+        uid: uid(local),
+        record: record(epoch.0, state),
+    }
+}
+
+pub(crate) fn create_shadow(number: u64, local: u64, state: &str) -> Item {
+    Item::CreateShadow {
+        action: action(number),
+        uid: uid(local),
+        record: record(0, state),
+    }
+}
+
+pub(crate) fn shadow_row(number: u64, local: u64, key: &[u8], value: Option<&str>) -> Item {
+    Item::ShadowRow {
+        action: action(number),
+        uid: uid(local),
+        part: 1,
+        key: Bytes::copy_from_slice(key),
+        value: value.map(|value| Bytes::copy_from_slice(value.as_bytes())),
+    }
+}
+
+/// Shard 1 decides.
+pub(crate) fn prepare(number: u64) -> Item {
+    let action = action(number);
+    Item::Prepare {
+        action,
+        coordinator: site(1),
+    }
+}
+
+pub(crate) fn install(number: u64) -> Item {
+    let action = action(number);
+    Item::CommitShadow { action }
+}
+
+pub(crate) fn undo(number: u64) -> Item {
+    let action = action(number);
+    Item::DeleteShadow { action }
+}
+
+/// Shard 2 is to be told, unless it is `alone`.
+pub(crate) fn decide(number: u64, alone: bool, keep_ms: u64) -> Item {
+    Item::Decide {
+        action: action(number),
+        participants: if alone { vec![] } else { vec![site(2)] },
+        keep_ms,
+    }
+}
+
+pub(crate) fn settle(number: u64) -> Item {
+    let action = action(number);
+    Item::Settle { action }
 }
 
 pub(crate) fn commit(store: &dyn ObjectStore, items: Vec<Item>) -> Result<(), StoreError> {
