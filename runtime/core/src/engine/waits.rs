@@ -7,6 +7,7 @@
 use super::Engine;
 use crate::action::message::{Deadlock, Edge, From};
 use crate::id::Uid;
+use crate::lock::locks::Owner;
 use crate::outbox::Outbox;
 use crate::output::{Answer, Refusal};
 use crate::slab::Slot;
@@ -19,7 +20,7 @@ impl Engine {
     /// Hook: the lock of this object has an owner that it did not have before (by a grant, also
     /// one that passed the queue, or by inheritance) and calls still wait for it. Once for each
     /// change, however many wait; nothing is to be told of owners that only go.
-    pub(super) fn lock_moved(&mut self, _uid: Uid, _out: &mut Outbox) {}
+    pub(super) fn lock_moved(&mut self, _uid: Uid, _owner: Owner, _out: &mut Outbox) {}
 
     /// Hook: the call does not wait any more, whatever the reason. Its entry is still there.
     pub(super) fn wait_ended(&mut self, _slot: Slot, _out: &mut Outbox) {}
