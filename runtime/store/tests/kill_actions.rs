@@ -106,7 +106,7 @@ fn counts(dir: &Path, killed: u32) -> HashMap<u64, u64> {
         counts.insert(pair, second);
     }
     // Every other time the child has to do it.
-    if killed % 2 == 0 {
+    if killed.is_multiple_of(2) {
         recover(&store);
         for (pair, count_then) in &counts {
             let ends = (count(&store, 2 * pair), count(&store, 2 * pair + 1));

@@ -21,6 +21,7 @@ pub(super) fn all(make: Make<'_>) {
     prepared_rows_belong_to_a_shadow(make);
     new_objects_are_prepared(make);
     prepared_actions_are_found(make);
+    a_refused_batch_leaves_actions_as_they_were(make);
     a_prepared_state_is_installed_whoever_is_active(make);
     decisions_are_kept_until_settled(make);
     outcomes_expire(make);
@@ -282,6 +283,45 @@ fn prepared_actions_are_found(make: Make<'_>) {
     let left = store.scan_prepared(None, 9).unwrap();
     assert_eq!(left.len(), 1);
     assert_eq!(left[0].coordinator, site(u64::MAX, u16::MAX));
+}
+
+fn a_refused_batch_leaves_actions_as_they_were(make: Make<'_>) {
+    let store = make();
+    let before = vec![
+        create(1, "one"),
+        shadow(90, 1, 1, "prepared"),
+        shadow_row(90, 1, b"k", Some("v")),
+        prepare(90),
+        decide(91, vec![site(1, 1)], HOUR_MS),
+    ];
+    commit(&*store, before).unwrap();
+    let (prepared, decided) = (
+        store.scan_prepared(None, 9).unwrap(),
+        store.scan_decisions(None, 9).unwrap(),
+    );
+    let refused = vec![
+        shadow(92, 1, 1, "another"),
+        shadow_row(92, 1, b"k", Some("another")),
+        create_shadow(92, 2, "two"),
+        prepare(92),
+        shadow_row(90, 1, b"l", Some("one more")),
+        install(90),
+        undo(92),
+        decide(93, vec![], HOUR_MS),
+        decide(94, vec![site(1, 1)], HOUR_MS),
+        settle(91),
+        create(1, "exists"),
+    ];
+    let refused = commit(&*store, refused);
+    assert!(matches!(refused, Err(StoreError::Exists { .. })));
+    assert_eq!(state(&*store, 1).unwrap(), "one");
+    assert_eq!(store.scan_shadows(None, 9).unwrap(), [(uid(90), uid(1))]);
+    assert_eq!(store.scan_prepared(None, 9).unwrap(), prepared);
+    assert_eq!(store.scan_decisions(None, 9).unwrap(), decided);
+    assert_eq!(store.read_decision(uid(93)).unwrap(), None);
+    commit(&*store, vec![install(90)]).unwrap();
+    assert_eq!(state(&*store, 1).unwrap(), "prepared");
+    assert_eq!(rows(&*store, 1), "k=v");
 }
 
 fn a_prepared_state_is_installed_whoever_is_active(make: Make<'_>) {

@@ -5,14 +5,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use partha_core::action::path::Site;
 use partha_core::id::{CallId, Epoch, Incarnation, NodeId, Peer};
 
 use super::{
-    Busy, Make, commit, create, create_shadow, put_row, record, shadow, shadow_row, state, submit,
-    uid, write,
+    Busy, Make, commit, create, put_row, record, shadow, shadow_row, state, submit, uid, write,
 };
-use crate::{Batch, Decision, Item, ObjectStore, Prepared, SavedReply, StoreError};
+use crate::{Batch, Item, ObjectStore, SavedReply, StoreError};
 
 pub(super) fn all(make: Make<'_>) {
     a_refused_batch_leaves_nothing_behind(make);
@@ -51,25 +49,12 @@ pub(super) const HOUR_MS: u64 = 3_600_000;
 
 fn a_refused_batch_leaves_nothing_behind(make: Make<'_>) {
     let store = make();
-    let site = Site::default();
-    let prepare = |action| Item::Prepare {
-        action: uid(action),
-        coordinator: site,
-    };
-    let decide = |action, participants| Item::Decide {
-        action: uid(action),
-        participants,
-        keep_ms: HOUR_MS,
-    };
     let before = vec![
         create(1, "one"),
         create(2, "two"),
         put_row(1, 1, b"kept", "row"),
         put_row(1, 1, b"changed", "old"),
         shadow(90, 2, 1, "shadow"),
-        shadow_row(90, 2, b"k", Some("v")),
-        prepare(90),
-        decide(93, vec![site]),
         save_reply(1, "reply", HOUR_MS),
     ];
     commit(&*store, before).unwrap();
@@ -88,14 +73,7 @@ fn a_refused_batch_leaves_nothing_behind(make: Make<'_>) {
             save_reply(1, "another reply", HOUR_MS),
             save_reply(2, "a reply", HOUR_MS),
             shadow(91, 2, 1, "another shadow"),
-            shadow_row(91, 2, b"k", Some("v")),
-            create_shadow(91, 4, "four"),
-            prepare(91),
             Item::CommitShadow { action: uid(90) },
-            Item::DeleteShadow { action: uid(91) },
-            decide(92, vec![]),
-            decide(94, vec![site]),
-            Item::Settle { action: uid(93) },
             create(3, "three"),
             Item::Delete { uid: uid(1) },
             create(2, "exists"),
@@ -113,22 +91,8 @@ fn a_refused_batch_leaves_nothing_behind(make: Make<'_>) {
     assert_eq!(row(b"changed").unwrap(), "old");
     assert_eq!(row(b"added"), None);
     assert_eq!(store.scan_shadows(None, 9).unwrap(), [(uid(90), uid(2))]);
-    let coordinator = site;
-    let action = uid(90);
-    let prepared = Prepared {
-        action,
-        coordinator,
-    };
-    assert_eq!(store.scan_prepared(None, 9).unwrap(), [prepared]);
-    assert_eq!(store.read_decision(uid(92)).unwrap(), None);
-    let participants = vec![site];
-    let decided = (uid(93), Decision { participants });
-    assert_eq!(store.scan_decisions(None, 9).unwrap(), [decided]);
     assert_eq!(store.read_reply(call(1)).unwrap().unwrap().body, "reply");
     assert_eq!(store.read_reply(call(2)).unwrap(), None);
-    commit(&*store, vec![Item::CommitShadow { action }]).unwrap();
-    assert_eq!(state(&*store, 2).unwrap(), "shadow");
-    assert_eq!(store.read_row(uid(2), 1, b"k").unwrap().unwrap(), "v");
 }
 
 fn items_see_what_came_before_them(make: Make<'_>) {
