@@ -161,13 +161,15 @@ impl Lock {
         );
         waiter.converts = self.grip(owner).is_some();
         let queue = self.crowd.as_ref().map_or(0, |crowd| crowd.waiters.len());
-        let acquired = if self.is_obstructed(&waiter, queue, family) {
+        let obstructed = self.is_obstructed(&waiter, queue, family);
+        let acquired = if obstructed {
             self.enqueue(waiter);
             Acquired::Waits
         } else {
             Acquired::Granted(self.grant(&waiter))
         };
-        if queue > 0 && owner.is_level() {
+        let last = obstructed && !waiter.converts;
+        if queue > 0 && owner.is_level() && !last {
             self.settle(family, granted);
         }
         acquired
@@ -290,6 +292,12 @@ impl Lock {
     }
 
     fn is_obstructed(&self, waiter: &Waiter, ahead: usize, family: &impl Family) -> bool {
+        let excludes = |first: &Grip| first.mode.excludes(waiter.request.mode);
+        if let Some(first) = self.first.filter(excludes)
+            && first.root != waiter.root
+        {
+            return true;
+        }
         let mut obstructed = false;
         self.obstacles(waiter, ahead, family, |_| {
             obstructed = true;
