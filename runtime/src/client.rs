@@ -11,6 +11,7 @@ use partha_core::id::{CallId, ClassId, Incarnation, NodeId, Peer, Uid};
 use crate::binding::{Binding, shard_at};
 use crate::caller::{CallOptions, Caller};
 use crate::error::{ErrorKind, Result, SystemError};
+use crate::net::actions::Lines;
 use crate::net::connection::{Connection, lock};
 use crate::net::handshake::ANY_SHARD;
 use crate::net::pool::Pool;
@@ -45,6 +46,8 @@ struct Inner {
     pool: Pool,
     naming: Option<Naming>,
     locator: Locator,
+    /// To shards of other nodes, for what is said about actions.
+    lines: Lines,
     home: OnceLock<Arc<Home>>,
     /// Held by who starts the home.
     starting: Mutex<()>,
@@ -116,6 +119,7 @@ impl Client {
             ),
             naming: naming.map(Naming::new),
             locator: Locator::default(),
+            lines: Lines::default(),
             home: home.map_or_else(OnceLock::new, OnceLock::from),
             starting: Mutex::new(()),
         });
@@ -181,6 +185,10 @@ impl Client {
 
     pub(crate) fn pool(&self) -> &Pool {
         &self.inner.pool
+    }
+
+    pub(crate) fn lines(&self) -> &Lines {
+        &self.inner.lines
     }
 
     pub(crate) fn binding(&self, object: Uid, class: ClassId) -> Arc<Binding> {

@@ -14,6 +14,9 @@ pub const CALL_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a caller may ask again under the same call id and get the saved reply.
 pub const REPLY_RETENTION: Duration = Duration::from_secs(15 * 60);
 
+/// How long the outcome of an action is kept for those who ask, after all who took part know it.
+pub(crate) const OUTCOME_RETENTION: Duration = REPLY_RETENTION;
+
 /// The longest deadline a caller may set; the retention of replies must outlast it.
 pub const CALL_DEADLINE_MAX: Duration = Duration::from_secs(5 * 60);
 
@@ -38,6 +41,10 @@ pub(crate) const HELD_BYTES_MAX: usize = 64 << 20;
 
 /// Calls on their way from one thread to a shard.
 pub(crate) const INBOX_MAX: usize = 65_536;
+
+/// Messages about actions on their way from one thread to a shard; over it they are lost, as any
+/// may be.
+pub(crate) const MESSAGES_MAX: usize = 65_536;
 
 /// Connections of a node; each costs about 10 KiB while it is idle.
 pub(crate) const CONNECTIONS_MAX: usize = 16_384;

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use partha_core::id::CallId;
+use partha_core::id::{CallId, Uid};
 use partha_wire::{DecodeError, TooLarge};
 
 /// `Result` with a [`SystemError`].
@@ -24,6 +24,7 @@ struct Inner {
     completed: Completed,
     detail: String,
     call: Option<CallId>,
+    victim: Option<Uid>,
 }
 
 /// Whether the operation was executed.
@@ -101,18 +102,31 @@ kinds! {
     Servant = 34, "servant failed";
     /// A bug of ours.
     Internal = 35, "internal error";
+    /// The call waited for an object's lock for as long as is allowed.
+    LockTimeout = 48, "lock time-out";
+    /// The call waited in a cycle; the action it names has to be aborted.
+    Deadlock = 49, "deadlock";
+    /// The call would wait for itself: its object waits for it already.
+    Reentrant = 50, "re-entrant call";
+    /// The action of the call is aborted.
+    ActionAborted = 51, "action aborted";
+    /// The answer to a commit was lost: the action is committed or aborted.
+    OutcomeUnknown = 52, "outcome unknown";
+    /// The object waits for the decision about a prepared action.
+    InDoubt = 53, "in doubt";
 }
 
 impl SystemError {
     /// An error of an operation that was not executed.
     pub fn new(kind: ErrorKind, detail: impl Into<String>) -> Self {
-        let (completed, call) = (Completed::No, None);
+        let (completed, call, victim) = (Completed::No, None, None);
         Self {
             inner: Box::new(Inner {
                 kind,
                 completed,
                 detail: detail.into(),
                 call,
+                victim,
             }),
         }
     }
@@ -133,6 +147,13 @@ impl SystemError {
     #[must_use]
     pub fn with_call(mut self, call: Option<CallId>) -> Self {
         self.inner.call = self.inner.call.or(call);
+        self
+    }
+
+    /// The same error, naming the action that has to be aborted because of it.
+    #[must_use]
+    pub(crate) fn with_victim(mut self, victim: Option<Uid>) -> Self {
+        self.inner.victim = victim;
         self
     }
 
@@ -161,6 +182,12 @@ impl SystemError {
         &self.inner.detail
     }
 
+    /// The action that has to be aborted: the call's own, or one that it is in.
+    #[must_use]
+    pub fn victim(&self) -> Option<Uid> {
+        self.inner.victim
+    }
+
     /// The call that failed, where it has a name: ask again with it to learn the outcome.
     #[must_use]
     pub fn call(&self) -> Option<CallId> {
@@ -175,6 +202,7 @@ impl fmt::Display for SystemError {
             completed,
             detail,
             call,
+            victim: _,
         } = &*self.inner;
         write!(f, "{}: {detail}", kind.text())?;
         match completed {

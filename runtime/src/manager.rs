@@ -397,7 +397,7 @@ impl Home {
             held: None,
             create: Some(class),
         });
-        let answer = receiver.await.map_err(|_| stopping())??;
-        crate::create::read_created(&answer)
+        let answer = receiver.await.map_err(|_| stopping())?;
+        crate::create::read_created(&answer.outcome?)
     }
 }

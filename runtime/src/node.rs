@@ -19,13 +19,14 @@ use crate::abi::{Class, ClassInfo};
 use crate::capability::Capability;
 use crate::client::{Client, WeakClient};
 use crate::config::CONNECTIONS_MAX;
-use crate::context::{Context, Rows};
+use crate::context::Context;
 use crate::error::{ErrorKind, Result, SystemError};
 use crate::hash::shard_of;
 use crate::manager::Manager;
 use crate::net::connection::lock;
 use crate::reference::Place;
 use crate::registration::{self, Registration};
+use crate::rows::Rows;
 use crate::shard::{Job, Registry, ShardHandle, Start, spawn};
 use crate::wire::context::TraceId;
 

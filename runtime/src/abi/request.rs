@@ -15,7 +15,6 @@ use crate::capability::{Capability, Way};
 use crate::config::{CALL_DEADLINE, CALL_DEADLINE_MAX, DEADLINE_GRACE};
 use crate::error::{Completed, ErrorKind, Result, SystemError};
 use crate::net::connection::Connection;
-use crate::net::pending::Answer;
 use crate::shard::{Incoming, ReplyTo, ShardHandle};
 use crate::wire::context::{CallContext, set_deadline};
 use crate::wire::frame::{self, Target};
@@ -255,13 +254,14 @@ impl Request {
             held: None,
             create: None,
         });
-        receiver.await.unwrap_or_else(|_| {
+        let answer = receiver.await.unwrap_or_else(|_| {
             let error = SystemError::new(ErrorKind::Draining, "the shard has stopped");
-            Err(error.completed(Completed::Maybe))
-        })
+            error.completed(Completed::Maybe).into()
+        });
+        answer.outcome
     }
 
-    fn note(&self, binding: &Binding, generation: u64, answer: &Answer) {
+    fn note(&self, binding: &Binding, generation: u64, answer: &Result<Message>) {
         match answer {
             Ok(_) => binding.worked(generation),
             Err(error) if error.kind() == ErrorKind::BindingBroken => binding.lost(generation),
@@ -279,7 +279,7 @@ impl Request {
 }
 
 /// Asks on a connection; if the caller stops waiting, the peer is told.
-async fn ask(connection: &Arc<Connection>, w: &mut Writer, deadline: Instant) -> Answer {
+async fn ask(connection: &Arc<Connection>, w: &mut Writer, deadline: Instant) -> Result<Message> {
     struct Waiting<'a> {
         connection: &'a Connection,
         question: u32,
@@ -310,11 +310,12 @@ async fn ask(connection: &Arc<Connection>, w: &mut Writer, deadline: Instant) ->
     };
     let answer = receiver.await;
     waiting.answered = true;
-    answer.unwrap_or_else(|_| {
+    let answer = answer.unwrap_or_else(|_| {
         let detail = format!("the connection to {} is gone", connection.peer_text());
         let error = SystemError::new(ErrorKind::BindingBroken, detail);
-        Err(error.completed(Completed::Maybe))
-    })
+        error.completed(Completed::Maybe).into()
+    });
+    answer.outcome
 }
 
 /// Whether another attempt can do no harm and may help.

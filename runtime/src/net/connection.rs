@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use partha_core::action::scope::Report;
 use partha_core::id::Peer;
-use partha_wire::{Attachment, Message, Writer};
+use partha_wire::{Attachment, Writer};
 use tokio::sync::{Notify, oneshot};
 
 use super::exports::Exports;
@@ -161,10 +162,20 @@ impl Connection {
         self.put(framed, number, 2 * UNSENT_BYTES_MAX)
     }
 
+    /// Answers with an error.
+    pub(crate) fn fail(&self, error: &SystemError, question: u32) {
+        self.fail_reporting(error, None, question);
+    }
+
     /// Answers with an error: there is always room for so little, since there can be no more of
     /// them than calls. If the connection is closed, so is who asked.
-    pub(crate) fn fail(&self, error: &SystemError, question: u32) {
-        if let Err(error) = self.put(&frame::failed(error), question, usize::MAX) {
+    pub(crate) fn fail_reporting(
+        &self,
+        error: &SystemError,
+        report: Option<&Report>,
+        question: u32,
+    ) {
+        if let Err(error) = self.put(&frame::failed(error, report), question, usize::MAX) {
             tracing::debug!(%error, "an answer was not sent");
         }
     }
@@ -304,7 +315,7 @@ impl Connection {
     pub(crate) fn answered(
         &self,
         question: u32,
-        outcome: Result<Message, SystemError>,
+        mut answer: Answer,
         attached: Vec<Attachment>,
     ) -> Result<(), SystemError> {
         let waiting = lock(&self.pending).answered(question).map_err(|()| {
@@ -312,9 +323,11 @@ impl Connection {
             SystemError::new(ErrorKind::Malformed, detail)
         })?;
         if let Some(waiting) = waiting {
-            let outcome = outcome.map(|message| message.with_attached(attached));
+            if let Ok(message) = answer.outcome {
+                answer.outcome = Ok(message.with_attached(attached));
+            }
             // A receiver that is gone has stopped waiting: nothing is lost.
-            let _ = waiting.send(outcome);
+            let _ = waiting.send(answer);
         }
         Ok(())
     }
@@ -373,7 +386,7 @@ impl Connection {
             let detail = format!("no answer from {} in time", self.peer_text());
             let error = SystemError::new(ErrorKind::Deadline, detail);
             // A receiver that is gone has stopped waiting: nothing is lost.
-            let _ = waiting.send(Err(error.completed(Completed::Maybe)));
+            let _ = waiting.send(error.completed(Completed::Maybe).into());
         }
     }
 

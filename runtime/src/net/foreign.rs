@@ -10,15 +10,14 @@ use partha_core::id::ClassId;
 use partha_wire::Message;
 use tokio::sync::{mpsc, oneshot};
 
-use super::pending::Answer;
-use crate::error::{Completed, ErrorKind, SystemError};
+use crate::error::{Completed, ErrorKind, Result, SystemError};
 
 /// A call for the thread that has the object.
 pub(crate) struct ForeignRequest {
     pub(crate) interface: ClassId,
     pub(crate) method: u16,
     pub(crate) parameters: Message,
-    pub(crate) answer: oneshot::Sender<Answer>,
+    pub(crate) answer: oneshot::Sender<Result<Message>>,
 }
 
 /// An object beyond the foreign face.
@@ -49,7 +48,7 @@ impl ForeignObject {
         method: u16,
         parameters: Message,
         deadline: Instant,
-    ) -> Answer {
+    ) -> Result<Message> {
         let (answer, receiver) = oneshot::channel();
         let request = ForeignRequest {
             interface,

@@ -14,6 +14,7 @@ use super::connection::Connection;
 use crate::config::{HEARTBEAT, MESSAGE_BYTES_MAX, PEER_SILENT_MAX};
 use crate::error::{ErrorKind, SystemError};
 use crate::wire::frame::{self, Frame};
+use crate::wire::message::Action;
 
 /// Bytes a read may bring.
 const READ_BYTES: usize = 64 * 1024;
@@ -37,6 +38,8 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 pub(crate) trait Inbound {
     /// A call arrived.
     fn invoke(&self, connection: &Arc<Connection>, call: frame::Invoke);
+    /// Something about an action arrived.
+    fn action(&self, connection: &Arc<Connection>, action: Action);
     /// The caller does not wait any more.
     fn cancel(&self, connection: &Arc<Connection>, question: u32);
     /// The connection ended.
@@ -203,8 +206,9 @@ fn take<I: Inbound>(
         }
         Frame::Return(answer) => {
             let attached = connection.attach(&answer.capabilities)?;
-            connection.answered(answer.question, answer.outcome, attached)?;
+            connection.answered(answer.question, answer.answer, attached)?;
         }
+        Frame::Action(action) => inbound.action(connection, *action),
         Frame::Cancel { question } => inbound.cancel(connection, question),
         Frame::Ping { number } => connection.send_short(&Frame::Pong { number }),
         Frame::Pong { .. } => {}

@@ -1,6 +1,7 @@
 //! Sockets: the native face's handshake and connections, the acceptor, and the foreign face.
 
 pub(crate) mod accept;
+pub(crate) mod actions;
 pub(crate) mod connection;
 pub(crate) mod exports;
 pub(crate) mod foreign;

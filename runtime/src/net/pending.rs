@@ -5,13 +5,33 @@
 
 use std::time::Instant;
 
+use partha_core::action::scope::Report;
 use partha_wire::Message;
 use tokio::sync::oneshot;
 
 use crate::error::{Completed, ErrorKind, SystemError};
 
 /// What a caller waits for.
-pub(crate) type Answer = Result<Message, SystemError>;
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    /// Rooted at the results, or why there are none.
+    pub(crate) outcome: Result<Message, SystemError>,
+    /// Of a call in an action: who takes part in it because of the call. Whatever the outcome.
+    pub(crate) report: Option<Box<Report>>,
+}
+
+impl From<Result<Message, SystemError>> for Answer {
+    fn from(outcome: Result<Message, SystemError>) -> Self {
+        let report = None;
+        Self { outcome, report }
+    }
+}
+
+impl From<SystemError> for Answer {
+    fn from(error: SystemError) -> Self {
+        Err(error).into()
+    }
+}
 
 /// The table of open questions of one connection.
 #[derive(Debug)]
@@ -130,7 +150,7 @@ impl Pending {
         for slot in self.slots.drain(..) {
             if let Slot::Waiting { answer, .. } = slot {
                 // A receiver that is gone has stopped waiting: nothing is lost.
-                let _ = answer.send(Err(error.clone().completed(Completed::Maybe)));
+                let _ = answer.send(error.clone().completed(Completed::Maybe).into());
             }
         }
     }
@@ -175,7 +195,7 @@ mod tests {
         let full = pending.ask(sender, Instant::now()).unwrap_err();
         assert_eq!(full.kind(), ErrorKind::Overloaded);
         pending.close(&SystemError::new(ErrorKind::BindingBroken, "cut"));
-        let error = receiver.try_recv().unwrap().unwrap_err();
+        let error = receiver.try_recv().unwrap().outcome.unwrap_err();
         assert_eq!(error.completion(), Completed::Maybe);
         let (sender, _) = oneshot::channel();
         let after = pending.ask(sender, Instant::now()).unwrap_err();

@@ -16,6 +16,7 @@ use crate::config::CONNECT_DEADLINE;
 use crate::error::{ErrorKind, Result, SystemError};
 use crate::shard::{Incoming, ReplyTo};
 use crate::wire::frame::{Invoke, Target};
+use crate::wire::message::Action;
 
 /// Places remembered; unused ones are forgotten beyond.
 const ENTRIES_MAX: usize = 4096;
@@ -102,6 +103,17 @@ impl Pool {
                 Err(error)
             }
         }
+    }
+
+    /// A connection to the node that is there already.
+    pub(crate) fn known(&self, node: NodeId) -> Option<Arc<Connection>> {
+        let entries = lock(&self.entries);
+        let usable = |entry: &Arc<Entry>| {
+            let current = entry.current.try_lock().ok()?;
+            let connection = current.connection.clone()?;
+            (connection.peer().node == node && connection.is_usable()).then_some(connection)
+        };
+        entries.values().find_map(usable)
     }
 
     fn entry(&self, key: Key) -> Arc<Entry> {
@@ -231,6 +243,26 @@ impl Inbound for ClientInbound {
                 });
             }
             Err(error) => reply.fail(error),
+        }
+    }
+
+    fn action(&self, connection: &Arc<Connection>, action: Action) {
+        let home = self
+            .client
+            .upgrade()
+            .and_then(|client| client.home_if_any());
+        let question = action.question;
+        let reply = || ReplyTo::Connection {
+            connection: connection.clone(),
+            question,
+        };
+        match home {
+            Some(home) => home.action(connection.peer(), action, reply),
+            None if question != 0 => {
+                let detail = "this process runs no objects, so no actions";
+                reply().fail(SystemError::new(ErrorKind::BadOperation, detail));
+            }
+            None => {}
         }
     }
 

@@ -13,9 +13,11 @@ use crate::client::{Client, LOOKUP_DEADLINE};
 use crate::create::fits;
 use crate::error::{ErrorKind, Result, SystemError};
 use crate::hash::shard_of;
+use crate::net::actions;
 use crate::net::connection::{Connection, lock};
 use crate::net::handshake::ANY_SHARD;
 use crate::reference::{Place, nowhere};
+use crate::wire::message::Shard;
 
 /// Nodes asked for at a time.
 const PAGE: u32 = 256;
@@ -137,6 +139,41 @@ impl Locator {
         }
         let node = self.locate(client, object).await?;
         self.connect_object(client, object, &node).await
+    }
+
+    /// A connection to a shard of a node that this client may not have met.
+    pub(crate) async fn connect_shard(
+        &self,
+        client: &Client,
+        node: NodeId,
+        shard: Shard,
+    ) -> Result<Arc<Connection>> {
+        let known = lock(&self.nodes).get(&node).cloned();
+        let mut failure = None;
+        if let Some(known) = known {
+            let wanted = actions::wanted(shard, known.shards);
+            match self.connect_node(client, &known, wanted).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => failure = Some(error),
+            }
+        }
+        let naming = match client.naming() {
+            Ok(naming) => naming.address(),
+            Err(none) => return Err(failure.unwrap_or(none)),
+        };
+        // The naming service and the binder are found without the binder.
+        let first = client.pool().by_address(naming, ANY_SHARD).await?;
+        if first.peer().node == node {
+            return Ok(first);
+        }
+        let manager = Uid::connection_manager(node);
+        let place = self.binder_place(client).await?;
+        if place.binder.uid().node == node {
+            return self.connect(client, place.binder.uid()).await;
+        }
+        let found = self.locate(client, manager).await?;
+        let wanted = actions::wanted(shard, found.shards);
+        self.connect_node(client, &found, wanted).await
     }
 
     /// A connection to any shard of a node.

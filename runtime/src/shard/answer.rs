@@ -3,20 +3,23 @@
 
 use std::rc::Rc;
 
+use partha_core::action::path::{Joined, Participant};
+use partha_core::action::scope::Report;
 use partha_core::id::{CallId, Uid};
 use partha_core::{Answer, Refusal, Ticket};
 use partha_wire::{Message, Writer};
 
-use super::execute::{Entry, Outcome};
+use super::arrive::{Entry, Outcome};
 use super::job::{ReplyTo, send};
 use super::{Shard, count, saved};
 use crate::abi::Method;
 use crate::error::{Completed, ErrorKind, SystemError};
 use crate::hash::IdMap;
+use crate::net::pending;
 use crate::wire::frame;
 
 impl Shard {
-    pub(super) fn reply(self: &Rc<Self>, ticket: Ticket, answer: Answer) {
+    pub(super) fn reply(self: &Rc<Self>, ticket: Ticket, answer: Answer, joined: Option<Joined>) {
         let mut entries = self.entries.borrow_mut();
         let Some(reply) = entries
             .get_mut(&ticket)
@@ -27,10 +30,14 @@ impl Shard {
         match answer {
             Answer::Outcome => {
                 let entry = entries.get_mut(&ticket).expect("it was there just now");
-                answer_with(reply, &mut entry.outcome, entry.joined);
+                let report = self.report_of(joined, entry.report.as_deref());
+                answer_with(reply, &mut entry.outcome, entry.joined, report);
             }
             Answer::SameAs(first) => match asked_again(&mut entries, ticket, first) {
-                Some(Ok(outcome)) => answer_with(reply, outcome, true),
+                Some(Ok(first)) => {
+                    let report = self.report_of(joined, first.report.as_deref());
+                    answer_with(reply, &mut first.outcome, true, report);
+                }
                 Some(Err(error)) => reply.fail(error),
                 None => {
                     let detail = "the first call's answer is gone";
@@ -47,9 +54,27 @@ impl Shard {
             Answer::Refused(refusal) => {
                 let entry = entries.get(&ticket).expect("it was there just now");
                 let error = self.refused(entry, refusal);
-                reply.fail(error);
+                let report = self.report_of(joined, entry.report.as_deref());
+                reply.fail_reporting(error, report);
             }
         }
+    }
+
+    /// What the answer of a call in an action says of it: this shard's part, and those that the
+    /// servant's own calls joined.
+    fn report_of(&self, joined: Option<Joined>, below: Option<&Report>) -> Option<Box<Report>> {
+        if joined.is_none() && below.is_none() {
+            return None;
+        }
+        let mut report = below.cloned().unwrap_or_default();
+        if let Some(joined) = joined {
+            report.participants.push(Participant {
+                site: self.site(),
+                incarnation: self.registry.me.incarnation,
+                joined,
+            });
+        }
+        Some(Box::new(report))
     }
 
     /// `object` is none where the call makes one: a repeated request proposes another uid.
@@ -156,16 +181,16 @@ impl Shard {
     }
 }
 
-/// The outcome of the first request for a call, if the second one asks for the same.
+/// The first request for a call, if the second one asks for the same.
 fn asked_again(
     entries: &mut IdMap<Ticket, Entry>,
     second: Ticket,
     first: Ticket,
-) -> Option<Result<&mut Outcome, SystemError>> {
+) -> Option<Result<&mut Entry, SystemError>> {
     let asked = entries.get(&second).map(|entry| entry.method)?;
     let entry = entries.get_mut(&first)?;
     if std::ptr::eq(asked, entry.method) {
-        return Some(Ok(&mut entry.outcome));
+        return Some(Ok(entry));
     }
     let call = entry.call?;
     let what = format!("a call of {}", entry.method.name);
@@ -181,44 +206,48 @@ fn reused(call: CallId, what: &str) -> SystemError {
 }
 
 /// Answers with an outcome, taking it unless it is needed again.
-fn answer_with(reply: ReplyTo, outcome: &mut Outcome, keep: bool) {
+fn answer_with(reply: ReplyTo, outcome: &mut Outcome, keep: bool, report: Option<Box<Report>>) {
     match outcome {
         Outcome::None => {
-            reply.fail(SystemError::new(
-                ErrorKind::Internal,
-                "an answer without an outcome",
-            ));
+            let error = SystemError::new(ErrorKind::Internal, "an answer without an outcome");
+            reply.fail_reporting(error, report);
         }
-        Outcome::Failed(error) => reply.fail(error.clone()),
+        Outcome::Failed(error) => reply.fail_reporting(error.clone(), report),
+        Outcome::Frame(w) if keep && report.is_some() => answer_writer(reply, w.clone(), report),
         Outcome::Frame(w) if keep => match w.to_framed() {
             Ok(framed) => answer_framed(reply, framed),
             Err(error) => reply.fail(error.into()),
         },
         Outcome::Frame(_) => {
             if let Outcome::Frame(w) = std::mem::replace(outcome, Outcome::None) {
-                answer_writer(reply, w);
+                answer_writer(reply, w, report);
             }
         }
     }
 }
 
-fn answer_writer(reply: ReplyTo, w: Writer) {
+/// Answers with a Return frame.
+pub(super) fn answer_writer(reply: ReplyTo, mut w: Writer, report: Option<Box<Report>>) {
     match reply {
         ReplyTo::Connection { question: 0, .. } => {}
         ReplyTo::Connection {
             connection,
             question,
         } => {
+            if let Some(report) = &report {
+                frame::set_report(&mut w, report);
+            }
             if let Err(error) = connection.answer(w, question) {
-                connection.fail(&error.completed(Completed::Yes), question);
+                let error = error.completed(Completed::Yes);
+                connection.fail_reporting(&error, report.as_deref(), question);
             }
         }
         ReplyTo::Channel(sender) | ReplyTo::Foreign(sender) => {
             let slot = frame::body(&w);
             let answer = w.into_message().map(|message| message.rooted(slot));
             // A receiver that is gone has stopped waiting: nothing is lost.
-            let _ = sender
-                .send(answer.map_err(|error| SystemError::from(error).completed(Completed::Yes)));
+            let outcome = answer.map_err(|e| SystemError::from(e).completed(Completed::Yes));
+            let _ = sender.send(pending::Answer { outcome, report });
         }
     }
 }
@@ -237,7 +266,7 @@ fn answer_framed(reply: ReplyTo, framed: Vec<u8>) {
                 .map(|message| message.rooted(slot))
                 .map_err(SystemError::from);
             // A receiver that is gone has stopped waiting: nothing is lost.
-            let _ = sender.send(answer);
+            let _ = sender.send(answer.into());
         }
     }
 }

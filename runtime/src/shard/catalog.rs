@@ -5,10 +5,11 @@
 
 use std::rc::Rc;
 
+use bytes::Bytes;
 use partha_core::Loaded;
 use partha_core::id::{Epoch, Uid};
 use partha_store::{Record, StoreError};
-use partha_wire::{Message, Writer};
+use partha_wire::{DecodeError, Message, Writer};
 
 use super::Registry;
 use super::job::fault;
@@ -35,6 +36,9 @@ pub(super) struct Active {
     pub(super) epoch: Epoch,
     pub(super) version: u64,
     pub(super) state: Option<State>,
+    /// The state as it is now, encoded; kept while an action has changed the object, so that
+    /// nothing is encoded twice.
+    encoded: Option<Bytes>,
 }
 
 impl Catalog {
@@ -52,15 +56,14 @@ impl Catalog {
             Ok((class, state)) => {
                 let size_bytes = record.state.len() as u64;
                 let (version, state) = (record.version, Some(Rc::new(state)));
-                self.active.insert(
-                    uid,
-                    Active {
-                        class,
-                        epoch,
-                        version,
-                        state,
-                    },
-                );
+                let active = Active {
+                    class,
+                    epoch,
+                    version,
+                    state,
+                    encoded: None,
+                };
+                self.active.insert(uid, active);
                 Loaded::Found { epoch, size_bytes }
             }
             Err(error) => {
@@ -92,16 +95,31 @@ impl Catalog {
     /// A new object, not in the store yet.
     pub(super) fn insert_new(&mut self, uid: Uid, class: Class, state: Box<dyn ObjectState>) {
         let (epoch, version) = (Epoch(0), 0);
-        let state = Some(Rc::new(state));
-        self.active.insert(
-            uid,
-            Active {
-                class,
-                epoch,
-                version,
-                state,
-            },
-        );
+        let active = Active {
+            class,
+            epoch,
+            version,
+            state: Some(Rc::new(state)),
+            encoded: None,
+        };
+        self.active.insert(uid, active);
+    }
+
+    /// Puts an object back as it was.
+    pub(super) fn put_back(&mut self, uid: Uid, encoded: Bytes) -> Result<(), SystemError> {
+        if let Some(active) = self.active.get_mut(&uid) {
+            let state = decode(&active.class, &encoded)?;
+            active.state = Some(Rc::new(state));
+            active.encoded = Some(encoded);
+        }
+        Ok(())
+    }
+
+    /// The object cannot be put back: whoever calls it gets an error until it is loaded again.
+    pub(super) fn lose(&mut self, uid: Uid) {
+        if let Some(active) = self.active.get_mut(&uid) {
+            (active.state, active.encoded) = (None, None);
+        }
     }
 
     pub(super) fn active(&mut self, uid: Uid) -> Option<&mut Active> {
@@ -139,8 +157,46 @@ impl Catalog {
 }
 
 impl Active {
-    /// The record that the store is to hold next.
+    /// The record that the store is to hold next, after a call outside actions.
     pub(super) fn record(&mut self) -> Result<Record, SystemError> {
+        let state = self.encode()?;
+        let record = self.record_of(state);
+        self.version = record.version;
+        Ok(record)
+    }
+
+    /// The record with this state that would be the next one.
+    pub(super) fn record_of(&self, state: Bytes) -> Record {
+        let info = self.class.info();
+        Record {
+            class: info.id,
+            schema: info.schema,
+            version: self.version + 1,
+            epoch: self.epoch,
+            state,
+        }
+    }
+
+    /// The state as it is now, for as long as an action has changed it.
+    pub(super) fn encoded(&mut self) -> Result<Bytes, SystemError> {
+        match &self.encoded {
+            Some(encoded) => Ok(encoded.clone()),
+            None => self.encode_again(),
+        }
+    }
+
+    /// The state as a write in an action has left it.
+    pub(super) fn encode_again(&mut self) -> Result<Bytes, SystemError> {
+        let encoded = self.encode()?;
+        self.encoded = Some(encoded.clone());
+        Ok(encoded)
+    }
+
+    pub(super) fn forget_encoded(&mut self) {
+        self.encoded = None;
+    }
+
+    fn encode(&self) -> Result<Bytes, SystemError> {
         let missing = || SystemError::new(ErrorKind::Internal, "the state is out at a writer");
         let state = self.state.as_ref().ok_or_else(missing)?;
         let mut w = Writer::new(MESSAGE_BYTES_MAX);
@@ -152,17 +208,13 @@ impl Active {
             let detail = "a state cannot hold capabilities: they end with their process";
             return Err(SystemError::new(ErrorKind::BadOperation, detail));
         }
-        self.version += 1;
-        let info = self.class.info();
-        let (class, schema) = (info.id, info.schema);
-        Ok(Record {
-            class,
-            schema,
-            version: self.version,
-            epoch: self.epoch,
-            state: bytes.into(),
-        })
+        Ok(bytes.into())
     }
+}
+
+fn decode(class: &Class, state: &Bytes) -> Result<Box<dyn ObjectState>, DecodeError> {
+    let message = Message::from_framed(state.clone(), Vec::new())?;
+    class.skeleton().restore(message.reader()?)
 }
 
 fn restore(
@@ -176,16 +228,14 @@ fn restore(
         );
         return Err(SystemError::new(ErrorKind::Store, detail));
     };
-    let state = Message::from_framed(record.state.clone(), Vec::new())
-        .and_then(|message| class.skeleton().restore(message.reader()?))
-        .map_err(|error| {
-            let detail = format!(
-                "the stored state (schema {:016x}) is no state of {} (schema {:016x}): {error}",
-                record.schema,
-                class.info().name,
-                class.info().schema
-            );
-            SystemError::new(ErrorKind::Store, detail)
-        })?;
+    let state = decode(class, &record.state).map_err(|error| {
+        let detail = format!(
+            "the stored state (schema {:016x}) is no state of {} (schema {:016x}): {error}",
+            record.schema,
+            class.info().name,
+            class.info().schema
+        );
+        SystemError::new(ErrorKind::Store, detail)
+    })?;
     Ok((class.clone(), state))
 }

@@ -1,4 +1,4 @@
-//! The shard's dealings with the store: a call's batch, its fate, and saved replies.
+//! The shard's dealings with the store: a call's batch or an action's, its fate, saved replies.
 
 use std::rc::Rc;
 
@@ -6,11 +6,12 @@ use partha_core::id::{CallId, Uid};
 use partha_core::{Input, Ticket};
 use partha_store::{Batch, Item};
 
-use super::execute::Outcome;
+use super::arrive::Outcome;
 use super::job::{Job, fault};
 use super::{Shard, saved};
 use crate::config::REPLY_RETENTION;
 use crate::error::{Completed, ErrorKind, SystemError};
+use crate::rows;
 
 impl Shard {
     pub(super) fn search(&self, ticket: Ticket, call: CallId) {
@@ -74,7 +75,7 @@ impl Shard {
             } else {
                 Item::WriteState { uid, record }
             });
-            items.append(&mut entry.rows);
+            items.extend(rows::items(uid, std::mem::take(&mut entry.rows)));
         }
         if let (true, Some(call), Outcome::Frame(w)) = (reply, entry.call, &entry.outcome) {
             if !w.attached().is_empty() {

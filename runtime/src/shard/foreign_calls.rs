@@ -221,7 +221,7 @@ impl Gateway for Face {
 async fn wait(
     receiver: oneshot::Receiver<Answer>,
     admission: Option<partha_guard::Admission>,
-) -> Answer {
+) -> Result<Message, SystemError> {
     let (sender, answered) = oneshot::channel();
     tokio::task::spawn_local(async move {
         let answer = receiver.await;
@@ -230,7 +230,7 @@ async fn wait(
         let _ = sender.send(answer);
     });
     match answered.await {
-        Ok(Ok(answer)) => answer,
+        Ok(Ok(answer)) => answer.outcome,
         Ok(Err(_)) | Err(_) => Err(SystemError::new(
             ErrorKind::Draining,
             "the shard has stopped",

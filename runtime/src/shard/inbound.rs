@@ -16,6 +16,7 @@ use crate::net::connection::Connection;
 use crate::net::io::Inbound;
 use crate::node::Home;
 use crate::wire::frame::{Invoke, Target};
+use crate::wire::message::Action;
 
 /// Takes the calls of one connection.
 pub(crate) struct ShardInbound {
@@ -113,6 +114,15 @@ impl Inbound for ShardInbound {
                 self.remember(question, ticket);
             }
         }
+    }
+
+    fn action(&self, connection: &Arc<Connection>, action: Action) {
+        let question = action.question;
+        let reply = || ReplyTo::Connection {
+            connection: connection.clone(),
+            question,
+        };
+        self.home.action(connection.peer(), action, reply);
     }
 
     fn cancel(&self, _connection: &Arc<Connection>, question: u32) {

@@ -2,18 +2,22 @@
 
 use std::sync::Arc;
 
+use partha_core::action::message::{From, Message};
+use partha_core::action::path::Site;
+use partha_core::action::scope::Report;
 use partha_core::id::{ClassId, Epoch, Peer, Uid};
 use partha_core::{Fault, Ticket};
 use partha_store::StoreError;
-use partha_wire::Message;
 use tokio::sync::{mpsc, oneshot};
 
+use super::action_store::Work;
 use super::inspect::Look;
 use crate::abi::Class;
 use crate::error::{Completed, SystemError};
 use crate::net::connection::{Connection, Held};
 use crate::net::handshake::Hello;
 use crate::net::pending::Answer;
+use crate::wire::message::{CommitRequest, What};
 
 /// One job.
 pub(crate) enum Job {
@@ -66,6 +70,18 @@ pub(crate) enum Job {
     Report {
         answer: oneshot::Sender<ShardReport>,
     },
+    /// What another shard, or whoever runs an action, says about actions.
+    Message { from: From, message: Box<Message> },
+    /// Whoever runs an action wants something.
+    Request(Box<Request>),
+    /// A servant's call in an action goes to another shard.
+    Reached { action: Uid, site: Site },
+    /// The store has done with a batch about an action.
+    Stored {
+        job: partha_core::Job,
+        work: Work,
+        result: Result<(), StoreError>,
+    },
     /// A question about actions and locks.
     Look(Look),
     /// Take no new calls, finish what runs, empty the memory.
@@ -113,6 +129,10 @@ impl Job {
             | Self::Inspect { .. }
             | Self::Active { .. }
             | Self::Report { .. }
+            | Self::Message { .. }
+            | Self::Request(_)
+            | Self::Reached { .. }
+            | Self::Stored { .. }
             | Self::Look(_)
             | Self::Drain { .. }
             | Self::Stop => false,
@@ -127,13 +147,39 @@ pub(crate) struct Incoming {
     pub(crate) interface: ClassId,
     pub(crate) method: u16,
     /// Rooted at the parameters.
-    pub(crate) parameters: Message,
+    pub(crate) parameters: partha_wire::Message,
     pub(crate) caller: Peer,
     pub(crate) reply: ReplyTo,
     /// What its parameters count for at the connection they came by.
     pub(crate) held: Option<Held>,
     /// Set for a call that makes the object.
     pub(crate) create: Option<ClassId>,
+}
+
+/// What whoever runs an action wants of a shard.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) wish: Wish,
+    pub(crate) caller: Peer,
+    pub(crate) reply: ReplyTo,
+}
+
+/// What it is.
+#[derive(Debug)]
+pub(crate) enum Wish {
+    /// Commit, as the coordinator.
+    Commit(CommitRequest),
+    /// Tell what became of an action.
+    Ask(Uid),
+}
+
+impl std::convert::From<Wish> for What {
+    fn from(wish: Wish) -> Self {
+        match wish {
+            Wish::Commit(request) => Self::Commit(request),
+            Wish::Ask(action) => Self::Ask { action },
+        }
+    }
 }
 
 /// Where an answer goes.
@@ -153,17 +199,25 @@ pub(crate) enum ReplyTo {
 impl ReplyTo {
     /// Answers with an error.
     pub(crate) fn fail(self, error: SystemError) {
+        self.fail_reporting(error, None);
+    }
+
+    /// Answers with an error, and says who takes part in the action.
+    pub(crate) fn fail_reporting(self, error: SystemError, report: Option<Box<Report>>) {
         match self {
             Self::Connection {
                 connection,
                 question,
             } => {
                 if question != 0 {
-                    connection.fail(&error, question);
+                    connection.fail_reporting(&error, report.as_deref(), question);
                 }
             }
-            // A receiver that is gone has stopped waiting: nothing is lost.
-            Self::Channel(sender) | Self::Foreign(sender) => drop(sender.send(Err(error))),
+            Self::Channel(sender) | Self::Foreign(sender) => {
+                let outcome = Err(error);
+                // A receiver that is gone has stopped waiting: nothing is lost.
+                let _ = sender.send(Answer { outcome, report });
+            }
         }
     }
 }

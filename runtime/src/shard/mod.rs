@@ -5,16 +5,21 @@
 //! what the engine says; it decides nothing itself. Nothing blocks it: disk writes are the store
 //! thread's.
 
+mod action_store;
+mod actions;
 mod answer;
+mod arrive;
 mod catalog;
 mod commit;
 mod execute;
 mod foreign_calls;
+mod images;
 mod inbound;
 mod inspect;
 mod job;
 mod run;
 mod saved;
+mod serve;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -31,11 +36,12 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 pub(crate) use self::inbound::ShardInbound;
 pub(crate) use self::inspect::{Abortion, Trace};
-pub(crate) use self::job::{Incoming, Job, Jobs, ReplyTo, ShardReport};
+pub(crate) use self::job::{Incoming, Job, Jobs, ReplyTo, ShardReport, Wish};
 pub(crate) use self::run::{Start, spawn};
 
+use self::arrive::Entry;
 use self::catalog::Catalog;
-use self::execute::Entry;
+use self::images::Images;
 use crate::abi::{Class, Method};
 use crate::client::Client;
 use crate::config::INBOX_MAX;
@@ -73,6 +79,8 @@ struct HandleInner {
     in_turn: mpsc::UnboundedSender<Job>,
     /// Calls in the inbox; bounded by refusing further ones.
     waiting: AtomicUsize,
+    /// Messages about actions in the inbox; bounded by losing further ones.
+    messages: AtomicUsize,
 }
 
 /// The shard itself; lives on its thread.
@@ -83,7 +91,10 @@ pub(crate) struct Shard {
     pub(crate) client: Client,
     engine: RefCell<Engine>,
     catalog: RefCell<Catalog>,
+    images: RefCell<Images>,
     entries: RefCell<IdMap<Ticket, Entry>>,
+    /// Who waits for the end of an action.
+    requests: RefCell<IdMap<Ticket, ReplyTo>>,
     inputs: RefCell<VecDeque<Input>>,
     outbox: RefCell<Outbox>,
     /// The engine is being driven further up the stack.
@@ -119,7 +130,7 @@ impl ShardHandle {
             prompt: prompt_jobs,
             in_turn: in_turn_jobs,
         };
-        let waiting = AtomicUsize::new(0);
+        let (waiting, messages) = (AtomicUsize::new(0), AtomicUsize::new(0));
         (
             Self {
                 inner: Arc::new(HandleInner {
@@ -127,6 +138,7 @@ impl ShardHandle {
                     prompt,
                     in_turn,
                     waiting,
+                    messages,
                 }),
             },
             jobs,
@@ -140,13 +152,7 @@ impl ShardHandle {
 
     /// Brings a call to the shard: at once if this is its thread.
     pub(crate) fn call(&self, incoming: Incoming) {
-        let here = CURRENT.with_borrow(|current| {
-            current
-                .as_ref()
-                .filter(|shard| shard.handle.is_same(self))
-                .cloned()
-        });
-        if let Some(shard) = here {
+        if let Some(shard) = self.on_its_thread() {
             shard.invoke(incoming);
             return;
         }
@@ -185,6 +191,14 @@ impl ShardHandle {
     /// A volatile object's last capability is gone.
     pub(crate) fn retire(&self, object: Uid) {
         self.post(Job::Retire { object });
+    }
+
+    /// The shard itself, if this is its thread.
+    fn on_its_thread(&self) -> Option<Rc<Shard>> {
+        CURRENT.with_borrow(|current| {
+            let current = current.as_ref();
+            current.filter(|shard| shard.handle.is_same(self)).cloned()
+        })
     }
 
     fn is_same(&self, other: &Self) -> bool {

@@ -73,7 +73,9 @@ async fn serve(start: Start) {
         client,
         engine: RefCell::new(engine),
         catalog: RefCell::default(),
+        images: RefCell::default(),
         entries: RefCell::default(),
+        requests: RefCell::default(),
         inputs: RefCell::default(),
         outbox: RefCell::new(Outbox::new()),
         driving: Cell::new(false),
@@ -184,6 +186,17 @@ impl Shard {
             Job::Active { objects, answer } => drop(answer.send(self.active_among(objects))),
             Job::Report { answer } => drop(answer.send(self.report())),
             Job::Look(look) => look.take(self),
+            Job::Message { from, message } => {
+                self.handle.message_taken();
+                let message = *message;
+                self.feed(Input::Message { from, message });
+            }
+            Job::Request(request) => {
+                self.handle.message_taken();
+                self.requested(*request);
+            }
+            Job::Reached { action, site } => self.feed(Input::Reached { action, site }),
+            Job::Stored { job, work, result } => self.stored(job, work, result),
             Job::Drain { done } => {
                 for connection in self.connections.borrow().iter().filter_map(Weak::upgrade) {
                     connection.send_short(&Frame::Goodbye);

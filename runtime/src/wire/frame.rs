@@ -7,11 +7,15 @@
 use std::cell::RefCell;
 
 use bytes::Bytes;
+use partha_core::action::scope::Report;
 use partha_core::id::{ClassId, NodeId, Uid};
 use partha_wire::{DecodeError, HEADER, Message, Slot, Writer};
 
+use super::message::{self, Action};
+use super::parts;
 use crate::config::MESSAGE_BYTES_MAX;
 use crate::error::{Completed, ErrorKind, SystemError};
+use crate::net::pending::Answer;
 
 const INVOKE: u16 = 1;
 const RETURN: u16 = 2;
@@ -20,6 +24,7 @@ const PING: u16 = 4;
 const PONG: u16 = 5;
 const GOODBYE: u16 = 6;
 const RELEASE: u16 = 7;
+const ACTION: u16 = 8;
 
 /// Capabilities in a frame, at most: each costs the receiver more than its bytes.
 pub(crate) const CAPABILITIES_MAX: u32 = 64;
@@ -27,12 +32,15 @@ pub(crate) const CAPABILITIES_MAX: u32 = 64;
 /// Words and pointers of `struct Frame` as each kind needs it.
 const INVOKE_DATA: u16 = 5;
 const SHORT_DATA: u16 = 1;
-const POINTERS: u16 = 2;
+const INVOKE_POINTERS: u16 = 2;
+const RETURN_POINTERS: u16 = 3;
 
 /// Where the body pointer of a Return frame is: behind the root pointer and one data word.
 pub(crate) const RETURN_BODY: Slot = Slot::at_offset(16);
 /// Where the capabilities' pointer of a Return frame is.
 const RETURN_CAPABILITIES: Slot = Slot::at_offset(24);
+/// Where the report's pointer of a Return frame is.
+const RETURN_REPORT: Slot = Slot::at_offset(32);
 /// Where the capabilities' pointer of an Invoke frame is.
 const INVOKE_CAPABILITIES: Slot = Slot::at_offset(56);
 /// Where the question number is in the framed bytes.
@@ -67,6 +75,8 @@ pub(crate) enum Frame {
         /// The receiver's export.
         export: u32,
     },
+    /// About actions.
+    Action(Box<Action>),
 }
 
 /// A call as it arrived.
@@ -95,8 +105,7 @@ pub(crate) enum Target {
 #[derive(Debug)]
 pub(crate) struct Return {
     pub(crate) question: u32,
-    /// Rooted at the results, or why there are none.
-    pub(crate) outcome: Result<Message, SystemError>,
+    pub(crate) answer: Answer,
     pub(crate) capabilities: Vec<Descriptor>,
 }
 
@@ -143,7 +152,7 @@ pub(crate) fn recycle(w: Writer) {
 /// Begins an Invoke frame; the slot is where the parameters go.
 pub(crate) fn invoke(target: Target, interface: ClassId, method: u16) -> (Writer, Slot) {
     let mut w = writer();
-    let s = w.structure(Slot::ROOT, INVOKE_DATA, POINTERS);
+    let s = w.structure(Slot::ROOT, INVOKE_DATA, INVOKE_POINTERS);
     w.set_u16(s, 0, INVOKE);
     match target {
         Target::Object(uid) => {
@@ -163,7 +172,7 @@ pub(crate) fn invoke(target: Target, interface: ClassId, method: u16) -> (Writer
 /// Begins a Return frame; the results go to [`body`].
 pub(crate) fn returned() -> Writer {
     let mut w = writer();
-    let s = w.structure(Slot::ROOT, SHORT_DATA, POINTERS);
+    let s = w.structure(Slot::ROOT, SHORT_DATA, RETURN_POINTERS);
     w.set_u16(s, 0, RETURN);
     w
 }
@@ -173,13 +182,18 @@ pub(crate) fn body(_returned: &Writer) -> Slot {
     RETURN_BODY
 }
 
+/// Writes the report of a call in an action into its Return frame.
+pub(crate) fn set_report(returned: &mut Writer, report: &Report) {
+    parts::write_report(returned, RETURN_REPORT, report);
+}
+
 /// A Return frame without results.
-pub(crate) fn failed(error: &SystemError) -> Vec<u8> {
+pub(crate) fn failed(error: &SystemError, report: Option<&Report>) -> Vec<u8> {
     let mut w = Writer::new(MESSAGE_BYTES_MAX);
-    let s = w.structure(Slot::ROOT, SHORT_DATA, POINTERS);
+    let s = w.structure(Slot::ROOT, SHORT_DATA, RETURN_POINTERS);
     w.set_u16(s, 0, RETURN);
     w.set_u16(s, 1, error.kind() as u16);
-    let e = w.structure(s.slot(0), 1, 1);
+    let e = w.structure(s.slot(0), 1, 2);
     let completed = match error.completion() {
         Completed::No => 0,
         Completed::Maybe => 1,
@@ -191,7 +205,22 @@ pub(crate) fn failed(error: &SystemError) -> Vec<u8> {
         detail = &detail[..detail.floor_char_boundary(4096)];
     }
     w.text(e.slot(0), detail);
+    if let Some(victim) = error.victim() {
+        parts::write_uid(&mut w, e.slot(1), victim);
+    }
+    if let Some(report) = report {
+        set_report(&mut w, report);
+    }
     finish(w)
+}
+
+/// A frame about actions; its question number is set when it is sent.
+pub(crate) fn action(action: &Action) -> Writer {
+    let mut w = Writer::new(MESSAGE_BYTES_MAX);
+    let s = w.structure(Slot::ROOT, SHORT_DATA, 1);
+    w.set_u16(s, 0, ACTION);
+    action.write(&mut w, s.slot(0));
+    w
 }
 
 /// A frame that is all header.
@@ -202,8 +231,8 @@ pub(crate) fn short(frame: &Frame) -> (Vec<u8>, u32) {
         Frame::Pong { number } => (PONG, number),
         Frame::Goodbye => (GOODBYE, 0),
         Frame::Release { export } => (RELEASE, export),
-        Frame::Invoke(_) | Frame::Return(_) => {
-            unreachable!("calls and answers have builders of their own")
+        Frame::Invoke(_) | Frame::Return(_) | Frame::Action(_) => {
+            unreachable!("calls, answers and actions have builders of their own")
         }
     };
     let mut w = Writer::new(MESSAGE_BYTES_MAX);
@@ -270,9 +299,11 @@ pub(crate) fn parse(framed: &Bytes) -> Result<Frame, DecodeError> {
                 code => Err(read_error(code, s.pointer(0).structure()?)?),
             };
             let capabilities = descriptors(s.pointer(1))?;
+            let report = parts::read_report(s.pointer(2)).map_err(|e| e.at("report"))?;
+            let answer = Answer { outcome, report };
             Ok(Frame::Return(Return {
                 question: number,
-                outcome,
+                answer,
                 capabilities,
             }))
         }
@@ -281,6 +312,10 @@ pub(crate) fn parse(framed: &Bytes) -> Result<Frame, DecodeError> {
         PONG => Ok(Frame::Pong { number }),
         GOODBYE => Ok(Frame::Goodbye),
         RELEASE => Ok(Frame::Release { export: number }),
+        ACTION => {
+            let action = message::read(number, s.pointer(0)).map_err(|e| e.at("action"))?;
+            Ok(Frame::Action(Box::new(action)))
+        }
         kind => Err(DecodeError::enumerant("Frame.kind", kind)),
     }
 }
@@ -292,7 +327,9 @@ fn read_error(code: u16, s: partha_wire::StructReader<'_>) -> Result<SystemError
         _ => Completed::Yes,
     };
     let detail = s.pointer(0).text()?;
-    Ok(SystemError::new(ErrorKind::from_code(code), detail).completed(completed))
+    let victim = parts::read_uid_if_any(s.pointer(1))?;
+    let error = SystemError::new(ErrorKind::from_code(code), detail);
+    Ok(error.completed(completed).with_victim(victim))
 }
 
 fn descriptors(pointer: partha_wire::PointerReader<'_>) -> Result<Vec<Descriptor>, DecodeError> {
@@ -369,14 +406,14 @@ mod tests {
             panic!("no return")
         };
         assert_eq!(good.question, 77);
-        assert_eq!(good.outcome.unwrap().reader().unwrap().i64(0), -1);
+        assert_eq!(good.answer.outcome.unwrap().reader().unwrap().i64(0), -1);
         assert_eq!(good.capabilities, [sent]);
 
         let error = SystemError::new(ErrorKind::Store, "disk full").completed(Completed::Maybe);
-        let Frame::Return(bad) = round(failed(&error)) else {
+        let Frame::Return(bad) = round(failed(&error, None)) else {
             panic!("no return")
         };
-        assert_eq!(bad.outcome.unwrap_err(), error);
+        assert_eq!(bad.answer.outcome.unwrap_err(), error);
     }
 
     #[test]
@@ -412,7 +449,7 @@ mod tests {
     #[test]
     fn an_unknown_kind_is_an_error() {
         let mut w = Writer::new(1024);
-        let s = w.structure(Slot::ROOT, SHORT_DATA, POINTERS);
+        let s = w.structure(Slot::ROOT, SHORT_DATA, RETURN_POINTERS);
         w.set_u16(s, 0, 99);
         assert!(parse(&w.finish().unwrap().0.into()).is_err());
     }
@@ -436,7 +473,7 @@ mod tests {
         set_capabilities(&mut w, true, &[sent]);
         let mut call = w.finish().unwrap().0;
         set_question(&mut call, 77);
-        let error = failed(&SystemError::new(ErrorKind::Store, "disk full"));
+        let error = failed(&SystemError::new(ErrorKind::Store, "disk full"), None);
         let dir = test_support::temp_dir("frames");
         let file = dir.path().join("frames");
         std::fs::write(&file, [call, error].concat()).unwrap();

@@ -2,3 +2,5 @@
 
 pub(crate) mod context;
 pub(crate) mod frame;
+pub(crate) mod message;
+pub(crate) mod parts;

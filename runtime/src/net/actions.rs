@@ -1,0 +1,313 @@
+//! What this process says about actions to shards of other nodes, and asks of them.
+//!
+//! Messages are sent and forgotten: whoever needs one to arrive sends it again. Each node has a
+//! line: a connection if there is one, else a bounded queue and a task that connects, with a
+//! growing pause after each failure. What does not fit, or has waited for long, is dropped.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use partha_core::End;
+use partha_core::action::message::{Message, Verdict};
+use partha_core::action::path::{Participant, Site};
+use partha_core::id::{NodeId, Uid};
+use tokio::sync::{mpsc, oneshot};
+
+use super::connection::{Connection, lock};
+use super::handshake::ANY_SHARD;
+use super::pending::Answer;
+use crate::client::{Client, WeakClient};
+use crate::config::DEADLINE_GRACE;
+use crate::error::{Completed, ErrorKind, Result, SystemError};
+use crate::shard::{ReplyTo, Wish};
+use crate::wire::frame;
+use crate::wire::message::{self, Action, CommitRequest, Shard, What};
+
+/// The shard number of a process that speaks as the one that runs an action: whatever it says
+/// must not be taken for the word of a coordinator that is a shard of the same node.
+pub(crate) const RUNNER: u16 = u16::MAX;
+
+/// Messages that wait for a connection to one node.
+const QUEUE_MAX: usize = 1_024;
+/// Nodes that messages are sent to at a time; those with nothing to say are forgotten beyond.
+const LINES_MAX: usize = 4_096;
+/// How long a message is worth sending: by then whoever needs it has sent it again.
+const WORTH: Duration = Duration::from_secs(10);
+/// The pauses between attempts to connect.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// The lines of one client.
+#[derive(Default)]
+pub(crate) struct Lines {
+    by_node: Mutex<HashMap<NodeId, Line>>,
+}
+
+#[derive(Default)]
+struct Line {
+    connection: Option<Arc<Connection>>,
+    queue: Option<mpsc::Sender<Letter>>,
+}
+
+/// A message that waits.
+struct Letter {
+    shard: Shard,
+    framed: Vec<u8>,
+    written: Instant,
+}
+
+/// Sends a message of whoever runs an action; it may get lost.
+pub(crate) fn tell(client: &Client, site: Site, message: Message) {
+    match client.home_if_any().filter(|home| home.has(site)) {
+        Some(home) => home.tell(site, message),
+        None => post(
+            client,
+            site.node,
+            Shard::Number(site.shard),
+            RUNNER,
+            message,
+        ),
+    }
+}
+
+/// Sends a message to a shard of another node; it may get lost.
+pub(crate) fn post(client: &Client, node: NodeId, shard: Shard, from: u16, message: Message) {
+    let action = Action {
+        question: 0,
+        shard,
+        from,
+        what: What::Message(message),
+    };
+    let framed = match frame::action(&action).to_framed() {
+        Ok(framed) => framed,
+        Err(error) => {
+            tracing::warn!(%node, %error, "a message about an action was not sent");
+            return;
+        }
+    };
+    let letter = Letter {
+        shard,
+        framed,
+        written: Instant::now(),
+    };
+    client.lines().post(client, node, letter);
+}
+
+/// Asks a participant to commit the action, as its coordinator.
+///
+/// # Errors
+/// With [`Completed::No`] nobody was asked. With [`Completed::Maybe`] the answer was lost: the
+/// action is committed, aborted, or will be either; [`ask`] tells.
+pub(crate) async fn commit(
+    client: &Client,
+    coordinator: Participant,
+    action: Uid,
+    others: &[Participant],
+    aborted: &[Uid],
+    deadline: Instant,
+) -> Result<End> {
+    let request = CommitRequest {
+        action,
+        coordinator,
+        others: others.to_vec(),
+        aborted: aborted.to_vec(),
+    };
+    let wish = Wish::Commit(request);
+    let body = request_at(client, coordinator.site, wish, deadline).await?;
+    message::read_ended(body.root()).map_err(unreadable)
+}
+
+/// Asks the shard that was to coordinate an action what became of it; none if its store could
+/// not tell.
+///
+/// # Errors
+/// If it cannot be reached in time.
+pub(crate) async fn ask(
+    client: &Client,
+    site: Site,
+    action: Uid,
+    deadline: Instant,
+) -> Result<Option<Verdict>> {
+    let body = request_at(client, site, Wish::Ask(action), deadline).await?;
+    message::read_told(body.root()).map_err(unreadable)
+}
+
+fn unreadable(error: partha_wire::DecodeError) -> SystemError {
+    SystemError::from(error).completed(Completed::Maybe)
+}
+
+async fn request_at(
+    client: &Client,
+    site: Site,
+    wish: Wish,
+    deadline: Instant,
+) -> Result<partha_wire::Message> {
+    let limit = tokio::time::Instant::from_std(deadline + DEADLINE_GRACE);
+    if let Some(home) = client.home_if_any().filter(|home| home.has(site)) {
+        let (sender, receiver) = oneshot::channel();
+        home.request(site, wish, ReplyTo::Channel(sender));
+        return answer(receiver, limit, &"this node").await;
+    }
+    let connecting = connect(client, site.node, Shard::Number(site.shard));
+    let connection = tokio::time::timeout_at(limit, connecting)
+        .await
+        .map_err(|_| {
+            let detail = format!("no connection to node {} in time", site.node);
+            SystemError::new(ErrorKind::Unreachable, detail)
+        })??;
+    let mut w = frame::action(&Action {
+        question: 1,
+        shard: Shard::Number(site.shard),
+        from: RUNNER,
+        what: wish.into(),
+    });
+    let (_, receiver) = connection.call(&mut w, deadline + DEADLINE_GRACE)?;
+    answer(receiver, limit, &connection.peer_text()).await
+}
+
+async fn answer(
+    receiver: oneshot::Receiver<Answer>,
+    limit: tokio::time::Instant,
+    who: &(dyn std::fmt::Display + Sync),
+) -> Result<partha_wire::Message> {
+    let lost = |kind, what: &str| {
+        let detail = format!("{who} {what}");
+        SystemError::new(kind, detail).completed(Completed::Maybe)
+    };
+    match tokio::time::timeout_at(limit, receiver).await {
+        Ok(Ok(answer)) => answer.outcome,
+        Ok(Err(_)) => Err(lost(ErrorKind::BindingBroken, "is gone")),
+        Err(_) => Err(lost(ErrorKind::Deadline, "did not answer in time")),
+    }
+}
+
+/// A connection to a shard of a node: one that is there, or a new one.
+async fn connect(client: &Client, node: NodeId, shard: Shard) -> Result<Arc<Connection>> {
+    match client.pool().known(node) {
+        Some(connection) => Ok(connection),
+        None => client.locator().connect_shard(client, node, shard).await,
+    }
+}
+
+impl Lines {
+    fn post(&self, client: &Client, node: NodeId, letter: Letter) {
+        let mut lines = lock(&self.by_node);
+        if lines.len() >= LINES_MAX && !lines.contains_key(&node) {
+            lines.retain(|_, line| line.is_open());
+            if lines.len() >= LINES_MAX {
+                tracing::debug!(%node, "messages go to too many nodes already");
+                return;
+            }
+        }
+        let line = lines.entry(node).or_default();
+        let letter = match &line.connection {
+            Some(connection) if connection.is_usable() => {
+                if connection.send(&letter.framed, 0).is_ok() {
+                    return;
+                }
+                letter
+            }
+            Some(_) | None => letter,
+        };
+        line.connection = None;
+        let refused = match &line.queue {
+            Some(queue) => queue.try_send(letter),
+            None => Err(mpsc::error::TrySendError::Closed(letter)),
+        };
+        match refused {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                tracing::debug!(%node, "too many messages wait for the node");
+            }
+            Err(mpsc::error::TrySendError::Closed(letter)) => {
+                line.queue = start(client, node, letter);
+            }
+        }
+    }
+
+    fn connected(&self, node: NodeId, connection: &Arc<Connection>) {
+        if let Some(line) = lock(&self.by_node).get_mut(&node) {
+            line.connection = Some(connection.clone());
+        }
+    }
+}
+
+impl Line {
+    fn is_open(&self) -> bool {
+        let connected = self.connection.as_ref();
+        connected.is_some_and(|connection| connection.is_usable())
+            || self.queue.as_ref().is_some_and(|queue| !queue.is_closed())
+    }
+}
+
+/// Starts the task that connects; none where no runtime runs, as when a process ends.
+fn start(client: &Client, node: NodeId, letter: Letter) -> Option<mpsc::Sender<Letter>> {
+    let runtime = tokio::runtime::Handle::try_current().ok()?;
+    let (queue, letters) = mpsc::channel(QUEUE_MAX);
+    queue.try_send(letter).ok()?;
+    runtime.spawn(deliver(client.downgrade(), node, letters));
+    Some(queue)
+}
+
+/// Connects and sends what waits. Ends when all is sent, or the client is gone.
+async fn deliver(client: WeakClient, node: NodeId, mut letters: mpsc::Receiver<Letter>) {
+    let mut pause = PAUSE_MIN;
+    let mut connection: Option<Arc<Connection>> = None;
+    while let Some(letter) = next(&mut letters).await {
+        while letter.written.elapsed() < WORTH {
+            let usable = connection.take().filter(|c| c.is_usable());
+            let found = match (usable, client.upgrade()) {
+                (_, None) => return,
+                (Some(usable), Some(_)) => Ok(usable),
+                (None, Some(client)) => connect(&client, node, letter.shard).await,
+            };
+            let sent = found.and_then(|found| {
+                found.send(&letter.framed, 0)?;
+                Ok(found)
+            });
+            match sent {
+                Ok(found) => {
+                    if let Some(client) = client.upgrade() {
+                        client.lines().connected(node, &found);
+                    }
+                    connection = Some(found);
+                    pause = PAUSE_MIN;
+                    break;
+                }
+                Err(error) => {
+                    tracing::debug!(%node, %error, "a message about an action waits");
+                    tokio::time::sleep(pause).await;
+                    pause = (2 * pause).min(PAUSE_MAX);
+                }
+            }
+        }
+    }
+}
+
+/// The next message that waits. Without one the queue is closed, so that nothing is put into it
+/// any more, and what came just before that is still sent.
+async fn next(letters: &mut mpsc::Receiver<Letter>) -> Option<Letter> {
+    match letters.try_recv() {
+        Ok(letter) => Some(letter),
+        Err(_) => {
+            letters.close();
+            letters.recv().await
+        }
+    }
+}
+
+/// The shard to be asked for when a connection is opened.
+pub(crate) fn wanted(shard: Shard, shards: u16) -> u16 {
+    match shard {
+        Shard::Number(number) if number < shards => number,
+        Shard::Number(_) => ANY_SHARD,
+        Shard::Of(uid) => crate::hash::shard_of(uid, shards),
+    }
+}
+
+impl std::fmt::Debug for Lines {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Lines({})", lock(&self.by_node).len())
+    }
+}

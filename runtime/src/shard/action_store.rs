@@ -1,0 +1,205 @@
+//! An action's batches: prepared states, the decision, what becomes of both.
+//!
+//! What the engine names by uid is written here as it is in memory at this moment; the engine
+//! lets nothing change it until the store has answered.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use partha_core::id::Uid;
+use partha_core::{ActionBatch, Input, Written};
+use partha_store::{Batch, Item, StoreError};
+
+use super::Shard;
+use super::images::shadow_rows;
+use super::job::{Job, fault};
+use crate::config::OUTCOME_RETENTION;
+use crate::error::SystemError;
+use crate::rows;
+
+/// The pause between questions to a store that does not know what it has.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// What a batch was about, for the case that its fate is not known.
+#[derive(Debug)]
+pub(crate) enum Work {
+    Prepare(Uid),
+    Decide(Uid, Vec<Uid>),
+    Other,
+}
+
+impl Shard {
+    /// Writes a batch about an action.
+    pub(super) fn store(&self, job: partha_core::Job, batch: ActionBatch) {
+        let (work, items) = match self.items(batch) {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::error!(%error, "a batch of an action cannot be made");
+                let result = Err(partha_core::Fault::Store);
+                return self.later(Input::Stored { job, result });
+            }
+        };
+        let Some(store) = &self.registry.store else {
+            tracing::error!("an action changed something, but there is no store");
+            let result = Err(partha_core::Fault::Store);
+            return self.later(Input::Stored { job, result });
+        };
+        let handle = self.handle.clone();
+        let done = move |result| handle.post(Job::Stored { job, work, result });
+        store.submit(Batch::new(items), Box::new(done));
+    }
+
+    fn items(&self, batch: ActionBatch) -> Result<(Work, Vec<Item>), SystemError> {
+        match batch {
+            ActionBatch::Prepare {
+                action,
+                coordinator,
+                objects,
+            } => {
+                let mut items = Vec::with_capacity(objects.len() + 1);
+                for Written { uid, create } in objects {
+                    let (record, changes) = self.written(uid)?;
+                    items.push(match create {
+                        true => Item::CreateShadow {
+                            action,
+                            uid,
+                            record,
+                        },
+                        false => Item::WriteShadow {
+                            action,
+                            uid,
+                            record,
+                        },
+                    });
+                    items.extend(shadow_rows(action, uid, changes));
+                }
+                items.push(Item::Prepare {
+                    action,
+                    coordinator,
+                });
+                Ok((Work::Prepare(action), items))
+            }
+            ActionBatch::Decide {
+                action,
+                objects,
+                participants,
+            } => {
+                let mut items = Vec::with_capacity(objects.len() + 1);
+                let uids = objects.iter().map(|written| written.uid).collect();
+                for Written { uid, create } in objects {
+                    let (record, changes) = self.written(uid)?;
+                    items.push(match create {
+                        true => Item::Create { uid, record },
+                        false => Item::WriteState { uid, record },
+                    });
+                    items.extend(rows::items(uid, changes));
+                }
+                items.push(Item::Decide {
+                    action,
+                    participants,
+                    keep_ms: OUTCOME_RETENTION.as_millis() as u64,
+                });
+                Ok((Work::Decide(action, uids), items))
+            }
+            ActionBatch::Install { action } => {
+                Ok((Work::Other, vec![Item::CommitShadow { action }]))
+            }
+            ActionBatch::Undo { action } => Ok((Work::Other, vec![Item::DeleteShadow { action }])),
+            ActionBatch::Settle { action } => Ok((Work::Other, vec![Item::Settle { action }])),
+        }
+    }
+
+    /// The store has done with a batch about an action.
+    pub(super) fn stored(
+        self: &Rc<Self>,
+        job: partha_core::Job,
+        work: Work,
+        result: Result<(), StoreError>,
+    ) {
+        let Err(error) = result else {
+            return self.feed(Input::Stored {
+                job,
+                result: Ok(()),
+            });
+        };
+        tracing::warn!(%error, ?work, "the store refused a batch of an action");
+        let unknown = error.outcome_unknown();
+        match work {
+            Work::Decide(action, objects) if unknown => {
+                let shard = self.clone();
+                tokio::task::spawn_local(async move {
+                    let found = shard.look_up(action).await;
+                    shard.activate_again(&objects);
+                    let result = found.then_some(()).ok_or_else(|| fault(&error));
+                    shard.feed(Input::Stored { job, result });
+                });
+                return;
+            }
+            Work::Prepare(action) if unknown => self.withdraw(action),
+            Work::Prepare(_) | Work::Decide(..) | Work::Other => {}
+        }
+        let result = Err(fault(&error));
+        self.feed(Input::Stored { job, result });
+    }
+
+    /// Whether a decision is on disk, once the store can tell. Until then nobody may be told
+    /// anything: if it is there, the action is committed.
+    async fn look_up(&self, action: Uid) -> bool {
+        let store = self.registry.store.as_ref();
+        let store = store.expect("a store has answered before");
+        loop {
+            match store.read_decision(action) {
+                Ok(decision) => return decision.is_some(),
+                Err(error) => {
+                    tracing::warn!(%action, %error, "the fate of a decision is not known yet");
+                    // A store that broke is mended by the next batch.
+                    store.submit(Batch::default(), Box::new(drop));
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// What these objects wrote before may be lost: they get a new epoch. The states in memory
+    /// are those that the engine is about to say.
+    fn activate_again(&self, objects: &[Uid]) {
+        let Some(store) = &self.registry.store else {
+            return;
+        };
+        for uid in objects {
+            if let Some(active) = self.catalog.borrow_mut().active(*uid)
+                && let Ok(Some((record, epoch))) = store.activate(*uid)
+            {
+                active.epoch = epoch;
+                tracing::info!(%uid, version = record.version, %epoch, "activated again");
+            }
+        }
+    }
+
+    /// A prepared part that may be on disk is not wanted there.
+    fn withdraw(&self, action: Uid) {
+        if let Some(store) = &self.registry.store {
+            let gone = move |result: Result<(), StoreError>| {
+                if let Err(error) = result {
+                    tracing::warn!(%action, %error, "a prepared part may be left in the store");
+                }
+            };
+            store.submit(Item::DeleteShadow { action }.into(), Box::new(gone));
+        }
+    }
+
+    /// Looks for a decision.
+    pub(super) fn search_decision(&self, job: partha_core::Job, action: Uid) {
+        let found = match &self.registry.store {
+            None => Some(false),
+            Some(store) => match store.read_decision(action) {
+                Ok(decision) => Some(decision.is_some()),
+                Err(error) => {
+                    tracing::error!(%action, %error, "a decision cannot be looked for");
+                    None
+                }
+            },
+        };
+        self.later(Input::DecisionFound { job, found });
+    }
+}

@@ -1,0 +1,229 @@
+//! What others say to this shard about actions, and what it says to them.
+
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+
+use partha_core::action::message::{From, Message, To, Verdict};
+use partha_core::action::path::{Participant, Site};
+use partha_core::id::Peer;
+use partha_core::{Abort, End, Input, Ticket};
+
+use super::job::{Job, ReplyTo, Request, Wish};
+use super::{Shard, ShardHandle, answer};
+use crate::config::MESSAGES_MAX;
+use crate::error::{ErrorKind, SystemError};
+use crate::hash::shard_of;
+use crate::net::actions;
+use crate::node::Home;
+use crate::wire::frame;
+use crate::wire::message::{self, Action, CommitRequest, What};
+
+impl Home {
+    /// Brings what a peer says about actions to the shard that it is for.
+    pub(crate) fn action(&self, caller: Peer, action: Action, reply: impl FnOnce() -> ReplyTo) {
+        let shard = &self.shards[self.shard_index(action.shard)];
+        let wish = match action.what {
+            What::Message(message) => {
+                let from = From {
+                    peer: caller,
+                    shard: action.from,
+                };
+                shard.message(from, message);
+                return;
+            }
+            What::Commit(request) => Wish::Commit(request),
+            What::Ask { action } => Wish::Ask(action),
+        };
+        let reply = reply();
+        shard.request(Request {
+            wish,
+            caller,
+            reply,
+        });
+    }
+
+    /// An earlier life of the node may have had more shards than this one.
+    fn shard_index(&self, shard: message::Shard) -> usize {
+        let shards = self.shards.len();
+        match shard {
+            message::Shard::Number(number) => usize::from(number) % shards,
+            message::Shard::Of(uid) => usize::from(shard_of(uid, shards as u16)),
+        }
+    }
+}
+
+impl ShardHandle {
+    /// Brings a message about actions to the shard. Over a bound it is lost, as any may be.
+    pub(crate) fn message(&self, from: From, message: Message) {
+        if let Some(shard) = self.on_its_thread() {
+            shard.feed(Input::Message { from, message });
+            return;
+        }
+        if self.has_room() {
+            let message = Box::new(message);
+            self.post(Job::Message { from, message });
+        } else {
+            tracing::debug!(shard = self.index(), ?message, "too many messages wait");
+        }
+    }
+
+    /// Brings a request of whoever runs an action to the shard.
+    pub(crate) fn request(&self, request: Request) {
+        if let Some(shard) = self.on_its_thread() {
+            shard.requested(request);
+        } else if self.has_room() {
+            self.post(Job::Request(Box::new(request)));
+        } else {
+            let detail = format!("{MESSAGES_MAX} messages wait for shard {}", self.index());
+            request
+                .reply
+                .fail(SystemError::new(ErrorKind::Overloaded, detail));
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        if self.inner.messages.fetch_add(1, Ordering::Relaxed) < MESSAGES_MAX {
+            return true;
+        }
+        self.message_taken();
+        false
+    }
+
+    pub(super) fn message_taken(&self) {
+        self.inner.messages.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Shard {
+    /// This shard, as others name it.
+    pub(super) fn site(&self) -> Site {
+        Site {
+            node: self.registry.me.node,
+            shard: self.handle.index(),
+        }
+    }
+
+    /// Whoever runs an action wants something.
+    pub(super) fn requested(self: &Rc<Self>, request: Request) {
+        let Request {
+            wish,
+            caller,
+            reply,
+        } = request;
+        let ticket = self.ticket();
+        let input = match wish {
+            Wish::Ask(action) => Input::Ask { ticket, action },
+            Wish::Commit(request) if !self.is_me(&request.coordinator) => {
+                // The life of this node that knew the action is over.
+                let lost = Site {
+                    node: request.coordinator.site.node,
+                    shard: request.coordinator.site.shard,
+                };
+                tracing::info!(action = %request.action, "a commit for an earlier life of the node");
+                return ended(reply, End::Aborted(Abort::Lost(lost)));
+            }
+            Wish::Commit(request) => {
+                let CommitRequest {
+                    action,
+                    coordinator,
+                    others,
+                    aborted,
+                } = request;
+                Input::Commit {
+                    ticket,
+                    caller,
+                    action,
+                    join: coordinator.joined.join,
+                    others,
+                    aborted,
+                }
+            }
+        };
+        self.requests.borrow_mut().insert(ticket, reply);
+        self.feed(input);
+    }
+
+    fn is_me(&self, coordinator: &Participant) -> bool {
+        let me = self.registry.me;
+        coordinator.site.node == me.node && coordinator.incarnation == me.incarnation
+    }
+
+    /// The engine has ended a request to commit.
+    pub(super) fn ended_action(&self, ticket: Ticket, end: End) {
+        if let Some(reply) = self.requests.borrow_mut().remove(&ticket) {
+            ended(reply, end);
+        }
+    }
+
+    /// The engine has answered a question.
+    pub(super) fn told(&self, ticket: Ticket, verdict: Option<Verdict>) {
+        if let Some(reply) = self.requests.borrow_mut().remove(&ticket) {
+            let mut w = frame::returned();
+            let slot = frame::body(&w);
+            message::write_told(&mut w, slot, verdict);
+            answer::answer_writer(reply, w, None);
+        }
+    }
+
+    /// Sends a message: at once if it is for this shard.
+    pub(super) fn send(&self, to: To, message: Message) {
+        let me = self.registry.me;
+        let from = From {
+            peer: me,
+            shard: self.handle.index(),
+        };
+        let (node, shard) = match to {
+            To::Site(site) => (site.node, message::Shard::Number(site.shard)),
+            To::Home { node, root } => (node, message::Shard::Of(root)),
+        };
+        let here = (node == me.node)
+            .then(|| self.client.home_if_any())
+            .flatten();
+        match here {
+            Some(home) => {
+                let handle = &home.shards[home.shard_index(shard)];
+                if handle.is_same(&self.handle) {
+                    self.later(Input::Message { from, message });
+                } else {
+                    handle.message(from, message);
+                }
+            }
+            None => actions::post(&self.client, node, shard, from.shard, message),
+        }
+    }
+}
+
+fn ended(reply: ReplyTo, end: End) {
+    let mut w = frame::returned();
+    let slot = frame::body(&w);
+    message::write_ended(&mut w, slot, end);
+    answer::answer_writer(reply, w, None);
+}
+
+impl Home {
+    /// Posts a message of whoever runs an action here to a shard of this process.
+    pub(crate) fn tell(&self, site: Site, message: Message) {
+        let from = From {
+            peer: self.me,
+            shard: actions::RUNNER,
+        };
+        let index = self.shard_index(message::Shard::Number(site.shard));
+        self.shards[index].message(from, message);
+    }
+
+    /// Asks a shard of this process.
+    pub(crate) fn request(&self, site: Site, wish: Wish, reply: ReplyTo) {
+        let caller = self.me;
+        let index = self.shard_index(message::Shard::Number(site.shard));
+        self.shards[index].request(Request {
+            wish,
+            caller,
+            reply,
+        });
+    }
+
+    /// Whether a site is of this process.
+    pub(crate) fn has(&self, site: Site) -> bool {
+        site.node == self.me.node
+    }
+}

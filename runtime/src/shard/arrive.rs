@@ -1,0 +1,186 @@
+//! Calls arriving: what is kept of them, and what the engine is told.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use partha_core::action::scope::Report;
+use partha_core::id::{CallId, ClassId, Peer, Uid};
+use partha_core::{Input, Invoke, Mode, Ticket};
+use partha_store::Record;
+use partha_wire::{Message, Writer};
+
+use super::job::{Incoming, ReplyTo};
+use super::{Shard, count};
+use crate::abi::{Class, Method};
+use crate::config::{CALL_DEADLINE, CALL_DEADLINE_MAX};
+use crate::error::{ErrorKind, SystemError};
+use crate::net::connection::Held;
+use crate::rows::Changes;
+use crate::wire::context::{CallContext, TraceId};
+
+/// What the shell keeps of a call until the engine says `Forget`.
+pub(super) struct Entry {
+    pub(super) object: Uid,
+    pub(super) method: &'static Method,
+    pub(super) create: Option<ClassId>,
+    /// What the parameters count for, until the call is over.
+    held: Option<Held>,
+    pub(super) caller: Peer,
+    pub(super) call: Option<CallId>,
+    pub(super) deadline: Instant,
+    pub(super) trace: TraceId,
+    /// Taken by the servant.
+    pub(super) parameters: Option<Message>,
+    /// Taken by the answer.
+    pub(super) reply: Option<ReplyTo>,
+    pub(super) outcome: Outcome,
+    /// Other tickets wait for the same answer.
+    pub(super) joined: bool,
+    /// What the servant's calls in the action joined.
+    pub(super) report: Option<Box<Report>>,
+    /// The object's state after the call, encoded.
+    pub(super) record: Option<Record>,
+    /// What the servant did to rows.
+    pub(super) rows: Changes,
+    /// The object's state from before this write in an action, encoded.
+    pub(super) before: Option<Bytes>,
+    /// It runs in an action.
+    pub(super) in_action: bool,
+}
+
+impl Entry {
+    /// Whether the call makes the object.
+    pub(super) fn makes(&self) -> bool {
+        self.create.is_some()
+    }
+
+    /// The object that a saved reply of this call is of; none where the call makes one.
+    pub(super) fn saved_under(&self) -> Option<Uid> {
+        self.create.is_none().then_some(self.object)
+    }
+}
+
+/// What there is to answer.
+pub(super) enum Outcome {
+    /// Nothing yet.
+    None,
+    /// A Return frame.
+    Frame(Writer),
+    /// The servant gave up, or something of ours failed.
+    Failed(SystemError),
+}
+
+impl Shard {
+    /// A call has arrived: its ticket, unless it is refused at once.
+    pub(super) fn invoke(self: &Rc<Self>, incoming: Incoming) -> Option<Ticket> {
+        count(&self.counters.calls);
+        match self.admit(&incoming) {
+            Ok((invoke, mut entry)) => {
+                let (is_new, ticket) = (incoming.create.is_some(), invoke.ticket);
+                entry.parameters = Some(incoming.parameters);
+                entry.held = incoming.held;
+                entry.reply = Some(incoming.reply);
+                self.entries.borrow_mut().insert(ticket, entry);
+                self.feed(if is_new {
+                    Input::Create(invoke)
+                } else {
+                    Input::Invoke(invoke)
+                });
+                Some(ticket)
+            }
+            Err(error) => {
+                incoming.reply.fail(error);
+                None
+            }
+        }
+    }
+
+    fn admit(&self, incoming: &Incoming) -> Result<(Invoke, Entry), SystemError> {
+        let Incoming {
+            object,
+            interface,
+            method,
+            ..
+        } = *incoming;
+        let parameters = incoming.parameters.reader()?;
+        let context = CallContext::of_parameters(parameters)?;
+        let (info, volatile) = self.method(object, interface, method)?;
+        let wish = context
+            .deadline
+            .or_else(|| info.deadline_us.map(std::time::Duration::from_micros));
+        let deadline = Instant::now() + wish.unwrap_or(CALL_DEADLINE).min(CALL_DEADLINE_MAX);
+
+        let creating = incoming.create.is_some();
+        let ticket = self.ticket();
+        let mode = if info.mutating || creating {
+            Mode::Write
+        } else {
+            Mode::Read
+        };
+        let save = mode == Mode::Write
+            && !volatile
+            && (creating || !info.idempotent)
+            && context.call.is_some();
+        let (caller, call) = (incoming.caller, context.call);
+        let invoke = Invoke {
+            ticket,
+            uid: object,
+            caller,
+            call,
+            mode,
+            save,
+            volatile,
+            deadline: self.time_of(deadline),
+            action: None,
+        };
+        let entry = Entry {
+            object,
+            method: info,
+            create: incoming.create,
+            held: None,
+            caller,
+            call,
+            deadline,
+            trace: context.trace,
+            parameters: None,
+            reply: None,
+            outcome: Outcome::None,
+            joined: false,
+            report: None,
+            record: None,
+            rows: Changes::new(),
+            before: None,
+            in_action: false,
+        };
+        Ok((invoke, entry))
+    }
+
+    /// What is known of a method, and whether the object is a transient one.
+    fn method(
+        &self,
+        object: Uid,
+        interface: ClassId,
+        ordinal: u16,
+    ) -> Result<(&'static Method, bool), SystemError> {
+        let class = self.catalog.borrow().volatile(object).map(Class::info);
+        let (method, volatile) = match class {
+            Some(info) => {
+                let index = info.method(interface, ordinal);
+                (index.map(|index| &info.methods[index]), true)
+            }
+            None => (self.registry.method(interface, ordinal), false),
+        };
+        let method = method.ok_or_else(|| {
+            let here = self.registry.here();
+            let whose = class.map_or_else(
+                || format!("no class of {here}"),
+                |info| format!("{object} at {here} is of class {}, which", info.name),
+            );
+            let has = if class.is_some() { "has no" } else { "has" };
+            let detail = format!("{whose} {has} method {ordinal} of interface {interface}");
+            SystemError::new(ErrorKind::BadOperation, detail)
+        })?;
+        Ok((method, volatile))
+    }
+}

@@ -1,0 +1,289 @@
+//! Running servants.
+//!
+//! A servant is polled once where it is dispatched and gets a task of its own only if it waits
+//! for something.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll, Waker};
+
+use partha_core::id::Uid;
+use partha_core::{Ended, Input, Mode, Ticket};
+use partha_store::ObjectStore;
+use partha_wire::Message;
+
+use super::Shard;
+use super::arrive::{Entry, Outcome};
+use super::job::ReplyTo;
+use crate::abi::{Call, Class, End, Finished, LocalFuture, Method, ObjectState};
+use crate::context::Context;
+use crate::error::{ErrorKind, SystemError};
+use crate::rows::Rows;
+
+impl Shard {
+    pub(super) fn dispatch(
+        self: &Rc<Self>,
+        ticket: Ticket,
+        uid: Uid,
+        mode: Mode,
+        new: bool,
+        action: Option<Uid>,
+    ) {
+        if let Some(action) = action {
+            self.begin_in_action(ticket, uid, mode, action);
+        }
+        if new {
+            let input = self.construct(ticket, uid);
+            self.later(input);
+            return;
+        }
+        let mut servant = match self.prepare(ticket, uid, mode) {
+            Ok(servant) => servant,
+            Err(error) => {
+                let input = self.ended(ticket, Err(error));
+                self.later(input);
+                return;
+            }
+        };
+        // Polled once here; a servant that waits for nothing needs no task of its own.
+        let mut task = TaskContext::from_waker(Waker::noop());
+        match Pin::new(&mut servant).poll(&mut task) {
+            Poll::Ready(finished) => {
+                let input = self.ended(ticket, finished);
+                self.later(input);
+            }
+            Poll::Pending => {
+                let shard = self.clone();
+                tokio::task::spawn_local(async move {
+                    let finished = servant.await;
+                    let input = shard.ended(ticket, finished);
+                    shard.feed(input);
+                });
+            }
+        }
+    }
+
+    /// A call in an action is about to run: a write leaves a way back.
+    fn begin_in_action(&self, ticket: Ticket, uid: Uid, mode: Mode, action: Uid) {
+        let before = match mode {
+            Mode::Read | Mode::Upgrade => None,
+            Mode::Write => {
+                self.capture(uid, action);
+                self.before_call(uid)
+            }
+        };
+        let mut entries = self.entries.borrow_mut();
+        let entry = entries
+            .get_mut(&ticket)
+            .expect("the engine dispatches calls it has");
+        (entry.before, entry.in_action) = (before, true);
+    }
+
+    fn prepare(&self, ticket: Ticket, uid: Uid, mode: Mode) -> Result<Servant, SystemError> {
+        let mut entries = self.entries.borrow_mut();
+        let entry = entries
+            .get_mut(&ticket)
+            .expect("the engine dispatches calls it has");
+        let mut catalog = self.catalog.borrow_mut();
+        let class = catalog
+            .class(uid)
+            .expect("the engine dispatches on loaded objects")
+            .clone();
+        let Method {
+            interface,
+            ordinal,
+            name,
+            ..
+        } = *entry.method;
+        let index = class.info().method(interface, ordinal).ok_or_else(|| {
+            let detail = format!(
+                "{uid} is of class {}, which has no {name}",
+                class.info().name
+            );
+            SystemError::new(ErrorKind::BadOperation, detail)
+        })?;
+        let state = catalog.active(uid).and_then(|active| match mode {
+            Mode::Read | Mode::Upgrade => active.state.clone(),
+            Mode::Write => active.state.take(),
+        });
+        let persistent = class.info().persistent;
+        let store = self.registry.store.clone().filter(|_| persistent);
+        let context = Context {
+            client: self.client.clone(),
+            object: uid,
+            caller: entry.caller,
+            call: entry.call,
+            deadline: entry.deadline,
+            trace: entry.trace,
+            foreign: matches!(entry.reply, Some(ReplyTo::Foreign(_))),
+            rows: self.rows(store, uid, mode),
+        };
+        let parameters = entry.parameters.take().expect("a call is dispatched once");
+        let running = class
+            .skeleton()
+            .dispatch(index, Call::new(parameters, state, context));
+        let class = class.info().name;
+        Ok(Servant {
+            running,
+            class,
+            method: name,
+        })
+    }
+
+    /// The rows of an object, as the actions that have changed them have left them.
+    fn rows(&self, store: Option<Arc<dyn ObjectStore>>, uid: Uid, mode: Mode) -> Rows {
+        let overlays = self.images.borrow().overlays(uid);
+        Rows::new(store, uid, mode == Mode::Write).beneath(overlays)
+    }
+
+    fn construct(&self, ticket: Ticket, uid: Uid) -> Input {
+        let mut entries = self.entries.borrow_mut();
+        let entry = entries
+            .get_mut(&ticket)
+            .expect("the engine dispatches calls it has");
+        let made = entry
+            .create
+            .and_then(|class| self.registry.classes.get(&class))
+            .ok_or_else(|| SystemError::new(ErrorKind::Internal, "an unknown class was admitted"))
+            .and_then(|class| {
+                let parameters = entry.parameters.take().expect("a call is dispatched once");
+                let framed = parameters.reader()?.pointer(1).data()?.to_vec();
+                let arguments = Message::from_framed(framed.into(), Vec::new())?;
+                Ok((class.clone(), construct(class, &arguments)?))
+            });
+        match made {
+            Ok((class, state)) => {
+                self.catalog.borrow_mut().insert_new(uid, class, state);
+                let finished = Outcome::Frame(crate::create::created(uid));
+                self.keep_state(ticket, entry, finished, Ended::Normal)
+            }
+            Err(error) => {
+                entry.outcome = Outcome::Failed(error);
+                Input::Returned {
+                    ticket,
+                    ended: Ended::Failed,
+                    size_bytes: 0,
+                }
+            }
+        }
+    }
+
+    /// A servant has ended: its state goes back, its answer is kept; the engine is to be told.
+    fn ended(&self, ticket: Ticket, finished: Result<Finished, SystemError>) -> Input {
+        let mut entries = self.entries.borrow_mut();
+        let entry = entries.get_mut(&ticket).expect("a running call is kept");
+        let (outcome, ended) = match finished {
+            Ok(Finished {
+                state,
+                end,
+                context,
+            }) => {
+                if entry.method.mutating
+                    && let Some(active) = self.catalog.borrow_mut().active(entry.object)
+                {
+                    active.state = state;
+                }
+                entry.rows = context.rows.into_changes();
+                match end {
+                    End::Returned(w) => (Outcome::Frame(w), Ended::Normal),
+                    End::Raised(w) => (Outcome::Frame(w), Ended::Raised),
+                    End::Failed(error) => (Outcome::Failed(error), Ended::Failed),
+                }
+            }
+            Err(error) => (Outcome::Failed(error), Ended::Failed),
+        };
+        if entry.method.mutating && ended == Ended::Normal {
+            return self.keep_state(ticket, entry, outcome, ended);
+        }
+        entry.outcome = outcome;
+        Input::Returned {
+            ticket,
+            ended,
+            size_bytes: 0,
+        }
+    }
+
+    /// Encodes the state that a writer left, for the flush to come and for its size.
+    fn keep_state(
+        &self,
+        ticket: Ticket,
+        entry: &mut Entry,
+        outcome: Outcome,
+        ended: Ended,
+    ) -> Input {
+        let mut catalog = self.catalog.borrow_mut();
+        let active = catalog.active(entry.object);
+        let kept = match active {
+            None => Ok(0),
+            Some(active) if entry.in_action => {
+                active.encode_again().map(|state| state.len() as u64)
+            }
+            Some(active) => active.record().map(|record| {
+                let size_bytes = record.state.len() as u64;
+                entry.record = Some(record);
+                size_bytes
+            }),
+        };
+        match kept {
+            Ok(size_bytes) => {
+                entry.outcome = outcome;
+                Input::Returned {
+                    ticket,
+                    ended,
+                    size_bytes,
+                }
+            }
+            Err(error) => {
+                entry.outcome = Outcome::Failed(error);
+                Input::Returned {
+                    ticket,
+                    ended: Ended::Failed,
+                    size_bytes: 0,
+                }
+            }
+        }
+    }
+}
+
+/// Runs a constructor, its panics caught.
+fn construct(class: &Class, arguments: &Message) -> Result<Box<dyn ObjectState>, SystemError> {
+    let constructing =
+        || -> Result<_, SystemError> { Ok(class.skeleton().construct(arguments.reader()?)?) };
+    catch_unwind(AssertUnwindSafe(constructing)).unwrap_or_else(|panic| {
+        let (name, text) = (class.info().name, panic_text(&*panic));
+        let detail = format!("{name}.new panicked: {text}");
+        Err(SystemError::new(ErrorKind::Servant, detail))
+    })
+}
+
+/// A servant at work, its panics caught.
+struct Servant {
+    running: LocalFuture,
+    class: &'static str,
+    method: &'static str,
+}
+
+impl Future for Servant {
+    type Output = Result<Finished, SystemError>;
+
+    fn poll(mut self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        let running = AssertUnwindSafe(|| self.running.as_mut().poll(task));
+        match catch_unwind(running) {
+            Ok(poll) => poll.map(Ok),
+            Err(panic) => {
+                let text = panic_text(&*panic);
+                let detail = format!("{}.{} panicked: {text}", self.class, self.method);
+                Poll::Ready(Err(SystemError::new(ErrorKind::Servant, detail)))
+            }
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
