@@ -17,8 +17,9 @@
 ///
 /// `store/…` surround LMDB's commit of a transaction with such a batch in it; `after` means that
 /// it is on disk and nobody knows yet. `send/…` surround handing over a message between shards:
-/// `before` means that it is lost, `after` that it is on its way. `ended/…` surround the answer
-/// to whoever asked for the commit.
+/// `before` means that it is lost. `ended/…` surround the answer to whoever asked for the
+/// commit. `after` both the process lives on for a moment ([`LINGER`]), so that what it said
+/// leaves it; the answer to that takes longer.
 pub const ALL: [&str; 26] = [
     "send/prepare/before",
     "send/prepare/after",
@@ -47,6 +48,9 @@ pub const ALL: [&str; 26] = [
     "store/undo/before",
     "store/undo/after",
 ];
+
+/// How long a process lives on after the point where it handed over something to be sent.
+pub const LINGER: std::time::Duration = std::time::Duration::from_micros(200);
 
 /// Dies here if this is the point that is asked for; see [`crate::crash_point`].
 #[macro_export]
@@ -101,6 +105,7 @@ pub use armed::reached;
 mod armed {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+    use std::thread;
 
     /// The point that is asked for, and how often it is to be passed before.
     struct Asked {
@@ -116,9 +121,21 @@ mod armed {
         };
         // At the first 0; a thread that comes later finds a very large number.
         if asked.name == name && asked.left.fetch_sub(1, Relaxed) == 0 {
-            eprintln!("crash point {name}");
-            std::process::abort();
+            if name.ends_with("/after") && !name.starts_with("store/") {
+                let name = name.to_owned();
+                thread::spawn(move || {
+                    thread::sleep(super::LINGER);
+                    die(&name);
+                });
+            } else {
+                die(name);
+            }
         }
+    }
+
+    fn die(name: &str) -> ! {
+        eprintln!("crash point {name}");
+        std::process::abort();
     }
 
     fn asked() -> Option<Asked> {
