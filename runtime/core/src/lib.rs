@@ -51,6 +51,7 @@ mod activation;
 pub mod binding;
 mod call;
 mod deadline;
+pub mod deadlock;
 pub mod engine;
 pub mod id;
 mod incarnation;
