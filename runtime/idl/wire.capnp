@@ -8,12 +8,12 @@ struct Frame {
   # Every frame is one message of one segment in Cap'n Proto's stream framing.
   # Frames that need less leave the rest out: short ones have one word of data.
   kind @0 :UInt16;
-  # 1 invoke, 2 return, 3 cancel, 4 ping, 5 pong, 6 goodbye, 7 release.
+  # 1 invoke, 2 return, 3 cancel, 4 ping, 5 pong, 6 goodbye, 7 release, 8 action.
   status @1 :UInt16;
   # Of a return: 0 if the body is the results' struct, else the kind of the error in the body.
   number @2 :UInt32;
-  # The question of a call and its answer (0: no answer is wanted), the number of a ping, the
-  # export that is released.
+  # The question of a call or request and its answer (0: no answer is wanted), the number of a
+  # ping, the export that is released.
   node @3 :UInt64;
   # Of an invoke: the object's uid, or in this word the number of the receiver's export.
   local @4 :UInt64;
@@ -25,8 +25,11 @@ struct Frame {
   # 0: an object of the receiver's node; 1: an export of the receiver's.
   body @8 :AnyPointer;
   # Of an invoke: the parameters' struct, whose first pointer is the call context.
+  # Of an action: struct Action. Of the answer to one: struct Ended or Told.
   capabilities @9 :List(Descriptor);
   # What the capability pointers of the body stand for, by index.
+  report @10 :Report;
+  # Of the answer to a call in an action, also of one with an error.
 }
 
 struct Descriptor {
@@ -40,6 +43,191 @@ struct Failure {
   completed @0 :UInt16;
   # Was it executed: 0 no, 1 perhaps, 2 yes.
   detail @1 :Text;
+  victim @2 :Uid;
+  # The action that has to be aborted because of it, if any.
+}
+
+struct Report {
+  # What the answer of a call in an action says about it.
+  participants @0 :List(Participant);
+  # The shards that take part because of the call.
+  aborted @1 :List(Uid);
+  # Nested actions that were aborted; one that the call is made in has to be.
+}
+
+struct Uid {
+  node @0 :UInt64;
+  local @1 :UInt64;
+}
+
+struct Site {
+  node @0 :UInt64;
+  shard @1 :UInt16;
+}
+
+struct Participant {
+  node @0 :UInt64;
+  join @1 :UInt64;
+  # The number of its mirror of the action.
+  incarnation @2 :UInt32;
+  shard @3 :UInt16;
+  updated @4 :Bool;
+  # It has changed something persistent.
+}
+
+struct Action {
+  # Between shards, about actions. A message has question 0 and may get lost; a request comes
+  # from whoever runs an action and is answered by a return.
+  shard @0 :UInt16;
+  # The receiver's shard that it is for, unless `home` is there; modulo the number of shards.
+  from @1 :UInt16;
+  # The sender's shard; 65535 for whoever runs an action.
+  home @2 :Uid;
+  # It is for the shard that an object with this uid would have.
+  union {
+    prepare @3 :Prepare;
+    vote @4 :VoteOf;
+    commit @5 :Uid;
+    acknowledge @6 :Uid;
+    abort @7 :Uid;
+    merge @8 :Merge;
+    query @9 :Uid;
+    verdict @10 :VerdictOf;
+    waits @11 :List(Edge);
+    resumed @12 :Resumed;
+    probe @13 :List(Edge);
+    confirm @14 :Confirm;
+    confirmed @15 :Confirmed;
+    break @16 :Break;
+    request @17 :Request;
+    # Commit; answered by Ended.
+    ask @18 :Uid;
+    # What became of it; answered by Told.
+  }
+}
+
+struct Prepare {
+  action @0 :Uid;
+  incarnation @1 :UInt32;
+  # The life of the participant that did the work.
+  join @2 :UInt64;
+  # The number of the mirror that did.
+  aborted @3 :List(Uid);
+}
+
+struct VoteOf {
+  action @0 :Uid;
+  vote @1 :Vote;
+}
+
+enum Vote {
+  yes @0;
+  readOnly @1;
+  no @2;
+}
+
+struct VerdictOf {
+  action @0 :Uid;
+  verdict @1 :Verdict;
+}
+
+enum Verdict {
+  committed @0;
+  aborted @1;
+  inFlight @2;
+}
+
+struct Merge {
+  action @0 :Uid;
+  parent @1 :Uid;
+}
+
+struct Request {
+  action @0 :Uid;
+  coordinator @1 :List(Participant);
+  # One: who is asked, as whoever asks knows it.
+  others @2 :List(Participant);
+  aborted @3 :List(Uid);
+}
+
+struct WaitId {
+  node @0 :UInt64;
+  number @1 :UInt64;
+  incarnation @2 :UInt32;
+  shard @3 :UInt16;
+}
+
+struct Party {
+  path @0 :List(Uid);
+  # Outermost first.
+  enclosing @1 :UInt16;
+  # How many of them lie across the last top-level boundary.
+  home @2 :UInt64;
+  bornMs @3 :UInt64;
+}
+
+struct Edge {
+  wait @0 :WaitId;
+  object @1 :Uid;
+  waiter @2 :Party;
+  owner @3 :Party;
+}
+
+struct Resumed {
+  wait @0 :WaitId;
+  root @1 :Uid;
+}
+
+struct Confirm {
+  cycle @0 :UInt64;
+  to @1 :Site;
+  edge @2 :List(Edge);
+  # One.
+}
+
+struct Confirmed {
+  cycle @0 :UInt64;
+  wait @1 :WaitId;
+  holds @2 :Bool;
+}
+
+struct Break {
+  wait @0 :WaitId;
+  victim @1 :Uid;
+  cycle @2 :List(Edge);
+}
+
+struct Ended {
+  # The body of the answer to a request to commit.
+  end @0 :End;
+  fault @1 :Fault;
+  # If the store failed.
+  site @2 :Site;
+  # Who is to blame, where the end names somebody.
+}
+
+enum End {
+  committed @0;
+  lost @1;
+  refused @2;
+  silent @3;
+  busy @4;
+  store @5;
+  ended @6;
+}
+
+enum Fault {
+  store @0;
+  fenced @1;
+  full @2;
+  exists @3;
+}
+
+struct Told {
+  # The body of the answer to a question about an outcome.
+  known @0 :Bool;
+  # Or the store could not tell.
+  verdict @1 :Verdict;
 }
 
 struct Hello {

@@ -347,6 +347,9 @@ fn descriptors(pointer: partha_wire::PointerReader<'_>) -> Result<Vec<Descriptor
 
 #[cfg(test)]
 mod tests {
+    use partha_core::action::path::{Joined, Participant, Site};
+    use partha_core::id::Incarnation;
+
     use super::*;
 
     fn round(mut bytes: Vec<u8>) -> Frame {
@@ -409,11 +412,50 @@ mod tests {
         assert_eq!(good.answer.outcome.unwrap().reader().unwrap().i64(0), -1);
         assert_eq!(good.capabilities, [sent]);
 
+        assert_eq!(good.answer.report, None);
+
         let error = SystemError::new(ErrorKind::Store, "disk full").completed(Completed::Maybe);
         let Frame::Return(bad) = round(failed(&error, None)) else {
             panic!("no return")
         };
         assert_eq!(bad.answer.outcome.unwrap_err(), error);
+    }
+
+    #[test]
+    fn an_answer_in_an_action_says_who_takes_part_whatever_it_is() {
+        let uid = |local| Uid {
+            node: NodeId(5),
+            local,
+        };
+        let participant = |shard| Participant {
+            site: Site {
+                node: NodeId(5),
+                shard,
+            },
+            incarnation: Incarnation(3),
+            joined: Joined {
+                join: 9,
+                updated: shard == 0,
+            },
+        };
+        let report = Report {
+            participants: vec![participant(0), participant(1)],
+            aborted: vec![uid(1), uid(2)],
+        };
+        let mut w = returned();
+        let slot = body(&w);
+        w.structure(slot, 1, 0);
+        set_report(&mut w, &report);
+        let error = SystemError::new(ErrorKind::Deadlock, "a cycle").with_victim(Some(uid(4)));
+        for frame in [w.finish().unwrap().0, failed(&error, Some(&report))] {
+            let Frame::Return(answer) = round(frame) else {
+                panic!("no return")
+            };
+            assert_eq!(answer.answer.report.as_deref(), Some(&report));
+            if let Err(failure) = answer.answer.outcome {
+                assert_eq!(failure.victim(), Some(uid(4)));
+            }
+        }
     }
 
     #[test]

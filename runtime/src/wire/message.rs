@@ -501,3 +501,6 @@ pub(crate) fn read_told(body: PointerReader<'_>) -> Result<Option<Verdict>, Deco
         true => verdict(s.u16(1)).map(Some),
     }
 }
+
+#[cfg(test)]
+mod tests;
