@@ -13,6 +13,7 @@ use super::PATIENCE;
 
 const DIR: &str = "PARTHA_TEST_NODE_DIR";
 const LISTEN: &str = "PARTHA_TEST_NODE_LISTEN";
+const CRASH_POINT: &str = "PARTHA_CRASH_POINT";
 const READY: &str = "> ready ";
 
 /// How a node process is started.
@@ -21,6 +22,8 @@ pub struct Start {
     listen: String,
     /// In blocks of the shell's `ulimit -f`; none for no limit.
     file_blocks_max: Option<u32>,
+    /// As the environment of the process has it; none to live on.
+    crash_point: Option<String>,
 }
 
 /// A node that runs in a process of its own.
@@ -36,6 +39,7 @@ impl Start {
             dir,
             listen,
             file_blocks_max: None,
+            crash_point: None,
         }
     }
 
@@ -48,6 +52,13 @@ impl Start {
     /// No file of the process may grow beyond this: how a disk is made full.
     pub fn file_blocks_max(mut self, blocks: u32) -> Self {
         self.file_blocks_max = Some(blocks);
+        self
+    }
+
+    /// The process dies when it gets to this point for the n-th time; only where the points are
+    /// compiled in.
+    pub fn crash_point(mut self, name: &str, n: u32) -> Self {
+        self.crash_point = Some(format!("{name}:{n}"));
         self
     }
 
@@ -65,6 +76,10 @@ impl Start {
         };
         command.args(["--ignored", "--exact", "node_process", "--nocapture"]);
         command.env(DIR, &self.dir).env(LISTEN, &self.listen);
+        match &self.crash_point {
+            Some(point) => command.env(CRASH_POINT, point),
+            None => command.env_remove(CRASH_POINT),
+        };
         // So that memory that was freed is seen to be.
         command.env("MALLOC_ARENA_MAX", "1");
         command
