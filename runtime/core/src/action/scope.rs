@@ -33,12 +33,15 @@
 mod answers;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::message::Message;
 use super::path::{PATH_MAX, Participant, Path, Site};
-use crate::id::Uid;
+use crate::id::{NodeId, Uid};
+
+pub use words::{CallEnd, CallKey, Doom, Over, Plan, Report, Send};
 
 /// Shards that one top-level action may touch: more would make its commit request longer than
 /// is reasonable for one message, and its chance to end well poor.
@@ -52,109 +55,6 @@ pub const LEVELS_MAX: usize = 1_024;
 
 /// Calls under way at the same time in one family; as many as one node takes of one process.
 pub const CALLS_MAX: usize = 8_192;
-
-/// A message to be sent, once; it may get lost.
-pub type Send = (Site, Message);
-
-/// One call under way, from [`Family::calling`] to [`Family::answered`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CallKey(u64);
-
-/// Why a level can only abort.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Doom {
-    /// It is not known whether a call in it was executed, and where.
-    Unknown,
-    /// It was chosen as the victim of a deadlock.
-    Deadlock,
-    /// A participant has aborted it or forgotten it.
-    Aborted,
-    /// A participant came back in another life, or with another mirror: earlier work is lost.
-    Lost(Site),
-    /// A servant that worked for it could not finish its part.
-    Below,
-    /// Too much takes part in it: one of the bounds of this module.
-    TooMuch,
-    /// Its time is up.
-    Expired,
-    /// Its program wants it so.
-    Program,
-}
-
-/// Why something is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Over {
-    /// The level has ended, or never was one of this family.
-    Ended,
-    /// The level, or `action` that it is in, can only abort.
-    Doomed {
-        /// Which level is doomed.
-        action: Uid,
-        /// Why.
-        why: Doom,
-    },
-    /// It is nested too deep.
-    TooDeep {
-        /// How deep is allowed, enclosing actions included.
-        limit: usize,
-    },
-    /// There is too much of something.
-    TooMany {
-        /// Of what.
-        what: &'static str,
-        /// How much is allowed.
-        limit: usize,
-    },
-    /// It cannot commit while these are under way.
-    Busy {
-        /// Calls without an answer.
-        calls: usize,
-        /// Nested actions that have not ended.
-        children: usize,
-    },
-}
-
-/// How a call ended, as far as its action is concerned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CallEnd {
-    /// There is an answer that says what happened, be it an error: executed or surely not.
-    Known,
-    /// Nobody knows: the binding broke, time ran out, nobody waits for the answer any more.
-    Unknown,
-    /// The answer says that an action has to be aborted.
-    Doomed {
-        /// The call's action, or one that it is in, perhaps across a boundary.
-        victim: Uid,
-        /// Why.
-        why: Doom,
-    },
-}
-
-/// What an answer says about its action: the shard that served it and all that the calls of its
-/// servant joined.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    /// Shards that take part now.
-    pub participants: Vec<Participant>,
-    /// Nested actions that were aborted; one that the call is made in has to be.
-    pub aborted: Vec<Uid>,
-}
-
-/// How to commit a top-level action.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Plan {
-    /// It has touched nothing: it is committed.
-    Nothing,
-    /// To be asked for with `Input::Commit` at the coordinator.
-    Ask {
-        /// The first participant that has changed something, else the first one.
-        coordinator: Participant,
-        /// All others.
-        others: Vec<Participant>,
-        /// Nested actions that were aborted.
-        aborted: Vec<Uid>,
-    },
-}
 
 /// See the [module](self).
 #[derive(Clone, Debug)]
@@ -258,6 +158,19 @@ impl Family {
         &self.path
     }
 
+    /// The path of a level that has not ended.
+    #[must_use]
+    pub fn path_of(&self, action: Uid) -> Option<&Path> {
+        self.levels.get(&action).map(|level| &level.path)
+    }
+
+    /// Whether work that counts was done at this node: it is lost when the node is.
+    #[must_use]
+    pub fn works_at(&self, node: NodeId) -> bool {
+        let mut sites = self.levels.values().flat_map(|level| &level.sites);
+        sites.any(|site| site.node == node)
+    }
+
     /// Begins the nested action `child`; what it is called in calls is returned.
     ///
     /// # Errors
@@ -340,14 +253,14 @@ impl Family {
         }
         let already = self.doomed(call.action);
         let mut sends = self.absorb(call.action, report);
-        for action in &report.aborted {
-            sends.extend(self.note_aborted(call.action, *action));
-        }
         sends.extend(match ended {
             CallEnd::Known => Vec::new(),
             CallEnd::Unknown => self.doom(call.action, Doom::Unknown),
             CallEnd::Doomed { victim, why } => self.victim(call.action, victim, why),
         });
+        for action in &report.aborted {
+            sends.extend(self.note_aborted(call.action, *action));
+        }
         if let Some((action, _)) = already {
             sends.extend(abort_at(action, named));
         }

@@ -84,7 +84,8 @@ fn doomed(action: u64, why: Doom) -> Over {
 
 #[test]
 fn the_first_that_changed_something_coordinates() {
-    let cases: &[(&[(u64, bool)], u64, &[u64])] = &[
+    type Case = (&'static [(u64, bool)], u64, &'static [u64]);
+    let cases: &[Case] = &[
         (&[(5, false)], 5, &[]),
         (&[(5, false), (6, true), (7, true)], 6, &[5, 7]),
         (&[(7, true), (6, true)], 7, &[6]),
@@ -470,4 +471,29 @@ fn everything_has_a_bound() {
     let refused = doomed(ROOT, Doom::TooMuch);
     assert_eq!(family.commit(), Err(refused));
     assert_eq!(family.abort().len(), PARTICIPANTS_MAX + 1);
+}
+
+#[test]
+fn work_that_counts_is_known_by_node() {
+    let mut family = nested();
+    work(&mut family, CHILD, 5, true);
+    assert!(family.works_at(NodeId(5)) && !family.works_at(NodeId(6)));
+    family.end_nested(uid(CHILD), false).unwrap();
+    assert!(!family.works_at(NodeId(5)));
+    assert_eq!(family.path_of(uid(CHILD)), None);
+}
+
+#[test]
+fn a_deadlock_below_is_known_as_one() {
+    let mut family = nested();
+    let key = call(&mut family, CHILD, 5);
+    let victim = uid(CHILD);
+    let report = Report {
+        participants: vec![participant(5, 1, true)],
+        aborted: vec![victim],
+    };
+    let why = Doom::Deadlock;
+    let sends = family.answered(key, &report, CallEnd::Doomed { victim, why });
+    assert_eq!(sends, abort(CHILD, &[5]), "told once");
+    assert_eq!(family.doomed(victim), Some((victim, why)));
 }
