@@ -7,12 +7,14 @@
 //!
 //! Modules: [`peer`] says who is measured, [`peers`] how each of them makes a call, [`load`] how
 //! calls are made and timed, [`process`] starts the processes, [`plan`] is the order of the runs,
-//! [`report`] the table and the JSON lines.
+//! [`report`] the table and the JSON lines. [`locks`] is a benchmark of its own, without peers and
+//! in this process.
 //!
 //! It does not judge: no figure makes it fail.
 
 mod generated;
 mod load;
+mod locks;
 #[rustfmt::skip]
 #[allow(
     missing_docs, unreachable_pub, unused_qualifications, clippy::all,
@@ -32,13 +34,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use load::Load;
 use peer::Peer;
 use plan::Plan;
 use process::Cores;
+use report::Json;
 
 /// Benchmarks of Partha beside its peers
 #[derive(Parser)]
@@ -81,6 +83,8 @@ struct Measure {
 enum Benchmark {
     /// A call that takes a u64 and returns it
     Null,
+    /// The lock table by itself
+    Locks,
 }
 
 /// What this program starts itself as.
@@ -131,8 +135,6 @@ fn main() -> ExitCode {
 }
 
 fn measure(arguments: &Measure) -> anyhow::Result<()> {
-    // While there is one benchmark, naming it or none is the same.
-    debug_assert!(arguments.names.iter().all(|name| *name == Benchmark::Null));
     let (rounds, warm_up_ms, measure_ms) = match (arguments.quick, arguments.full) {
         (true, _) => (3, 150, 400),
         (_, true) => (11, 500, 2_000),
@@ -151,12 +153,23 @@ fn measure(arguments: &Measure) -> anyhow::Result<()> {
         measure: Duration::from_millis(measure_ms),
         cores: arguments.cores,
     };
-    let runs = plan::execute(&plan)?;
-    let medians = report::medians(&plan, &runs);
-    println!("{}", report::table(&plan, &medians));
-    if let Some(path) = &arguments.json {
-        report::write_json(path, &runs, &medians)
-            .with_context(|| format!("cannot write {}", path.display()))?;
+    let mut json = arguments.json.as_deref().map(Json::create).transpose()?;
+    let wanted = |name| arguments.names.is_empty() || arguments.names.contains(&name);
+    if wanted(Benchmark::Locks) {
+        // Steps of nanoseconds need less time for a steady figure than calls do.
+        let lines = locks::execute(plan.rounds, plan.warm_up / 4, plan.measure / 4);
+        println!("{}\n{}", locks::table(&lines), report::rounds(&plan, 4));
+        for line in &lines {
+            json.iter_mut().try_for_each(|json| json.line(line))?;
+        }
     }
-    Ok(())
+    if wanted(Benchmark::Null) {
+        let runs = plan::execute(&plan)?;
+        let medians = report::medians(&plan, &runs);
+        println!("{}", report::table(&plan, &medians));
+        for line in report::lines(&runs, &medians) {
+            json.iter_mut().try_for_each(|json| json.line(&line))?;
+        }
+    }
+    json.map_or(Ok(()), Json::close)
 }

@@ -5,8 +5,9 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::Serialize;
 
@@ -26,7 +27,7 @@ pub(crate) struct Median {
 
 /// A line of the JSON file.
 #[derive(Serialize)]
-struct Line {
+pub(crate) struct Line {
     kind: &'static str,
     benchmark: &'static str,
     peer: Peer,
@@ -75,7 +76,8 @@ fn select(runs: &[Run], peer: Peer, outstanding: usize) -> Vec<Measurement> {
     chosen.map(|run| run.found).collect()
 }
 
-fn median(mut values: Vec<f64>) -> Option<f64> {
+/// The middle value; none of none.
+pub(crate) fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied()
 }
@@ -103,8 +105,17 @@ pub(crate) fn table(plan: &Plan, medians: &[Median]) -> String {
     format!("{table}\n{}", legend(plan))
 }
 
+/// What the figures are medians of, if a round takes the `part`-th part of its time.
+pub(crate) fn rounds(plan: &Plan, part: u32) -> String {
+    format!(
+        "medians of {} rounds of {:?}",
+        plan.rounds,
+        plan.measure / part
+    )
+}
+
 fn legend(plan: &Plan) -> String {
-    let mut text = format!("medians of {} rounds of {:?}", plan.rounds, plan.measure);
+    let mut text = rounds(plan, 1);
     let mut references = Vec::new();
     for reference in plan.peers.iter().map(|peer| peer.reference()) {
         if !references.contains(&reference) {
@@ -134,7 +145,7 @@ fn cell(median: &Median) -> String {
 }
 
 /// `1234567.8` as `1,234,568`.
-fn grouped(value: f64) -> String {
+pub(crate) fn grouped(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -146,50 +157,59 @@ fn grouped(value: f64) -> String {
     text
 }
 
-/// Writes a line for each run and one for each median, over what the file held before.
-pub(crate) fn write_json(path: &Path, runs: &[Run], medians: &[Median]) -> anyhow::Result<()> {
+/// A line for each run and one for each median.
+pub(crate) fn lines(runs: &[Run], medians: &[Median]) -> Vec<Line> {
     let benchmark = "null";
-    let mut file = BufWriter::new(File::create(path)?);
-    for &Run {
-        round,
-        peer,
-        outstanding,
-        found,
-    } in runs
-    {
-        let round = Some(round);
-        let line = Line {
-            kind: "run",
-            benchmark,
-            peer,
-            outstanding,
-            round,
-            found,
-            ratio: None,
-        };
-        writeln!(file, "{}", serde_json::to_string(&line)?)?;
+    let runs = runs.iter().map(|run| Line {
+        kind: "run",
+        benchmark,
+        peer: run.peer,
+        outstanding: run.outstanding,
+        round: Some(run.round),
+        found: run.found,
+        ratio: None,
+    });
+    let medians = medians.iter().map(|median| Line {
+        kind: "median",
+        benchmark,
+        peer: median.peer,
+        outstanding: median.outstanding,
+        round: None,
+        found: median.found,
+        ratio: median.ratio,
+    });
+    runs.chain(medians).collect()
+}
+
+/// A file of lines of JSON.
+pub(crate) struct Json {
+    path: PathBuf,
+    file: BufWriter<File>,
+}
+
+impl Json {
+    /// Begins a file, over what it held before.
+    pub(crate) fn create(path: &Path) -> anyhow::Result<Self> {
+        let file = File::create(path);
+        let file = file.with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(Self {
+            path: path.to_owned(),
+            file: BufWriter::new(file),
+        })
     }
-    for &Median {
-        peer,
-        outstanding,
-        found,
-        ratio,
-    } in medians
-    {
-        let round = None;
-        let line = Line {
-            kind: "median",
-            benchmark,
-            peer,
-            outstanding,
-            round,
-            found,
-            ratio,
-        };
-        writeln!(file, "{}", serde_json::to_string(&line)?)?;
+
+    /// Adds a line.
+    pub(crate) fn line(&mut self, line: &impl Serialize) -> anyhow::Result<()> {
+        let text = serde_json::to_string(line)?;
+        let written = writeln!(self.file, "{text}");
+        written.with_context(|| format!("cannot write {}", self.path.display()))
     }
-    file.flush()?;
-    Ok(())
+
+    /// Hands the last lines to the system.
+    pub(crate) fn close(mut self) -> anyhow::Result<()> {
+        let written = self.file.flush();
+        written.with_context(|| format!("cannot write {}", self.path.display()))
+    }
 }
 
 #[cfg(test)]

@@ -39,6 +39,16 @@ fn a_quick_run_prints_a_table_and_writes_json_lines() {
 }
 
 #[test]
+fn the_lock_table_is_measured_by_itself() {
+    let (exit, out, err) = bench(&["--quick", "locks"]);
+    assert_eq!(exit, Exit::Code(0), "{err}");
+    for expected in ["one key", "inherited 3 times", "pairs/s", "medians of 3"] {
+        assert!(out.contains(expected), "no `{expected}` in\n{out}");
+    }
+    assert!(!out.contains("outstanding"), "null calls too:\n{out}");
+}
+
+#[test]
 fn a_misspelt_peer_is_refused_with_the_known_ones() {
     let (exit, _, err) = bench(&["--peers", "tarcp"]);
     assert_eq!(exit, Exit::Code(2));
