@@ -10,6 +10,7 @@
 mod common;
 
 use std::collections::HashMap;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -18,7 +19,7 @@ use common::{
     undo, write,
 };
 use partha_core::id::{Epoch, Incarnation};
-use partha_store::{Batch, Item, LmdbOptions, LmdbStore, ObjectStore};
+use partha_store::{Batch, Item, LmdbOptions, LmdbStore, ObjectStore, crash_point};
 
 const KILLS: u32 = 40;
 const PAIRS: u64 = 6;
@@ -149,6 +150,46 @@ fn actions_survive_kill_9() {
         acknowledged = found;
     }
     println!("{KILLS} kills, {total} acknowledged actions, none lost, none half");
+}
+
+#[test]
+#[cfg_attr(
+    not(partha_crash_points),
+    ignore = "without crash points; `cargo xtask crash-points` compiles them in"
+)]
+fn actions_survive_every_crash_point() {
+    let dir = tempfile::tempdir().unwrap();
+    let points = crash_point::ALL
+        .iter()
+        .filter(|name| name.starts_with("store/"));
+    let mut last = HashMap::new();
+    for (round, point) in (1..).zip(points) {
+        let mut child = common::child("act_until_killed", dir.path())
+            .env("PARTHA_CRASH_POINT", format!("{point}:{}", 7 * round))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut acknowledged = HashMap::new();
+        common::lines(&mut child).for_each(|line| note(&line, &mut acknowledged));
+        let said = std::io::read_to_string(child.stderr.take().unwrap()).unwrap();
+        const SIGABRT: i32 = 6;
+        assert_eq!(
+            child.wait().unwrap().signal(),
+            Some(SIGABRT),
+            "{point}: {said}"
+        );
+        assert_eq!(said, format!("crash point {point}\n"));
+        let found = counts(dir.path(), round);
+        for (pair, count) in last.iter().chain(&acknowledged) {
+            assert!(
+                found.get(pair) >= Some(count),
+                "{point}: pair {pair}: {found:?}"
+            );
+        }
+        last = found;
+    }
+    assert_eq!(last.len() as u64, PAIRS);
 }
 
 /// A line is "pair count".

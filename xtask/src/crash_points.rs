@@ -1,0 +1,76 @@
+//! `cargo xtask crash-points`: nodes that die at each named point of a commit, and come back.
+//!
+//! The points are compiled in only with `--cfg partha_crash_points`, which makes everything
+//! different from the usual build; so it has a target folder of its own, `target/crash-points`.
+//! The names are in `runtime/store/src/crash_point.rs`. The tests that go through them are
+//! `runtime/tests/crash_points.rs` and, for those of the store alone,
+//! `runtime/store/tests/kill_actions.rs`.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+
+use crate::{cargo, workspace_root};
+
+/// What the test reads the names of the points from that it is to go through.
+const ONLY: &str = "PARTHA_CRASH_POINTS_ONLY";
+
+/// Which points, and how often
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Go through all of them this often
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    times: u32,
+    /// Only points whose names begin so
+    #[arg(value_name = "POINT")]
+    only: Vec<String>,
+}
+
+/// Once through all points, for the continuous integration.
+pub(crate) const ONCE: Arguments = Arguments {
+    times: 1,
+    only: Vec::new(),
+};
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    succeed(test().arg("--no-run"))?;
+    for round in 1..=arguments.times {
+        let start = Instant::now();
+        let mut command = test();
+        command.args(["--", "--nocapture", "every_crash_point"]);
+        command.env(ONLY, arguments.only.join(","));
+        succeed(&mut command).with_context(|| format!("round {round}"))?;
+        let (times, seconds) = (arguments.times, start.elapsed().as_secs_f64());
+        println!("round {round} of {times} passed in {seconds:.1} s");
+    }
+    Ok(())
+}
+
+/// The test with the points compiled in.
+fn test() -> Command {
+    let mut flags = std::env::var("RUSTFLAGS").unwrap_or_default();
+    flags.push_str(" --cfg partha_crash_points");
+    let target = std::env::var_os("CARGO_TARGET_DIR");
+    let target = target.map_or_else(|| workspace_root().join("target"), PathBuf::from);
+    let mut command = cargo();
+    command
+        .args(["test", "--locked"])
+        .args(["--package", "partha", "--test", "crash_points"])
+        .args(["--package", "partha-store", "--test", "kill_actions"])
+        .env("RUSTFLAGS", flags.trim())
+        .env("CARGO_TARGET_DIR", target.join("crash-points"));
+    command
+}
+
+fn succeed(command: &mut Command) -> anyhow::Result<()> {
+    let status = command
+        .stdin(Stdio::null())
+        .status()
+        .with_context(|| format!("cannot start {}", command.get_program().display()))?;
+    if !status.success() {
+        bail!("it ended with {status}");
+    }
+    Ok(())
+}
