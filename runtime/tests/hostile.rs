@@ -212,7 +212,7 @@ fn a_refusal_says_what_each_end_speaks() {
         (1, partha::ErrorKind::VersionMismatch as u16)
     );
     let reason = s.pointer(0).text().unwrap();
-    for part in ["versions 8 to 9", "1 to 1", "upgrade the older one"] {
+    for part in ["versions 8 to 9", "2 to 2", "upgrade the older one"] {
         assert!(reason.contains(part), "{reason}");
     }
     assert!(peer.frame().is_none(), "and then it closes");
@@ -282,7 +282,39 @@ fn after_a_handshake(object: Uid) -> Vec<(&'static str, Vec<u8>, &'static str)> 
             capability(true, 4711),
             "capability 4711 was never given",
         ),
+        (
+            "an action without a body",
+            frame(ACTION, 0, |_, _| {}),
+            "action",
+        ),
+        ("an action of kind 99", action(0, 99), "Action"),
+        (
+            "a message that asks",
+            action(5, ABORT),
+            "a question of a request",
+        ),
+        (
+            "a request that asks nothing",
+            action(0, ASK),
+            "a question of a request",
+        ),
     ]
+}
+
+/// The kind of frames about actions, and two values of their union.
+const ACTION: u16 = 8;
+const ABORT: u16 = 4;
+const ASK: u16 = 15;
+
+/// A frame about an action that nobody knows.
+fn action(question: u32, tag: u16) -> Vec<u8> {
+    frame(ACTION, question, |w, s| {
+        let body = w.structure(s.slot(0), 1, 2);
+        w.set_u16(body, 2, tag);
+        let uid = w.structure(body.slot(1), 2, 0);
+        w.set_u64(uid, 0, 4711);
+        w.set_u64(uid, 1, 4711);
+    })
 }
 
 #[test]

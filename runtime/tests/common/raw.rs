@@ -38,7 +38,7 @@ pub struct Hello {
 
 impl Default for Hello {
     fn default() -> Self {
-        let (version, version_min, shard) = (1, 1, ANY_SHARD);
+        let (version, version_min, shard) = (2, 2, ANY_SHARD);
         let (node, expected, incarnation) = (super::random(), 0, 1);
         Self {
             version,
