@@ -4,7 +4,7 @@
 //! A run ends when faults have stopped, every call has its answer and every node has drained;
 //! then the checkers judge.
 
-mod checker;
+pub(crate) mod checker;
 mod client;
 mod disk;
 mod history;

@@ -1,0 +1,202 @@
+//! What leaves a shard: answers of calls, ends of commits, messages to other shards.
+
+use partha_core::action::message::{From, Message, To, Verdict};
+use partha_core::action::path::{Joined, Participant, Site};
+use partha_core::action::scope::Report;
+use partha_core::{Answer, End, Ticket};
+
+use super::checker::{atomic, durable};
+use super::net::{Life, Response};
+use super::plan::{MS, S};
+use super::world::{Check, Event, Place, World};
+
+impl World {
+    pub(crate) fn reply(
+        &mut self,
+        at: Place,
+        ticket: Ticket,
+        answer: Answer,
+        joined: Option<Joined>,
+    ) -> Check {
+        let node = &mut self.nodes[at.node];
+        let shard = &mut node.shards[at.shard];
+        shard.tickets.replied(ticket)?;
+        let held = &shard.held[&ticket];
+        let (conn, call, op) = (held.conn, held.call, held.op);
+        let first = if let Answer::SameAs(first) = answer {
+            first
+        } else {
+            ticket
+        };
+        let outcome_of = |ticket: Ticket| {
+            let outcome = shard
+                .held
+                .get(&ticket)
+                .and_then(|held| held.outcome.clone());
+            outcome.ok_or_else(|| format!("tickets: {ticket:?} has no outcome to answer with"))
+        };
+        let executed = matches!(answer, Answer::Outcome | Answer::SameAs(_));
+        let result = match answer {
+            Answer::Outcome | Answer::SameAs(_) => Ok(outcome_of(first)?),
+            Answer::Saved(call) => match node.disk.replies.get(&call) {
+                Some(outcome) => Ok(outcome.clone()),
+                None => return Err(format!("durable: no reply is saved under {call}")),
+            },
+            Answer::Refused(refusal) => Err(refusal),
+        };
+        if let Ok(outcome) = &result
+            && held.path().is_none()
+        {
+            durable::leaves(op, held.kind, outcome, &node.disk.states)?;
+        }
+        if executed && held.path().is_some() != joined.is_some() {
+            return Err(format!(
+                "tickets: {ticket:?} has joined {joined:?}, is {held:?}"
+            ));
+        }
+        let mut report = Report::default();
+        if let Some(first) = shard.held.get(&first) {
+            if let Some(run) = first.run {
+                report = self.runs[run].family.report();
+            }
+            report.aborted.extend(&first.dooms);
+        }
+        let site = self.site_at(at);
+        let incarnation = Self::peer_of(Life {
+            process: at.node,
+            life: at.life,
+        })
+        .incarnation;
+        let joined = joined.map(|joined| Participant {
+            site,
+            incarnation,
+            joined,
+        });
+        report.participants.extend(joined);
+        self.respond(
+            conn,
+            Response::Return {
+                call,
+                result,
+                report,
+            },
+        );
+        Ok(())
+    }
+
+    /// Sends a message of an engine; some get lost, come twice or late.
+    pub(crate) fn mail_out(&mut self, at: Place, to: To, message: Message) {
+        let (node, shard) = match to {
+            To::Site(site) => (Self::node_of(site.node), usize::from(site.shard)),
+            To::Home { node, root } => (Self::node_of(node), self.shard_of(root)),
+        };
+        let from = From {
+            peer: Self::peer_of(Life {
+                process: at.node,
+                life: at.life,
+            }),
+            shard: at.shard as u16,
+        };
+        if node == at.node {
+            let delay = self.rng.range(1_000, 50_000);
+            let message = Box::new(message);
+            return self.schedule(
+                self.now + delay,
+                Event::Mail {
+                    node,
+                    shard,
+                    from,
+                    message,
+                },
+            );
+        }
+        let trouble = self.in_faults();
+        let deaf = self.blocked(at.node, node) > self.now;
+        if deaf || (trouble && self.rng.chance(self.plan.lost)) {
+            self.summary.reach("lost: of a shard");
+            return;
+        }
+        let copies = 1 + u32::from(trouble && self.rng.chance(self.plan.doubled));
+        for _ in 0..copies {
+            let delay = if trouble && self.rng.chance(self.plan.late) {
+                self.rng.range(MS, 3 * S)
+            } else {
+                self.rng.range(10_000, 3 * MS)
+            };
+            let message = Box::new(message.clone());
+            self.schedule(
+                self.now + delay,
+                Event::Mail {
+                    node,
+                    shard,
+                    from,
+                    message,
+                },
+            );
+        }
+    }
+
+    /// The site of a place.
+    pub(crate) fn site_at(&self, at: Place) -> Site {
+        let shard = at.shard as u16;
+        Site {
+            node: Self::node_id(at.node),
+            shard,
+        }
+    }
+
+    pub(crate) fn ended(&mut self, at: Place, ticket: Ticket, end: End) -> Check {
+        let shard = &mut self.nodes[at.node].shards[at.shard];
+        let asked = shard.asked.remove(&ticket).filter(|asked| asked.commit);
+        let asked = asked.ok_or_else(|| format!("tickets: {ticket:?} asked for no commit"))?;
+        let root = self.runs[asked.run].root;
+        match end {
+            End::Committed => durable::told_committed(&self.truth, root)?,
+            End::Aborted(_) => {
+                atomic::told_aborted(&self.truth, root)?;
+                self.truth.root(root).dead = true;
+            }
+        }
+        if let Some(conn) = asked.conn {
+            self.respond(
+                conn,
+                Response::Ended {
+                    run: asked.run,
+                    end,
+                },
+            );
+        }
+        Ok(())
+    }
+
+    pub(crate) fn told_out(
+        &mut self,
+        at: Place,
+        ticket: Ticket,
+        verdict: Option<Verdict>,
+    ) -> Check {
+        let shard = &mut self.nodes[at.node].shards[at.shard];
+        let asked = shard.asked.remove(&ticket).filter(|asked| !asked.commit);
+        let asked = asked.ok_or_else(|| format!("tickets: {ticket:?} asked for no verdict"))?;
+        let root = self.runs[asked.run].root;
+        match verdict {
+            Some(Verdict::Committed) => durable::told_committed(&self.truth, root)?,
+            Some(Verdict::Aborted) => {
+                atomic::told_aborted(&self.truth, root)?;
+                self.truth.root(root).dead = true;
+            }
+            Some(Verdict::InFlight) | None => {}
+        }
+        match asked.conn {
+            Some(conn) => self.respond(
+                conn,
+                Response::Told {
+                    run: asked.run,
+                    verdict,
+                },
+            ),
+            None => atomic::outcome_agrees(&self.truth, root, verdict)?,
+        }
+        Ok(())
+    }
+}

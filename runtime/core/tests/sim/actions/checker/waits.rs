@@ -1,0 +1,210 @@
+//! Deadlocks are found, and nothing else is: a cycle of waits does not last, and whoever is
+//! refused because of one was in one.
+//!
+//! Keeps the true graph of waits over all shards, from what the engines say they wait for, with
+//! the times at which each edge was there. The rule is that of the engines, written once more:
+//! a waiter waits for the part of the owner's path that must end for it to go on, and for all
+//! that waits within.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use partha_core::Engine;
+use partha_core::action::message::Edge;
+use partha_core::action::path::Path;
+use partha_core::id::Uid;
+
+use super::locks;
+use crate::actions::plan::S;
+use crate::actions::world::{Check, Place, World};
+
+/// A cycle of waits may last this long once nothing goes wrong any more: 100 ms until it is
+/// looked for, a second each until it is looked for again and until a confirmation is given up.
+const LASTS_NS: u64 = 6 * S;
+
+/// A deadlock that an engine says it has broken.
+#[derive(Clone, Debug)]
+pub(crate) struct Broken {
+    pub(crate) victim: Uid,
+    pub(crate) cycle: Vec<Edge>,
+}
+
+/// Node, life, shard, object, path of the waiter, path of the owner.
+type Key = (usize, u32, usize, Uid, Vec<Uid>, Vec<Uid>);
+
+/// The graph of waits, now and before.
+#[derive(Debug, Default)]
+pub(crate) struct Waits {
+    /// With the time since when each is there.
+    now: BTreeMap<Key, u64>,
+    past: BTreeMap<Key, Vec<(u64, u64)>>,
+    /// Edges of a cycle, and since when they are of one.
+    stuck: BTreeMap<Key, u64>,
+}
+
+impl Waits {
+    /// Looks at a shard after an input.
+    pub(crate) fn look(
+        &mut self,
+        now: u64,
+        at: Place,
+        engine: &Engine,
+        broken: &[Broken],
+    ) -> Check {
+        let mut edges = BTreeSet::new();
+        if engine.stats().locks > 0 {
+            for view in engine.locks() {
+                locks::check(&view)?;
+                for waiter in &view.waiters {
+                    for blocker in &waiter.blockers {
+                        edges.insert(key(at, view.uid, &waiter.path, blocker));
+                    }
+                }
+            }
+        }
+        for it in broken {
+            self.check_broken(now, at, it)?;
+        }
+        let mine = |key: &Key| (key.0, key.1, key.2) == (at.node, at.life, at.shard);
+        let gone = self
+            .now
+            .keys()
+            .filter(|key| mine(key) && !edges.contains(*key));
+        for key in gone.cloned().collect::<Vec<_>>() {
+            self.end(&key, now);
+        }
+        for key in edges {
+            self.now.entry(key).or_insert(now);
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, key: &Key, now: u64) {
+        let since = self.now.remove(key).expect("it was there");
+        self.past.entry(key.clone()).or_default().push((since, now));
+    }
+
+    /// A node died, and all that waited there.
+    pub(crate) fn gone(&mut self, now: u64, node: usize) {
+        let gone = self.now.keys().filter(|key| key.0 == node);
+        for key in gone.cloned().collect::<Vec<_>>() {
+            self.end(&key, now);
+        }
+    }
+
+    /// Whoever is refused was in a cycle: all of its edges were there at one time.
+    fn check_broken(&self, now: u64, at: Place, broken: &Broken) -> Check {
+        let Broken { victim, cycle } = broken;
+        for (index, edge) in cycle.iter().enumerate() {
+            let next = &cycle[(index + 1) % cycle.len()];
+            let leads = target(edge.waiter.path.whole(), edge.owner.path.whole())
+                .is_some_and(|target| next.waiter.path.whole().contains(&target));
+            if !leads {
+                return Err(format!(
+                    "phantom: this is no cycle: {edge:?} to {next:?} in {cycle:?}"
+                ));
+            }
+        }
+        let first = cycle.first().ok_or("phantom: a cycle without edges")?;
+        if !first.waiter.path.whole().contains(victim) {
+            return Err(format!(
+                "phantom: victim {victim} is not in {:?}",
+                first.waiter
+            ));
+        }
+        let mut common = vec![(0, u64::MAX)];
+        for edge in cycle {
+            let node = World::node_of(edge.wait.site.node);
+            let here = (node, usize::from(edge.wait.site.shard)) == (at.node, at.shard);
+            let key: Key = (
+                node,
+                edge.wait.incarnation.0,
+                edge.wait.site.shard.into(),
+                edge.object,
+                edge.waiter.path.whole().to_vec(),
+                edge.owner.path.whole().to_vec(),
+            );
+            let mut spans = self.past.get(&key).cloned().unwrap_or_default();
+            spans.extend(self.now.get(&key).map(|since| (*since, u64::MAX)));
+            if here {
+                // It may have come about in this very input.
+                spans.push((now, now));
+            }
+            common = overlap(&common, &spans);
+        }
+        if common.is_empty() {
+            return Err(format!(
+                "phantom: {victim} is refused for what never was: {cycle:?}"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Looks for cycles that last.
+    pub(crate) fn watch(&mut self, now: u64, healed_at: u64) -> Check {
+        let caught = self.caught();
+        self.stuck.retain(|key, _| caught.contains(key));
+        for key in caught {
+            let since = *self.stuck.entry(key.clone()).or_insert(now);
+            if now > since.max(healed_at) + LASTS_NS {
+                let all: Vec<&Key> = self.stuck.keys().collect();
+                return Err(format!("deadlock: it lasts since {since}: {all:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The edges of all cycles.
+    fn caught(&self) -> BTreeSet<Key> {
+        let edges: Vec<&Key> = self.now.keys().collect();
+        let follows: Vec<Vec<usize>> = edges
+            .iter()
+            .map(|edge| {
+                let Some(target) = target(&edge.4, &edge.5) else {
+                    return Vec::new();
+                };
+                let waits = edges.iter().enumerate();
+                waits
+                    .filter(|(_, next)| next.4.contains(&target))
+                    .map(|(next, _)| next)
+                    .collect()
+            })
+            .collect();
+        let mut caught = BTreeSet::new();
+        for start in 0..edges.len() {
+            let (mut todo, mut seen) = (follows[start].clone(), BTreeSet::new());
+            while let Some(edge) = todo.pop() {
+                if seen.insert(edge) {
+                    todo.extend(&follows[edge]);
+                }
+            }
+            if seen.contains(&start) {
+                caught.insert(edges[start].clone());
+            }
+        }
+        caught
+    }
+}
+
+fn key(at: Place, object: Uid, waiter: &Path, owner: &Path) -> Key {
+    let (waiter, owner) = (waiter.whole().to_vec(), owner.whole().to_vec());
+    (at.node, at.life, at.shard, object, waiter, owner)
+}
+
+/// What must end for the waiter to go on: the part of the owner's path just below what both
+/// have in common. None if the waiter is within the owner.
+fn target(waiter: &[Uid], owner: &[Uid]) -> Option<Uid> {
+    let common = waiter
+        .iter()
+        .zip(owner)
+        .take_while(|(one, other)| one == other);
+    owner.get(common.count()).copied()
+}
+
+/// Times that are in a span of both.
+fn overlap(one: &[(u64, u64)], other: &[(u64, u64)]) -> Vec<(u64, u64)> {
+    let pairs = one
+        .iter()
+        .flat_map(|one| other.iter().map(move |other| (one, other)));
+    let common = pairs.map(|(one, other)| (one.0.max(other.0), one.1.min(other.1)));
+    common.filter(|(from, to)| from <= to).collect()
+}

@@ -1,0 +1,225 @@
+//! What a simulation has come by. A rule that no run ever reached was not tested, so a batch of
+//! runs that misses one of these points fails.
+
+use partha_core::action::message::{Deadlock, Message, Verdict, Vote};
+use partha_core::{Abort, ActionBatch, Answer, End, Event, GaveUp, Output, Refusal};
+
+use crate::Summary;
+
+/// The points to be reached.
+pub(crate) const POINTS: [&str; 62] = [
+    "abort: busy",
+    "abort: ended",
+    "abort: lost",
+    "abort: refused",
+    "abort: silent",
+    "abort: store",
+    "asked: aborted",
+    "asked: committed",
+    "asked: in flight",
+    "asked: the store cannot tell",
+    "calls: several at a time in one level",
+    "commit: no way to the coordinator",
+    "committed",
+    "committed: nothing touched",
+    "deadlock: broken, of 2",
+    "deadlock: broken, of 3 and more",
+    "drained and restarted",
+    "event: gave up, caller gone",
+    "event: gave up, expired",
+    "event: gave up, old incarnation",
+    "event: in doubt",
+    "lost: of a runner",
+    "lost: of a shard",
+    "message: abort",
+    "message: break",
+    "message: confirmed",
+    "message: confirmed, gone",
+    "message: probe",
+    "message: query",
+    "message: resumed",
+    "message: verdict aborted",
+    "message: verdict committed",
+    "message: verdict in flight",
+    "message: vote no",
+    "message: vote read only",
+    "message: vote yes",
+    "message: waits",
+    "nested: aborted",
+    "nested: begun",
+    "nested: beside its parent",
+    "nested: committed",
+    "nested: top level within",
+    "recovered: decided",
+    "recovered: prepared",
+    "refused: action aborted",
+    "refused: deadline",
+    "refused: deadlock",
+    "refused: draining",
+    "refused: lock time-out",
+    "refused: lock time-out, in doubt",
+    "refused: overloaded",
+    "refused: reentrant",
+    "refused: repeated",
+    "refused: store",
+    "runner: time is up",
+    "servant: calls in its action",
+    "servant: calls outside of actions",
+    "store: decide with others",
+    "store: decide alone",
+    "store: install",
+    "store: settle",
+    "store: undo",
+];
+
+/// Notes what an output shows.
+pub(crate) fn note(summary: &mut Summary, output: &Output) {
+    let point = match output {
+        Output::Reply { answer, .. } => answered(answer),
+        Output::Store { batch, .. } => stored(batch),
+        Output::Ended { end, .. } => ended(end),
+        Output::Send { message, .. } => sent(message),
+        Output::Event(event) => happened(summary, event),
+        Output::Capture { .. } => Some("undo: capture"),
+        Output::Undo { .. } => Some("undo: of a call"),
+        Output::Restore { .. } => Some("undo: restore"),
+        Output::Inherit { keep: true, .. } => Some("undo: inherit and keep"),
+        Output::Inherit { keep: false, .. } => Some("undo: inherit"),
+        Output::Release { .. } => Some("undo: release"),
+        Output::Search { .. }
+        | Output::SearchDecision { .. }
+        | Output::Load { .. }
+        | Output::Dispatch { .. }
+        | Output::Flush { .. }
+        | Output::Forget { .. }
+        | Output::Discard { .. }
+        | Output::Passivate { .. }
+        | Output::Keep { .. }
+        | Output::Told { .. }
+        | Output::Drained => None,
+    };
+    if let Some(point) = point {
+        summary.reach(point);
+    }
+}
+
+fn answered(answer: &Answer) -> Option<&'static str> {
+    let Answer::Refused(refusal) = answer else {
+        return None;
+    };
+    Some(match refusal {
+        Refusal::Overloaded { .. } => "refused: overloaded",
+        Refusal::Deadline { .. } => "refused: deadline",
+        Refusal::Draining => "refused: draining",
+        Refusal::OldIncarnation { .. } => "refused: old incarnation",
+        Refusal::Store(_) => "refused: store",
+        Refusal::NoSuchObject => "refused: no such object",
+        Refusal::Exists => "refused: exists",
+        Refusal::CallIdReused => "refused: call id reused",
+        Refusal::LockTimeout { in_doubt: true, .. } => "refused: lock time-out, in doubt",
+        Refusal::LockTimeout {
+            in_doubt: false, ..
+        } => "refused: lock time-out",
+        Refusal::Deadlock { .. } => "refused: deadlock",
+        Refusal::Reentrant { .. } => "refused: reentrant",
+        Refusal::ActionAborted { .. } => "refused: action aborted",
+        Refusal::Repeated => "refused: repeated",
+    })
+}
+
+fn stored(batch: &ActionBatch) -> Option<&'static str> {
+    Some(match batch {
+        ActionBatch::Prepare { .. } => "store: prepare",
+        ActionBatch::Decide { participants, .. } if participants.is_empty() => {
+            "store: decide alone"
+        }
+        ActionBatch::Decide { .. } => "store: decide with others",
+        ActionBatch::Install { .. } => "store: install",
+        ActionBatch::Undo { .. } => "store: undo",
+        ActionBatch::Settle { .. } => "store: settle",
+    })
+}
+
+fn ended(end: &End) -> Option<&'static str> {
+    Some(match end {
+        End::Committed => "committed",
+        End::Aborted(Abort::Lost(_)) => "abort: lost",
+        End::Aborted(Abort::Refused(_)) => "abort: refused",
+        End::Aborted(Abort::Silent(_)) => "abort: silent",
+        End::Aborted(Abort::Busy(_)) => "abort: busy",
+        End::Aborted(Abort::Store(_)) => "abort: store",
+        End::Aborted(Abort::Ended) => "abort: ended",
+    })
+}
+
+fn sent(message: &Message) -> Option<&'static str> {
+    Some(match message {
+        Message::Prepare { .. } => "message: prepare",
+        Message::Vote {
+            vote: Vote::Yes, ..
+        } => "message: vote yes",
+        Message::Vote {
+            vote: Vote::ReadOnly,
+            ..
+        } => "message: vote read only",
+        Message::Vote { vote: Vote::No, .. } => "message: vote no",
+        Message::Commit { .. } => "message: commit",
+        Message::Acknowledge { .. } => "message: acknowledge",
+        Message::Abort { .. } => "message: abort",
+        Message::Merge { .. } => "message: merge",
+        Message::Query { .. } => "message: query",
+        Message::Verdict {
+            verdict: Verdict::Committed,
+            ..
+        } => "message: verdict committed",
+        Message::Verdict {
+            verdict: Verdict::Aborted,
+            ..
+        } => "message: verdict aborted",
+        Message::Verdict {
+            verdict: Verdict::InFlight,
+            ..
+        } => "message: verdict in flight",
+        Message::Deadlock(Deadlock::Waits { .. }) => "message: waits",
+        Message::Deadlock(Deadlock::Resumed { .. }) => "message: resumed",
+        Message::Deadlock(Deadlock::Probe { .. }) => "message: probe",
+        Message::Deadlock(Deadlock::Confirm { .. }) => "message: confirm",
+        Message::Deadlock(Deadlock::Confirmed { holds: true, .. }) => "message: confirmed",
+        Message::Deadlock(Deadlock::Confirmed { holds: false, .. }) => "message: confirmed, gone",
+        Message::Deadlock(Deadlock::Break { .. }) => "message: break",
+    })
+}
+
+fn happened(summary: &mut Summary, event: &Event) -> Option<&'static str> {
+    Some(match event {
+        Event::InDoubt { .. } => "event: in doubt",
+        Event::GaveUp {
+            why: GaveUp::CallerGone,
+            ..
+        } => "event: gave up, caller gone",
+        Event::GaveUp {
+            why: GaveUp::Expired,
+            ..
+        } => "event: gave up, expired",
+        Event::GaveUp {
+            why: GaveUp::OldIncarnation,
+            ..
+        } => "event: gave up, old incarnation",
+        Event::DeadlockBroken { length, .. } => {
+            summary.count("deadlocks broken");
+            if *length > 2 {
+                "deadlock: broken, of 3 and more"
+            } else {
+                "deadlock: broken, of 2"
+            }
+        }
+        Event::Fenced { .. } => "event: fenced",
+        Event::Activated { .. }
+        | Event::Created { .. }
+        | Event::Passivated { .. }
+        | Event::NotEvicted { .. }
+        | Event::Overloaded { .. }
+        | Event::Joined { .. }
+        | Event::Reborn { .. } => return None,
+    })
+}

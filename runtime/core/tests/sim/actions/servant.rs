@@ -1,0 +1,191 @@
+//! Servants: they use an object's image, some call others, and they end in one way or another.
+
+use partha_core::action::path::{Path, own_action};
+use partha_core::id::Uid;
+use partha_core::{Ended, Input, Mode, Ticket};
+
+use super::call::Wire;
+use super::checker::isolated;
+use super::net::Life;
+use super::plan::{MS, S};
+use super::program::{Doing, For, Task};
+use super::truth::{Ending, Kind, OpNo, Outcome};
+use super::world::{Check, Event, Place, World};
+
+impl World {
+    pub(crate) fn dispatch(
+        &mut self,
+        at: Place,
+        ticket: Ticket,
+        (uid, mode, new): (Uid, Mode, bool),
+        action: Option<Uid>,
+    ) -> Check {
+        let node = &mut self.nodes[at.node];
+        let shard = &mut node.shards[at.shard];
+        shard.tickets.used(ticket)?;
+        let as_read = if mode == Mode::Write {
+            mode
+        } else {
+            Mode::Read
+        };
+        shard.activations.dispatch(uid, as_read, new)?;
+        let held = shard.held.get_mut(&ticket).expect("a known ticket is held");
+        let (op, kind) = (held.op, held.kind);
+        if action != held.path().and_then(Path::leaf) || mode != kind.mode() {
+            return Err(format!(
+                "tickets: {ticket:?} runs in {action:?}, but is {held:?}"
+            ));
+        }
+        if !new {
+            let image = shard.images.get(uid).ok_or("activation: no image to use")?;
+            held.began_with = image.list.len();
+            isolated::sees(&self.truth, op, held.path(), &image.list)?;
+            shard.images.check_rows(uid, node.disk.rows.get(&uid))?;
+        }
+        if kind.writes() {
+            let epoch = new.then(|| node.disk.activate(uid));
+            shard.images.write(uid, ticket, op, epoch)?;
+        }
+        let stack = held
+            .membership
+            .as_ref()
+            .map_or(0, |it| it.stack.len() as u64);
+        let calls = stack < self.plan.depth && self.rng.chance(self.plan.servants_call);
+        if calls {
+            return self.servant(at, ticket);
+        }
+        let takes = self.rng.range(0, self.plan.servant_ns);
+        self.schedule(self.now + takes, Event::Returns { at, ticket });
+        Ok(())
+    }
+
+    /// A servant that calls others.
+    fn servant(&mut self, at: Place, ticket: Ticket) -> Check {
+        let held = &self.nodes[at.node].shards[at.shard].held[&ticket];
+        let (uid, call) = (held.uid, held.call);
+        let life = Life {
+            process: at.node,
+            life: at.life,
+        };
+        let membership = held.membership.clone();
+        let mut stack = membership
+            .as_ref()
+            .map_or_else(Vec::new, |it| it.stack.clone());
+        stack.push(uid);
+        let in_action = membership.as_ref().filter(|it| it.path.root().is_some());
+        let home = membership.as_ref().map(|it| it.home);
+        let home = home.unwrap_or_else(|| Self::node_id(at.node));
+        let born_ms = membership.as_ref().map(|it| it.born_ms);
+        let born_ms = born_ms.unwrap_or(self.local(at.node).0 / MS);
+        let until = match &self.calls[call].wire {
+            Some(wire) => wire.until,
+            None => self.now + 60 * S,
+        };
+        let depth = stack.len() as u64;
+        let (run, action, path, own, outside) = match in_action {
+            Some(it) => {
+                let path = it.path.clone();
+                let action = path.leaf();
+                let run = self.begin_branch(at, path.clone(), (home, born_ms, until), stack);
+                (Some(run), action, path, None, None)
+            }
+            None => {
+                let me = Self::peer_of(life);
+                let own = own_action(me, at.shard as u16, ticket);
+                let above = membership
+                    .as_ref()
+                    .map_or(Path::default(), |it| it.path.clone());
+                let path = above.top_level(own).outside();
+                let wire = Wire {
+                    path: path.clone(),
+                    until,
+                    home,
+                    born_ms,
+                    stack,
+                };
+                (None, None, path, Some(own), Some(wire))
+            }
+        };
+        let steps = self.rng.range(1, self.plan.steps.max(1)).min(3);
+        self.summary.reach(if run.is_some() {
+            "servant: calls in its action"
+        } else {
+            "servant: calls outside of actions"
+        });
+        let task = self.add_task(Task {
+            at: life,
+            what: For::Servant,
+            doing: Doing::Steps,
+            run,
+            action,
+            path: Some(path),
+            parent: None,
+            children: 0,
+            steps,
+            depth,
+            serving: Some((at, ticket)),
+            own,
+            outside,
+            fails: false,
+        });
+        if let Some(run) = run {
+            self.runs[run].task = task;
+        }
+        let held = self.nodes[at.node].shards[at.shard].held.get_mut(&ticket);
+        held.expect("it is being served").run = run;
+        Ok(())
+    }
+
+    /// A servant ends.
+    pub(crate) fn returns(&mut self, at: Place, ticket: Ticket) -> Check {
+        let chance = if self.in_faults() {
+            self.plan.failed
+        } else {
+            0
+        };
+        let fails = self.rng.chance(chance);
+        let shard = &mut self.nodes[at.node].shards[at.shard];
+        shard.tickets.used(ticket)?;
+        let held = shard.held.get_mut(&ticket).expect("a known ticket is held");
+        let uid = held.uid;
+        let image = shard
+            .images
+            .get(uid)
+            .ok_or("activation: a servant lost its image")?;
+        let as_read = if held.kind.writes() {
+            Mode::Write
+        } else {
+            Mode::Read
+        };
+        shard.activations.returned(uid, as_read);
+        let op = held.op;
+        if image.list.len() != held.began_with + usize::from(held.kind.writes()) {
+            return Err(format!("isolated: op {op} saw the object change under it"));
+        }
+        let mut seen = image.list.clone();
+        let size_bytes = size_of(&seen);
+        let (ended, ending) = match held.kind {
+            _ if fails || held.fails => (Ended::Failed, Ending::Failed),
+            Kind::Raise => {
+                seen.pop();
+                (Ended::Raised, Ending::Raised)
+            }
+            Kind::Read | Kind::Upgrade | Kind::Write | Kind::Create => {
+                (Ended::Normal, Ending::Normal)
+            }
+        };
+        held.outcome = Some(Outcome { ending, seen, uid });
+        self.input(
+            at,
+            Input::Returned {
+                ticket,
+                ended,
+                size_bytes,
+            },
+        )
+    }
+}
+
+pub(crate) fn size_of(list: &[OpNo]) -> u64 {
+    100 + 8 * list.len() as u64
+}
