@@ -1,14 +1,16 @@
 //! Who calls: the first argument of every stub method.
 //!
 //! There is no ambient "current action" or "current client": what a call belongs to is said in
-//! the call. A [`Client`] makes it an action of its own, a servant's [`crate::Context`] lets it
-//! inherit the deadline and trace of the call being served, and [`CallOptions`] adds a deadline
-//! or asks again under the name of an earlier call.
+//! the call. A [`Client`] makes it an action of its own, an [`crate::Action`] part of it, a
+//! servant's [`crate::Context`] part of the action that the servant is called in, with its
+//! deadline and trace, and [`CallOptions`] adds a deadline or asks again under the name of an
+//! earlier call.
 
 use std::time::{Duration, Instant};
 
 use partha_core::id::CallId;
 
+use crate::action::Standing;
 use crate::client::Client;
 use crate::config::CALL_DEADLINE_MAX;
 use crate::wire::context::TraceId;
@@ -27,6 +29,7 @@ pub struct CallScope {
     pub(crate) call: Option<CallId>,
     pub(crate) again: bool,
     pub(crate) trace: TraceId,
+    pub(crate) standing: Standing,
 }
 
 impl Caller for Client {
@@ -38,6 +41,7 @@ impl Caller for Client {
             call,
             again,
             trace: TraceId::default(),
+            standing: Standing::Alone,
         }
     }
 }
@@ -48,7 +52,8 @@ impl<T: Caller> Caller for &T {
     }
 }
 
-/// A caller with wishes: made by [`Client::call`] or [`crate::Context::call`].
+/// A caller with wishes: made by [`Client::call`], [`crate::Context::call`] or
+/// [`crate::Action::call`].
 #[derive(Clone, Debug)]
 pub struct CallOptions {
     scope: CallScope,

@@ -237,6 +237,12 @@ impl Client {
         self.inner.home.get().cloned()
     }
 
+    /// Whether this process is a node, which others can reach, and not just a caller.
+    pub(crate) fn is_node(&self) -> bool {
+        let home = self.inner.home.get();
+        home.is_some_and(|home| home.registry.store.is_some())
+    }
+
     /// A connection to the node, and there to the shard, that has the object.
     pub(crate) async fn connection_for(&self, object: Uid) -> Result<Arc<Connection>> {
         if object == Uid::NAMING_ROOT {

@@ -27,6 +27,7 @@
 extern crate self as partha;
 
 pub mod abi;
+mod action;
 mod binding;
 mod caller;
 mod capability;
@@ -52,6 +53,10 @@ pub use partha_core::Limits;
 pub use partha_core::id::{CallId, ClassId, Epoch, Incarnation, NodeId, Peer, Uid};
 
 pub use abi::Class;
+pub use action::{
+    ACTION_DEADLINE, ACTION_TRIES, AbortReason, Action, ActionError, ActionId, ActionOptions,
+    ManualAction, Outcome, ParseActionIdError,
+};
 pub use caller::{CallOptions, CallScope, Caller};
 pub use capability::Capability;
 pub use client::Client;

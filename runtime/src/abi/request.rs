@@ -3,20 +3,23 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use partha_core::action::path::Site;
 use partha_core::binding::{Attempt, Step};
-use partha_core::id::CallId;
+use partha_core::id::{CallId, NodeId};
 use partha_wire::{DecodeError, Message, Slot, StructAt, StructReader, Writer};
 use tokio::sync::oneshot;
 
 use super::Method;
-use crate::binding::{Binding, Bound};
+use crate::action::{Standing, Track};
+use crate::binding::{Binding, Bound, shard_at};
 use crate::caller::CallScope;
 use crate::capability::{Capability, Way};
 use crate::config::{CALL_DEADLINE, CALL_DEADLINE_MAX, DEADLINE_GRACE};
 use crate::error::{Completed, ErrorKind, Result, SystemError};
 use crate::net::connection::Connection;
+use crate::net::pending::Answer;
 use crate::shard::{Incoming, ReplyTo, ShardHandle};
-use crate::wire::context::{CallContext, set_deadline};
+use crate::wire::context::{CallContext, set_deadline, set_home, set_left};
 use crate::wire::frame::{self, Target};
 
 /// A call under construction.
@@ -31,6 +34,8 @@ pub struct Request {
     method: &'static Method,
     call: Option<CallId>,
     deadline: Instant,
+    /// The context speaks of actions.
+    in_actions: bool,
 }
 
 #[derive(Debug)]
@@ -98,6 +103,7 @@ impl Request {
             .deadline_us
             .map_or(CALL_DEADLINE, Duration::from_micros);
         let longest = now + CALL_DEADLINE_MAX;
+        let longest = scope.standing.limit().map_or(longest, |l| l.min(longest));
         let deadline = scope.deadline.unwrap_or(now + usual).min(longest);
         let at_most_once = method.mutating && !method.idempotent;
         let call = scope
@@ -108,7 +114,9 @@ impl Request {
             call,
             again: scope.again,
             trace: scope.trace,
+            actions: scope.standing.actions(now),
         };
+        let in_actions = context.actions.is_some();
         let context = context.write(&mut w, root.slot(0));
         Self {
             w,
@@ -120,6 +128,7 @@ impl Request {
             method,
             call,
             deadline,
+            in_actions,
         }
     }
 
@@ -130,15 +139,27 @@ impl Request {
 
     /// Sends the call and waits for the answer.
     ///
+    /// A call in an action whose future is dropped after it was sent dooms the action: nobody
+    /// knows then what it has done.
+    ///
     /// # Errors
     /// Whatever keeps the answer away; it says whether the operation was executed, and names the
     /// call if it may be asked for again.
     pub async fn send(self) -> Result<Reply> {
         let call = self.call;
         let (method, client) = (self.method, self.scope.client.clone());
-        let result = match &self.callee {
-            Callee::Capability(_) => self.send_to_capability().await,
-            Callee::Object(_) => self.send_to_object().await,
+        let result = match self.track() {
+            Ok(track) => {
+                let answer = match &self.callee {
+                    Callee::Capability(_) => self.send_to_capability(track.as_ref()).await,
+                    Callee::Object(_) => self.send_to_object(track.as_ref()).await,
+                };
+                if let Some(track) = track {
+                    track.answered(answer.outcome.as_ref().err(), answer.report.as_deref());
+                }
+                answer.outcome
+            }
+            Err(error) => Err(error),
         };
         match result {
             Ok(results) => Ok(Reply { results, call }),
@@ -149,40 +170,81 @@ impl Request {
         }
     }
 
-    async fn send_to_capability(mut self) -> Result<Message> {
+    /// Tells the action that a call in it begins.
+    fn track(&self) -> Result<Option<Track>> {
+        self.scope.standing.check_depth()?;
+        let Standing::In(line, action) = &self.scope.standing else {
+            return Ok(None);
+        };
+        if self.scope.again {
+            let detail = "a call that may have been made before, outside of the action, cannot \
+                          be asked for again in it";
+            return Err(SystemError::new(ErrorKind::BadOperation, detail));
+        }
+        Track::begin(line, *action).map(Some)
+    }
+
+    /// The call goes to this node now.
+    fn going_to(&mut self, node: NodeId) {
+        if !self.in_actions {
+            return;
+        }
+        if let Some(home) = self.scope.standing.home(node) {
+            set_home(&mut self.w, self.context, home);
+        }
+        if let Some(left) = self.scope.standing.left() {
+            set_left(&mut self.w, self.context, left);
+        }
+    }
+
+    async fn send_to_capability(mut self, track: Option<&Track>) -> Answer {
         let Callee::Capability(capability) = &self.callee else {
             unreachable!("only called for a capability");
         };
+        let capability = capability.clone();
         match capability.way() {
             Way::Local(shard, _) => {
-                let shard = shard.clone();
-                self.deliver(&shard, None).await
+                let node = self.scope.client.me().node;
+                if self.scope.client.is_node() {
+                    self.going_to(node);
+                }
+                let home = self.scope.client.home_if_any();
+                let shards = home.map_or(1, |home| home.shards.len() as u16);
+                note_reached(track, &capability, node, shard.index(), shards);
+                self.deliver(&shard.clone(), None).await
             }
             Way::Imported(connection) => {
-                let connection = connection.clone();
-                let deadline = self.deadline;
-                ask(&connection, &mut self.w, deadline).await
+                let (node, hello) = (connection.peer().node, connection.hello());
+                self.going_to(node);
+                note_reached(track, &capability, node, hello.shard, hello.shards);
+                ask(connection, &mut self.w, self.deadline).await
             }
             Way::Foreign(object) => {
-                let object = object.clone();
                 let (interface, method) = (self.method.interface, self.method.ordinal);
-                let message = self.w.into_message()?.rooted(self.parameters);
-                object.call(interface, method, message, self.deadline).await
+                let message = self.w.into_message();
+                let message = message.map(|message| message.rooted(self.parameters));
+                match message {
+                    Ok(message) => {
+                        let answer = object.call(interface, method, message, self.deadline);
+                        answer.await.into()
+                    }
+                    Err(error) => SystemError::from(error).into(),
+                }
             }
         }
     }
 
-    async fn send_to_object(self) -> Result<Message> {
+    async fn send_to_object(self, track: Option<&Track>) -> Answer {
         let Callee::Object(binding) = &self.callee else {
             unreachable!("only called for an object");
         };
         let binding = binding.clone();
-        self.attempts(&binding).await
+        self.attempts(&binding, track).await
     }
 
     /// Finds the object and asks, until there is an answer that stands or time is up.
-    async fn attempts(mut self, binding: &Binding) -> Result<Message> {
-        let repeatable = self.is_repeatable();
+    async fn attempts(mut self, binding: &Binding, track: Option<&Track>) -> Answer {
+        let repeatable = self.is_repeatable() && track.is_none();
         let (mut attempt, mut step, mut last) = (Attempt::default(), None, None);
         loop {
             let found = match (step.take(), binding.cached()) {
@@ -192,7 +254,7 @@ impl Request {
                     let limit = tokio::time::Instant::from_std(self.deadline);
                     match tokio::time::timeout_at(limit, finding).await {
                         Ok(found) => found,
-                        Err(_) => return Err(out_of_time(last, binding)),
+                        Err(_) => return out_of_time(last, binding).into(),
                     }
                 }
             };
@@ -202,37 +264,46 @@ impl Request {
                     last = Some(error);
                     continue;
                 }
-                Err(error) => return Err(error),
+                Err(error) => return error.into(),
             };
-            let answer = match &*route {
+            let connection = match &*route {
                 Bound::Local { shard, .. } => {
-                    let shard = shard.clone();
+                    let (shard, node) = (shard.clone(), self.scope.client.me().node);
+                    self.going_to(node);
+                    reaching(track, node, shard.index());
                     return self.deliver(&shard, Some(binding)).await;
                 }
-                Bound::Remote { connection, .. } => {
-                    if last.is_some() {
-                        let left = self.deadline.saturating_duration_since(Instant::now());
-                        set_deadline(&mut self.w, self.context, left);
-                    }
-                    ask(connection, &mut self.w, self.deadline).await
-                }
+                Bound::Remote { connection, .. } => connection,
             };
-            match answer {
-                Err(error) if may_try_again(&error, repeatable) && !self.is_late() => {
+            if last.is_some() {
+                let left = self.deadline.saturating_duration_since(Instant::now());
+                set_deadline(&mut self.w, self.context, left);
+            }
+            let node = connection.peer().node;
+            self.going_to(node);
+            reaching(track, node, shard_at(binding.object(), connection));
+            let answer = ask(connection, &mut self.w, self.deadline).await;
+            match answer.outcome {
+                Err(error)
+                    if may_try_again(&error, repeatable)
+                        && is_untouched(track, node, &error, answer.report.is_some())
+                        && !self.is_late() =>
+                {
                     step = after(binding, generation, &mut attempt, &error);
                     last = Some(error);
                 }
-                answer => {
-                    self.note(binding, generation, &answer);
+                outcome => {
+                    self.note(binding, generation, &outcome);
                     frame::recycle(self.w);
-                    return answer;
+                    let report = answer.report;
+                    return Answer { outcome, report };
                 }
             }
         }
     }
 
     /// Calls an object of this process.
-    async fn deliver(self, shard: &ShardHandle, binding: Option<&Binding>) -> Result<Message> {
+    async fn deliver(self, shard: &ShardHandle, binding: Option<&Binding>) -> Answer {
         let object = match (&self.callee, binding) {
             (_, Some(binding)) => binding.object(),
             (Callee::Object(binding), None) => binding.object(),
@@ -240,7 +311,10 @@ impl Request {
                 .local_object()
                 .expect("a local way leads to a local object"),
         };
-        let message = self.w.into_message()?;
+        let message = match self.w.into_message() {
+            Ok(message) => message,
+            Err(error) => return SystemError::from(error).into(),
+        };
         let attached = message.attached().to_vec();
         let parameters = message.rooted(self.parameters).with_attached(attached);
         let (sender, receiver) = oneshot::channel();
@@ -254,11 +328,10 @@ impl Request {
             held: None,
             create: None,
         });
-        let answer = receiver.await.unwrap_or_else(|_| {
+        receiver.await.unwrap_or_else(|_| {
             let error = SystemError::new(ErrorKind::Draining, "the shard has stopped");
             error.completed(Completed::Maybe).into()
-        });
-        answer.outcome
+        })
     }
 
     fn note(&self, binding: &Binding, generation: u64, answer: &Result<Message>) {
@@ -278,8 +351,58 @@ impl Request {
     }
 }
 
+/// The action has to know where its call goes, before it goes.
+fn reaching(track: Option<&Track>, node: NodeId, shard: u16) {
+    if let Some(track) = track {
+        track.reaching(Site { node, shard });
+    }
+}
+
+/// The same for a capability: a connection manager makes objects at any shard of its node.
+fn note_reached(
+    track: Option<&Track>,
+    capability: &Capability,
+    node: NodeId,
+    shard: u16,
+    shards: u16,
+) {
+    let is_manager = capability.class() == crate::system::connection_manager::CLASS;
+    let all = if is_manager {
+        0..shards
+    } else {
+        shard..shard + 1
+    };
+    for shard in all {
+        reaching(track, node, shard);
+    }
+}
+
+/// Whether a call in an action has left nothing where it failed, nor the action before it: else
+/// the binding broke within the action, which therefore cannot go on.
+fn is_untouched(
+    track: Option<&Track>,
+    node: NodeId,
+    error: &SystemError,
+    is_reported: bool,
+) -> bool {
+    track.is_none_or(|track| {
+        let is_lost = error.kind() != ErrorKind::NoSuchObject && track.works_at(node);
+        !is_reported && !is_lost
+    })
+}
+
 /// Asks on a connection; if the caller stops waiting, the peer is told.
-async fn ask(connection: &Arc<Connection>, w: &mut Writer, deadline: Instant) -> Result<Message> {
+async fn ask(connection: &Arc<Connection>, w: &mut Writer, deadline: Instant) -> Answer {
+    question(connection, w, deadline)
+        .await
+        .unwrap_or_else(Answer::from)
+}
+
+async fn question(
+    connection: &Arc<Connection>,
+    w: &mut Writer,
+    deadline: Instant,
+) -> Result<Answer> {
     struct Waiting<'a> {
         connection: &'a Connection,
         question: u32,
@@ -315,7 +438,7 @@ async fn ask(connection: &Arc<Connection>, w: &mut Writer, deadline: Instant) ->
         let error = SystemError::new(ErrorKind::BindingBroken, detail);
         error.completed(Completed::Maybe).into()
     });
-    answer.outcome
+    Ok(answer)
 }
 
 /// Whether another attempt can do no harm and may help.

@@ -1,0 +1,141 @@
+//! A servant's part of the action that it is called in, or what its calls are otherwise.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use partha_core::action::path::{Membership, Path};
+use partha_core::action::scope::{Family, Report};
+use partha_core::id::{NodeId, Uid};
+use partha_core::time::Time;
+
+use super::Track;
+use super::line::{Beginning, Line, Outside, Roots, Standing};
+use crate::client::Client;
+use crate::error::Result;
+use crate::shard::ShardHandle;
+use crate::wire::context::{Actions, TraceId};
+
+/// What a call says about actions, at its arrival.
+#[derive(Clone, Debug)]
+pub(crate) struct Within {
+    actions: Box<Actions>,
+    /// When whoever runs the root of the action gives that up.
+    until: Instant,
+}
+
+/// A servant's part of an action, kept by its shard until the call is answered.
+#[derive(Clone, Debug)]
+pub(crate) struct Branch {
+    line: Arc<Line>,
+}
+
+/// What it takes to say what a servant's calls are part of; costs nothing until it makes one.
+pub(crate) struct Serving {
+    pub(crate) client: Client,
+    /// Where the servant runs.
+    pub(crate) shard: ShardHandle,
+    pub(crate) object: Uid,
+    /// The name of the call as an action of its own: see `partha_core::action::path::own_action`.
+    pub(crate) own: Uid,
+    /// When its caller stops waiting.
+    pub(crate) deadline: Instant,
+    pub(crate) trace: TraceId,
+    pub(crate) within: Option<Within>,
+}
+
+impl Within {
+    /// What a call that has just arrived says.
+    pub(crate) fn new(actions: Box<Actions>) -> Self {
+        let until = Instant::now() + actions.left;
+        Self { actions, until }
+    }
+
+    /// The same for the engine, which has its own clock.
+    pub(crate) fn membership(&self, time_of: impl FnOnce(Instant) -> Time) -> Membership {
+        self.actions.membership(time_of(self.until))
+    }
+
+    /// Whether the call is part of an action.
+    pub(crate) fn is_in_action(&self) -> bool {
+        self.actions.path.leaf().is_some()
+    }
+
+    /// What a call that is made in place of this one says.
+    pub(crate) fn relayed(&self) -> Box<Actions> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        Box::new(Actions {
+            left,
+            ..(*self.actions).clone()
+        })
+    }
+}
+
+impl Branch {
+    /// What the answer of the servant's call has to say: what its calls have joined so far.
+    pub(crate) fn report(&self) -> Report {
+        self.line.look(|state| state.family.report())
+    }
+
+    /// A call is about to be made in it.
+    pub(crate) fn track(&self) -> Result<Track> {
+        let leaf = self.line.look(|state| state.family.path().leaf());
+        let leaf = leaf.expect("a branch is of an action");
+        Track::begin(&self.line, leaf)
+    }
+}
+
+impl Standing {
+    /// The servant's part of an action, if it has one.
+    pub(crate) fn branch(&self) -> Option<Branch> {
+        match self {
+            Self::In(line, _) => Some(Branch { line: line.clone() }),
+            Self::Alone | Self::Outside(_) => None,
+        }
+    }
+
+    /// What a servant's calls are part of.
+    pub(crate) fn of_servant(serving: &Serving) -> Self {
+        let Serving {
+            client,
+            shard,
+            object,
+            own,
+            deadline,
+            trace,
+            within,
+        } = serving;
+        let trace = *trace;
+        let Some(Within { actions, until }) = within else {
+            let mut roots = Roots::of_process(client, None);
+            roots.stack.push(*object);
+            let (path, roots) = (Path::top(*own).outside(), Arc::new(roots));
+            return Self::Outside(Arc::new(Outside { path, roots, trace }));
+        };
+        let home = actions.home;
+        let mut stack = actions.stack.clone();
+        stack.push(*object);
+        let roots = Arc::new(Roots {
+            home: match home {
+                NodeId(0) => OnceLock::new(),
+                home => home.into(),
+            },
+            born_ms: actions.born_ms,
+            stack,
+        });
+        let Some(leaf) = actions.path.leaf() else {
+            let path = actions.path.top_level(*own).outside();
+            return Self::Outside(Arc::new(Outside { path, roots, trace }));
+        };
+        let line = Line::new(Beginning {
+            client: client.clone(),
+            trace,
+            roots,
+            until: *until,
+            deadline: Some(*deadline),
+            outer: None,
+            shard: Some(shard.clone()),
+            family: Family::branch(actions.path.clone()),
+        });
+        Self::In(line, leaf)
+    }
+}

@@ -1,0 +1,312 @@
+//! How actions fail.
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::fmt;
+
+use partha_core::action::path::Site;
+use partha_core::action::scope::{Doom, Over};
+use partha_core::id::Uid;
+use partha_core::{Abort, Fault};
+
+use super::id::ActionId;
+use crate::error::{Completed, ErrorKind, SystemError};
+
+/// An action has not committed, or nobody knows yet; `E` is what its closure fails with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ActionError<E = Infallible> {
+    /// It is aborted: nothing of it has happened.
+    Aborted {
+        /// Which.
+        action: ActionId,
+        /// Why.
+        reason: AbortReason,
+        /// What its closure returned, if it ended by itself with an error.
+        cause: Option<E>,
+    },
+    /// It, or an action that it is in, was chosen to be aborted so that others in the same
+    /// deadlock can go on: nothing of it has happened. Trying again is what helps.
+    Deadlock {
+        /// Which has ended.
+        action: ActionId,
+        /// Which had to be aborted: the same, or one that it is in.
+        victim: ActionId,
+        /// Who waited for whom: actions, objects and nodes, for people.
+        cycle: String,
+        /// What its closure returned, if it ended by itself with an error.
+        cause: Option<E>,
+    },
+    /// Its commit was asked for and the answer was lost; until the action's deadline nobody who
+    /// knows was reached. [`crate::Client::outcome`] tells later.
+    OutcomeUnknown {
+        /// Which, and who decides.
+        action: ActionId,
+        /// What was tried last.
+        error: SystemError,
+    },
+}
+
+/// Why an action was aborted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AbortReason {
+    /// Its program gave up.
+    Program,
+    /// A call in it failed.
+    Call(SystemError),
+    /// Those that took part could not commit it.
+    Commit(SystemError),
+    /// Its time was up.
+    Expired,
+    /// Its program ended while these were still under way.
+    Unfinished {
+        /// Calls.
+        calls: usize,
+        /// Nested actions.
+        children: usize,
+    },
+}
+
+impl<E> ActionError<E> {
+    /// The action that has ended.
+    #[must_use]
+    pub fn action(&self) -> ActionId {
+        match self {
+            Self::Aborted { action, .. }
+            | Self::Deadlock { action, .. }
+            | Self::OutcomeUnknown { action, .. } => *action,
+        }
+    }
+
+    /// What the closure returned.
+    #[must_use]
+    pub fn cause(&self) -> Option<&E> {
+        match self {
+            Self::Aborted { cause, .. } | Self::Deadlock { cause, .. } => cause.as_ref(),
+            Self::OutcomeUnknown { .. } => None,
+        }
+    }
+
+    /// What the closure returned.
+    #[must_use]
+    pub fn into_cause(self) -> Option<E> {
+        match self {
+            Self::Aborted { cause, .. } | Self::Deadlock { cause, .. } => cause,
+            Self::OutcomeUnknown { .. } => None,
+        }
+    }
+
+    /// The failure of a call or of the commit behind it, where there is one.
+    #[must_use]
+    pub fn system_error(&self) -> Option<&SystemError> {
+        match self {
+            Self::Aborted { reason, .. } => match reason {
+                AbortReason::Call(error) | AbortReason::Commit(error) => Some(error),
+                AbortReason::Program
+                | AbortReason::Expired
+                | AbortReason::Unfinished { .. } => None,
+            },
+            Self::OutcomeUnknown { error, .. } => Some(error),
+            Self::Deadlock { .. } => None,
+        }
+    }
+
+    /// Whether nothing has happened, for a reason that may pass: trying again may help.
+    /// [`crate::Client::action_retry`] does so.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Deadlock { .. } => true,
+            Self::Aborted { .. } => self.system_error().is_some_and(is_passing),
+            Self::OutcomeUnknown { .. } => false,
+        }
+    }
+
+    /// The same without what the closure returned.
+    pub(super) fn bare(self) -> SystemError
+    where
+        E: fmt::Display,
+    {
+        let text = self.to_string();
+        let (kind, completed) = match &self {
+            Self::Deadlock { .. } => (ErrorKind::Deadlock, Completed::No),
+            Self::Aborted { reason, .. } => match reason {
+                AbortReason::Call(error) | AbortReason::Commit(error) => {
+                    (error.kind(), Completed::No)
+                }
+                AbortReason::Expired => (ErrorKind::Deadline, Completed::No),
+                AbortReason::Program | AbortReason::Unfinished { .. } => {
+                    (ErrorKind::ActionAborted, Completed::No)
+                }
+            },
+            Self::OutcomeUnknown { .. } => (ErrorKind::OutcomeUnknown, Completed::Maybe),
+        };
+        // It names the action that has ended, which is none that the receiver runs.
+        let victim = Some(self.action().uid());
+        let error = SystemError::new(kind, text).completed(completed);
+        error.with_victim(victim)
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for ActionError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Aborted { action, reason, .. } => {
+                write!(f, "action {action} is aborted: {reason}")?;
+            }
+            Self::Deadlock { action, cycle, .. } => {
+                write!(f, "action {action} is aborted: deadlock: {cycle}")?;
+            }
+            Self::OutcomeUnknown { action, error } => write!(
+                f,
+                "action {action} is committed or aborted, but it is not known which; \
+                 `partha outcome {action}` asks again: {error}"
+            )?,
+        }
+        match self.cause() {
+            Some(cause) => write!(f, "; its program said: {cause}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl<E: fmt::Display + fmt::Debug> Error for ActionError<E> {}
+
+/// A servant that runs an action says with it why its call fails.
+impl<E: fmt::Display> From<ActionError<E>> for SystemError {
+    fn from(error: ActionError<E>) -> Self {
+        error.bare()
+    }
+}
+
+impl fmt::Display for AbortReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Program => f.write_str("its program gave up"),
+            Self::Call(error) => write!(f, "a call failed: {error}"),
+            Self::Commit(error) => write!(f, "it could not commit: {error}"),
+            Self::Expired => f.write_str("its time was up"),
+            Self::Unfinished { calls, children } => write!(
+                f,
+                "its program ended while {calls} calls and {children} nested actions were under \
+                 way; await them in the closure"
+            ),
+        }
+    }
+}
+
+/// Whether trying again may help, nothing having happened.
+pub(super) fn is_passing(error: &SystemError) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::LockTimeout
+            | ErrorKind::Deadlock
+            | ErrorKind::InDoubt
+            | ErrorKind::ActionAborted
+            | ErrorKind::Unreachable
+            | ErrorKind::BindingBroken
+            | ErrorKind::Overloaded
+            | ErrorKind::Draining
+    )
+}
+
+/// What a call is told that is refused before it is made.
+pub(super) fn refused(action: Uid, over: Over) -> SystemError {
+    let error = |kind, text: String| SystemError::new(kind, text);
+    match over {
+        Over::Ended => {
+            let text = format!("action {action} has ended: nothing can be called in it any more");
+            error(ErrorKind::BadOperation, text)
+        }
+        Over::Doomed { action, why } => doomed(action, why),
+        Over::TooDeep { limit } => {
+            let text = format!("actions are nested deeper than {limit}");
+            error(ErrorKind::BadOperation, text)
+        }
+        Over::TooMany { what, limit } => {
+            error(ErrorKind::Overloaded, format!("{what}: more than {limit}"))
+        }
+        Over::Busy { calls, children } => {
+            let text = format!("{calls} calls and {children} nested actions are under way");
+            error(ErrorKind::BadOperation, text)
+        }
+    }
+}
+
+/// Why an action can only abort.
+pub(super) fn doomed(action: Uid, why: Doom) -> SystemError {
+    let (kind, why) = match why {
+        Doom::Unknown => {
+            let why = "a call was given up before its answer came";
+            (ErrorKind::ActionAborted, why.to_owned())
+        }
+        Doom::Deadlock => {
+            let why = "it is the victim of a deadlock";
+            (ErrorKind::Deadlock, why.to_owned())
+        }
+        Doom::Aborted => {
+            let why = "a node that takes part has given it up";
+            (ErrorKind::ActionAborted, why.to_owned())
+        }
+        Doom::Lost(Site { node, .. }) => {
+            let why = format!("node {node} has lost what was done there");
+            (ErrorKind::BindingBroken, why)
+        }
+        Doom::Below => {
+            let why = "a servant called in it could not finish its part";
+            (ErrorKind::ActionAborted, why.to_owned())
+        }
+        Doom::TooMuch => {
+            let why = "too many shards take part in it, or too much was aborted in it";
+            (ErrorKind::Overloaded, why.to_owned())
+        }
+        Doom::Expired => (ErrorKind::Deadline, "its time is up".to_owned()),
+        Doom::Program => {
+            let why = "its program has given it up";
+            (ErrorKind::ActionAborted, why.to_owned())
+        }
+    };
+    let detail = format!("action {action} can only abort: {why}");
+    SystemError::new(kind, detail).with_victim(Some(action))
+}
+
+/// What those that took part said when they were to commit.
+pub(super) fn not_committed(action: Uid, abort: Abort) -> SystemError {
+    let (kind, text) = match abort {
+        Abort::Lost(site) => (
+            ErrorKind::ActionAborted,
+            format!(
+                "node {} does not know it any more: it restarted, the connection broke, or the \
+                 time was up",
+                site.node
+            ),
+        ),
+        Abort::Refused(site) => (
+            ErrorKind::ActionAborted,
+            format!("node {} could not prepare", site.node),
+        ),
+        Abort::Silent(site) => (
+            ErrorKind::Unreachable,
+            format!("node {} did not answer in time", site.node),
+        ),
+        Abort::Busy(site) => (
+            ErrorKind::ActionAborted,
+            format!("calls of it are still running at node {}", site.node),
+        ),
+        Abort::Store(fault) => {
+            let what = match fault {
+                Fault::Fenced => "a newer activation of an object has written",
+                Fault::Full => "there is no room",
+                Fault::Exists => "the identity of a new object is taken",
+                Fault::Store => "it failed",
+            };
+            (ErrorKind::Store, format!("the coordinator's store: {what}"))
+        }
+        Abort::Ended => (
+            ErrorKind::ActionAborted,
+            "it has been aborted before".to_owned(),
+        ),
+    };
+    SystemError::new(kind, text).with_victim(Some(action))
+}

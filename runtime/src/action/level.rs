@@ -1,0 +1,387 @@
+//! One level of a family: its beginning and its end.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use partha_core::End;
+use partha_core::action::message::Verdict;
+use partha_core::action::path::{Participant, Path};
+use partha_core::action::scope::{Doom, Family, Over, Plan};
+use partha_core::id::Uid;
+
+use super::Outcome;
+use super::error::{self, AbortReason, ActionError};
+use super::id::ActionId;
+use super::line::{Beginning, Line, Roots, Standing, new_action};
+use super::retry::pause;
+use crate::caller::CallScope;
+use crate::client::Client;
+use crate::error::{Completed, ErrorKind, Result, SystemError};
+use crate::net::actions;
+use crate::wire::context::TraceId;
+
+/// How long a commit may take at least, once it is asked for: as long as a coordinator waits for
+/// votes, and a little for the disk. It cannot be taken back then, so there is nothing to gain
+/// from a shorter wait.
+const COMMIT_TIME: Duration = Duration::from_secs(8);
+
+/// A level that is to be ended. Dropped before that, it is aborted.
+pub(crate) struct Level {
+    line: Arc<Line>,
+    path: Path,
+    action: Uid,
+    parent: Option<Uid>,
+    /// When it began, by the family's own count.
+    began: u64,
+    ended: bool,
+}
+
+impl Level {
+    /// Begins a top-level action.
+    pub(super) fn top(
+        client: &Client,
+        within: &Standing,
+        time: Duration,
+        born_ms: Option<u64>,
+    ) -> Self {
+        let root = new_action(client.me());
+        let (path, roots, outer, trace) = match within {
+            Standing::Alone => {
+                let roots = Arc::new(Roots::of_process(client, born_ms));
+                (Path::top(root), roots, None, TraceId::default())
+            }
+            Standing::Outside(outside) => {
+                let path = outside.path.top_level(root);
+                (path, outside.roots.clone(), None, outside.trace)
+            }
+            Standing::In(line, action) => {
+                let path = line.look(|state| state.family.path_of(*action).cloned());
+                // One that has ended cannot be called in any more, but its handle's owner is
+                // told that by the first call.
+                let path = path.map_or(Path::top(root), |path| path.top_level(root));
+                (path, line.roots().clone(), Some(line.clone()), line.trace())
+            }
+        };
+        let line = Line::new(Beginning {
+            client: client.clone(),
+            trace,
+            roots,
+            until: Instant::now() + time,
+            deadline: None,
+            outer,
+            shard: None,
+            family: Family::top(path.clone()),
+        });
+        tracing::debug!(action = %root, ?path, "action begun");
+        Self {
+            line,
+            path,
+            action: root,
+            parent: None,
+            began: 0,
+            ended: false,
+        }
+    }
+
+    /// Begins a nested action of this one.
+    pub(super) fn nested<E>(&self) -> Result<Self, ActionError<E>> {
+        Self::nested_in(&self.line, self.action)
+    }
+
+    /// Begins a nested action.
+    pub(super) fn nested_in<E>(line: &Arc<Line>, parent: Uid) -> Result<Self, ActionError<E>> {
+        let action = new_action(line.client().me());
+        let begun = line.with(|state| {
+            let begun = match state.family.begin(parent, action) {
+                Ok(path) => Ok((path, state.tick())),
+                Err(over) => Err(state.refused(parent, over)),
+            };
+            (begun, Vec::new())
+        });
+        let (path, began) = begun.map_err(|error| aborted(action, error, None))?;
+        tracing::debug!(%action, ?path, "nested action begun");
+        Ok(Self {
+            line: line.clone(),
+            path,
+            action,
+            parent: Some(parent),
+            began,
+            ended: false,
+        })
+    }
+
+    pub(super) fn action(&self) -> Uid {
+        self.action
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        self.line.client()
+    }
+
+    /// When its program has to have ended.
+    pub(super) fn limit(&self) -> Instant {
+        self.line.limit()
+    }
+
+    pub(super) fn born_ms(&self) -> u64 {
+        self.line.roots().born_ms
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        Standing::In(self.line.clone(), self.action)
+    }
+
+    pub(super) fn doomed(&self) -> Option<SystemError> {
+        let doomed = self.line.look(|state| state.doomed(self.action));
+        doomed.map(|(_, _, error)| error)
+    }
+
+    pub(super) fn scope(&self) -> CallScope {
+        CallScope {
+            client: self.client().clone(),
+            deadline: self.line.deadline(),
+            call: None,
+            again: false,
+            trace: self.line.trace(),
+            standing: self.standing(),
+        }
+    }
+
+    /// Its program has ended well.
+    pub(super) async fn commit<E>(self) -> Result<(), ActionError<E>> {
+        match self.parent {
+            Some(parent) => self.commit_nested(parent),
+            None => self.commit_top().await,
+        }
+    }
+
+    fn commit_nested<E>(mut self, parent: Uid) -> Result<(), ActionError<E>> {
+        let (action, began) = (self.action, self.began);
+        let ended = self.line.with(|state| {
+            match state.family.end_nested(action, true) {
+                Ok(sends) => {
+                    state.forget(action);
+                    state.well(parent, began);
+                    (Ok(()), sends)
+                }
+                Err(over) => (Err(over), Vec::new()),
+            }
+        });
+        match ended {
+            Ok(()) => {
+                self.ended = true;
+                tracing::debug!(%action, "nested action committed");
+                Ok(())
+            }
+            Err(over) => Err(self.not_idle(over)),
+        }
+    }
+
+    async fn commit_top<E>(mut self) -> Result<(), ActionError<E>> {
+        let plan = self.line.with(|state| (state.family.commit(), Vec::new()));
+        match plan {
+            Ok(Plan::Nothing) => {}
+            Ok(Plan::Ask {
+                coordinator,
+                others,
+                aborted,
+            }) => self.ask(coordinator, &others, &aborted).await?,
+            Err(over) => return Err(self.not_idle(over)),
+        }
+        self.ended = true;
+        self.line.with(|state| ((), state.family.settled()));
+        tracing::debug!(action = %self.action, "action committed");
+        Ok(())
+    }
+
+    /// Has the coordinator commit, and finds out how that ended.
+    async fn ask<E>(
+        &mut self,
+        coordinator: Participant,
+        others: &[Participant],
+        aborted_below: &[Uid],
+    ) -> Result<(), ActionError<E>> {
+        let action = self.action;
+        let (client, limit) = (self.client(), self.line.until());
+        let limit = limit.max(Instant::now() + COMMIT_TIME);
+        tracing::debug!(%action, ?coordinator, others = others.len(), "commit asked for");
+        let answer =
+            actions::commit(client, coordinator, action, others, aborted_below, limit).await;
+        let lost = match answer {
+            Ok(End::Committed) => return Ok(()),
+            Ok(End::Aborted(abort)) => {
+                let error = error::not_committed(action, abort);
+                self.abort(&"the commit failed");
+                return Err(not_committed(action, error));
+            }
+            Err(error) if error.completion() == Completed::No => {
+                self.abort(&"nobody was asked to commit");
+                return Err(not_committed(action, error));
+            }
+            Err(error) => error,
+        };
+        match find_out(client, ActionId::decided_at(action, coordinator.site), lost, limit).await {
+            Ok(Outcome::Committed) => Ok(()),
+            Ok(Outcome::Aborted | Outcome::InFlight) => {
+                self.abort(&"the coordinator has aborted it");
+                let detail = "it was aborted after its commit was asked for";
+                let error = SystemError::new(ErrorKind::ActionAborted, detail);
+                Err(not_committed(action, error))
+            }
+            Err(error) => {
+                // Whoever decides does so without being told, and tells all others.
+                self.ended = true;
+                Err(error)
+            }
+        }
+    }
+
+    /// Its program has given it up.
+    pub(super) fn give_up<E>(mut self, cause: Option<E>) -> ActionError<E> {
+        let error = self.failed(cause, AbortReason::Program);
+        self.abort(&"its program gave up");
+        error
+    }
+
+    /// Its time is up.
+    pub(super) fn expire<E>(mut self) -> ActionError<E> {
+        let error = self.failed(None, AbortReason::Expired);
+        self.abort(&"its time is up");
+        error
+    }
+
+    /// It is to commit, but cannot.
+    fn not_idle<E>(mut self, over: Over) -> ActionError<E> {
+        let reason = match over {
+            Over::Busy { calls, children } => AbortReason::Unfinished { calls, children },
+            Over::Ended | Over::Doomed { .. } | Over::TooDeep { .. } | Over::TooMany { .. } => {
+                AbortReason::Call(error::refused(self.action, over))
+            }
+        };
+        let error = self.failed(None, reason);
+        self.abort(&"it cannot commit");
+        error
+    }
+
+    /// Why it has failed: what doomed it, a call that failed, else the given reason.
+    fn failed<E>(&self, cause: Option<E>, otherwise: AbortReason) -> ActionError<E> {
+        let action = self.action;
+        let by_itself = cause.is_some();
+        let failure = self.line.look(|state| match state.doomed(action) {
+            Some((doomed, why, error)) => Some((doomed, why, error)),
+            None if by_itself => state.failure(action).map(|error| (action, Doom::Program, error)),
+            None => None,
+        });
+        match failure {
+            Some((doomed, why, error)) => {
+                let is_deadlock = why == Doom::Deadlock || error.kind() == ErrorKind::Deadlock;
+                match is_deadlock {
+                    true => ActionError::Deadlock {
+                        action: ActionId::of(action),
+                        victim: ActionId::of(error.victim().unwrap_or(doomed)),
+                        cycle: error.detail().to_owned(),
+                        cause,
+                    },
+                    false => aborted(action, error, cause),
+                }
+            }
+            None => ActionError::Aborted {
+                action: ActionId::of(action),
+                reason: otherwise,
+                cause,
+            },
+        }
+    }
+
+    /// Ends it without effect.
+    fn abort(&mut self, why: &dyn std::fmt::Display) {
+        self.ended = true;
+        let action = self.action;
+        tracing::debug!(%action, nested = self.parent.is_some(), %why, "action aborted");
+        let parent = self.parent;
+        self.line.with(|state| {
+            let Some(parent) = parent else {
+                return ((), state.family.abort());
+            };
+            if let Some(error) = state.failure(action) {
+                state.trouble(parent, &error);
+            }
+            state.forget(action);
+            let ended = state.family.end_nested(action, false);
+            ((), ended.expect("an abort is never refused"))
+        });
+    }
+}
+
+impl Drop for Level {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.abort(&"it was dropped");
+        }
+    }
+}
+
+fn aborted<E>(action: Uid, error: SystemError, cause: Option<E>) -> ActionError<E> {
+    ActionError::Aborted {
+        action: ActionId::of(action),
+        reason: AbortReason::Call(error),
+        cause,
+    }
+}
+
+fn not_committed<E>(action: Uid, error: SystemError) -> ActionError<E> {
+    ActionError::Aborted {
+        action: ActionId::of(action),
+        reason: AbortReason::Commit(error),
+        cause: None,
+    }
+}
+
+/// What became of an action, asked once.
+pub(super) async fn outcome(client: &Client, action: ActionId, limit: Instant) -> Result<Outcome> {
+    let Some(site) = action.site() else {
+        let detail = format!(
+            "who decides about action {action} is not known here; `partha outcome {action}` asks \
+             all nodes"
+        );
+        return Err(SystemError::new(ErrorKind::BadOperation, detail));
+    };
+    let verdict = actions::ask(client, site, action.uid(), limit).await?;
+    Ok(match verdict {
+        Some(Verdict::Committed) => Outcome::Committed,
+        Some(Verdict::Aborted) => Outcome::Aborted,
+        Some(Verdict::InFlight) | None => Outcome::InFlight,
+    })
+}
+
+/// What became of an action whose commit was asked for, asked until somebody knows or it is too
+/// late.
+async fn find_out<E>(
+    client: &Client,
+    action: ActionId,
+    lost: SystemError,
+    limit: Instant,
+) -> Result<Outcome, ActionError<E>> {
+    let mut last = lost;
+    let mut tried = 0;
+    loop {
+        tracing::info!(%action, error = %last, tried, "the answer to a commit is lost");
+        let now = Instant::now();
+        if now >= limit {
+            let error = last;
+            return Err(ActionError::OutcomeUnknown { action, error });
+        }
+        match outcome(client, action, limit).await {
+            Ok(Outcome::InFlight) => {}
+            Ok(outcome) => return Ok(outcome),
+            Err(error) => last = error,
+        }
+        tried += 1;
+        let pause = pause(tried).max(Duration::from_millis(5));
+        tokio::time::sleep(pause.min(limit.saturating_duration_since(Instant::now()))).await;
+    }
+}

@@ -1,0 +1,373 @@
+//! A family of actions as this process runs it: the scope machine with what it takes to act.
+//!
+//! Everything the machine wants sent is sent after its lock is free: a message to a shard of
+//! this very process is handled at once.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use partha_core::action::path::{PATH_MAX, Path, Site};
+use partha_core::action::scope::{Doom, Family, Over, Send};
+use partha_core::id::{NodeId, Peer, Uid};
+
+use super::error;
+use crate::client::Client;
+use crate::error::{ErrorKind, Result, SystemError};
+use crate::net::actions;
+use crate::net::connection::lock;
+use crate::shard::ShardHandle;
+use crate::wire::context::{Actions, STACK_MAX, TraceId};
+
+/// What the calls of a caller are part of.
+#[derive(Clone, Debug)]
+pub(crate) enum Standing {
+    /// Nothing: a process that runs no action.
+    Alone,
+    /// No action, but others wait for them.
+    Outside(Arc<Outside>),
+    /// An action of a family.
+    In(Arc<Line>, Uid),
+}
+
+/// A servant that serves a call outside of actions.
+#[derive(Debug)]
+pub(crate) struct Outside {
+    /// Who waits, across the boundary; nothing of its own.
+    pub(crate) path: Path,
+    pub(crate) roots: Arc<Roots>,
+    pub(crate) trace: TraceId,
+}
+
+/// What all that wait for each other have in common.
+#[derive(Debug)]
+pub(crate) struct Roots {
+    /// Where deadlocks are looked for: this node, or, for a client without one, the node that
+    /// its first call goes to.
+    pub(crate) home: OnceLock<NodeId>,
+    pub(crate) born_ms: u64,
+    /// The objects of this process and others that wait.
+    pub(crate) stack: Vec<Uid>,
+}
+
+/// A top-level action that this process runs, or a servant's part of its caller's action.
+pub(crate) struct Line {
+    client: Client,
+    trace: TraceId,
+    roots: Arc<Roots>,
+    /// When whoever runs the root gives it up.
+    until: Instant,
+    /// When this process has to be done with its part.
+    limit: Instant,
+    /// For a servant's part: when its caller stops waiting.
+    deadline: Option<Instant>,
+    /// The action across the boundary, if this process has a part in it.
+    outer: Option<Arc<Line>>,
+    /// For a servant's part: the shard whose mirror has to know where else the action is.
+    shard: Option<ShardHandle>,
+    state: Mutex<State>,
+}
+
+pub(super) struct State {
+    pub(super) family: Family,
+    /// Counts what happens, to tell what came after what.
+    clock: u64,
+    /// What went wrong last at each open level, if trying again may help, and when.
+    troubles: HashMap<Uid, (u64, SystemError)>,
+    /// Why levels are doomed, in the words of the call that did it.
+    causes: HashMap<Uid, SystemError>,
+    /// Where the own shard's mirror knows that the action is.
+    reached: HashSet<Site>,
+}
+
+/// How a family begins.
+pub(super) struct Beginning {
+    pub(super) client: Client,
+    pub(super) trace: TraceId,
+    pub(super) roots: Arc<Roots>,
+    pub(super) until: Instant,
+    pub(super) deadline: Option<Instant>,
+    pub(super) outer: Option<Arc<Line>>,
+    pub(super) shard: Option<ShardHandle>,
+    pub(super) family: Family,
+}
+
+impl Roots {
+    /// Those of an action that nothing waits for.
+    pub(super) fn of_process(client: &Client, born_ms: Option<u64>) -> Self {
+        let home = client.is_node().then(|| client.me().node);
+        Self {
+            home: home.map_or_else(OnceLock::new, OnceLock::from),
+            born_ms: born_ms.unwrap_or_else(now_ms),
+            stack: Vec::new(),
+        }
+    }
+}
+
+/// Milliseconds of the wall clock.
+pub(super) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// A name for an action that `me` begins. Its counter has its second highest bit set, which
+/// those of objects never reach; when it begins again from 0 nobody remembers the first ones.
+pub(super) fn new_action(me: Peer) -> Uid {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let bit = 1 << (Uid::COUNTER_BITS - 2);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed) & (bit - 1);
+    Uid::new(me.node, me.incarnation, bit | count)
+}
+
+impl Standing {
+    fn roots(&self) -> Option<&Arc<Roots>> {
+        match self {
+            Self::Alone => None,
+            Self::Outside(outside) => Some(&outside.roots),
+            Self::In(line, _) => Some(&line.roots),
+        }
+    }
+
+    /// What a call says about actions; its home is still to be filled in if it is not known.
+    pub(crate) fn actions(&self, now: Instant) -> Option<Box<Actions>> {
+        let roots = self.roots()?;
+        let (path, left) = match self {
+            Self::Alone => return None,
+            Self::Outside(outside) => (outside.path.clone(), Duration::ZERO),
+            Self::In(line, action) => {
+                // An action that has ended has no path: the call is refused before it is sent.
+                let path = lock(&line.state).family.path_of(*action)?.clone();
+                (path, line.until.saturating_duration_since(now))
+            }
+        };
+        Some(Box::new(Actions {
+            path,
+            left,
+            home: roots.home.get().copied().unwrap_or_default(),
+            born_ms: roots.born_ms,
+            stack: roots.stack.clone(),
+        }))
+    }
+
+    /// Refuses calls of a program that nests without end.
+    pub(crate) fn check_depth(&self) -> Result<()> {
+        let Some(roots) = self.roots() else {
+            return Ok(());
+        };
+        let depth = match self {
+            Self::Alone => 0,
+            Self::Outside(outside) => outside.path.whole().len(),
+            Self::In(line, action) => {
+                let depth = |state: &State| Some(state.family.path_of(*action)?.whole().len());
+                line.look(depth).unwrap_or_default()
+            }
+        };
+        let bounds = [
+            ("actions and calls in each other", depth, PATH_MAX),
+            ("objects that wait for each other", roots.stack.len(), STACK_MAX),
+        ];
+        match bounds.iter().find(|(_, count, limit)| count > limit) {
+            Some((what, _, limit)) => {
+                let detail = format!("{what}: more than {limit}; is this a recursion?");
+                Err(SystemError::new(ErrorKind::Overloaded, detail))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The home, now that a call goes to this node.
+    pub(crate) fn home(&self, node: NodeId) -> Option<NodeId> {
+        let roots = self.roots()?;
+        Some(*roots.home.get_or_init(|| node))
+    }
+
+    /// How long a call can be of use.
+    pub(crate) fn limit(&self) -> Option<Instant> {
+        match self {
+            Self::Alone | Self::Outside(_) => None,
+            Self::In(line, _) => Some(line.limit),
+        }
+    }
+
+    /// How much longer the root action has.
+    pub(crate) fn left(&self) -> Option<Duration> {
+        match self {
+            Self::Alone | Self::Outside(_) => None,
+            Self::In(line, _) => Some(line.until.saturating_duration_since(Instant::now())),
+        }
+    }
+}
+
+impl Line {
+    pub(super) fn new(beginning: Beginning) -> Arc<Self> {
+        let Beginning {
+            client,
+            trace,
+            roots,
+            until,
+            deadline,
+            outer,
+            shard,
+            family,
+        } = beginning;
+        let limit = deadline.map_or(until, |deadline| deadline.min(until));
+        let state = State {
+            family,
+            clock: 0,
+            troubles: HashMap::new(),
+            causes: HashMap::new(),
+            reached: HashSet::new(),
+        };
+        Arc::new(Self {
+            client,
+            trace,
+            roots,
+            until,
+            limit,
+            deadline,
+            outer,
+            shard,
+            state: Mutex::new(state),
+        })
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(super) fn trace(&self) -> TraceId {
+        self.trace
+    }
+
+    pub(super) fn roots(&self) -> &Arc<Roots> {
+        &self.roots
+    }
+
+    pub(super) fn until(&self) -> Instant {
+        self.until
+    }
+
+    pub(super) fn limit(&self) -> Instant {
+        self.limit
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Does something with the machine, then sends what it wants sent.
+    pub(super) fn with<T>(&self, act: impl FnOnce(&mut State) -> (T, Vec<Send>)) -> T {
+        let (result, sends, outer) = {
+            let mut state = lock(&self.state);
+            let (result, sends) = act(&mut state);
+            (result, sends, state.family.take_outer())
+        };
+        for (site, message) in sends {
+            tracing::trace!(?site, ?message, "told");
+            actions::tell(&self.client, site, message);
+        }
+        for (action, why) in outer {
+            if let Some(line) = &self.outer {
+                line.with(|state| ((), state.family.doom(action, why)));
+            }
+        }
+        result
+    }
+
+    pub(super) fn look<T>(&self, at: impl FnOnce(&State) -> T) -> T {
+        at(&lock(&self.state))
+    }
+
+    /// The mirror of the servant's own call has to know where else its action is, so that an
+    /// abort gets there whatever becomes of the servant.
+    pub(super) fn reaching(&self, site: Site) {
+        let Some(shard) = &self.shard else { return };
+        let own = Site {
+            node: self.client.me().node,
+            shard: shard.index(),
+        };
+        let root = {
+            let mut state = lock(&self.state);
+            let is_new = site != own && state.reached.insert(site);
+            state.family.path().root().filter(|_| is_new)
+        };
+        if let Some(action) = root {
+            shard.post(crate::shard::Job::Reached { action, site });
+        }
+    }
+}
+
+impl State {
+    /// Something begins now.
+    pub(super) fn tick(&mut self) -> u64 {
+        self.clock += 1;
+        self.clock
+    }
+
+    /// Something at the level went wrong that may go well when it is tried again.
+    pub(super) fn trouble(&mut self, action: Uid, error: &SystemError) {
+        if error::is_passing(error) {
+            let now = self.tick();
+            self.troubles.insert(action, (now, error.clone()));
+        }
+    }
+
+    /// Something at the level that began at `began` went well: what was wrong before has been
+    /// got over.
+    pub(super) fn well(&mut self, action: Uid, began: u64) {
+        if self.troubles.get(&action).is_some_and(|(at, _)| *at < began) {
+            self.troubles.remove(&action);
+        }
+    }
+
+    /// Notes why a level is doomed, if it has just become so.
+    pub(super) fn note_cause(&mut self, action: Uid, error: impl FnOnce() -> Option<SystemError>) {
+        let Some((doomed, why)) = self.family.doomed(action) else {
+            return;
+        };
+        if !self.causes.contains_key(&doomed) {
+            let error = error().unwrap_or_else(|| error::doomed(doomed, why));
+            self.causes.insert(doomed, error);
+        }
+    }
+
+    /// Why the level can only abort, if so.
+    pub(super) fn doomed(&self, action: Uid) -> Option<(Uid, Doom, SystemError)> {
+        let (doomed, why) = self.family.doomed(action)?;
+        let known = self.causes.get(&doomed).cloned();
+        let error = known.unwrap_or_else(|| error::doomed(doomed, why));
+        Some((doomed, why, error))
+    }
+
+    /// Why the level fails, if it is not for its program alone.
+    pub(super) fn failure(&self, action: Uid) -> Option<SystemError> {
+        let trouble = || self.troubles.get(&action).map(|(_, error)| error.clone());
+        self.doomed(action).map(|(_, _, error)| error).or_else(trouble)
+    }
+
+    /// What a call, an action or an end is told that cannot be.
+    pub(super) fn refused(&self, action: Uid, over: Over) -> SystemError {
+        match self.doomed(action) {
+            Some((doomed, _, cause)) => {
+                let kind = cause.kind();
+                let detail = format!("action {doomed} can only abort: {}", cause.detail());
+                SystemError::new(kind, detail).with_victim(Some(doomed))
+            }
+            None => error::refused(action, over),
+        }
+    }
+
+    pub(super) fn forget(&mut self, action: Uid) {
+        self.troubles.remove(&action);
+        self.causes.remove(&action);
+    }
+}
+
+impl fmt::Debug for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.look(|state| state.family.path().clone());
+        write!(f, "Line({path:?})")
+    }
+}
