@@ -17,7 +17,8 @@
 //!
 //! Passivation needs no IO, since what a call changed was flushed before the call ended; so
 //! there is no state between Active and Passive. An object is *idle* while it is Active and has
-//! no call, not even one whose flush is under way. Idle objects stand in one of two queues, by
+//! no call, not even one whose flush is under way, and no action has its lock: what an action
+//! changed is nowhere but in memory until it ends. Idle objects stand in one of two queues, by
 //! whether somebody is bound to them, longest unused first; so the next one to leave is at one
 //! of two heads, and is found without a search.
 //!
@@ -25,6 +26,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::action::gate::Gate;
 use crate::id::Uid;
 use crate::input::{Fault, Loaded};
 use crate::limits::Limits;
@@ -110,6 +112,14 @@ pub(crate) struct Object {
     pub(crate) calls: u32,
     /// Those of them that have not started.
     pub(crate) waiting: u32,
+    /// Those of them in the queue of the lock.
+    pub(crate) parked: u32,
+    /// Those of them that said what they are part of.
+    pub(crate) parked_kin: u32,
+    /// Levels of actions that have the lock: what they did must stay in memory.
+    pub(crate) held: u32,
+    /// Calls of actions inside the image, and those that wait for them to come out.
+    pub(crate) gate: Option<Box<Gate>>,
     size_bytes: u64,
     last_use: Time,
     link: Link,
@@ -171,6 +181,10 @@ impl Objects {
             idle: false,
             calls: 0,
             waiting: 0,
+            parked: 0,
+            parked_kin: 0,
+            held: 0,
+            gate: None,
             size_bytes: 0,
             last_use: Time(0),
             link: Link::LOOSE,
@@ -254,7 +268,7 @@ impl Objects {
             object.uid
         );
         assert!(
-            object.calls == 0 && object.image == Image::Active,
+            object.calls == 0 && object.held == 0 && object.image == Image::Active,
             "{} is in use",
             object.uid
         );
@@ -296,6 +310,11 @@ impl Objects {
             })
         };
         heads.into_iter().filter_map(expiry).min()
+    }
+
+    /// How large a persistent object's state is, as far as it is in memory.
+    pub(crate) fn size_bytes(&self, slot: Slot) -> u64 {
+        self.entries[slot].size_bytes
     }
 
     pub(crate) fn active_bytes(&self) -> u64 {
@@ -353,7 +372,14 @@ impl Objects {
                 !object.retired || object.volatile,
                 "{uid} is retired but not volatile"
             );
-            let unused = object.calls == 0 && object.image == Image::Active && !object.volatile;
+            let free = object.calls == 0 && object.held == 0;
+            let unused = free && object.image == Image::Active && !object.volatile;
+            assert!(object.parked <= object.waiting, "{uid} is miscounted");
+            assert!(object.parked_kin <= object.parked, "{uid} is miscounted");
+            if let Some(gate) = &object.gate {
+                gate.check();
+                assert!(!gate.is_empty(), "{uid} has a gate for nobody");
+            }
             assert!(object.idle == unused, "{uid} is idle or not, wrongly");
             let alive = object.calls > 0 || object.image != Image::Passive;
             assert!(alive, "{uid} should have vanished");

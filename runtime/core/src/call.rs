@@ -4,24 +4,28 @@
 //! that asks again under the same call id while it waits or runs follows, and gets the same
 //! answer. What is below happens to the leader; followers only wait.
 //!
-//! | stage | searched: found | searched: not | lock | image | returned | flushed | abandoned |
-//! |---|---|---|---|---|---|---|---|
-//! | Searching | answer saved; end | Queued | – | – | – | – | end |
-//! | Queued | – | – | Granted | – | – | – | end |
-//! | Granted | – | – | – | Running | – | – | end |
-//! | Running | – | – | – | – | see below | – | runs on |
-//! | Flushing | – | – | – | – | – | answer or refuse; end | runs on |
+//! | stage | searched: found | searched: not | lock | gate | image | returned | flushed | abandoned |
+//! |---|---|---|---|---|---|---|---|---|
+//! | Searching | answer saved; end | Queued | – | – | – | – | – | end |
+//! | Queued | – | – | Granted; in an action Gated | – | – | – | – | end |
+//! | Gated | – | – | – | Granted | – | – | – | end |
+//! | Granted | – | – | – | – | Running | – | – | end |
+//! | Running | – | – | – | – | – | see below | – | runs on |
+//! | Flushing | – | – | – | – | – | – | answer or refuse; end | runs on |
 //!
-//! `–` is a mistake of the engine or its shell and panics. A call that needs no search is
-//! Queued at once. *Abandoned* means that no ticket waits any more (deadlines, cancels, a dead
+//! `–` is a mistake of the engine or its shell and panics. A call that needs no search, as each
+//! in an action, is Queued at once. *Abandoned* means that no ticket waits any more (deadlines, cancels, a dead
 //! caller): what has not started never does; what has, runs to its end, so that the reply is
 //! saved and the object is whole.
 //!
-//! | returned | read, or volatile | write, saved | write, not saved |
-//! |---|---|---|---|
-//! | normal | answer; end | flush state and reply | flush state |
-//! | raised | answer; end | discard, unlock, flush reply | discard; answer; end |
-//! | failed | answer; end | discard; answer; end | discard; answer; end |
+//! | returned | read, or volatile | write, saved | write, not saved | write in an action |
+//! |---|---|---|---|---|
+//! | normal | answer; end | flush state and reply | flush state | keep; answer; end |
+//! | raised | answer; end | discard, unlock, flush reply | discard; answer; end | undo; answer; end |
+//! | failed | answer; end | discard; answer; end | discard; answer; end | undo; answer; end |
+//!
+//! In an action the lock is the action's, and nothing is flushed before that ends: *keep* makes
+//! what the call did part of it, *undo* puts the object back as the call found it.
 //!
 //! A flush that failed: the image is discarded (unless the flush was of the reply alone, when
 //! that is done already), and the call is refused with the store's fault.
@@ -31,6 +35,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::action::path::Membership;
 use crate::deadline::Deadlines;
 use crate::id::{CallId, Peer, Uid};
 use crate::input::{Ended, Fault, Invoke, Ticket};
@@ -39,6 +44,7 @@ use crate::list::{Link, Linked, List};
 use crate::lock::mode::Mode;
 use crate::output::Refusal;
 use crate::slab::{Slab, Slot};
+use crate::time::Time;
 
 /// How far a call is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +53,8 @@ pub(crate) enum Stage {
     Searching,
     /// It waits for the object's lock.
     Queued,
+    /// Its action has the lock; it waits for other calls of the action to leave the object.
+    Gated,
     /// It has the lock and waits for the object to be in memory.
     Granted,
     /// The servant runs.
@@ -59,7 +67,7 @@ impl Stage {
     /// Whether the servant has been called, so that there is no way back.
     pub(crate) fn started(self) -> bool {
         match self {
-            Self::Searching | Self::Queued | Self::Granted => false,
+            Self::Searching | Self::Queued | Self::Gated | Self::Granted => false,
             Self::Running | Self::Flushing { .. } => true,
         }
     }
@@ -70,6 +78,7 @@ impl Stage {
 pub(crate) enum Cue {
     Searched { found: bool },
     LockGranted,
+    GateOpen,
     ImageReady,
     Returned(Ended),
     Flushed(Result<(), Fault>),
@@ -84,6 +93,8 @@ pub(crate) struct Traits {
     pub(crate) create: bool,
     /// Of the object, known once the call is queued.
     pub(crate) volatile: bool,
+    /// It is the work of an action, which has its lock and undoes it.
+    pub(crate) action: bool,
 }
 
 /// What to do about it.
@@ -93,6 +104,8 @@ pub(crate) enum Next {
     AnswerSaved,
     /// Ask for the lock; the call is Queued.
     AskLock,
+    /// Wait for the turn among calls of the same action; the call is Gated.
+    AskGate,
     /// See whether the object is in memory; the call is Granted.
     WantImage,
     /// Start the servant; the call is Running.
@@ -106,6 +119,10 @@ pub(crate) enum Next {
     },
     /// Answer with the outcome; the call ends.
     Answer { discard: bool },
+    /// What it did is its action's; answer with the outcome; the call ends.
+    Keep,
+    /// Put the object back; answer with the outcome; the call ends.
+    Undo,
     /// Refuse; the call ends.
     Refuse { discard: bool, refusal: Refusal },
     /// The call ends without an answer.
@@ -121,7 +138,8 @@ pub(crate) fn next(stage: Stage, cue: Cue, traits: Traits) -> Next {
     match (stage, cue) {
         (Stage::Searching, Cue::Searched { found: true }) => Next::AnswerSaved,
         (Stage::Searching, Cue::Searched { found: false }) => Next::AskLock,
-        (Stage::Queued, Cue::LockGranted) => Next::WantImage,
+        (Stage::Queued, Cue::LockGranted) if traits.action => Next::AskGate,
+        (Stage::Queued, Cue::LockGranted) | (Stage::Gated, Cue::GateOpen) => Next::WantImage,
         (Stage::Granted, Cue::ImageReady) => Next::Dispatch,
         (Stage::Running, Cue::Returned(ended)) => returned(ended, traits),
         (Stage::Flushing { .. }, Cue::Flushed(Ok(()))) => Next::Answer { discard: false },
@@ -129,27 +147,49 @@ pub(crate) fn next(stage: Stage, cue: Cue, traits: Traits) -> Next {
             discard: state,
             refusal: refusal_of(fault),
         },
-        (Stage::Searching | Stage::Queued | Stage::Granted, Cue::Abandoned) => Next::Vanish,
+        (Stage::Searching | Stage::Queued | Stage::Gated | Stage::Granted, Cue::Abandoned) => {
+            Next::Vanish
+        }
         (Stage::Running | Stage::Flushing { .. }, Cue::Abandoned) => Next::RunOn,
         (
-            Stage::Searching,
-            Cue::LockGranted | Cue::ImageReady | Cue::Returned(_) | Cue::Flushed(_),
+            Stage::Queued | Stage::Gated | Stage::Granted | Stage::Running | Stage::Flushing { .. },
+            Cue::Searched { .. },
         )
         | (
-            Stage::Queued,
-            Cue::Searched { .. } | Cue::ImageReady | Cue::Returned(_) | Cue::Flushed(_),
+            Stage::Searching
+            | Stage::Gated
+            | Stage::Granted
+            | Stage::Running
+            | Stage::Flushing { .. },
+            Cue::LockGranted,
         )
         | (
-            Stage::Granted,
-            Cue::Searched { .. } | Cue::LockGranted | Cue::Returned(_) | Cue::Flushed(_),
+            Stage::Searching
+            | Stage::Queued
+            | Stage::Granted
+            | Stage::Running
+            | Stage::Flushing { .. },
+            Cue::GateOpen,
         )
         | (
-            Stage::Running,
-            Cue::Searched { .. } | Cue::LockGranted | Cue::ImageReady | Cue::Flushed(_),
+            Stage::Searching
+            | Stage::Queued
+            | Stage::Gated
+            | Stage::Running
+            | Stage::Flushing { .. },
+            Cue::ImageReady,
         )
         | (
-            Stage::Flushing { .. },
-            Cue::Searched { .. } | Cue::LockGranted | Cue::ImageReady | Cue::Returned(_),
+            Stage::Searching
+            | Stage::Queued
+            | Stage::Gated
+            | Stage::Granted
+            | Stage::Flushing { .. },
+            Cue::Returned(_),
+        )
+        | (
+            Stage::Searching | Stage::Queued | Stage::Gated | Stage::Granted | Stage::Running,
+            Cue::Flushed(_),
         ) => Next::Mistake,
     }
 }
@@ -160,9 +200,16 @@ fn returned(ended: Ended, traits: Traits) -> Next {
         save,
         create,
         volatile,
+        action,
     } = traits;
     if mode != Mode::Write || volatile {
         return Next::Answer { discard: false };
+    }
+    if action {
+        return match ended {
+            Ended::Normal => Next::Keep,
+            Ended::Raised | Ended::Failed => Next::Undo,
+        };
     }
     match ended {
         Ended::Normal => Next::Flush {
@@ -210,6 +257,29 @@ pub(crate) struct Leader {
     /// Whether the leading ticket itself still waits for the answer.
     pub(crate) waits: bool,
     pub(crate) followers: Vec<Slot>,
+    /// What it said about the action it is made in.
+    pub(crate) member: Option<Box<Membership>>,
+    /// The level of a mirror that it belongs to; none outside of actions.
+    pub(crate) level: Slot,
+    /// When it came to its object's door.
+    pub(crate) since: Time,
+    /// Whether it stands in the queue of the lock.
+    pub(crate) parked: bool,
+    /// Whether its patience with locks and gates is noted among the timers.
+    pub(crate) timed: bool,
+}
+
+impl Leader {
+    /// The level that it belongs to.
+    pub(crate) fn in_level(&self) -> Option<Slot> {
+        (self.level != Slot::NONE).then_some(self.level)
+    }
+
+    /// Whether a servant of this object waits for it, as it says.
+    pub(crate) fn called_back(&self) -> bool {
+        let uid = self.uid;
+        self.member.as_ref().is_some_and(|m| m.stack.contains(&uid))
+    }
 }
 
 /// One ticket.
@@ -265,14 +335,20 @@ impl Calls {
     }
 
     /// Enters a new call. With `find_as` others that ask under that id will find it.
-    pub(crate) fn lead(&mut self, invoke: &Invoke, create: bool, find_as: Option<CallId>) -> Slot {
+    pub(crate) fn lead(
+        &mut self,
+        invoke: &mut Invoke,
+        create: bool,
+        find_as: Option<CallId>,
+    ) -> Slot {
         let Invoke {
             uid,
             mode,
             volatile,
             ..
         } = *invoke;
-        let save = invoke.save && mode == Mode::Write && invoke.call.is_some();
+        let action = invoke.root().is_some();
+        let save = invoke.save && mode == Mode::Write && invoke.call.is_some() && !action;
         let leader = Leader {
             stage: Stage::Searching,
             traits: Traits {
@@ -280,12 +356,18 @@ impl Calls {
                 save,
                 create,
                 volatile,
+                action,
             },
             uid,
             call: find_as,
             object: Slot::NONE,
             waits: true,
             followers: Vec::new(),
+            member: invoke.action.take(),
+            level: Slot::NONE,
+            since: Time::default(),
+            parked: false,
+            timed: false,
         };
         let slot = self.enter(invoke, Role::Leader(leader));
         if let Some(call) = find_as {
@@ -376,8 +458,30 @@ impl Calls {
         self.entries.iter()
     }
 
+    /// Whether the ticket still waits for a lock or at a gate, in this place.
+    pub(crate) fn is_stuck(&self, ticket: Ticket, slot: Slot) -> bool {
+        let call = self.entries.find(slot).filter(|call| call.ticket == ticket);
+        match call.map(|call| &call.role) {
+            Some(Role::Leader(leader)) => match leader.stage {
+                Stage::Queued | Stage::Gated => true,
+                Stage::Searching | Stage::Granted | Stage::Running | Stage::Flushing { .. } => {
+                    false
+                }
+            },
+            Some(Role::Follower { .. }) | None => false,
+        }
+    }
+
     pub(crate) fn entry(&self, slot: Slot) -> &Call {
         &self.entries[slot]
+    }
+
+    /// Whether there is a call in this place, and not only a ticket that follows one.
+    pub(crate) fn is_leader(&self, slot: Slot) -> bool {
+        match self.entries.find(slot).map(|call| &call.role) {
+            Some(Role::Leader(_)) => true,
+            Some(Role::Follower { .. }) | None => false,
+        }
     }
 
     pub(crate) fn leader(&self, slot: Slot) -> &Leader {

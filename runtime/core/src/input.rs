@@ -44,6 +44,14 @@ pub struct Invoke {
     pub action: Option<Box<Membership>>,
 }
 
+impl Invoke {
+    /// The top-level action whose work the call is; none outside of actions.
+    #[must_use]
+    pub fn root(&self) -> Option<Uid> {
+        self.action.as_ref()?.path.root()
+    }
+}
+
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {

@@ -13,7 +13,17 @@
 //! | [`path`] | names of actions, who belongs to which, participants |
 //! | [`message`] | what shards say to each other about actions |
 //! | [`scope`] | what whoever runs an action knows about it |
+//! | `mirror` | the tree of levels at a shard: their locks, before-images, calls |
+//! | `participant` | what a shard does about an action: the tables of two-phase commit |
+//! | `coordinator` | votes, and decisions that not all know of yet |
+//! | `gate` | who is inside an object, among calls of one action |
+//! | `tombstone` | how actions ended that are gone |
 
+pub(crate) mod coordinator;
+pub(crate) mod gate;
 pub mod message;
+pub(crate) mod mirror;
+pub(crate) mod participant;
 pub mod path;
 pub mod scope;
+pub(crate) mod tombstone;

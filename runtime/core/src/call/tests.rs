@@ -7,6 +7,7 @@ const SAVED: Traits = Traits {
     save: true,
     create: false,
     volatile: false,
+    action: false,
 };
 const UNSAVED: Traits = Traits {
     save: false,
@@ -25,19 +26,21 @@ const VOLATILE: Traits = Traits {
     ..SAVED
 };
 
-const STAGES: [Stage; 6] = [
+const STAGES: [Stage; 7] = [
     Stage::Searching,
     Stage::Queued,
+    Stage::Gated,
     Stage::Granted,
     Stage::Running,
     Stage::Flushing { state: true },
     Stage::Flushing { state: false },
 ];
 
-const CUES: [Cue; 12] = [
+const CUES: [Cue; 13] = [
     Cue::Searched { found: true },
     Cue::Searched { found: false },
     Cue::LockGranted,
+    Cue::GateOpen,
     Cue::ImageReady,
     Cue::Returned(Ended::Normal),
     Cue::Returned(Ended::Raised),
@@ -53,6 +56,9 @@ fn short(next: Next) -> &'static str {
     match next {
         Next::AnswerSaved => "saved",
         Next::AskLock => "lock",
+        Next::AskGate => "gate",
+        Next::Keep => "keep",
+        Next::Undo => "undo",
         Next::WantImage => "image",
         Next::Dispatch => "run",
         Next::Flush {
@@ -73,7 +79,7 @@ fn short(next: Next) -> &'static str {
 }
 
 /// One line a stage, one word a cue, in the order of the constants above.
-fn check(traits: Traits, expect: [&str; 6]) {
+fn check(traits: Traits, expect: [&str; 7]) {
     for (stage, expect) in STAGES.into_iter().zip(expect) {
         let row: Vec<&str> = CUES
             .iter()
@@ -89,14 +95,39 @@ fn every_stage_and_cue_of_a_saved_write() {
     check(
         SAVED,
         [
-            "saved, lock, -, -, -, -, -, -, -, -, -, vanish",
-            "-, -, image, -, -, -, -, -, -, -, -, vanish",
-            "-, -, -, run, -, -, -, -, -, -, -, vanish",
-            "-, -, -, -, flush, other flush, undo+answer, -, -, -, -, run on",
-            "-, -, -, -, -, -, -, answer, undo+refuse, undo+refuse, undo+refuse, run on",
-            "-, -, -, -, -, -, -, answer, refuse, refuse, refuse, run on",
+            "saved, lock, -, -, -, -, -, -, -, -, -, -, vanish",
+            "-, -, image, -, -, -, -, -, -, -, -, -, vanish",
+            "-, -, -, image, -, -, -, -, -, -, -, -, vanish",
+            "-, -, -, -, run, -, -, -, -, -, -, -, vanish",
+            "-, -, -, -, -, flush, other flush, undo+answer, -, -, -, -, run on",
+            "-, -, -, -, -, -, -, -, answer, undo+refuse, undo+refuse, undo+refuse, run on",
+            "-, -, -, -, -, -, -, -, answer, refuse, refuse, refuse, run on",
         ],
     );
+}
+
+#[test]
+fn a_call_in_an_action_takes_its_turn_and_leaves_the_rest_to_the_action() {
+    let action = true;
+    for traits in [UNSAVED, READ, CREATE, VOLATILE] {
+        let traits = Traits {
+            action,
+            save: false,
+            ..traits
+        };
+        assert_eq!(next(Stage::Queued, Cue::LockGranted, traits), Next::AskGate);
+        assert_eq!(next(Stage::Gated, Cue::GateOpen, traits), Next::WantImage);
+        let ended = |ended| next(Stage::Running, Cue::Returned(ended), traits);
+        if traits.mode == Mode::Write && !traits.volatile {
+            assert_eq!(ended(Ended::Normal), Next::Keep);
+            assert_eq!(ended(Ended::Raised), Next::Undo);
+            assert_eq!(ended(Ended::Failed), Next::Undo);
+        } else {
+            for how in [Ended::Normal, Ended::Raised, Ended::Failed] {
+                assert_eq!(ended(how), Next::Answer { discard: false });
+            }
+        }
+    }
 }
 
 #[test]

@@ -14,13 +14,13 @@ use crate::uselist::Change;
 
 impl Engine {
     /// A call or a create arrived.
-    pub(super) fn admit(&mut self, invoke: &Invoke, create: bool, out: &mut Outbox) {
+    pub(super) fn admit(&mut self, mut invoke: Invoke, create: bool, out: &mut Outbox) {
         assert!(!create || invoke.mode == Mode::Write, "a create is a write");
         assert!(
             !create || !invoke.volatile,
             "a volatile object is served, not created"
         );
-        if let Err(refusal) = self.check_admission(invoke, create, out) {
+        if let Err(refusal) = self.check_admission(&invoke, create, out) {
             if let Refusal::Overloaded { what, limit } = refusal {
                 out.push(Output::Event(Event::Overloaded { what, limit }));
             }
@@ -28,16 +28,17 @@ impl Engine {
             out.push(Output::Reply {
                 ticket: invoke.ticket,
                 answer,
-                joined: None,
+                joined: self.joined_by(&invoke),
             });
             out.push(Output::Forget {
                 ticket: invoke.ticket,
             });
             return;
         }
-        let find_as = self.at_most_once(invoke);
+        let find_as = self.at_most_once(&invoke);
         if let Some(leader) = find_as.and_then(|call| self.find_leader(call)) {
-            self.calls.follow(invoke, leader);
+            self.calls.follow(&invoke, leader);
+            self.note_caller(leader, invoke.caller);
             let first = self.calls.entry(leader).ticket;
             out.push(Output::Event(Event::Joined {
                 ticket: invoke.ticket,
@@ -45,7 +46,12 @@ impl Engine {
             }));
             return;
         }
-        let slot = self.calls.lead(invoke, create, find_as);
+        let in_action = invoke.root().is_some();
+        let slot = self.calls.lead(&mut invoke, create, find_as);
+        if in_action {
+            self.join(slot);
+            return self.enqueue(slot, out);
+        }
         match find_as {
             Some(call) if !invoke.volatile && self.mutation != Mutation::SkipSearch => {
                 out.push(Output::Search {
@@ -57,10 +63,11 @@ impl Engine {
         }
     }
 
-    /// The id under which a call must not be executed twice.
+    /// The id under which a call must not be executed twice: within an action that holds for
+    /// every write, since what was done once cannot be told from what was done twice.
     fn at_most_once(&self, invoke: &Invoke) -> Option<CallId> {
-        let save = invoke.save && invoke.mode == Mode::Write;
-        invoke.call.filter(|_| save)
+        let once = invoke.save || invoke.root().is_some();
+        invoke.call.filter(|_| once && invoke.mode == Mode::Write)
     }
 
     fn find_leader(&self, call: CallId) -> Option<Slot> {
@@ -83,24 +90,29 @@ impl Engine {
         if let Some(call) = find_as {
             self.check_incarnation(call.caller, out)?;
         }
+        self.check_action(invoke, out)?;
         let full = |(what, limit)| Refusal::Overloaded { what, limit };
         self.calls.room(invoke.caller, &self.limits).map_err(full)?;
         match find_as.and_then(|call| self.find_leader(call)) {
             Some(leader) => {
                 let leader = self.calls.leader(leader);
                 let same = leader.traits.create == create && (create || leader.uid == invoke.uid);
-                if same {
+                if same && self.same_action(leader, invoke) {
                     Ok(())
                 } else {
                     Err(Refusal::CallIdReused)
                 }
             }
             None if self.drain != Drain::No => Err(Refusal::Draining),
-            None => Ok(()),
+            None => self.check_new_in_action(invoke),
         }
     }
 
-    fn check_incarnation(&mut self, caller: Peer, out: &mut Outbox) -> Result<(), Refusal> {
+    pub(super) fn check_incarnation(
+        &mut self,
+        caller: Peer,
+        out: &mut Outbox,
+    ) -> Result<(), Refusal> {
         let Peer { node, incarnation } = caller;
         match self
             .incarnations
@@ -114,6 +126,7 @@ impl Engine {
                 };
                 out.push(Output::Event(Event::Reborn { old, incarnation }));
                 self.caller_gone(old, out);
+                self.give_up_older(node, incarnation, out);
                 Ok(())
             }
             Heard::Older(_) if self.mutation == Mutation::IgnoreIncarnation => Ok(()),
@@ -149,7 +162,7 @@ impl Engine {
         out.push(Output::Reply {
             ticket,
             answer,
-            joined: None,
+            joined: self.joined(leader_slot),
         });
         self.stop_waiting(slot, out);
     }
@@ -183,6 +196,7 @@ impl Engine {
         while let Some((uid, change)) = self.uses.forget_next(caller) {
             self.rebound(uid, change);
         }
+        self.give_up_called_by(caller, out);
     }
 
     pub(super) fn bind(&mut self, uid: Uid, caller: Peer, out: &mut Outbox) {

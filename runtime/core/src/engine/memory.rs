@@ -3,6 +3,7 @@
 
 use super::{Drain, Engine};
 use crate::activation::{self, Cue, Image, Next};
+use crate::call::Stage;
 use crate::id::Uid;
 use crate::input::{Fault, Loaded};
 use crate::outbox::Outbox;
@@ -49,8 +50,16 @@ impl Engine {
             return Err(Refusal::NoSuchObject);
         }
         self.room_for_one(out)?;
-        let bound = self.uses.callers(uid) > 0;
-        Ok(self.objects.insert(uid, bound))
+        Ok(self.enter(uid))
+    }
+
+    /// A new entry for an object that nobody calls yet; levels of actions may have its lock.
+    fn enter(&mut self, uid: Uid) -> Slot {
+        let slot = self.objects.insert(uid, self.uses.callers(uid) > 0);
+        let holders = self.locks.holders(Self::lock_key(uid)).count();
+        let held = u32::try_from(holders).expect("tables are bounded below 2^32");
+        self.objects.entry_mut(slot).held = held;
+        slot
     }
 
     /// Makes sure that one more object may come into memory.
@@ -110,18 +119,28 @@ impl Engine {
         self.want_again(object, out);
     }
 
-    /// The calls of an object that have not started: those with the lock, then the queue.
+    /// The calls of an object that have not started: those with the lock, then the queues.
     fn waiting_calls(&self, object: Slot, but_creates: bool) -> Vec<Slot> {
-        let key = Self::lock_key(self.objects.entry(object).uid);
-        let owners = self.locks.holders(key).chain(self.locks.waiters(key));
-        let slots =
-            owners.map(|(owner, _)| Slot(u32::try_from(owner.0).expect("an owner is a slot")));
-        let picked = slots.filter(|slot| {
+        let entry = self.objects.entry(object);
+        let key = Self::lock_key(entry.uid);
+        let holders = self.locks.holders(key).map(|holding| holding.owner);
+        let outside = holders.filter(|owner| !owner.is_level());
+        let mut slots: Vec<Slot> = outside.map(|owner| Slot(owner.index())).collect();
+        if let Some(gate) = &entry.gate {
+            slots.extend(gate.inside().chain(gate.queue()));
+        }
+        let ready = self.ready.iter().copied().filter(|slot| {
+            let leader = self.calls.leader(*slot);
+            leader.object == object && leader.traits.action && leader.stage == Stage::Queued
+        });
+        slots.extend(ready);
+        slots.extend(self.locks.waiters(key).map(|request| Slot(request.asker.0)));
+        slots.retain(|slot| {
             let leader = self.calls.leader(*slot);
             let spared = but_creates && leader.traits.create;
             !leader.stage.started() && !spared
         });
-        picked.collect()
+        slots
     }
 
     /// After a load that found nothing: a create that had the lock all along goes on.
@@ -138,10 +157,12 @@ impl Engine {
         if object.calls > 0 || self.objects.is_idle(slot) {
             return;
         }
+        let held = object.held > 0;
         match (object.volatile, object.image) {
             (true, _) if object.retired => self.objects.remove(slot),
             (true, _) | (false, Image::Activating) => {}
             (false, Image::Passive) => self.objects.remove(slot),
+            (false, Image::Active) if held => {}
             (false, Image::Active) => {
                 self.objects.set_idle(self.now, slot);
                 if self.drain != Drain::No {
@@ -209,16 +230,23 @@ impl Engine {
                 return out.push(Output::Event(Event::Overloaded { what, limit }));
             }
             Some(slot) => slot,
-            None => self.objects.insert(uid, self.uses.callers(uid) > 0),
+            None => self.enter(uid),
         };
         // Calls that guessed the uid may have made it look like a persistent object.
         let image = self.objects.entry(slot).image;
         let unknown = image == Image::Passive || image == Image::Activating;
         assert!(unknown, "{uid} is served but exists as a persistent object");
         self.objects.set_volatile(slot);
+        // The entry must outlive the last of its calls, since the loop looks at it.
+        self.objects.entry_mut(slot).calls += 1;
         for call in self.waiting_calls(slot, false) {
-            self.calls.leader_mut(call).traits.volatile = true;
+            if self.calls.leader(call).traits.action {
+                self.end(call, Some(Answer::Refused(Refusal::NoSuchObject)), out);
+            } else {
+                self.calls.leader_mut(call).traits.volatile = true;
+            }
         }
+        self.objects.entry_mut(slot).calls -= 1;
         self.run_holders(uid, out);
     }
 
@@ -250,12 +278,36 @@ impl Engine {
         }
     }
 
-    /// Tells the shell when the drain is over.
+    /// Tells the shell when the drain is over: no call is left, and no action but those that
+    /// are prepared. These are on disk, and their objects go out of memory without more ado.
     pub(super) fn end_drain(&mut self, out: &mut Outbox) {
-        let empty = self.calls.len() == 0 && self.objects.persistent() == 0;
-        if self.drain == Drain::Draining && empty {
+        if self.drain != Drain::Draining || self.calls.len() > 0 {
+            return;
+        }
+        if self.mirrors.iter().any(|(_, mirror)| !mirror.can_sleep()) {
+            return;
+        }
+        self.unload_prepared(out);
+        if self.objects.persistent() == 0 {
             self.drain = Drain::Drained;
             out.push(Output::Drained);
         }
+    }
+
+    /// Drops the images of all objects that prepared actions have changed.
+    fn unload_prepared(&mut self, out: &mut Outbox) {
+        let levels = self.mirrors.levels().map(|(_, level)| level);
+        let uids: Vec<Uid> = levels
+            .flat_map(|level| level.locks.keys().copied())
+            .collect();
+        for uid in uids {
+            if let Some(slot) = self.objects.slot(uid) {
+                self.change_image(slot, Cue::Dropped);
+                self.objects.set_size(slot, 0);
+                out.push(Output::Passivate { uid });
+                self.left_by_call(slot, out);
+            }
+        }
+        self.mirrors.forget_images();
     }
 }

@@ -16,7 +16,14 @@
 //! going on would be guessing. What a peer can cause (an unknown object, a call id used twice,
 //! a cancel that comes too late) never does.
 
+mod actions;
 mod admit;
+mod check;
+mod commit;
+mod decide;
+mod inspect;
+mod levels;
+mod locking;
 mod memory;
 mod run;
 mod view;
@@ -24,15 +31,22 @@ mod waits;
 
 pub use view::{ActionPhase, ActionView, HolderView, LockView, ObjectView, Stats, WaiterView};
 
-use crate::action::message::Message;
-use crate::action::path::{Path, Site, own_action};
+use std::collections::{BTreeMap, VecDeque};
+
+use self::commit::Work;
+use self::decide::{Asked, Search};
+use crate::action::coordinator::Decisions;
+use crate::action::mirror::Mirrors;
+use crate::action::path::Site;
+use crate::action::tombstone::Tombstones;
 use crate::activation::{Image, Objects};
-use crate::call::{Calls, Role};
+use crate::call::Calls;
+use crate::deadline::Deadlines;
 use crate::id::{Peer, Uid};
 use crate::incarnation::Incarnations;
-use crate::input::{Input, Ticket};
+use crate::input::{Input, Job, Ticket};
 use crate::limits::Limits;
-use crate::lock::table::{LockTable, Owner};
+use crate::lock::locks::{Granted, Locks, Owner};
 use crate::outbox::Outbox;
 use crate::output::Output;
 use crate::slab::Slot;
@@ -145,12 +159,27 @@ pub struct Engine {
     now: Time,
     calls: Calls,
     objects: Objects,
-    locks: LockTable,
+    locks: Locks,
     uses: UseList,
     incarnations: Incarnations,
+    mirrors: Mirrors,
+    tombstones: Tombstones,
+    decisions: Decisions,
+    /// What the store is doing for actions.
+    jobs: BTreeMap<Job, Work>,
+    last_job: u64,
+    /// Actions whose end the store is asked for.
+    searches: BTreeMap<Uid, Search>,
+    /// Until when calls wait for locks and at gates.
+    patience: Deadlines,
     drain: Drain,
-    /// Calls that got a lock and were not looked at yet; empty between inputs.
-    granted: Vec<Owner>,
+    /// Calls that got a lock or their turn and were not looked at yet; empty between inputs, as
+    /// the two below.
+    ready: VecDeque<Slot>,
+    /// What the lock table says about the last change.
+    granted: Vec<Granted>,
+    /// Locks that moved while somebody waits for them, and to whom.
+    moved: Vec<(Uid, Owner)>,
 }
 
 impl Engine {
@@ -171,11 +200,20 @@ impl Engine {
             now: Time(0),
             calls: Calls::new(),
             objects: Objects::new(),
-            locks: LockTable::default(),
+            locks: Locks::default(),
             uses: UseList::default(),
             incarnations: Incarnations::new(),
+            mirrors: Mirrors::new(identity.me.incarnation),
+            tombstones: Tombstones::default(),
+            decisions: Decisions::default(),
+            jobs: BTreeMap::new(),
+            last_job: 0,
+            searches: BTreeMap::new(),
+            patience: Deadlines::default(),
             drain: Drain::No,
+            ready: VecDeque::new(),
             granted: Vec::new(),
+            moved: Vec::new(),
         }
     }
 
@@ -186,8 +224,8 @@ impl Engine {
     pub fn handle(&mut self, now: Time, input: Input, out: &mut Outbox) {
         self.now = self.now.max(now);
         match input {
-            Input::Invoke(invoke) => self.admit(&invoke, false, out),
-            Input::Create(invoke) => self.admit(&invoke, true, out),
+            Input::Invoke(invoke) => self.admit(invoke, false, out),
+            Input::Create(invoke) => self.admit(invoke, true, out),
             Input::Searched { ticket, found } => self.searched(ticket, found, out),
             Input::Returned {
                 ticket,
@@ -205,25 +243,46 @@ impl Engine {
             Input::Serve { uid } => self.serve(uid, out),
             Input::Retire { uid } => self.retire(uid, out),
             Input::Evict { uid } => self.evict(uid, out),
-            Input::Message {
-                from,
-                message: Message::Deadlock(message),
-            } => self.deadlock_heard(from, message, out),
-            Input::Message { .. }
-            | Input::Commit { .. }
-            | Input::Ask { .. }
-            | Input::Reached { .. }
-            | Input::Stored { .. }
-            | Input::DecisionFound { .. }
-            | Input::RecoverPrepared { .. }
-            | Input::RecoverDecision { .. } => unimplemented!("actions"),
+            Input::Message { .. } if self.is_drained() => {}
+            Input::Message { from, message } => self.message(from, message, out),
+            Input::Commit {
+                ticket,
+                caller: _,
+                action,
+                join,
+                others,
+                aborted,
+            } => {
+                let asked = Asked {
+                    ticket,
+                    action,
+                    join,
+                    others,
+                    aborted,
+                };
+                self.commit_asked(asked, out);
+            }
+            Input::Ask { ticket, action } => self.asked(ticket, action, out),
+            Input::Reached { action, site } => self.reached(action, site, out),
+            Input::Stored { job, result } => self.stored(job, result, out),
+            Input::DecisionFound { job, found } => self.decision_found(job, found, out),
+            Input::RecoverPrepared {
+                action,
+                coordinator,
+                objects,
+            } => self.recover_prepared(action, coordinator, &objects, out),
+            Input::RecoverDecision {
+                action,
+                participants,
+            } => self.recover_decision(action, participants, out),
             Input::Drain => self.begin_drain(out),
         }
         self.settle(out);
     }
 
-    /// Does what is due at `now`: refuses calls whose deadline passed, passivates objects that
-    /// were idle for too long. Harmless when nothing is due.
+    /// Does what is due at `now`: refuses calls whose deadline passed or that waited for too
+    /// long, ends actions whose time is up, sends again what was not answered, passivates
+    /// objects that were idle for too long. Harmless when nothing is due.
     pub fn handle_timeout(&mut self, now: Time, out: &mut Outbox) {
         self.now = self.now.max(now);
         while let Some((_, ticket, slot)) = self.calls.deadlines.pop_due(self.now) {
@@ -232,6 +291,13 @@ impl Engine {
             }
             self.calls.tidy();
         }
+        while let Some((_, ticket, slot)) = self.patience.pop_due(self.now) {
+            if self.calls.is_stuck(ticket, slot) {
+                self.lose_patience(slot, out);
+            }
+        }
+        self.look_at_mirrors(out);
+        self.tell_again(out);
         self.passivate_expired(out);
         self.waits_due(out);
         self.settle(out);
@@ -242,20 +308,42 @@ impl Engine {
     pub fn next_timeout(&self) -> Option<Time> {
         let deadline = self.calls.deadlines.first().map(|(at, ..)| at);
         let expiry = self.objects.next_expiry(&self.limits).map(|(at, _)| at);
-        let waits = self.waits_timeout();
-        deadline.into_iter().chain(expiry).chain(waits).min()
+        if self.is_drained() {
+            return None;
+        }
+        let others = [
+            deadline,
+            expiry,
+            self.patience.first().map(|(at, ..)| at),
+            self.mirrors.next_due(),
+            self.decisions.next_due(),
+            self.waits_timeout(),
+        ];
+        others.into_iter().flatten().min()
     }
 
     /// Ends an input: whoever got a lock is looked at, leftovers are swept out.
     fn settle(&mut self, out: &mut Outbox) {
-        self.run_granted(out);
+        loop {
+            self.run_ready(out);
+            let Some((uid, owner)) = self.moved.pop() else {
+                break;
+            };
+            self.look_at_move(uid, owner, out);
+        }
         self.make_room(out);
         self.calls.tidy();
+        let calls = &self.calls;
+        let stuck = |ticket, slot| calls.is_stuck(ticket, slot);
+        self.patience.tidy(calls.len(), stuck);
         self.end_drain(out);
-        assert!(
-            self.granted.is_empty(),
-            "a call got a lock and was not looked at"
-        );
+        self.check_settled();
+    }
+
+    /// Panics if something was left for later that has no later.
+    fn check_settled(&self) {
+        let idle = self.ready.is_empty() && self.moved.is_empty() && self.granted.is_empty();
+        assert!(idle, "a call got a lock and was not looked at");
     }
 
     /// What the engine is busy with, in numbers.
@@ -271,9 +359,9 @@ impl Engine {
             uses: self.uses.len(),
             callers_remembered: self.incarnations.len(),
             deadlines: self.calls.deadlines.len(),
-            actions: 0,
-            commits: 0,
-            tombstones: 0,
+            actions: self.mirrors.len(),
+            commits: self.decisions.len(),
+            tombstones: self.tombstones.len(),
         }
     }
 
@@ -293,93 +381,6 @@ impl Engine {
             waiting: object.waiting,
             callers_bound: self.uses.callers(object.uid),
         })
-    }
-
-    /// Each top-level action that has a part here, in no special order; for inspection.
-    pub fn actions(&self) -> impl Iterator<Item = ActionView> + '_ {
-        core::iter::empty()
-    }
-
-    /// Each locked object with who has it and who waits, in no special order; for inspection.
-    pub fn locks(&self) -> impl Iterator<Item = LockView> + '_ {
-        let uids = self.objects.iter().map(|(_, object)| object.uid);
-        let locked = uids.filter(|uid| self.locks.holders(Self::lock_key(*uid)).next().is_some());
-        locked.map(|uid| LockView {
-            uid,
-            holders: Vec::new(),
-            waiters: Vec::new(),
-        })
-    }
-
-    /// The action that a call outside actions is by itself.
-    #[expect(dead_code, reason = "for the deadlock machine")]
-    fn own_path(&self, ticket: Ticket) -> Path {
-        let Identity { me, shard } = self.identity;
-        Path::top(own_action(me, shard, ticket))
-    }
-
-    /// Panics if an invariant does not hold; [`crate::invariants`] lists them.
-    pub(crate) fn check(&self) {
-        self.calls.check(&self.limits);
-        self.objects.check(&self.limits);
-        self.locks.check();
-        self.uses.check();
-        self.incarnations.check();
-        assert!(
-            self.uses.len() <= self.limits.uses_max as usize,
-            "too many bindings"
-        );
-        assert!(
-            self.incarnations.len() <= self.limits.peers_max as usize,
-            "too many callers"
-        );
-        assert!(
-            self.granted.is_empty(),
-            "a call got a lock and was not looked at"
-        );
-        self.check_calls_of_objects();
-    }
-
-    /// Searching calls aside, every call belongs to an object, and has its lock if it must.
-    fn check_calls_of_objects(&self) {
-        let (mut holders, mut attached) = (0, 0);
-        for (slot, call) in self.calls.iter() {
-            let Role::Leader(leader) = &call.role else {
-                continue;
-            };
-            if leader.object == Slot::NONE {
-                continue;
-            }
-            attached += 1;
-            let object = self.objects.entry(leader.object);
-            assert!(
-                object.uid == leader.uid,
-                "{:?} is at another object",
-                call.ticket
-            );
-            let owner = Owner(slot.0.into());
-            let key = Self::lock_key(leader.uid);
-            let holds = self.locks.holders(key).any(|(holder, _)| holder == owner);
-            assert!(
-                holds == Self::must_hold(leader.stage),
-                "{:?} has a wrong lock",
-                call.ticket
-            );
-            holders += usize::from(holds);
-        }
-        let (mut calls, mut locked) = (0, 0);
-        for (_, object) in self.objects.iter() {
-            calls += object.calls as usize;
-            locked += self.locks.holders(Self::lock_key(object.uid)).count();
-            let waits = self.locks.waiters(Self::lock_key(object.uid)).count();
-            assert!(
-                waits <= object.waiting as usize,
-                "{} is miscounted",
-                object.uid
-            );
-        }
-        assert!(attached == calls, "calls of objects are miscounted");
-        assert!(holders == locked, "a lock is held by nobody");
     }
 
     fn slot_of(&self, ticket: Ticket, what: &str) -> Slot {

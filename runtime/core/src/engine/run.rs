@@ -5,27 +5,20 @@ use crate::activation::{self, Image};
 use crate::call::{Cue, Next, Role, Stage};
 use crate::id::Uid;
 use crate::input::{Ended, Fault, Ticket};
+use crate::lock::locks::Owner;
 use crate::lock::mode::Mode;
-use crate::lock::table::{Acquired, LockKey, Owner};
 use crate::outbox::Outbox;
 use crate::output::{Answer, Event, Output, Refusal};
 use crate::slab::Slot;
 
 impl Engine {
-    pub(super) fn lock_key(uid: Uid) -> LockKey {
-        LockKey::object(uid)
-    }
-
-    /// Each call is its own action: the slot names it, while it lives.
-    fn owner(slot: Slot) -> Owner {
-        Owner(slot.0.into())
-    }
-
-    /// Whether a call in this stage holds its object's lock.
+    /// Whether a call that owns its lock itself has it in this stage.
     pub(super) fn must_hold(stage: Stage) -> bool {
         match stage {
             Stage::Granted | Stage::Running | Stage::Flushing { state: true } => true,
-            Stage::Searching | Stage::Queued | Stage::Flushing { state: false } => false,
+            Stage::Searching | Stage::Queued | Stage::Gated | Stage::Flushing { state: false } => {
+                false
+            }
         }
     }
 
@@ -41,8 +34,12 @@ impl Engine {
         let leader = self.calls.leader(slot);
         let object = leader.object;
         let changed = leader.traits.mode == Mode::Write && ended == Ended::Normal;
+        let action = leader.traits.action;
         if changed && leader.stage == Stage::Running && !leader.traits.volatile {
             self.objects.set_size(object, size_bytes);
+            if action {
+                self.note_change(slot);
+            }
         }
         self.step(slot, Cue::Returned(ended), out);
     }
@@ -76,6 +73,7 @@ impl Engine {
                 self.end(slot, Some(Answer::Saved(call)), out);
             }
             Next::AskLock => self.enqueue(slot, out),
+            Next::AskGate => self.ask_gate(slot, out),
             Next::WantImage => self.want_image(slot, out),
             Next::Dispatch => self.dispatch(slot, out),
             Next::Flush {
@@ -86,7 +84,7 @@ impl Engine {
             } => {
                 if undo {
                     self.discard(slot, out);
-                    self.unlock(slot);
+                    self.unlock(slot, out);
                 }
                 self.flush(slot, state, reply, create, out);
             }
@@ -94,7 +92,15 @@ impl Engine {
                 if discard {
                     self.discard(slot, out);
                 }
-                self.end(slot, Some(Answer::Outcome), out);
+                self.end(slot, Some(self.outcome(slot)), out);
+            }
+            Next::Keep => {
+                self.keep(slot, out);
+                self.end(slot, Some(self.outcome(slot)), out);
+            }
+            Next::Undo => {
+                self.undo(slot, out);
+                self.end(slot, Some(self.outcome(slot)), out);
             }
             Next::Refuse { discard, refusal } => {
                 if discard {
@@ -131,26 +137,55 @@ impl Engine {
         let volatile = entry.volatile;
         let leader = self.calls.leader_mut(slot);
         leader.traits.volatile = volatile;
+        leader.traits.action &= !volatile;
         leader.object = object;
         leader.stage = Stage::Queued;
-        match self
-            .locks
-            .acquire(Self::lock_key(uid), Self::owner(slot), traits.mode)
-        {
-            Acquired::Granted => self.granted.push(Self::owner(slot)),
-            Acquired::Waits => {}
+        leader.since = self.now;
+        self.ask_lock(slot, out);
+    }
+
+    /// Looks at every call that got a lock or its turn, and at those that do by that.
+    pub(super) fn run_ready(&mut self, out: &mut Outbox) {
+        while let Some(slot) = self.ready.pop_front() {
+            let cue = match self.calls.leader(slot).stage {
+                Stage::Queued => Cue::LockGranted,
+                Stage::Searching
+                | Stage::Gated
+                | Stage::Granted
+                | Stage::Running
+                | Stage::Flushing { .. } => Cue::GateOpen,
+            };
+            self.step(slot, cue, out);
         }
     }
 
-    /// Looks at every call that got a lock, and at those that get one by that.
-    pub(super) fn run_granted(&mut self, out: &mut Outbox) {
-        let mut at = 0;
-        while let Some(owner) = self.granted.get(at).copied() {
-            at += 1;
-            let slot = Slot(u32::try_from(owner.0).expect("an owner is a slot"));
-            self.step(slot, Cue::LockGranted, out);
+    /// A call in an action has the lock: it takes its turn among the calls of its action.
+    fn ask_gate(&mut self, slot: Slot, out: &mut Outbox) {
+        let leader = self.calls.leader_mut(slot);
+        leader.stage = Stage::Gated;
+        let passes = leader.called_back();
+        let (object, mode) = (leader.object, leader.traits.mode);
+        let gate = &mut self.objects.entry_mut(object).gate;
+        if gate.get_or_insert_default().enter(slot, mode, passes) {
+            self.step(slot, Cue::GateOpen, out);
+        } else {
+            self.note_patience(slot);
         }
-        self.granted.clear();
+    }
+
+    /// A call in an action is inside its object no more, or does not wait to be.
+    fn leave_gate(&mut self, slot: Slot) {
+        let object = self.calls.leader(slot).object;
+        let entry = self.objects.entry_mut(object);
+        let gate = entry
+            .gate
+            .as_mut()
+            .expect("a call past the lock is at the gate");
+        let ready = &mut self.ready;
+        gate.leave(slot, |opened| ready.push_back(opened));
+        if gate.is_empty() {
+            entry.gate = None;
+        }
     }
 
     /// A call has the lock: it runs if the object is in memory.
@@ -176,15 +211,20 @@ impl Engine {
     /// The object is in memory: those with the lock run.
     pub(super) fn run_holders(&mut self, uid: Uid, out: &mut Outbox) {
         let holders = self.locks.holders(Self::lock_key(uid));
-        let holders: Vec<Owner> = holders.map(|(owner, _)| owner).collect();
-        for owner in holders {
-            let slot = Slot(u32::try_from(owner.0).expect("an owner is a slot"));
+        let outside = holders.filter(|holding| !holding.owner.is_level());
+        let mut slots: Vec<Slot> = outside.map(|holding| Slot(holding.owner.index())).collect();
+        if let Some(object) = self.objects.slot(uid)
+            && let Some(gate) = &self.objects.entry(object).gate
+        {
+            slots.extend(gate.inside());
+        }
+        for slot in slots {
             let leader = self.calls.leader(slot);
             match leader.stage {
                 Stage::Granted if leader.traits.create => self.want_image(slot, out),
                 Stage::Granted => self.step(slot, Cue::ImageReady, out),
                 // It was granted by this very input and is looked at next.
-                Stage::Queued => {}
+                Stage::Queued | Stage::Gated => {}
                 Stage::Searching | Stage::Running | Stage::Flushing { .. } => {
                     panic!(
                         "{:?} ran before its object was there",
@@ -199,17 +239,22 @@ impl Engine {
         let leader = self.calls.leader_mut(slot);
         leader.stage = Stage::Running;
         let (uid, mode, new) = (leader.uid, leader.traits.mode, leader.traits.create);
+        let level = leader.traits.action.then_some(leader.level);
         let object = self.objects.entry_mut(leader.object);
         object.waiting -= 1;
         let in_memory = object.image == if new { Image::Making } else { Image::Active };
         assert!(in_memory, "{uid} runs a call while {:?}", object.image);
+        let action = level.map(|level| self.mirrors.level(level).uid);
+        if action.is_some() && mode == Mode::Write {
+            self.capture(slot, out);
+        }
         let ticket = self.calls.entry(slot).ticket;
         out.push(Output::Dispatch {
             ticket,
             uid,
             mode,
             new,
-            action: None,
+            action,
         });
     }
 
@@ -236,7 +281,7 @@ impl Engine {
             });
         }
         if self.mutation == Mutation::UnlockBeforeFlush && state && !create {
-            self.unlock(slot);
+            self.unlock(slot, out);
             self.calls.leader_mut(slot).stage = Stage::Flushing { state: false };
         }
     }
@@ -264,39 +309,45 @@ impl Engine {
         out.push(Output::Discard { uid });
     }
 
-    /// Gives a call's lock back, or its place in the queue.
-    fn unlock(&mut self, slot: Slot) {
+    /// Gives a call's own lock back, its turn, or its place in a queue.
+    fn unlock(&mut self, slot: Slot, out: &mut Outbox) {
         let leader = self.calls.leader(slot);
-        let (key, owner) = (Self::lock_key(leader.uid), Self::owner(slot));
+        let (uid, action) = (leader.uid, leader.traits.action);
         match leader.stage {
+            Stage::Queued if leader.parked => self.withdraw(slot, out),
+            // It was granted by this input and is not looked at yet.
             Stage::Queued => {
-                // A call that was granted by this input and not looked at yet has the lock.
-                let seen = self.granted.len();
-                self.granted.retain(|granted| *granted != owner);
-                if self.granted.len() < seen {
-                    self.locks.release(key, owner, &mut self.granted);
-                } else {
-                    self.locks.withdraw(key, owner, &mut self.granted);
+                self.ready.retain(|ready| *ready != slot);
+                if !action {
+                    self.release(uid, Owner::call(slot.0), out);
                 }
             }
-            Stage::Granted | Stage::Running | Stage::Flushing { state: true } => {
-                self.locks.release(key, owner, &mut self.granted);
+            Stage::Gated | Stage::Granted | Stage::Running if action => {
+                self.ready.retain(|ready| *ready != slot);
+                self.leave_gate(slot);
             }
-            Stage::Searching | Stage::Flushing { state: false } => {}
+            Stage::Granted | Stage::Running | Stage::Flushing { state: true } => {
+                self.release(uid, Owner::call(slot.0), out);
+            }
+            Stage::Searching | Stage::Gated | Stage::Flushing { state: false } => {}
         }
     }
 
     /// A call is over: everybody who waits gets the answer, all tables forget it.
     pub(super) fn end(&mut self, slot: Slot, answer: Option<Answer>, out: &mut Outbox) {
-        self.unlock(slot);
-        let followers = core::mem::take(&mut self.calls.leader_mut(slot).followers);
+        self.unlock(slot, out);
+        let joined = self.joined(slot);
+        let leader = self.calls.leader_mut(slot);
+        let followers = core::mem::take(&mut leader.followers);
+        let waits = leader.waits;
         let ticket = self.calls.entry(slot).ticket;
         if let Some(answer) = answer {
-            if self.calls.leader(slot).waits {
+            if waits {
+                let answer = answer.clone();
                 out.push(Output::Reply {
                     ticket,
-                    answer: answer.clone(),
-                    joined: None,
+                    answer,
+                    joined,
                 });
             }
             let answer = match answer {
@@ -305,11 +356,12 @@ impl Engine {
             };
             for follower in &followers {
                 let ticket = self.calls.entry(*follower).ticket;
+                let answer = answer.clone();
                 if self.mutation != Mutation::LoseFollowers {
                     out.push(Output::Reply {
                         ticket,
-                        answer: answer.clone(),
-                        joined: None,
+                        answer,
+                        joined,
                     });
                 }
             }
@@ -326,6 +378,9 @@ impl Engine {
             object.calls -= 1;
             object.waiting -= u32::from(!leader.stage.started());
             self.left_by_call(leader.object, out);
+        }
+        if let Some(level) = leader.in_level() {
+            self.left_by(slot, &leader, level, out);
         }
     }
 }

@@ -1,0 +1,286 @@
+//! What the coordinator of a top-level action does: one of its participants, asked to by
+//! whoever runs the action (delegated coordination).
+//!
+//! | state | asked, fits | asked, else | vote Yes or ReadOnly, not the last | the last | vote No | silence | abort |
+//! |---|---|---|---|---|---|---|---|
+//! | Active | Voting, or straight on if there are no others | aborted | – | – | – | – | aborted |
+//! | Voting | one more waits for the end | same | noted | see below | aborted | aborted | aborted |
+//! | Deciding | one more waits for the end | same | nothing | nothing | nothing | nothing | nothing |
+//! | Committing | committed | same | nothing | nothing | nothing | tell them again | nothing |
+//!
+//! The last vote, or no others: if nobody has changed anything, the action is committed, without
+//! the disk. Else Deciding: the coordinator's own new states and the decision, with the names of
+//! those who voted Yes, are written in one batch; that is the commit point.
+//!
+//! | state | written | not written | acknowledged, not the last | the last |
+//! |---|---|---|---|---|
+//! | Deciding | committed; Committing if anybody voted Yes | aborted | – | – |
+//! | Committing | – | – | noted | settled in the store; gone |
+//!
+//! *Aborted*: what the coordinator did is undone, the others are told once. Who misses that asks
+//! again and finds no decision (presumed abort). *Committed*: who asked is told, locks are freed,
+//! those who voted Yes are told until each has acknowledged.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::message::Vote;
+use super::path::{Participant, Site};
+use crate::id::Uid;
+use crate::input::Ticket;
+use crate::time::Time;
+
+/// A vote under way.
+#[derive(Debug)]
+pub(crate) struct Ballot {
+    /// The requests to commit; one, unless somebody repeats itself.
+    pub(crate) requests: Vec<Ticket>,
+    voters: BTreeMap<Site, (Participant, Option<Vote>)>,
+    /// Nested actions that were aborted.
+    pub(crate) aborted: Vec<Uid>,
+    /// When silence counts as No.
+    pub(crate) ends: Time,
+}
+
+/// What the votes amount to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Tally {
+    /// Some are missing.
+    Open,
+    /// All are in; these voted Yes.
+    Done(Vec<Site>),
+    /// This one cannot commit.
+    Refused(Site),
+}
+
+impl Ballot {
+    /// A vote of `others`; none if the same site is in it twice, with different mirrors.
+    pub(crate) fn new(
+        request: Ticket,
+        others: &[Participant],
+        aborted: Vec<Uid>,
+        ends: Time,
+    ) -> Option<Self> {
+        let mut voters = BTreeMap::new();
+        for participant in others {
+            let before = voters.insert(participant.site, (*participant, None));
+            if before.is_some_and(|(before, _)| before != *participant) {
+                return None;
+            }
+        }
+        Some(Self {
+            requests: vec![request],
+            voters,
+            aborted,
+            ends,
+        })
+    }
+
+    /// Notes a vote. The first of a voter counts; a voter that is not asked has none.
+    pub(crate) fn vote(&mut self, site: Site, vote: Vote) -> Tally {
+        if let Some((_, noted)) = self.voters.get_mut(&site) {
+            noted.get_or_insert(vote);
+        }
+        self.tally()
+    }
+
+    pub(crate) fn tally(&self) -> Tally {
+        let mut yes = Vec::new();
+        let mut open = false;
+        for (site, (_, vote)) in &self.voters {
+            match vote {
+                Some(Vote::Yes) => yes.push(*site),
+                Some(Vote::ReadOnly) => {}
+                Some(Vote::No) => return Tally::Refused(*site),
+                None => open = true,
+            }
+        }
+        if open { Tally::Open } else { Tally::Done(yes) }
+    }
+
+    /// Those whose vote is missing.
+    pub(crate) fn missing(&self) -> impl Iterator<Item = Participant> + '_ {
+        let voters = self.voters.values();
+        voters
+            .filter(|(_, vote)| vote.is_none())
+            .map(|(participant, _)| *participant)
+    }
+
+    /// Those that may have something prepared, or may have yet.
+    pub(crate) fn bound(&self) -> impl Iterator<Item = Site> + '_ {
+        let voters = self.voters.iter();
+        voters
+            .filter(|(_, (_, vote))| match vote {
+                None | Some(Vote::Yes) => true,
+                Some(Vote::ReadOnly | Vote::No) => false,
+            })
+            .map(|(site, _)| *site)
+    }
+}
+
+/// An action that is committed, until all know.
+#[derive(Debug)]
+struct Decision {
+    /// Those that have prepared and not acknowledged.
+    untold: BTreeSet<Site>,
+    pause_ns: u64,
+    due: Time,
+}
+
+/// All decisions of a shard that somebody may not know of.
+#[derive(Debug, Default)]
+pub(crate) struct Decisions {
+    rows: BTreeMap<Uid, Decision>,
+    due: BTreeSet<(Time, Uid)>,
+}
+
+impl Decisions {
+    pub(crate) fn insert(&mut self, action: Uid, told: Vec<Site>, pause_ns: u64, due: Time) {
+        let untold = told.into_iter().collect();
+        let decision = Decision {
+            untold,
+            pause_ns,
+            due,
+        };
+        let before = self.rows.insert(action, decision);
+        assert!(before.is_none(), "{action} is decided twice");
+        self.due.insert((due, action));
+    }
+
+    pub(crate) fn contains(&self, action: Uid) -> bool {
+        self.rows.contains_key(&action)
+    }
+
+    /// Who has not acknowledged.
+    pub(crate) fn untold(&self, action: Uid) -> impl Iterator<Item = Site> + '_ {
+        let rows = self.rows.get(&action);
+        rows.into_iter().flat_map(|row| row.untold.iter().copied())
+    }
+
+    /// Notes an acknowledgement; whether it was the last, so that the decision is gone. With
+    /// `any` the first counts for all, a rule left out on purpose.
+    pub(crate) fn acknowledge(&mut self, action: Uid, site: Site, any: bool) -> bool {
+        let Some(row) = self.rows.get_mut(&action) else {
+            return false;
+        };
+        let noted = row.untold.remove(&site);
+        let last = row.untold.is_empty() || (noted && any);
+        if last {
+            self.due.remove(&(row.due, action));
+            self.rows.remove(&action);
+        }
+        last
+    }
+
+    /// The decision that is to be told again now; its next date is set, a longer pause later.
+    pub(crate) fn pop_due(&mut self, now: Time, pause_max_ns: u64) -> Option<Uid> {
+        let (at, action) = *self.due.first()?;
+        if at > now {
+            return None;
+        }
+        self.due.remove(&(at, action));
+        let row = self.rows.get_mut(&action).expect("a date is of a decision");
+        row.due = Time(now.0.saturating_add(row.pause_ns));
+        row.pause_ns = row.pause_ns.saturating_mul(2).min(pause_max_ns);
+        self.due.insert((row.due, action));
+        Some(action)
+    }
+
+    pub(crate) fn next_due(&self) -> Option<Time> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Uid> + '_ {
+        self.rows.keys().copied()
+    }
+
+    pub(crate) fn check(&self) {
+        assert!(
+            self.rows.len() == self.due.len(),
+            "decisions are miscounted"
+        );
+        for (action, row) in &self.rows {
+            assert!(self.due.contains(&(row.due, *action)), "{action} is lost");
+            assert!(!row.untold.is_empty(), "all know of {action}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::action::path::Joined;
+    use crate::id::{Incarnation, NodeId};
+
+    fn participant(node: u64) -> Participant {
+        Participant {
+            site: site(node),
+            incarnation: Incarnation(1),
+            joined: Joined {
+                join: 1,
+                updated: true,
+            },
+        }
+    }
+
+    fn site(node: u64) -> Site {
+        Site {
+            node: NodeId(node),
+            shard: 0,
+        }
+    }
+
+    #[test]
+    fn the_first_vote_of_each_counts_and_one_no_is_enough() {
+        let others = [participant(1), participant(2), participant(3)];
+        let mut ballot = Ballot::new(Ticket(1), &others, Vec::new(), Time(9)).expect("no twins");
+        assert_eq!(ballot.vote(site(1), Vote::Yes), Tally::Open);
+        assert_eq!(ballot.vote(site(2), Vote::ReadOnly), Tally::Open);
+        assert_eq!(ballot.vote(site(2), Vote::No), Tally::Open);
+        assert_eq!(ballot.vote(site(4), Vote::No), Tally::Open);
+        assert_eq!(ballot.missing().collect::<Vec<_>>(), [participant(3)]);
+        assert_eq!(ballot.bound().collect::<Vec<_>>(), [site(1), site(3)]);
+        assert_eq!(
+            ballot.vote(site(3), Vote::Yes),
+            Tally::Done(vec![site(1), site(3)])
+        );
+        let mut ballot = Ballot::new(Ticket(1), &others, Vec::new(), Time(9)).expect("no twins");
+        assert_eq!(ballot.vote(site(3), Vote::No), Tally::Refused(site(3)));
+    }
+
+    #[test]
+    fn one_site_has_one_mirror() {
+        let mut twin = participant(1);
+        assert!(Ballot::new(Ticket(1), &[twin, twin], Vec::new(), Time(9)).is_some());
+        twin.joined.join = 2;
+        let twins = [participant(1), twin];
+        assert!(Ballot::new(Ticket(1), &twins, Vec::new(), Time(9)).is_none());
+    }
+
+    #[test]
+    fn a_decision_is_told_ever_more_slowly_until_all_know() {
+        let uid = Uid {
+            node: NodeId(1),
+            local: 1,
+        };
+        let mut decisions = Decisions::default();
+        decisions.insert(uid, vec![site(1), site(2)], 10, Time(10));
+        decisions.check();
+        let mut times = Vec::new();
+        for now in 0..200 {
+            if decisions.pop_due(Time(now), 40).is_some() {
+                times.push(now);
+            }
+            decisions.check();
+        }
+        assert_eq!(times, [10, 20, 40, 80, 120, 160]);
+        assert!(!decisions.acknowledge(uid, site(1), false));
+        assert!(!decisions.acknowledge(uid, site(1), false));
+        assert!(decisions.acknowledge(uid, site(2), false));
+        assert!(!decisions.acknowledge(uid, site(2), false));
+        assert_eq!((decisions.len(), decisions.next_due()), (0, None));
+    }
+}

@@ -1,0 +1,551 @@
+//! The part of each action at this shard: a tree of levels that own locks and before-images.
+//!
+//! A *mirror* belongs to one top-level action, a *level* to one action in it that called here or
+//! has one below it that did. A nested action that ended is no level any more: what it had is
+//! its parent's, or undone.
+//!
+//! | level | nested commit | nested abort |
+//! |---|---|---|
+//! | open, nothing below or under way | gone: locks and images go to the parent | gone: restored |
+//! | open, else | Merging: gone when the last below has gone | Aborting, with all below: gone when the last running call has returned |
+//! | Merging | nothing new | Aborting, with all below |
+//! | Aborting | nothing | nothing new |
+//!
+//! A merge waits for what is below, since the message that says what became of that may have
+//! been lost; before the root is prepared, whoever runs it says it again, once for all.
+//!
+//! This module keeps the tree and its numbers; locks and objects are in their own tables, and
+//! the engine keeps them in step.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::coordinator::Ballot;
+use super::path::{Joined, Membership, Path, Site};
+use crate::id::{CallId, Incarnation, NodeId, Peer, Uid};
+use crate::input::{Job, Ticket};
+use crate::lock::locks::{Family, Owner};
+use crate::slab::{Slab, Slot};
+use crate::time::Time;
+
+/// What is kept of an object as it was before an action first wrote it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Before {
+    /// There was none: the action made it.
+    pub(crate) create: bool,
+    /// A write has ended well since.
+    pub(crate) changed: bool,
+    pub(crate) size_bytes: u64,
+}
+
+/// How a level is going to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Open,
+    Merging,
+    Aborting,
+}
+
+/// One action at this shard.
+#[derive(Debug)]
+pub(crate) struct Level {
+    pub(crate) uid: Uid,
+    pub(crate) mirror: Slot,
+    pub(crate) parent: Option<Slot>,
+    pub(crate) children: Vec<Slot>,
+    pub(crate) ending: Ending,
+    /// The objects it has a lock of, and since when.
+    pub(crate) locks: BTreeMap<Uid, Time>,
+    pub(crate) images: BTreeMap<Uid, Before>,
+    /// Its calls that run or wait.
+    pub(crate) calls: BTreeSet<Slot>,
+}
+
+/// How far a mirror is. What each does about what happens is in [`super::participant`] and
+/// [`super::coordinator`].
+#[derive(Debug)]
+pub(crate) enum Phase {
+    Active,
+    Aborting,
+    Preparing {
+        coordinator: Site,
+        job: Job,
+        /// The coordinator has said that it is aborted.
+        doomed: bool,
+    },
+    Prepared {
+        coordinator: Site,
+        /// The next pause between two questions.
+        pause_ns: u64,
+        /// The coordinator was asked.
+        doubted: bool,
+    },
+    Installing {
+        coordinator: Site,
+        job: Job,
+    },
+    Voting(Box<Ballot>),
+    Deciding {
+        requests: Vec<Ticket>,
+        job: Job,
+        /// Those that have prepared.
+        told: Vec<Site>,
+    },
+}
+
+/// A top-level action's part here.
+#[derive(Debug)]
+pub(crate) struct Mirror {
+    /// Of the root.
+    pub(crate) path: Path,
+    pub(crate) join: u64,
+    pub(crate) root: Slot,
+    pub(crate) phase: Phase,
+    /// The processes that called in it.
+    pub(crate) callers: Vec<Peer>,
+    /// Shards that its calls here have called in turn.
+    pub(crate) reached: BTreeSet<Site>,
+    /// Its writes that were begun.
+    pub(crate) executed: BTreeSet<CallId>,
+    pub(crate) levels: u32,
+    /// Locks of all levels.
+    pub(crate) locks: u32,
+    /// Calls of all levels, running and waiting.
+    pub(crate) calls: u32,
+    /// A write has ended well.
+    pub(crate) updated: bool,
+    /// Its objects are not in memory: it was found in the store.
+    pub(crate) stored_only: bool,
+    pub(crate) home: NodeId,
+    pub(crate) born_ms: u64,
+    pub(crate) began: Time,
+    pub(crate) until: Time,
+    due: Time,
+}
+
+impl Mirror {
+    pub(crate) fn uid(&self) -> Uid {
+        self.path
+            .root()
+            .expect("a mirror's path ends with its root")
+    }
+
+    pub(crate) fn joined(&self) -> Joined {
+        Joined {
+            join: self.join,
+            updated: self.updated,
+        }
+    }
+
+    pub(crate) fn is_active(&self) -> bool {
+        match self.phase {
+            Phase::Active => true,
+            Phase::Aborting
+            | Phase::Preparing { .. }
+            | Phase::Prepared { .. }
+            | Phase::Installing { .. }
+            | Phase::Voting(_)
+            | Phase::Deciding { .. } => false,
+        }
+    }
+
+    /// Whether it is nothing but what is on disk.
+    pub(crate) fn can_sleep(&self) -> bool {
+        match self.phase {
+            Phase::Prepared { .. } => true,
+            Phase::Active
+            | Phase::Aborting
+            | Phase::Preparing { .. }
+            | Phase::Installing { .. }
+            | Phase::Voting(_)
+            | Phase::Deciding { .. } => false,
+        }
+    }
+
+    /// Whether another shard's decision alone can end it.
+    pub(crate) fn is_prepared(&self) -> bool {
+        match self.phase {
+            Phase::Prepared { .. } | Phase::Installing { .. } => true,
+            Phase::Active
+            | Phase::Aborting
+            | Phase::Preparing { .. }
+            | Phase::Voting(_)
+            | Phase::Deciding { .. } => false,
+        }
+    }
+}
+
+/// Everything of actions at a shard, but for decisions that are made.
+#[derive(Debug)]
+pub(crate) struct Mirrors {
+    mirrors: Slab<Mirror>,
+    roots: BTreeMap<Uid, Slot>,
+    levels: Slab<Level>,
+    names: BTreeMap<Uid, Slot>,
+    due: BTreeSet<(Time, Slot)>,
+    /// The last number given to a mirror.
+    joins: u64,
+}
+
+impl Mirrors {
+    /// No mirror yet. Numbers of mirrors have the incarnation in their upper bits, so that none
+    /// is used in two lives.
+    pub(crate) fn new(incarnation: Incarnation) -> Self {
+        Self {
+            mirrors: Slab::new(),
+            roots: BTreeMap::new(),
+            levels: Slab::new(),
+            names: BTreeMap::new(),
+            due: BTreeSet::new(),
+            joins: u64::from(incarnation.0) << Uid::COUNTER_BITS,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.mirrors.len()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Slot, &Mirror)> {
+        self.mirrors.iter()
+    }
+
+    pub(crate) fn levels(&self) -> impl Iterator<Item = (Slot, &Level)> {
+        self.levels.iter()
+    }
+
+    pub(crate) fn find(&self, root: Uid) -> Option<Slot> {
+        self.roots.get(&root).copied()
+    }
+
+    pub(crate) fn find_level(&self, uid: Uid) -> Option<Slot> {
+        self.names.get(&uid).copied()
+    }
+
+    pub(crate) fn mirror(&self, slot: Slot) -> &Mirror {
+        &self.mirrors[slot]
+    }
+
+    pub(crate) fn mirror_mut(&mut self, slot: Slot) -> &mut Mirror {
+        &mut self.mirrors[slot]
+    }
+
+    pub(crate) fn level(&self, slot: Slot) -> &Level {
+        &self.levels[slot]
+    }
+
+    pub(crate) fn level_mut(&mut self, slot: Slot) -> &mut Level {
+        &mut self.levels[slot]
+    }
+
+    /// How many levels a call with this path would add; none if the path does not fit those that
+    /// are known, which only a mistake of its maker can cause.
+    pub(crate) fn new_levels(&self, path: &Path) -> Option<u32> {
+        let mut parent = None;
+        let mut new = 0;
+        for (depth, uid) in path.own().iter().enumerate() {
+            match self.find_level(*uid) {
+                Some(slot) if new == 0 && self.levels[slot].parent == parent => {
+                    parent = Some(slot);
+                }
+                None if !path.own()[..depth].contains(uid) => new += 1,
+                Some(_) | None => return None,
+            }
+        }
+        Some(new)
+    }
+
+    /// Enters a top-level action.
+    pub(crate) fn insert(&mut self, path: Path, until: Time, now: Time) -> Slot {
+        self.joins += 1;
+        let uid = path.root().expect("a mirror's path ends with its root");
+        let slot = self.mirrors.insert(Mirror {
+            path,
+            join: self.joins,
+            root: Slot::NONE,
+            phase: Phase::Active,
+            callers: Vec::new(),
+            reached: BTreeSet::new(),
+            executed: BTreeSet::new(),
+            levels: 0,
+            locks: 0,
+            calls: 0,
+            updated: false,
+            stored_only: false,
+            home: NodeId(0),
+            born_ms: 0,
+            began: now,
+            until,
+            due: Time::NEVER,
+        });
+        let before = self.roots.insert(uid, slot);
+        assert!(before.is_none(), "{uid} has two mirrors");
+        let root = self.insert_level(uid, slot, None);
+        self.mirrors[slot].root = root;
+        self.set_due(slot, until);
+        slot
+    }
+
+    fn insert_level(&mut self, uid: Uid, mirror: Slot, parent: Option<Slot>) -> Slot {
+        let level = self.levels.insert(Level {
+            uid,
+            mirror,
+            parent,
+            children: Vec::new(),
+            ending: Ending::Open,
+            locks: BTreeMap::new(),
+            images: BTreeMap::new(),
+            calls: BTreeSet::new(),
+        });
+        let before = self.names.insert(uid, level);
+        assert!(before.is_none(), "{uid} has two levels");
+        if let Some(parent) = parent {
+            self.levels[parent].children.push(level);
+        }
+        self.mirrors[mirror].levels += 1;
+        level
+    }
+
+    /// The objects of all that is prepared have left memory.
+    pub(crate) fn forget_images(&mut self) {
+        let slots: Vec<Slot> = self.mirrors.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            self.mirrors[slot].stored_only = true;
+        }
+    }
+
+    /// The level of a call, made with all it is nested in if need be. The path fits.
+    pub(crate) fn join(&mut self, member: &Membership, now: Time) -> Slot {
+        let own = member.path.own();
+        let root = own[0];
+        let mirror = self.find(root).unwrap_or_else(|| {
+            let enclosing = member.path.enclosing();
+            let path = Path::new(member.path.whole()[..=enclosing].to_vec(), enclosing);
+            let path = path.expect("a part of a path is one");
+            let slot = self.insert(path, member.until, now);
+            self.mirrors[slot].home = member.home;
+            self.mirrors[slot].born_ms = member.born_ms;
+            slot
+        });
+        let mut level = self.mirrors[mirror].root;
+        for uid in &own[1..] {
+            let known = self.find_level(*uid);
+            level = known.unwrap_or_else(|| self.insert_level(*uid, mirror, Some(level)));
+        }
+        level
+    }
+
+    /// The whole name of a level.
+    pub(crate) fn path(&self, level: Slot) -> Path {
+        let mirror = &self.mirrors[self.levels[level].mirror];
+        let mut below = Vec::new();
+        let mut at = &self.levels[level];
+        while let Some(parent) = at.parent {
+            below.push(at.uid);
+            at = &self.levels[parent];
+        }
+        let mut path = mirror.path.clone();
+        while let Some(uid) = below.pop() {
+            path = path.nested(uid);
+        }
+        path
+    }
+
+    /// A level and all below it, parents before their children.
+    pub(crate) fn subtree(&self, level: Slot) -> Vec<Slot> {
+        let mut levels = vec![level];
+        let mut at = 0;
+        while let Some(slot) = levels.get(at).copied() {
+            levels.extend(&self.levels[slot].children);
+            at += 1;
+        }
+        levels
+    }
+
+    /// The outermost level that is aborting, of a level and those it is nested in.
+    pub(crate) fn aborting(&self, level: Slot) -> Option<Slot> {
+        let mut outermost = None;
+        let mut at = Some(level);
+        while let Some(slot) = at {
+            let level = &self.levels[slot];
+            if level.ending == Ending::Aborting {
+                outermost = Some(slot);
+            }
+            at = level.parent;
+        }
+        outermost
+    }
+
+    pub(crate) fn add_lock(&mut self, level: Slot, uid: Uid, now: Time) {
+        let level = &mut self.levels[level];
+        let before = level.locks.insert(uid, now);
+        assert!(before.is_none(), "{} locks {uid} twice", level.uid);
+        self.mirrors[level.mirror].locks += 1;
+    }
+
+    /// Whether it had the lock.
+    pub(crate) fn remove_lock(&mut self, level: Slot, uid: Uid) -> bool {
+        let level = &mut self.levels[level];
+        let had = level.locks.remove(&uid).is_some();
+        self.mirrors[level.mirror].locks -= u32::from(had);
+        had
+    }
+
+    pub(crate) fn attach(&mut self, level: Slot, call: Slot) {
+        let level = &mut self.levels[level];
+        level.calls.insert(call);
+        self.mirrors[level.mirror].calls += 1;
+    }
+
+    pub(crate) fn detach(&mut self, level: Slot, call: Slot) {
+        let level = &mut self.levels[level];
+        let had = level.calls.remove(&call);
+        assert!(had, "{call:?} is no call of {}", level.uid);
+        self.mirrors[level.mirror].calls -= 1;
+    }
+
+    /// Removes a level that holds nothing; with the root the mirror goes.
+    pub(crate) fn remove(&mut self, slot: Slot) {
+        let level = self.levels.remove(slot);
+        let uid = level.uid;
+        let empty = level.calls.is_empty() && level.children.is_empty();
+        assert!(empty, "{uid} ends with calls or levels below");
+        assert!(level.locks.is_empty(), "{uid} ends and has locks");
+        assert!(level.images.is_empty(), "{uid} ends and has images");
+        self.names.remove(&uid);
+        self.mirrors[level.mirror].levels -= 1;
+        match level.parent {
+            Some(parent) => self.levels[parent].children.retain(|child| *child != slot),
+            None => {
+                self.set_due(level.mirror, Time::NEVER);
+                self.mirrors.remove(level.mirror);
+                self.roots.remove(&uid);
+            }
+        }
+    }
+
+    /// When to look at a mirror next.
+    pub(crate) fn set_due(&mut self, slot: Slot, due: Time) {
+        let mirror = &mut self.mirrors[slot];
+        self.due.remove(&(mirror.due, slot));
+        mirror.due = due;
+        if due != Time::NEVER {
+            self.due.insert((due, slot));
+        }
+    }
+
+    pub(crate) fn next_due(&self) -> Option<Time> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    /// The mirror to be looked at now; it has no date any more.
+    pub(crate) fn pop_due(&mut self, now: Time) -> Option<Slot> {
+        let (at, slot) = *self.due.first()?;
+        if at > now {
+            return None;
+        }
+        self.set_due(slot, Time::NEVER);
+        Some(slot)
+    }
+}
+
+/// Who is nested in whom, for the lock table.
+pub(crate) struct Kin<'m> {
+    pub(crate) mirrors: &'m Mirrors,
+    /// A rule left out on purpose: siblings are taken for ancestors.
+    pub(crate) siblings_share: bool,
+}
+
+impl Kin<'_> {
+    fn level(&self, owner: Owner) -> Option<Slot> {
+        owner.is_level().then(|| Slot(owner.index()))
+    }
+}
+
+impl Family for Kin<'_> {
+    fn includes(&self, ancestor: Owner, of: Owner) -> bool {
+        if ancestor == of {
+            return true;
+        }
+        let (Some(ancestor), Some(of)) = (self.level(ancestor), self.level(of)) else {
+            return false;
+        };
+        if self.siblings_share {
+            return self.mirrors.levels[ancestor].mirror == self.mirrors.levels[of].mirror;
+        }
+        let mut at = self.mirrors.levels[of].parent;
+        while let Some(slot) = at {
+            if slot == ancestor {
+                return true;
+            }
+            at = self.mirrors.levels[slot].parent;
+        }
+        false
+    }
+
+    fn root(&self, of: Owner) -> Owner {
+        let Some(level) = self.level(of) else {
+            return of;
+        };
+        let mirror = self.mirrors.levels[level].mirror;
+        Owner::level(self.mirrors.mirrors[mirror].root.0)
+    }
+}
+
+impl Mirrors {
+    pub(crate) fn check(&self) {
+        assert!(self.roots.len() == self.mirrors.len(), "mirrors are lost");
+        assert!(self.names.len() == self.levels.len(), "levels are lost");
+        for (uid, slot) in &self.roots {
+            assert!(self.mirrors[*slot].uid() == *uid, "{uid} leads elsewhere");
+            assert!(self.levels[self.mirrors[*slot].root].uid == *uid);
+        }
+        for (uid, slot) in &self.names {
+            assert!(self.levels[*slot].uid == *uid, "{uid} leads elsewhere");
+        }
+        for (slot, mirror) in self.mirrors.iter() {
+            self.check_mirror(slot, mirror);
+        }
+        for (at, slot) in &self.due {
+            assert!(self.mirrors[*slot].due == *at, "a date is miscounted");
+        }
+    }
+
+    fn check_mirror(&self, slot: Slot, mirror: &Mirror) {
+        let uid = mirror.uid();
+        let dated = self.due.contains(&(mirror.due, slot));
+        assert!(dated == (mirror.due != Time::NEVER), "{uid} is forgotten");
+        let levels = self.subtree(mirror.root);
+        assert!(levels.len() == mirror.levels as usize, "levels of {uid}");
+        let (mut locks, mut calls) = (0, 0);
+        for at in &levels {
+            let level = &self.levels[*at];
+            assert!(level.mirror == slot, "{} is in another mirror", level.uid);
+            let below = level.children.iter();
+            for child in below.map(|child| &self.levels[*child]) {
+                assert!(child.parent == Some(*at), "{} has no parent", child.uid);
+                let both = level.ending != Ending::Aborting || child.ending == Ending::Aborting;
+                assert!(both, "{} is aborted but not {}", level.uid, child.uid);
+            }
+            locks += level.locks.len();
+            calls += level.calls.len();
+            if !mirror.is_active() {
+                let aborting = level.ending == Ending::Aborting;
+                let flat = levels.len() == 1 && level.ending == Ending::Open;
+                assert!(aborting || flat, "{} is left at the end", level.uid);
+            }
+            let idle =
+                level.ending != Ending::Open && level.calls.is_empty() && level.children.is_empty();
+            assert!(!idle, "{} has ended but is still here", level.uid);
+        }
+        assert!(locks == mirror.locks as usize, "locks of {uid} miscounted");
+        assert!(calls == mirror.calls as usize, "calls of {uid} miscounted");
+        let may_run = match mirror.phase {
+            Phase::Active | Phase::Aborting => true,
+            Phase::Preparing { .. }
+            | Phase::Prepared { .. }
+            | Phase::Installing { .. }
+            | Phase::Voting(_)
+            | Phase::Deciding { .. } => false,
+        };
+        assert!(may_run || calls == 0, "{uid} is prepared but calls run");
+    }
+}

@@ -1,0 +1,480 @@
+//! What a shard does as a participant: carries out [`crate::action::participant`].
+
+use super::{Engine, Mutation};
+use crate::action::message::{From, Message, Verdict, Vote};
+use crate::action::mirror::Phase;
+use crate::action::participant::{self, Cue, Next, State};
+use crate::action::path::{Path, Site};
+use crate::action::tombstone::Fate;
+use crate::id::{Incarnation, NodeId, Uid};
+use crate::input::{Fault, Job};
+use crate::lock::locks::{Acquired, Asker, Owner, Request};
+use crate::lock::mode::Mode;
+use crate::outbox::Outbox;
+use crate::output::{ActionBatch, Event, GaveUp, Output, Written};
+use crate::slab::Slot;
+use crate::time::Time;
+
+/// What the store does for an action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Work {
+    Prepare(Uid),
+    Decide(Uid),
+    Install(Uid),
+    /// Nothing waits for it: what is not undone or settled is found at the next start.
+    Unwatched,
+    Search(Uid),
+}
+
+impl Engine {
+    /// A message about actions arrived.
+    pub(super) fn message(&mut self, from: From, message: Message, out: &mut Outbox) {
+        let site = Site {
+            node: from.peer.node,
+            shard: from.shard,
+        };
+        match message {
+            Message::Prepare {
+                action,
+                incarnation,
+                join,
+                aborted,
+            } => self.prepare_heard(site, action, (incarnation, join), &aborted, out),
+            Message::Vote { action, vote } => self.vote_heard(site, action, vote, out),
+            Message::Commit { action } => self.commit_heard(site, action, out),
+            Message::Acknowledge { action } => self.acknowledge_heard(site, action, out),
+            Message::Abort { action } => self.abort_heard(site, action, out),
+            Message::Merge { action, parent } => self.merge_heard(action, parent, out),
+            Message::Query { action } => self.query_heard(site, action, out),
+            Message::Verdict { action, verdict } => {
+                self.verdict_heard(site, action, verdict, out);
+            }
+            Message::Deadlock(message) => self.deadlock_heard(from, message, out),
+        }
+    }
+
+    pub(super) fn new_job(&mut self, work: Work) -> Job {
+        self.last_job += 1;
+        let job = Job(self.last_job);
+        self.jobs.insert(job, work);
+        job
+    }
+
+    pub(super) fn store(&mut self, work: Work, batch: ActionBatch, out: &mut Outbox) -> Job {
+        let job = self.new_job(work);
+        out.push(Output::Store { job, batch });
+        job
+    }
+
+    /// The store has done a piece of work, or could not.
+    pub(super) fn stored(&mut self, job: Job, result: Result<(), Fault>, out: &mut Outbox) {
+        let work = self.jobs.remove(&job);
+        match work.unwrap_or_else(|| panic!("{job:?} is done but was not asked for")) {
+            Work::Prepare(action) => {
+                let trusted = self.mutation == Mutation::TrustPrepareFault;
+                let cue = Cue::Written(result.is_ok() || trusted);
+                self.take_part(action, job, cue, out);
+            }
+            Work::Install(action) => {
+                self.take_part(action, job, Cue::Installed(result.is_ok()), out);
+            }
+            Work::Decide(action) => self.decision_stored(action, job, result, out),
+            Work::Unwatched => {}
+            Work::Search(action) => panic!("{job:?} is a search for {action}, not a batch"),
+        }
+    }
+
+    fn state(&self, action: Uid) -> State {
+        let Some(slot) = self.mirrors.find(action) else {
+            return State::Gone;
+        };
+        match self.mirrors.mirror(slot).phase {
+            Phase::Active => State::Active,
+            Phase::Aborting => State::Aborting,
+            Phase::Preparing { doomed, .. } => State::Preparing { doomed },
+            Phase::Prepared { .. } => State::Prepared,
+            Phase::Installing { .. } => State::Installing,
+            Phase::Voting(_) | Phase::Deciding { .. } => State::Deciding,
+        }
+    }
+
+    /// Who decides, as far as it is known here.
+    pub(super) fn coordinator(&self, action: Uid) -> Option<Site> {
+        match self.mirrors.mirror(self.mirrors.find(action)?).phase {
+            Phase::Preparing { coordinator, .. }
+            | Phase::Prepared { coordinator, .. }
+            | Phase::Installing { coordinator, .. } => Some(coordinator),
+            Phase::Voting(_) | Phase::Deciding { .. } => Some(self.identity.site()),
+            Phase::Active | Phase::Aborting => None,
+        }
+    }
+
+    /// An answer of the store is about the mirror that waits for it, if that is still here.
+    fn take_part(&mut self, action: Uid, done: Job, cue: Cue, out: &mut Outbox) {
+        let slot = self.mirrors.find(action);
+        let waits = slot.is_some_and(|slot| match self.mirrors.mirror(slot).phase {
+            Phase::Preparing { job, .. } | Phase::Installing { job, .. } => job == done,
+            Phase::Active
+            | Phase::Aborting
+            | Phase::Prepared { .. }
+            | Phase::Voting(_)
+            | Phase::Deciding { .. } => false,
+        });
+        if waits {
+            let coordinator = self.coordinator(action);
+            let to = coordinator.expect("what is being written has a coordinator");
+            self.participate(to, action, cue, &[], out);
+        }
+    }
+
+    /// Something happened to this shard's part of an action; `to` is whoever is answered.
+    fn participate(&mut self, to: Site, action: Uid, cue: Cue, aborted: &[Uid], out: &mut Outbox) {
+        let state = self.state(action);
+        let next = participant::next(state, cue);
+        let found = self.mirrors.find(action);
+        let here = || found.expect("only what is here can change");
+        let vote = |vote| Message::Vote { action, vote };
+        match next {
+            Next::Nothing => {}
+            Next::Write => self.prepare(here(), to, aborted, out),
+            Next::VoteYes => {
+                self.set_prepared(here(), out);
+                Self::send(to, vote(Vote::Yes), out);
+            }
+            Next::VoteNo => Self::send(to, vote(Vote::No), out),
+            Next::AbortVoteNo => {
+                self.abort_mirror(here(), out);
+                Self::send(to, vote(Vote::No), out);
+            }
+            Next::Abort => self.abort_mirror(here(), out),
+            Next::Undo => {
+                self.store(Work::Unwatched, ActionBatch::Undo { action }, out);
+                self.abort_mirror(here(), out);
+            }
+            Next::Doom => {
+                if let Phase::Preparing { doomed, .. } = &mut self.mirrors.mirror_mut(here()).phase
+                {
+                    *doomed = true;
+                }
+            }
+            Next::Note => self.note_fate(action, Fate::Told),
+            Next::Install => self.install(here(), out),
+            Next::AbortAcknowledge => {
+                self.abort_mirror(here(), out);
+                Self::send(to, Message::Acknowledge { action }, out);
+            }
+            Next::Acknowledge => Self::send(to, Message::Acknowledge { action }, out),
+            Next::Finish => {
+                self.release_committed(here(), out);
+                Self::send(to, Message::Acknowledge { action }, out);
+            }
+            Next::Retry => self.set_prepared(here(), out),
+            Next::Coordinator => self.abort_while_deciding(here(), out),
+            Next::Mistake => panic!("{cue:?} cannot happen to {action}, which is {state:?}"),
+        }
+    }
+
+    fn prepare_heard(
+        &mut self,
+        from: Site,
+        action: Uid,
+        (incarnation, join): (Incarnation, u64),
+        aborted: &[Uid],
+        out: &mut Outbox,
+    ) {
+        let state = self.state(action);
+        let known = match self.tombstones.find(action) {
+            Some(Fate::ReadOnly { join }) => Some(join),
+            Some(Fate::Aborted | Fate::Told | Fate::Committed) | None => None,
+        };
+        if state == State::Gone && known == Some(join) {
+            let vote = Vote::ReadOnly;
+            return Self::send(from, Message::Vote { action, vote }, out);
+        }
+        let found = self.mirrors.find(action).filter(|_| state == State::Active);
+        let fits = found.is_some_and(|slot| self.fits(slot, incarnation, join));
+        // What is prepared answers its own coordinator alone.
+        let to = self.coordinator(action).unwrap_or(from);
+        if to == from {
+            self.participate(from, action, Cue::Prepare { fits }, aborted, out);
+        }
+    }
+
+    /// Whether a mirror is the one that did all the work, and is done with it.
+    fn fits(&self, slot: Slot, incarnation: Incarnation, join: u64) -> bool {
+        let mirror = self.mirrors.mirror(slot);
+        let late = mirror.calls > 0 && self.mutation != Mutation::IgnoreLateCalls;
+        let life = incarnation == self.identity.me.incarnation;
+        self.fits_join(mirror.join, join)
+            && (life || self.mutation == Mutation::IgnoreParticipantIncarnation)
+            && !late
+    }
+
+    /// Whether two numbers are of the same mirror.
+    pub(super) fn fits_join(&self, ours: u64, theirs: u64) -> bool {
+        let any = self.mutation == Mutation::IgnoreJoin || self.mutation == Mutation::NoTombstone;
+        let lives = self.mutation == Mutation::IgnoreParticipantIncarnation;
+        let differs = ours ^ theirs;
+        any || differs == 0 || (lives && differs.trailing_zeros() >= Uid::COUNTER_BITS)
+    }
+
+    /// Phase 1 here.
+    fn prepare(&mut self, slot: Slot, coordinator: Site, aborted: &[Uid], out: &mut Outbox) {
+        self.resolve_levels(slot, aborted, out);
+        let changed = self.release_unchanged(slot, out);
+        let mirror = self.mirrors.mirror(slot);
+        let (action, join, root) = (mirror.uid(), mirror.join, mirror.root);
+        self.mirrors.set_due(slot, Time::NEVER);
+        if !changed {
+            self.mirrors.remove(root);
+            self.note_fate(action, Fate::ReadOnly { join });
+            let vote = Vote::ReadOnly;
+            return Self::send(coordinator, Message::Vote { action, vote }, out);
+        }
+        let objects = self.written(root);
+        let batch = ActionBatch::Prepare {
+            action,
+            coordinator,
+            objects,
+        };
+        let job = self.store(Work::Prepare(action), batch, out);
+        self.mirrors.mirror_mut(slot).phase = Phase::Preparing {
+            coordinator,
+            job,
+            doomed: false,
+        };
+        if self.mutation == Mutation::VoteBeforeFlush {
+            let vote = Vote::Yes;
+            Self::send(coordinator, Message::Vote { action, vote }, out);
+        }
+    }
+
+    /// What a level has changed.
+    pub(super) fn written(&self, level: Slot) -> Vec<Written> {
+        let images = &self.mirrors.level(level).images;
+        let changed = images.iter().filter(|(_, before)| before.changed);
+        changed
+            .map(|(uid, before)| Written {
+                uid: *uid,
+                create: before.create,
+            })
+            .collect()
+    }
+
+    /// It is on disk, and bound.
+    fn set_prepared(&mut self, slot: Slot, _out: &mut Outbox) {
+        let pause_ns = self.limits.resend_ns;
+        let mirror = self.mirrors.mirror_mut(slot);
+        let coordinator = match mirror.phase {
+            Phase::Preparing { coordinator, .. } | Phase::Installing { coordinator, .. } => {
+                coordinator
+            }
+            Phase::Active
+            | Phase::Aborting
+            | Phase::Prepared { .. }
+            | Phase::Voting(_)
+            | Phase::Deciding { .. } => return,
+        };
+        mirror.phase = Phase::Prepared {
+            coordinator,
+            pause_ns,
+            doubted: false,
+        };
+        let due = self.resend_at(pause_ns);
+        self.mirrors.set_due(slot, due);
+    }
+
+    fn commit_heard(&mut self, from: Site, action: Uid, out: &mut Outbox) {
+        let coordinator = self.coordinator(action);
+        if coordinator.is_none_or(|coordinator| coordinator.node == from.node) {
+            self.participate(from, action, Cue::Commit, &[], out);
+        }
+    }
+
+    /// Phase 2 here.
+    fn install(&mut self, slot: Slot, out: &mut Outbox) {
+        let action = self.mirrors.mirror(slot).uid();
+        let coordinator = self.coordinator(action);
+        let coordinator = coordinator.expect("what is prepared has a coordinator");
+        let batch = ActionBatch::Install { action };
+        let job = self.store(Work::Install(action), batch, out);
+        self.mirrors.set_due(slot, Time::NEVER);
+        self.mirrors.mirror_mut(slot).phase = Phase::Installing { coordinator, job };
+    }
+
+    /// Somebody says that an action is aborted: whoever runs it, its coordinator, or a shard
+    /// whose calls came here.
+    fn abort_heard(&mut self, from: Site, action: Uid, out: &mut Outbox) {
+        if let Some(slot) = self.mirrors.find_level(action)
+            && self.mirrors.level(slot).parent.is_some()
+        {
+            return self.nested_abort_heard(slot, out);
+        }
+        let obeys = self.mutation == Mutation::ObeyRunnerWhenPrepared;
+        let by_coordinator = self.coordinator(action) == Some(from) || obeys;
+        if !self.decisions.contains(action) {
+            self.participate(from, action, Cue::Abort { by_coordinator }, &[], out);
+        }
+    }
+
+    /// The coordinator has answered a question.
+    fn verdict_heard(&mut self, from: Site, action: Uid, verdict: Verdict, out: &mut Outbox) {
+        let coordinator = self.coordinator(action);
+        if coordinator.is_none_or(|coordinator| coordinator.node != from.node) {
+            return;
+        }
+        let cue = match verdict {
+            Verdict::Committed => Cue::Commit,
+            Verdict::Aborted => Cue::Abort {
+                by_coordinator: true,
+            },
+            Verdict::InFlight => return,
+        };
+        // Only one that is in doubt has asked.
+        if self.state(action) == State::Prepared {
+            self.participate(from, action, cue, &[], out);
+        }
+    }
+
+    /// A caller is gone, or time is up: what nobody else decides ends.
+    pub(super) fn leave_to_itself(&mut self, slot: Slot, why: GaveUp, out: &mut Outbox) {
+        let action = self.mirrors.mirror(slot).uid();
+        match participant::next(self.state(action), Cue::GiveUp) {
+            Next::Abort => self.give_up(slot, why, out),
+            Next::Nothing if self.mutation == Mutation::AbortPrepared => {
+                if self.state(action) == State::Prepared {
+                    self.store(Work::Unwatched, ActionBatch::Undo { action }, out);
+                    self.give_up(slot, why, out);
+                }
+            }
+            Next::Nothing => {}
+            other => panic!("{other:?} is no way to give {action} up"),
+        }
+    }
+
+    /// A node is gone, and perhaps will answer when it is back: what it decides is in doubt.
+    pub(super) fn doubt(&mut self, node: NodeId, out: &mut Outbox) {
+        let all = self.mirrors.iter();
+        let doubted = all.filter(|(_, mirror)| match mirror.phase {
+            Phase::Prepared { coordinator, .. } => coordinator.node == node,
+            Phase::Active
+            | Phase::Aborting
+            | Phase::Preparing { .. }
+            | Phase::Installing { .. }
+            | Phase::Voting(_)
+            | Phase::Deciding { .. } => false,
+        });
+        let doubted: Vec<Slot> = doubted.map(|(slot, _)| slot).collect();
+        for slot in doubted {
+            self.query(slot, out);
+        }
+    }
+
+    /// Asks the coordinator what it has decided.
+    fn query(&mut self, slot: Slot, out: &mut Outbox) {
+        let pause_max_ns = self.pause_max_ns();
+        let mirror = self.mirrors.mirror_mut(slot);
+        let action = mirror.uid();
+        let Phase::Prepared {
+            coordinator,
+            pause_ns,
+            doubted,
+        } = &mut mirror.phase
+        else {
+            return;
+        };
+        let (coordinator, pause) = (*coordinator, *pause_ns);
+        *pause_ns = pause.saturating_mul(2).min(pause_max_ns);
+        if !core::mem::replace(doubted, true) {
+            out.push(Output::Event(Event::InDoubt {
+                action,
+                coordinator,
+            }));
+        }
+        Self::send(coordinator, Message::Query { action }, out);
+        let due = self.resend_at(pause);
+        self.mirrors.set_due(slot, due);
+    }
+
+    /// The date of a mirror has come.
+    pub(super) fn mirror_due(&mut self, slot: Slot, out: &mut Outbox) {
+        match self.mirrors.mirror(slot).phase {
+            Phase::Active => self.leave_to_itself(slot, GaveUp::Expired, out),
+            Phase::Prepared { .. } => {
+                let expired = self.mirrors.mirror(slot).until <= self.now;
+                if expired && self.mutation == Mutation::AbortPrepared {
+                    return self.leave_to_itself(slot, GaveUp::Expired, out);
+                }
+                self.query(slot, out);
+            }
+            Phase::Voting(_) => self.vote_again(slot, out),
+            Phase::Aborting
+            | Phase::Preparing { .. }
+            | Phase::Installing { .. }
+            | Phase::Deciding { .. } => {}
+        }
+    }
+
+    /// A call of an action has gone, or goes, to another shard.
+    pub(super) fn reached(&mut self, action: Uid, site: Site, out: &mut Outbox) {
+        let participants_max = self.limits.participants_max as usize;
+        match self.mirrors.find(action) {
+            Some(slot) => {
+                let mirror = self.mirrors.mirror_mut(slot);
+                if mirror.is_active() && mirror.reached.len() < participants_max {
+                    mirror.reached.insert(site);
+                }
+                if self.state(action) == State::Aborting {
+                    Self::send(site, Message::Abort { action }, out);
+                }
+            }
+            None if self.tombstones.find(action) == Some(Fate::Aborted) => {
+                Self::send(site, Message::Abort { action }, out);
+            }
+            None => {}
+        }
+    }
+
+    /// An earlier life of this node had prepared an action: it is as it was, but its objects
+    /// are not in memory.
+    pub(super) fn recover_prepared(
+        &mut self,
+        action: Uid,
+        coordinator: Site,
+        objects: &[Uid],
+        out: &mut Outbox,
+    ) {
+        let slot = self
+            .mirrors
+            .insert(Path::top(action), Time::NEVER, self.now);
+        let root = self.mirrors.mirror(slot).root;
+        for uid in objects {
+            if self.mutation == Mutation::LosePrepareOnRecovery {
+                break;
+            }
+            let request = Request {
+                owner: Owner::level(root.0),
+                asker: Asker(u32::MAX),
+                mode: Mode::Write,
+                passes: false,
+            };
+            let key = Self::lock_key(*uid);
+            let kin = super::locking::kin(&self.mirrors, self.mutation);
+            let granted = &mut self.granted;
+            let acquired = self.locks.acquire(key, request, &kin, granted);
+            let granted = matches!(acquired, Acquired::Granted(_));
+            assert!(granted, "{uid} is prepared by {action} and by another");
+            self.mirrors.add_lock(root, *uid, self.now);
+        }
+        let pause_ns = self.limits.resend_ns;
+        let mirror = self.mirrors.mirror_mut(slot);
+        mirror.stored_only = true;
+        mirror.updated = true;
+        mirror.phase = Phase::Prepared {
+            coordinator,
+            pause_ns,
+            doubted: false,
+        };
+        self.query(slot, out);
+    }
+}
