@@ -4,7 +4,7 @@
 use std::io::Read as _;
 
 use anyhow::Context as _;
-use partha::abi::{Method as RuntimeMethod, Slot, StructReader, Writer};
+use partha::abi::{Method as RuntimeMethod, Mode, Slot, StructReader, Writer};
 use partha::system::ClassDescription;
 use partha::{Caller, ClassId, MESSAGE_BYTES_MAX, Ref, Uid};
 use serde_json::{Map, Value};
@@ -187,6 +187,7 @@ fn leak_method(interface: u64, method: &Method) -> &'static RuntimeMethod {
         name: String::leak(method.name.idl.clone()),
         // Which it is, only the node knows: so the call gets an id, and is never repeated unasked.
         mutating: true,
+        mode: Mode::Write,
         idempotent: false,
         deadline_us: None,
     }))

@@ -75,11 +75,17 @@ fn tables(rust: &Rust<'_>, id: ItemId) -> TokenStream {
         let Method {
             name,
             mutating,
+            upgrade,
             idempotent,
             deadline_us,
             ..
         } = method;
         let (interface, ordinal) = (class_of(*declared), number(method.ordinal));
+        let mode = ident(match (mutating, upgrade) {
+            (true, _) => "Write",
+            (false, true) => "Upgrade",
+            (false, false) => "Read",
+        });
         let deadline = match deadline_us.map(number) {
             Some(micros) => quote!(Some(#micros)),
             None => quote!(None),
@@ -90,6 +96,7 @@ fn tables(rust: &Rust<'_>, id: ItemId) -> TokenStream {
                 ordinal: #ordinal,
                 name: #name,
                 mutating: #mutating,
+                mode: #abi::Mode::#mode,
                 idempotent: #idempotent,
                 deadline_us: #deadline,
             }

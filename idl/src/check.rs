@@ -6,6 +6,7 @@
 pub(crate) mod constant;
 mod ids;
 mod inheritance;
+mod methods;
 mod names;
 pub(crate) mod ordinals;
 mod shape;
@@ -57,5 +58,6 @@ pub(crate) fn check(
     names::check(&subject, sink);
     inheritance::check(&subject, sink);
     shape::check(&subject, sink);
+    methods::check(&subject, sink);
     ids::check(&subject, sink);
 }

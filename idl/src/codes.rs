@@ -233,15 +233,15 @@ codes! {
     // Attributes and ordinals
     ATTRIBUTE_UNKNOWN "E0501" "an attribute is not known"
         example!("fail", "attribute_unknown"),
-        "The attributes are `idempotent`, `deadline`, `deprecated` and `id`.";
+        "The attributes are `idempotent`, `deadline`, `upgrade`, `deprecated` and `id`.";
     ATTRIBUTE_PLACE "E0502" "an attribute stands in the wrong place"
         example!("fail", "attribute_place"),
-        "`#[idempotent]` and `#[deadline]` stand before methods, `#[id]` before `module`, \
-         `#[deprecated]` before declarations, members and methods.";
+        "`#[idempotent]`, `#[deadline]` and `#[upgrade]` stand before methods, `#[id]` before \
+         `module`, `#[deprecated]` before declarations, members and methods.";
     ATTRIBUTE_ARGUMENT "E0503" "an attribute's argument is wrong"
         example!("fail", "attribute_argument"),
         "`#[deadline(\"5s\")]` takes a time with a unit of us, ms, s, m or h; \
-         `#[deprecated(\"why\")]` a reason; `#[idempotent]` nothing.";
+         `#[deprecated(\"why\")]` a reason; `#[idempotent]` and `#[upgrade]` nothing.";
     ATTRIBUTE_TWICE "E0504" "an attribute stands twice"
         example!("fail", "attribute_twice"),
         "Each attribute stands once before a declaration.";
@@ -256,6 +256,11 @@ codes! {
     ORDINAL_TWICE "E0507" "an ordinal is taken"
         example!("fail", "ordinal_twice"),
         "No two members of a list have the same ordinal.";
+    UPGRADE_METHOD "E0508" "`#[upgrade]` stands before a method that it is not for"
+        example!("fail", "attribute_upgrade"),
+        "`#[upgrade]` is for methods with `&self` of persistent interfaces: such a method reads, \
+         and its action is going to write. One with `&mut self` takes the stronger write lock \
+         anyway, and objects that are not persistent take no part in actions.";
     // Planned
     LATER_STREAM "E0901" "`stream` is not supported yet"
         example!("fail", "later_stream"),

@@ -165,6 +165,9 @@ pub struct Method {
     pub ordinal: u16,
     /// `&mut self`: takes a WRITE lock and gets `&mut State`.
     pub mutating: bool,
+    /// `#[upgrade]`, of a method that is not mutating: takes an UPGRADE lock instead of a READ
+    /// lock, since its action is going to write.
+    pub upgrade: bool,
     /// Parameters after the receiver. On the wire they follow the call context, which is
     /// parameter 0: field `ordinal` n is Cap'n Proto member n + 1 before groups are counted.
     pub params: Vec<Field>,

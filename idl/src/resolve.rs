@@ -201,6 +201,7 @@ impl Resolver<'_> {
             deprecated: method.attributes.deprecated.clone(),
             ordinal,
             mutating: method.mutating,
+            upgrade: method.attributes.upgrade.is_some(),
             params: self.fields(&method.params),
             result: method.result.as_ref().map(|ty| self.ty(ty)),
             raises: self.raises(&method.raises),

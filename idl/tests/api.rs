@@ -131,17 +131,22 @@ fn the_examples_of_the_reference_compile() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/idl-reference.md");
     let reference = std::fs::read_to_string(path).expect("the reference");
     let blocks: Vec<&str> = reference.split("```").skip(1).step_by(2).collect();
-    assert_eq!(blocks.len(), 2, "a file, and pinned ordinals");
+    assert_eq!(blocks.len(), 3, "a file, upgrades, and pinned ordinals");
     let shop = "module shop; struct Order { } struct Item { } struct Customer { }";
-    let pinned = format!("module pinned;\n{}", blocks[1]);
+    let upgrades = format!("module upgrades;\n{}", blocks[1]);
+    let pinned = format!("module pinned;\n{}", blocks[2]);
     let files = [
         ("bank.idl", blocks[0]),
         ("shop.idl", shop),
+        ("upgrades.idl", &upgrades),
         ("pinned.idl", &pinned),
     ];
     let mut sources = memory(&files);
-    let model = compile(&mut sources, &roots(&["bank.idl", "pinned.idl"]))
-        .unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
+    let model = compile(
+        &mut sources,
+        &roots(&["bank.idl", "upgrades.idl", "pinned.idl"]),
+    )
+    .unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
     assert!(sources.warnings().is_empty(), "{}", sources.warnings());
-    assert_eq!(model.modules.len(), 3);
+    assert_eq!(model.modules.len(), 4);
 }

@@ -320,12 +320,14 @@ impl Maker {
         } else {
             format!("do_{index}_of_{item}")
         };
+        let mutating = self.random.one_in(2);
         Method {
             name,
             docs: self.docs(),
             deprecated: None,
             ordinal,
-            mutating: self.random.one_in(2),
+            mutating,
+            upgrade: !mutating && self.random.one_in(4),
             params: self.fields(6),
             result: (!self.random.one_in(4)).then(|| self.ty(0)),
             raises,

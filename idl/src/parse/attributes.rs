@@ -80,6 +80,7 @@ const KNOWN: &[(&str, &[Place], Option<&Explanation>)] = &[
     ),
     ("idempotent", &[Place::Method], None),
     ("deadline", &[Place::Method], None),
+    ("upgrade", &[Place::Method], None),
     ("id", &[Place::Module], None),
     ("lock", &[Place::Method], Some(&codes::LATER_LOCK)),
     (
@@ -236,13 +237,22 @@ impl<'a> Parser<'a> {
         match name.text.as_str() {
             "idempotent" => {
                 to.idempotent = true;
-                if let Argument::One(_, span) | Argument::Other(span) = argument {
-                    self.bad_argument("`#[idempotent]` takes no argument", *span, None);
-                }
+                self.no_argument(name, argument);
+            }
+            "upgrade" => {
+                to.upgrade = Some(name.span);
+                self.no_argument(name, argument);
             }
             "deprecated" => to.deprecated = self.deprecated(name, argument),
             "deadline" => to.deadline_us = self.deadline(name, argument),
             _ => to.id = self.module_id(name, argument),
+        }
+    }
+
+    fn no_argument(&mut self, name: &Name, argument: &Argument) {
+        if let Argument::One(_, span) | Argument::Other(span) = argument {
+            let message = format!("`#[{}]` takes no argument", name.text);
+            self.bad_argument(&message, *span, None);
         }
     }
 

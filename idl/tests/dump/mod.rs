@@ -119,6 +119,9 @@ impl Dump<'_> {
                 let names: Vec<String> = method.raises.iter().map(|id| self.name(*id)).collect();
                 let _ = write!(line, " raises {}", names.join(", "));
             }
+            if method.upgrade {
+                line.push_str(" upgrade");
+            }
             if method.idempotent {
                 line.push_str(" idempotent");
             }

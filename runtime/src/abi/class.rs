@@ -4,6 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
+use partha_core::Mode;
 use partha_core::id::ClassId;
 use partha_wire::{DecodeError, Slot, StructReader, Writer};
 
@@ -40,8 +41,10 @@ pub struct Method {
     pub ordinal: u16,
     /// Its name in the IDL.
     pub name: &'static str,
-    /// It takes a WRITE lock.
+    /// It changes its object, and its servant gets `&mut State`.
     pub mutating: bool,
+    /// The lock it takes: WRITE if it is mutating, otherwise READ, or UPGRADE with `#[upgrade]`.
+    pub mode: Mode,
     /// It may be executed again.
     pub idempotent: bool,
     /// How long a call may take, in microseconds, where the IDL says so.

@@ -12,6 +12,7 @@ mod value;
 pub(crate) use call::End;
 pub use call::{Call, Finished, LocalFuture};
 pub use class::{Class, ClassInfo, Method, ObjectState, Skeleton, Stub, Transient};
+pub use partha_core::Mode;
 pub use partha_wire::{
     DecodeError, ListAt, ListReader, Message, PointerReader, Slot, StructAt, StructReader, Writer,
 };

@@ -243,6 +243,7 @@ impl Obj {
             ordinal: 999,
             name: "unknown",
             mutating: true,
+            mode: partha::abi::Mode::Write,
             idempotent: false,
             deadline_us: None,
         };

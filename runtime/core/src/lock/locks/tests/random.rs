@@ -261,7 +261,10 @@ impl World {
     fn ask(&mut self) {
         let alive = self.tree.alive();
         self.askers += 1;
-        let level = self.random.pick(&alive).filter(|_| self.random.below(4) > 0);
+        let level = self
+            .random
+            .pick(&alive)
+            .filter(|_| self.random.below(4) > 0);
         let owner = level.unwrap_or_else(|| Owner::call(self.askers));
         if !owner.is_level() {
             self.calls.push(owner);
