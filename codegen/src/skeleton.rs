@@ -71,37 +71,9 @@ fn tables(rust: &Rust<'_>, id: ItemId) -> TokenStream {
         false => rust.part(interface, &constant),
     };
     let operations = operations(rust.model, id);
-    let methods = operations.iter().map(|Operation { declared, method }| {
-        let Method {
-            name,
-            mutating,
-            upgrade,
-            idempotent,
-            deadline_us,
-            ..
-        } = method;
-        let (interface, ordinal) = (class_of(*declared), number(method.ordinal));
-        let mode = ident(match (mutating, upgrade) {
-            (true, _) => "Write",
-            (false, true) => "Upgrade",
-            (false, false) => "Read",
-        });
-        let deadline = match deadline_us.map(number) {
-            Some(micros) => quote!(Some(#micros)),
-            None => quote!(None),
-        };
-        quote! {
-            #abi::Method {
-                interface: #interface,
-                ordinal: #ordinal,
-                name: #name,
-                mutating: #mutating,
-                mode: #abi::Mode::#mode,
-                idempotent: #idempotent,
-                deadline_us: #deadline,
-            }
-        }
-    });
+    let methods = operations
+        .iter()
+        .map(|Operation { declared, method }| method_row(&abi, &class_of(*declared), method));
     let count = number(operations.len() as u64);
     let ancestors = rust.model.ancestry(id).map(class_of);
     let schema = hex(if persistent {
@@ -127,6 +99,39 @@ fn tables(rust: &Rust<'_>, id: ItemId) -> TokenStream {
             schema: #schema,
             reflection: include_bytes!(#cgr),
         };
+    }
+}
+
+/// One entry of `METHODS`.
+fn method_row(abi: &TokenStream, interface: &TokenStream, method: &Method) -> TokenStream {
+    let Method {
+        name,
+        mutating,
+        upgrade,
+        idempotent,
+        deadline_us,
+        ..
+    } = method;
+    let ordinal = number(method.ordinal);
+    let mode = ident(match (mutating, upgrade) {
+        (true, _) => "Write",
+        (false, true) => "Upgrade",
+        (false, false) => "Read",
+    });
+    let deadline = match deadline_us.map(number) {
+        Some(micros) => quote!(Some(#micros)),
+        None => quote!(None),
+    };
+    quote! {
+        #abi::Method {
+            interface: #interface,
+            ordinal: #ordinal,
+            name: #name,
+            mutating: #mutating,
+            mode: #abi::Mode::#mode,
+            idempotent: #idempotent,
+            deadline_us: #deadline,
+        }
     }
 }
 
