@@ -40,6 +40,7 @@ mod hash;
 mod manager;
 mod net;
 mod node;
+mod recovery;
 mod reference;
 mod registration;
 mod rows;

@@ -328,8 +328,8 @@ impl Servant for Manager {
         self.locks_of(object).await
     }
 
-    async fn outcome(&self, _cx: &Context, action: Uid, _last: bool) -> Result<ActionOutcome> {
-        self.outcome_of(action).await
+    async fn outcome(&self, cx: &Context, action: Uid, last: bool) -> Result<ActionOutcome> {
+        self.outcome_of(cx, action, last).await
     }
 
     async fn abort_action(&self, _cx: &Context, action: Uid) -> Result<u32, AbortActionError> {
@@ -378,16 +378,22 @@ impl Home {
         let (mut w, slot) = frame::invoke(Target::Object(object), method.interface, method.ordinal);
         let parameters = w.structure(slot, 1, 2);
         let (deadline, call, trace) = (Some(cx.time_left()), cx.call_id(), cx.trace());
+        let (actions, track) = cx.relay()?;
         CallContext {
             deadline,
             call,
             again: false,
             trace,
+            actions,
         }
         .write(&mut w, parameters.slot(0));
         w.data(parameters.slot(1), arguments);
         let (sender, receiver) = oneshot::channel();
-        self.shard(object).call(Incoming {
+        let shard = self.shard(object);
+        if let Some(track) = &track {
+            track.reaching(self.site(shard.index()));
+        }
+        shard.call(Incoming {
             object,
             interface: method.interface,
             method: method.ordinal,
@@ -398,6 +404,9 @@ impl Home {
             create: Some(class),
         });
         let answer = receiver.await.map_err(|_| stopping())?;
+        if let Some(track) = track {
+            track.answered(answer.outcome.as_ref().err(), answer.report.as_deref());
+        }
         crate::create::read_created(&answer.outcome?)
     }
 }

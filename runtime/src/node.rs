@@ -16,14 +16,16 @@ use partha_wire::Writer;
 use tokio::sync::oneshot;
 
 use crate::abi::{Class, ClassInfo};
+use crate::action::Serving;
 use crate::capability::Capability;
 use crate::client::{Client, WeakClient};
 use crate::config::CONNECTIONS_MAX;
-use crate::context::Context;
+use crate::context::{Asked, Context};
 use crate::error::{ErrorKind, Result, SystemError};
 use crate::hash::shard_of;
 use crate::manager::Manager;
 use crate::net::connection::lock;
+use crate::recovery::Recovered;
 use crate::reference::Place;
 use crate::registration::{self, Registration};
 use crate::rows::Rows;
@@ -44,10 +46,16 @@ pub(crate) struct Home {
     peers: Mutex<HashMap<Peer, usize>>,
     /// No new connections are accepted.
     draining: AtomicBool,
+    /// Actions that were prepared when the node started, and the shards that have a part.
+    pub(crate) recovered: HashMap<Uid, Vec<u16>>,
 }
 
 impl Home {
-    fn new(registry: Arc<Registry>, shards: Vec<ShardHandle>) -> Arc<Self> {
+    fn new(
+        registry: Arc<Registry>,
+        shards: Vec<ShardHandle>,
+        recovered: HashMap<Uid, Vec<u16>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             me: registry.me,
             shards,
@@ -56,6 +64,7 @@ impl Home {
             next_shard: AtomicU16::new(0),
             peers: Mutex::default(),
             draining: AtomicBool::new(false),
+            recovered,
         })
     }
 
@@ -63,7 +72,7 @@ impl Home {
     pub(crate) fn for_client(me: Peer, client: WeakClient) -> Result<Arc<Self>> {
         let registry = Arc::new(registry(me, "client".to_owned(), Vec::new(), None, None));
         let (handle, jobs) = ShardHandle::new(0);
-        let home = Self::new(registry.clone(), vec![handle.clone()]);
+        let home = Self::new(registry.clone(), vec![handle.clone()], HashMap::new());
         let client = client.upgrade().ok_or_else(|| {
             SystemError::new(ErrorKind::Internal, "the client is gone while it is used")
         })?;
@@ -408,6 +417,7 @@ impl NodeBuilder {
             .map_err(|_| SystemError::new(ErrorKind::Internal, "opening the store panicked"))?;
         let store: Arc<dyn ObjectStore> =
             Arc::new(opened.map_err(|e| SystemError::new(ErrorKind::Store, e.to_string()))?);
+        let recovered = Recovered::read(&*store)?;
         let listener = listen(&self.listen)?;
         let address = listener
             .local_addr()
@@ -419,7 +429,7 @@ impl NodeBuilder {
         let mut registry = registry(me, self.name.clone(), classes, Some(store), known);
         registry.limits = self.limits;
         let registry = Arc::new(registry);
-        let (home, client, threads) = self.start_shards(&registry, listener)?;
+        let (home, client, threads) = self.start_shards(&registry, &recovered, listener)?;
         if let Some(known) = well_known {
             make_well_known(&home, &client, known).await?;
         }
@@ -442,12 +452,14 @@ impl NodeBuilder {
     fn start_shards(
         &self,
         registry: &Arc<Registry>,
+        recovered: &Recovered,
         listener: std::net::TcpListener,
     ) -> Result<(Arc<Home>, Client, Vec<JoinHandle<()>>)> {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get().min(1024) as u16);
         let count = self.shards.unwrap_or(cores);
         let (handles, receivers): (Vec<_>, Vec<_>) = (0..count).map(ShardHandle::new).unzip();
-        let home = Home::new(registry.clone(), handles);
+        let home = Home::new(registry.clone(), handles, recovered.shards(count));
+        let mut inputs = recovered.inputs(count);
         let (me, naming) = (registry.me, self.naming.clone());
         let client_of =
             |index| Client::of_process(me, &self.name, naming.clone(), index, Some(home.clone()));
@@ -459,6 +471,8 @@ impl NodeBuilder {
             let (registry, home) = (registry.clone(), home.clone());
             let (object, class) = (home.manager(), Manager::class(home.clone()));
             handle.post(Job::Serve { object, class });
+            let inputs = std::mem::take(&mut inputs[usize::from(handle.index())]);
+            handle.post(Job::Recover(inputs));
             let start = Start {
                 handle,
                 jobs,
@@ -483,16 +497,21 @@ async fn make_well_known(home: &Home, client: &Client, known: WellKnown) -> Resu
         None => {}
     }
     let (arguments, _) = known.arguments.finish()?;
-    let cx = Context {
+    let serving = Serving {
         client: client.clone(),
+        shard: home.shards[0].clone(),
         object: home.manager(),
-        caller: home.me,
-        call: None,
+        own: Uid::NIL,
         deadline: Instant::now() + crate::config::CALL_DEADLINE,
         trace: TraceId::default(),
-        foreign: false,
-        rows: Rows::new(None, known.uid, false),
+        within: None,
     };
+    let asked = Asked {
+        caller: home.me,
+        call: None,
+        foreign: false,
+    };
+    let cx = Context::new(serving, asked, Rows::new(None, known.uid, false));
     home.make(Some(known.uid), known.class, &Bytes::from(arguments), &cx)
         .await
         .map(drop)

@@ -3,12 +3,16 @@
 //! Each shard is asked on its own thread, one after the other, so what is said of one shard is
 //! of one moment; what is said of several is not.
 
-use std::cmp::Reverse;
+use std::time::Instant;
 
+use partha_core::action::message::Verdict;
+use partha_core::action::path::Site;
 use partha_core::id::Uid;
 
 use super::{Manager, stopping};
-use crate::error::Result;
+use crate::context::Context;
+use crate::error::{ErrorKind, Result, SystemError};
+use crate::net::actions::ask;
 use crate::shard::{Abortion, Trace};
 use crate::system::connection_manager::AbortActionError;
 use crate::system::{
@@ -69,22 +73,58 @@ impl Manager {
     ///
     /// A shard that has a part of it is asked before the store: an action that ends in between
     /// has left a record there.
-    pub(super) async fn outcome_of(&self, action: Uid) -> Result<ActionOutcome> {
+    pub(super) async fn outcome_of(
+        &self,
+        cx: &Context,
+        action: Uid,
+        last: bool,
+    ) -> Result<ActionOutcome> {
         let mut traces = Vec::new();
         for shard in &self.home.shards {
             let found = shard.look(move |shard| shard.trace(action));
             traces.push(found.await.ok_or_else(stopping)?);
         }
-        let best = traces
-            .into_iter()
-            .min_by_key(|trace| Reverse(weight(*trace)));
+        let best = traces.into_iter().max_by_key(|trace| weight(*trace));
         match best.unwrap_or(Trace::None) {
-            Trace::Committed => return Ok(ActionOutcome::Committed),
-            Trace::Aborted => return Ok(ActionOutcome::Aborted),
-            Trace::InFlight => return Ok(ActionOutcome::InFlight),
-            Trace::None => {}
+            Trace::Committed => Ok(ActionOutcome::Committed),
+            Trace::Aborted => Ok(ActionOutcome::Aborted),
+            Trace::InFlight => Ok(ActionOutcome::InFlight),
+            Trace::None if last => self.forbid(cx, action).await,
+            Trace::None => self.recorded(action),
         }
-        Ok(ActionOutcome::Unknown)
+    }
+
+    /// What the store knows.
+    fn recorded(&self, action: Uid) -> Result<ActionOutcome> {
+        let Some(store) = &self.home.registry.store else {
+            return Ok(ActionOutcome::Unknown);
+        };
+        let found = store.read_decision(action);
+        let found = found.map_err(|e| SystemError::new(ErrorKind::Store, e.to_string()))?;
+        Ok(match found {
+            Some(_) => ActionOutcome::Committed,
+            None => ActionOutcome::Unknown,
+        })
+    }
+
+    /// Asks each shard as if it were the coordinator: it looks for a record, and if it has none,
+    /// it remembers that the action is aborted.
+    async fn forbid(&self, cx: &Context, action: Uid) -> Result<ActionOutcome> {
+        let deadline = Instant::now() + cx.time_left();
+        let mut outcome = ActionOutcome::Aborted;
+        for shard in &self.home.shards {
+            let site = Site {
+                node: self.home.me.node,
+                shard: shard.index(),
+            };
+            match ask(cx.client(), site, action, deadline).await? {
+                Some(Verdict::Committed) => return Ok(ActionOutcome::Committed),
+                Some(Verdict::Aborted) => {}
+                Some(Verdict::InFlight) => outcome = ActionOutcome::InFlight,
+                None => outcome = ActionOutcome::Unknown,
+            }
+        }
+        Ok(outcome)
     }
 
     /// Aborts an action at all shards of this node.

@@ -73,18 +73,8 @@ pub(crate) fn tell(client: &Client, site: Site, message: Message) {
 
 /// Sends a message to a shard of another node; it may get lost.
 pub(crate) fn post(client: &Client, node: NodeId, shard: Shard, from: u16, message: Message) {
-    let action = Action {
-        question: 0,
-        shard,
-        from,
-        what: What::Message(message),
-    };
-    let framed = match frame::action(&action).to_framed() {
-        Ok(framed) => framed,
-        Err(error) => {
-            tracing::warn!(%node, %error, "a message about an action was not sent");
-            return;
-        }
+    let Some(framed) = encode(shard, from, message) else {
+        return;
     };
     let letter = Letter {
         shard,
@@ -92,6 +82,28 @@ pub(crate) fn post(client: &Client, node: NodeId, shard: Shard, from: u16, messa
         written: Instant::now(),
     };
     client.lines().post(client, node, letter);
+}
+
+/// Sends a message on a connection that is there; it may get lost.
+pub(crate) fn send(connection: &Connection, shard: Shard, from: u16, message: Message) {
+    if let Some(framed) = encode(shard, from, message)
+        && let Err(error) = connection.send(&framed, 0)
+    {
+        tracing::debug!(%error, "a message about an action was lost");
+    }
+}
+
+fn encode(shard: Shard, from: u16, message: Message) -> Option<Vec<u8>> {
+    let action = Action {
+        question: 0,
+        shard,
+        from,
+        what: What::Message(message),
+    };
+    let framed = frame::action(&action).to_framed();
+    framed
+        .inspect_err(|error| tracing::warn!(%error, "a message about an action is too large"))
+        .ok()
 }
 
 /// Asks a participant to commit the action, as its coordinator.

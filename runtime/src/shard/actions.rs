@@ -1,15 +1,17 @@
 //! What others say to this shard about actions, and what it says to them.
 
 use std::rc::Rc;
+use std::sync::Weak;
 use std::sync::atomic::Ordering;
 
 use partha_core::action::message::{From, Message, To, Verdict};
 use partha_core::action::path::{Participant, Site};
-use partha_core::id::Peer;
+use partha_core::id::{NodeId, Peer, Uid};
 use partha_core::{Abort, End, Input, Ticket};
+use partha_store::crash_point;
 
 use super::job::{Job, ReplyTo, Request, Wish};
-use super::{Shard, ShardHandle, answer};
+use super::{Shard, ShardHandle, answer, count};
 use crate::config::MESSAGES_MAX;
 use crate::error::{ErrorKind, SystemError};
 use crate::hash::shard_of;
@@ -21,25 +23,64 @@ use crate::wire::message::{self, Action, CommitRequest, What};
 impl Home {
     /// Brings what a peer says about actions to the shard that it is for.
     pub(crate) fn action(&self, caller: Peer, action: Action, reply: impl FnOnce() -> ReplyTo) {
-        let shard = &self.shards[self.shard_index(action.shard)];
         let wish = match action.what {
             What::Message(message) => {
                 let from = From {
                     peer: caller,
                     shard: action.from,
                 };
-                shard.message(from, message);
-                return;
+                return self.deliver(from, action.shard, message);
             }
             What::Commit(request) => Wish::Commit(request),
             What::Ask { action } => Wish::Ask(action),
         };
         let reply = reply();
+        let shard = &self.shards[self.shard_index(action.shard)];
         shard.request(Request {
             wish,
             caller,
             reply,
         });
+    }
+
+    /// Brings a message to the shard that it is for.
+    ///
+    /// What an earlier life prepared may be spread over other shards now. So the word that it is
+    /// committed goes to all that have a part of it, and it is acknowledged, in the name of the
+    /// shard that the coordinator knows, when nothing of it is left in the store.
+    fn deliver(&self, from: From, shard: message::Shard, message: Message) {
+        let index = self.shard_index(shard);
+        if let (Message::Commit { action }, message::Shard::Number(addressed)) = (&message, shard)
+            && let Some(parts) = self.recovered.get(action)
+        {
+            let action = *action;
+            let store = self.registry.store.as_ref();
+            let left = store.map(|store| store.shadowed_objects(action));
+            match left {
+                Some(Ok(left)) if left.is_empty() => {
+                    let to = Site {
+                        node: from.peer.node,
+                        shard: from.shard,
+                    };
+                    self.shards[index].post(Job::Acknowledge {
+                        action,
+                        to,
+                        from: addressed,
+                    });
+                }
+                Some(Ok(_)) | None => {
+                    for part in parts {
+                        self.shards[usize::from(*part)].message(from, message.clone());
+                    }
+                }
+                Some(Err(error)) => {
+                    // It will be said again.
+                    tracing::error!(%action, %error, "it is not known what is left to be done");
+                }
+            }
+            return;
+        }
+        self.shards[index].message(from, message);
     }
 
     /// An earlier life of the node may have had more shards than this one.
@@ -150,9 +191,15 @@ impl Shard {
 
     /// The engine has ended a request to commit.
     pub(super) fn ended_action(&self, ticket: Ticket, end: End) {
+        match end {
+            End::Committed => count(&self.counters.committed),
+            End::Aborted(_) => count(&self.counters.aborted),
+        }
+        crash_point!("ended/before");
         if let Some(reply) = self.requests.borrow_mut().remove(&ticket) {
             ended(reply, end);
         }
+        crash_point!("ended/after");
     }
 
     /// The engine has answered a question.
@@ -167,28 +214,45 @@ impl Shard {
 
     /// Sends a message: at once if it is for this shard.
     pub(super) fn send(&self, to: To, message: Message) {
-        let me = self.registry.me;
-        let from = From {
-            peer: me,
-            shard: self.handle.index(),
-        };
         let (node, shard) = match to {
             To::Site(site) => (site.node, message::Shard::Number(site.shard)),
             To::Home { node, root } => (node, message::Shard::Of(root)),
         };
-        let here = (node == me.node)
-            .then(|| self.client.home_if_any())
-            .flatten();
-        match here {
+        let step = Step::of(&message);
+        step.map(Step::crash_before);
+        self.send_as(self.handle.index(), node, shard, message);
+        step.map(Step::crash_after);
+    }
+
+    /// Tells a coordinator that nothing is left here of what an earlier life, or another shard,
+    /// had prepared.
+    pub(super) fn acknowledge(&self, action: Uid, to: Site, from: u16) {
+        let shard = message::Shard::Number(to.shard);
+        self.send_as(from, to.node, shard, Message::Acknowledge { action });
+    }
+
+    fn send_as(&self, from: u16, node: NodeId, shard: message::Shard, message: Message) {
+        let me = self.registry.me;
+        let own = node == me.node;
+        match own.then(|| self.client.home_if_any()).flatten() {
             Some(home) => {
-                let handle = &home.shards[home.shard_index(shard)];
-                if handle.is_same(&self.handle) {
-                    self.later(Input::Message { from, message });
-                } else {
-                    handle.message(from, message);
-                }
+                let from = From {
+                    peer: me,
+                    shard: from,
+                };
+                home.deliver(from, shard, message);
             }
-            None => actions::post(&self.client, node, shard, from.shard, message),
+            None => self.post(from, node, shard, message),
+        }
+    }
+
+    /// Sends a message to another node: over the connection that the node has made to this shard,
+    /// or over one of its own.
+    fn post(&self, from: u16, node: NodeId, shard: message::Shard, message: Message) {
+        let connection = self.nodes.borrow().get(&node).and_then(Weak::upgrade);
+        match connection.filter(|connection| connection.is_usable()) {
+            None => actions::post(&self.client, node, shard, from, message),
+            Some(connection) => actions::send(&connection, shard, from, message),
         }
     }
 }
@@ -222,8 +286,65 @@ impl Home {
         });
     }
 
+    /// A shard of this process, as others name it.
+    pub(crate) fn site(&self, shard: u16) -> Site {
+        let node = self.me.node;
+        Site { node, shard }
+    }
+
     /// Whether a site is of this process.
     pub(crate) fn has(&self, site: Site) -> bool {
         site.node == self.me.node
+    }
+}
+
+/// The messages that a process may be asked to die at.
+#[derive(Clone, Copy)]
+enum Step {
+    Prepare,
+    Vote,
+    Commit,
+    Acknowledge,
+    Abort,
+    Query,
+    Verdict,
+}
+
+impl Step {
+    fn of(message: &Message) -> Option<Self> {
+        Some(match message {
+            Message::Prepare { .. } => Self::Prepare,
+            Message::Vote { .. } => Self::Vote,
+            Message::Commit { .. } => Self::Commit,
+            Message::Acknowledge { .. } => Self::Acknowledge,
+            Message::Abort { .. } => Self::Abort,
+            Message::Query { .. } => Self::Query,
+            Message::Verdict { .. } => Self::Verdict,
+            Message::Merge { .. } | Message::Deadlock(_) => return None,
+        })
+    }
+
+    fn crash_before(self) {
+        match self {
+            Self::Prepare => crash_point!("send/prepare/before"),
+            Self::Vote => crash_point!("send/vote/before"),
+            Self::Commit => crash_point!("send/commit/before"),
+            Self::Acknowledge => crash_point!("send/acknowledge/before"),
+            Self::Abort => crash_point!("send/abort/before"),
+            Self::Query => crash_point!("send/query/before"),
+            Self::Verdict => crash_point!("send/verdict/before"),
+        }
+    }
+
+    fn crash_after(self) {
+        match self {
+            Self::Prepare => crash_point!("send/prepare/after"),
+            Self::Vote => crash_point!("send/vote/after"),
+            Self::Commit => crash_point!("send/commit/after"),
+            Self::Acknowledge => crash_point!("send/acknowledge/after"),
+            Self::Abort => crash_point!("send/abort/after"),
+            Self::Query => crash_point!("send/query/after"),
+            Self::Verdict => crash_point!("send/verdict/after"),
+        }
     }
 }

@@ -13,6 +13,7 @@ use super::arrive::{Entry, Outcome};
 use super::job::{ReplyTo, send};
 use super::{Shard, count, saved};
 use crate::abi::Method;
+use crate::action::{Branch, describe_cycle};
 use crate::error::{Completed, ErrorKind, SystemError};
 use crate::hash::IdMap;
 use crate::net::pending;
@@ -30,12 +31,12 @@ impl Shard {
         match answer {
             Answer::Outcome => {
                 let entry = entries.get_mut(&ticket).expect("it was there just now");
-                let report = self.report_of(joined, entry.report.as_deref());
+                let report = self.report_of(joined, entry);
                 answer_with(reply, &mut entry.outcome, entry.joined, report);
             }
             Answer::SameAs(first) => match asked_again(&mut entries, ticket, first) {
                 Some(Ok(first)) => {
-                    let report = self.report_of(joined, first.report.as_deref());
+                    let report = self.report_of(joined, first);
                     answer_with(reply, &mut first.outcome, true, report);
                 }
                 Some(Err(error)) => reply.fail(error),
@@ -54,7 +55,7 @@ impl Shard {
             Answer::Refused(refusal) => {
                 let entry = entries.get(&ticket).expect("it was there just now");
                 let error = self.refused(entry, refusal);
-                let report = self.report_of(joined, entry.report.as_deref());
+                let report = self.report_of(joined, entry);
                 reply.fail_reporting(error, report);
             }
         }
@@ -62,11 +63,12 @@ impl Shard {
 
     /// What the answer of a call in an action says of it: this shard's part, and those that the
     /// servant's own calls joined.
-    fn report_of(&self, joined: Option<Joined>, below: Option<&Report>) -> Option<Box<Report>> {
+    fn report_of(&self, joined: Option<Joined>, ran: &Entry) -> Option<Box<Report>> {
+        let below = ran.branch.as_ref().map(Branch::report);
         if joined.is_none() && below.is_none() {
             return None;
         }
-        let mut report = below.cloned().unwrap_or_default();
+        let mut report = below.unwrap_or_default();
         if let Some(joined) = joined {
             report.participants.push(Participant {
                 site: self.site(),
@@ -155,20 +157,25 @@ impl Shard {
                 let text = "the call id was used for a call of another object".to_owned();
                 error(ErrorKind::BadOperation, text)
             }
-            Refusal::LockTimeout { owner, .. } => error(
-                ErrorKind::Overloaded,
-                format!("waited too long for a lock of {owner}"),
-            ),
-            Refusal::Deadlock { victim, .. } => {
-                error(ErrorKind::Overloaded, format!("deadlock; victim {victim}"))
+            Refusal::LockTimeout { owner, in_doubt } => self.lock_timeout(owner, in_doubt, &error),
+            Refusal::Deadlock { victim, cycle } => {
+                error(ErrorKind::Deadlock, describe_cycle(victim, &cycle)).with_victim(Some(victim))
             }
             Refusal::Reentrant { owner } => {
-                error(ErrorKind::BadOperation, format!("re-entry of {owner}"))
+                let text = format!(
+                    "{owner} has the object and waits for this very call; an object cannot be \
+                     called by what it waits for"
+                );
+                error(ErrorKind::Reentrant, text)
             }
             Refusal::ActionAborted { action } => {
-                error(ErrorKind::Internal, format!("action {action} is aborted"))
+                let text = format!("action {action} is aborted here");
+                error(ErrorKind::ActionAborted, text).with_victim(Some(action))
             }
-            Refusal::Repeated => error(ErrorKind::Internal, "executed before".to_owned()),
+            Refusal::Repeated => {
+                let text = "the call was executed in this action before, and its answer is lost";
+                error(ErrorKind::ActionAborted, text.to_owned())
+            }
             Refusal::Store(_) => match &entry.outcome {
                 Outcome::Failed(failure) => failure.clone(),
                 Outcome::None | Outcome::Frame(_) => {
@@ -178,6 +185,31 @@ impl Shard {
                 }
             },
         }
+    }
+}
+
+/// Says what a refused call was, before the reason.
+type Say<'a> = dyn Fn(ErrorKind, String) -> SystemError + 'a;
+
+impl Shard {
+    /// `owner` has had the lock for as long as a call may wait for one.
+    fn lock_timeout(&self, owner: Uid, in_doubt: bool, error: &Say<'_>) -> SystemError {
+        if !in_doubt {
+            let text = format!("waited for the lock that {owner} has, for as long as is allowed");
+            return error(ErrorKind::LockTimeout, text);
+        }
+        let engine = self.engine.borrow();
+        let mut views = engine.actions();
+        let view = views.find(|view| view.path.root() == Some(owner));
+        let decides = match view.and_then(|view| view.coordinator) {
+            Some(site) => format!("shard {} of node {}", site.shard, site.node),
+            None => "its coordinator".to_owned(),
+        };
+        let text = format!(
+            "action {owner} has changed the object and is in doubt: {decides} has to say whether \
+             it is committed, and does not answer"
+        );
+        error(ErrorKind::InDoubt, text)
     }
 }
 

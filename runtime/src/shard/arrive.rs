@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use partha_core::action::scope::Report;
+use partha_core::action::path::Membership;
 use partha_core::id::{CallId, ClassId, Peer, Uid};
 use partha_core::{Input, Invoke, Mode, Ticket};
 use partha_store::Record;
@@ -13,6 +13,7 @@ use partha_wire::{Message, Writer};
 use super::job::{Incoming, ReplyTo};
 use super::{Shard, count};
 use crate::abi::{Class, Method};
+use crate::action::{Branch, Within};
 use crate::config::{CALL_DEADLINE, CALL_DEADLINE_MAX};
 use crate::error::{ErrorKind, SystemError};
 use crate::net::connection::Held;
@@ -37,8 +38,10 @@ pub(super) struct Entry {
     pub(super) outcome: Outcome,
     /// Other tickets wait for the same answer.
     pub(super) joined: bool,
-    /// What the servant's calls in the action joined.
-    pub(super) report: Option<Box<Report>>,
+    /// What the call says about actions.
+    pub(super) within: Option<Within>,
+    /// The servant's part of the action, once it runs: says what its calls joined.
+    pub(super) branch: Option<Branch>,
     /// The object's state after the call, encoded.
     pub(super) record: Option<Record>,
     /// What the servant did to rows.
@@ -113,16 +116,14 @@ impl Shard {
 
         let creating = incoming.create.is_some();
         let ticket = self.ticket();
-        let mode = if info.mutating || creating {
-            Mode::Write
-        } else {
-            Mode::Read
-        };
+        let mode = if creating { Mode::Write } else { info.mode };
         let save = mode == Mode::Write
             && !volatile
             && (creating || !info.idempotent)
             && context.call.is_some();
         let (caller, call) = (incoming.caller, context.call);
+        let within = context.actions.map(Within::new);
+        let action = self.membership(within.as_ref(), &incoming.reply, volatile)?;
         let invoke = Invoke {
             ticket,
             uid: object,
@@ -132,7 +133,7 @@ impl Shard {
             save,
             volatile,
             deadline: self.time_of(deadline),
-            action: None,
+            action,
         };
         let entry = Entry {
             object,
@@ -147,13 +148,39 @@ impl Shard {
             reply: None,
             outcome: Outcome::None,
             joined: false,
-            report: None,
+            within,
+            branch: None,
             record: None,
             rows: Changes::new(),
             before: None,
             in_action: false,
         };
         Ok((invoke, entry))
+    }
+
+    /// What the engine is to know about the action of a call.
+    ///
+    /// A transient object takes no part in actions: it has nothing to be undone, and perhaps
+    /// runs at a process that nobody can reach later. What its servant calls does.
+    fn membership(
+        &self,
+        within: Option<&Within>,
+        reply: &ReplyTo,
+        volatile: bool,
+    ) -> Result<Option<Box<Membership>>, SystemError> {
+        let Some(within) = within else {
+            return Ok(None);
+        };
+        if matches!(reply, ReplyTo::Foreign(_)) {
+            let detail = "a plain Cap'n Proto client cannot call in an action; leave the call \
+                          context's `actions` empty";
+            return Err(SystemError::new(ErrorKind::BadOperation, detail));
+        }
+        let mut membership = within.membership(|until| self.time_of(until));
+        if volatile {
+            membership.path = membership.path.outside();
+        }
+        Ok(Some(Box::new(membership)))
     }
 
     /// What is known of a method, and whether the object is a transient one.

@@ -6,7 +6,7 @@ use partha_core::action::message::{From, Message};
 use partha_core::action::path::Site;
 use partha_core::action::scope::Report;
 use partha_core::id::{ClassId, Epoch, Peer, Uid};
-use partha_core::{Fault, Ticket};
+use partha_core::{Fault, Input, Ticket};
 use partha_store::StoreError;
 use tokio::sync::{mpsc, oneshot};
 
@@ -70,10 +70,14 @@ pub(crate) enum Job {
     Report {
         answer: oneshot::Sender<ShardReport>,
     },
+    /// What an earlier life of the node has left to be ended.
+    Recover(Vec<Input>),
     /// What another shard, or whoever runs an action, says about actions.
     Message { from: From, message: Box<Message> },
     /// Whoever runs an action wants something.
     Request(Box<Request>),
+    /// Nothing is left here of an action that a shard of this node had prepared.
+    Acknowledge { action: Uid, to: Site, from: u16 },
     /// A servant's call in an action goes to another shard.
     Reached { action: Uid, site: Site },
     /// The store has done with a batch about an action.
@@ -129,6 +133,8 @@ impl Job {
             | Self::Inspect { .. }
             | Self::Active { .. }
             | Self::Report { .. }
+            | Self::Recover(_)
+            | Self::Acknowledge { .. }
             | Self::Message { .. }
             | Self::Request(_)
             | Self::Reached { .. }

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use partha_core::id::{ClassId, Peer, Uid};
+use partha_core::id::{ClassId, NodeId, Peer, Uid};
 use partha_core::time::Time;
 use partha_core::{Engine, Input, Limits, Outbox, Ticket};
 use partha_store::ObjectStore;
@@ -47,6 +47,7 @@ use crate::client::Client;
 use crate::config::INBOX_MAX;
 use crate::error::{ErrorKind, SystemError};
 use crate::hash::IdMap;
+use crate::net::connection::Connection;
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<Shard>>> = const { RefCell::new(None) };
@@ -106,7 +107,9 @@ pub(crate) struct Shard {
     rearmed: Notify,
     counters: Counters,
     drained: RefCell<Option<oneshot::Sender<()>>>,
-    connections: RefCell<Vec<std::sync::Weak<crate::net::connection::Connection>>>,
+    connections: RefCell<Vec<std::sync::Weak<Connection>>>,
+    /// The latest connection that each node has made to this shard.
+    nodes: RefCell<IdMap<NodeId, std::sync::Weak<Connection>>>,
 }
 
 #[derive(Debug, Default)]

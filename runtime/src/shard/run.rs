@@ -86,6 +86,7 @@ async fn serve(start: Start) {
         counters: Counters::default(),
         drained: RefCell::default(),
         connections: RefCell::default(),
+        nodes: RefCell::default(),
     });
     CURRENT.set(Some(shard.clone()));
     tokio::task::spawn_local(keep_time(shard.clone()));
@@ -186,6 +187,8 @@ impl Shard {
             Job::Active { objects, answer } => drop(answer.send(self.active_among(objects))),
             Job::Report { answer } => drop(answer.send(self.report())),
             Job::Look(look) => look.take(self),
+            Job::Acknowledge { action, to, from } => self.acknowledge(action, to, from),
+            Job::Recover(inputs) => inputs.into_iter().for_each(|input| self.feed(input)),
             Job::Message { from, message } => {
                 self.handle.message_taken();
                 let message = *message;
@@ -237,6 +240,13 @@ impl Shard {
             connections.retain(|connection| connection.strong_count() > 0);
             let open = connections.len();
             connections.reserve(open.max(64));
+            let mut nodes = self.nodes.borrow_mut();
+            nodes.retain(|_, connection| connection.strong_count() > 0);
+        }
+        if connection.hello().shards > 0 {
+            let node = connection.peer().node;
+            let mut nodes = self.nodes.borrow_mut();
+            nodes.insert(node, Arc::downgrade(connection));
         }
         connections.push(Arc::downgrade(connection));
     }

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
 
+use partha_core::action::path::own_action;
 use partha_core::id::Uid;
 use partha_core::{Ended, Input, Mode, Ticket};
 use partha_store::ObjectStore;
@@ -19,7 +20,8 @@ use super::Shard;
 use super::arrive::{Entry, Outcome};
 use super::job::ReplyTo;
 use crate::abi::{Call, Class, End, Finished, LocalFuture, Method, ObjectState};
-use crate::context::Context;
+use crate::action::Serving;
+use crate::context::{Asked, Context};
 use crate::error::{ErrorKind, SystemError};
 use crate::rows::Rows;
 
@@ -111,16 +113,22 @@ impl Shard {
         });
         let persistent = class.info().persistent;
         let store = self.registry.store.clone().filter(|_| persistent);
-        let context = Context {
+        let serving = Serving {
             client: self.client.clone(),
+            shard: self.handle.clone(),
             object: uid,
-            caller: entry.caller,
-            call: entry.call,
+            own: own_action(self.registry.me, self.handle.index(), ticket),
             deadline: entry.deadline,
             trace: entry.trace,
-            foreign: matches!(entry.reply, Some(ReplyTo::Foreign(_))),
-            rows: self.rows(store, uid, mode),
+            within: entry.within.clone(),
         };
+        let asked = Asked {
+            caller: entry.caller,
+            call: entry.call,
+            foreign: matches!(entry.reply, Some(ReplyTo::Foreign(_))),
+        };
+        let context = Context::new(serving, asked, self.rows(store, uid, mode));
+        entry.branch = context.branch();
         let parameters = entry.parameters.take().expect("a call is dispatched once");
         let running = class
             .skeleton()

@@ -15,6 +15,7 @@ use partha_core::lock::mode::Mode;
 use partha_core::time::Time;
 use tokio::sync::oneshot;
 
+use crate::net::actions::RUNNER;
 use crate::shard::{Job, Shard, ShardHandle};
 use crate::system::{
     ActionCaller, ActionDescription, ActionPath, ActionPhase, ActionSite, LockDescription,
@@ -137,7 +138,7 @@ impl Shard {
         }
         let from = From {
             peer: self.registry.me,
-            shard: self.handle.index(),
+            shard: RUNNER,
         };
         let message = Message::Abort { action };
         self.feed(Input::Message { from, message });
