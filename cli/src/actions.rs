@@ -72,7 +72,7 @@ pub(crate) async fn actions(arguments: &Actions, out: &mut Output) -> anyhow::Re
 
 /// `partha abort`
 pub(crate) async fn abort(arguments: &Abort, out: &mut Output) -> anyhow::Result<()> {
-    let action = arguments.action;
+    let action = arguments.action.uid();
     let system = System::connect(&arguments.cluster).await?;
     let (reached, silent) = survey::reach_all(&system).await?;
     survey::warn(&silent);

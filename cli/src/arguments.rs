@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use partha::Uid;
+use partha::ActionId;
 
-use crate::{demo, dev, serve};
+use crate::{demo, dev, serve, shell};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -70,6 +70,8 @@ pub(crate) enum Command {
     Outcome(Outcome),
     /// Abort an action that nobody ends
     Abort(Abort),
+    /// Run actions by hand: begin, call, nest, commit, abort
+    Shell(shell::Arguments),
     /// Print a completion script
     Completions {
         /// For this shell
@@ -94,6 +96,7 @@ impl Command {
             Self::Why(arguments) => &arguments.shown,
             Self::Outcome(arguments) => &arguments.shown,
             Self::Abort(arguments) => &arguments.shown,
+            Self::Shell(arguments) => &arguments.shown,
             Self::Generate(_)
             | Self::Check(_)
             | Self::Explain(_)
@@ -379,7 +382,7 @@ pub(crate) struct Why {
 )]
 pub(crate) struct Outcome {
     /// The action, as errors and `partha actions` show it
-    pub(crate) action: Uid,
+    pub(crate) action: ActionId,
     #[command(flatten)]
     pub(crate) cluster: Cluster,
     #[command(flatten)]
@@ -393,7 +396,7 @@ pub(crate) struct Outcome {
 #[derive(Args, Debug)]
 pub(crate) struct Abort {
     /// The top-level action, as `partha actions` shows it
-    pub(crate) action: Uid,
+    pub(crate) action: ActionId,
     #[command(flatten)]
     pub(crate) cluster: Cluster,
     #[command(flatten)]

@@ -81,6 +81,11 @@ impl System {
         })
     }
 
+    /// Forgets where nodes are: in a long session they come and go.
+    pub(crate) fn forget(&mut self) {
+        self.nodes.clear();
+    }
+
     /// The object of a name, or of a uid in its text form.
     pub(crate) async fn find(&self, name: &str) -> anyhow::Result<Found> {
         if let Ok(uid) = name.parse() {

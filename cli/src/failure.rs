@@ -39,7 +39,7 @@ pub(crate) fn report(error: &anyhow::Error, format: Format) -> ExitCode {
 }
 
 /// Whoever read the output has seen enough.
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
+pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error
         .chain()
         .filter_map(|cause| cause.downcast_ref::<io::Error>())

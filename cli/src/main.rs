@@ -25,6 +25,7 @@ mod objects;
 mod outcome;
 mod output;
 mod serve;
+mod shell;
 mod suggest;
 mod supervise;
 mod survey;
@@ -77,6 +78,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Why(arguments) => why::why(&arguments, &mut out).await,
         Command::Outcome(arguments) => return outcome::outcome(&arguments, &mut out).await,
         Command::Abort(arguments) => actions::abort(&arguments, &mut out).await,
+        Command::Shell(arguments) => return shell::run(&arguments, &mut out).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "partha", &mut script);

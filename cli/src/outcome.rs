@@ -8,11 +8,11 @@
 use std::process::ExitCode;
 
 use futures_util::future::join_all;
-use partha::Uid;
 use partha::system::ActionOutcome;
+use partha::{ActionId, Outcome, Uid};
 use serde_json::json;
 
-use crate::arguments::Outcome;
+use crate::arguments;
 use crate::cluster::{NodeInfo, System};
 use crate::output::Output;
 use crate::survey::{self, Silent};
@@ -25,14 +25,18 @@ const IN_FLIGHT: u8 = 4;
 const UNKNOWN: u8 = 5;
 
 /// `partha outcome`
-pub(crate) async fn outcome(arguments: &Outcome, out: &mut Output) -> anyhow::Result<ExitCode> {
+pub(crate) async fn outcome(
+    arguments: &arguments::Outcome,
+    out: &mut Output,
+) -> anyhow::Result<ExitCode> {
     let system = System::connect(&arguments.cluster).await?;
     let found = find(&system, arguments.action).await?;
-    let (word, status) = match found.outcome {
-        ActionOutcome::Committed => ("committed", ExitCode::SUCCESS),
-        ActionOutcome::Aborted => ("aborted", ExitCode::from(ABORTED)),
-        ActionOutcome::InFlight => ("in flight", ExitCode::from(IN_FLIGHT)),
-        ActionOutcome::Unknown => ("unknown", ExitCode::from(UNKNOWN)),
+    let word = word(found.outcome);
+    let status = match found.outcome {
+        ActionOutcome::Committed => ExitCode::SUCCESS,
+        ActionOutcome::Aborted => ExitCode::from(ABORTED),
+        ActionOutcome::InFlight => ExitCode::from(IN_FLIGHT),
+        ActionOutcome::Unknown => ExitCode::from(UNKNOWN),
     };
     if out.is_json() {
         out.facts(&[
@@ -50,6 +54,16 @@ pub(crate) async fn outcome(arguments: &Outcome, out: &mut Output) -> anyhow::Re
     Ok(status)
 }
 
+/// An outcome, as it is spoken of.
+pub(crate) fn word(outcome: ActionOutcome) -> &'static str {
+    match outcome {
+        ActionOutcome::Committed => "committed",
+        ActionOutcome::Aborted => "aborted",
+        ActionOutcome::InFlight => "in flight",
+        ActionOutcome::Unknown => "unknown",
+    }
+}
+
 /// What was found out.
 pub(crate) struct Found {
     pub(crate) outcome: ActionOutcome,
@@ -59,8 +73,26 @@ pub(crate) struct Found {
     pub(crate) silent: Vec<Silent>,
 }
 
-/// Asks all nodes.
-pub(crate) async fn find(system: &System, action: Uid) -> anyhow::Result<Found> {
+/// Asks the coordinator if the id names it and it answers, else all nodes.
+pub(crate) async fn find(system: &System, action: ActionId) -> anyhow::Result<Found> {
+    if let Some(node) = action.coordinator()
+        && let Ok(told) = system.client.outcome(action).await
+    {
+        let outcome = match told {
+            Outcome::Committed => ActionOutcome::Committed,
+            Outcome::Aborted => ActionOutcome::Aborted,
+            Outcome::InFlight => ActionOutcome::InFlight,
+        };
+        return Ok(Found {
+            outcome,
+            told_by: vec![node.to_string()],
+            silent: Vec::new(),
+        });
+    }
+    find_anywhere(system, action.uid()).await
+}
+
+async fn find_anywhere(system: &System, action: Uid) -> anyhow::Result<Found> {
     let (nodes, mut silent) = survey::reach_all(system).await?;
     let mut answers = ask(system, &nodes, action, false, &mut silent).await;
     let knows = |(_, outcome): &(_, ActionOutcome)| match outcome {

@@ -40,6 +40,11 @@ impl Output {
         }
     }
 
+    /// How results look.
+    pub(crate) fn format(&self) -> Format {
+        self.format
+    }
+
     /// True where a script reads.
     pub(crate) fn is_json(&self) -> bool {
         self.format == Format::Json

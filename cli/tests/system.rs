@@ -6,103 +6,10 @@ mod common;
 
 use std::process::Command;
 
-use common::{LONG, command};
+use common::LONG;
+use common::system::System;
 use serde_json::{Value, json};
-use test_support::{Child, Exit, TempDir, eventually, temp_dir};
-
-/// A system of its own for one test.
-struct System {
-    folder: TempDir,
-    naming: String,
-    /// The nodes, to be killed by the tests that want it.
-    nodes: Vec<Child>,
-    _services: Vec<Child>,
-}
-
-impl System {
-    fn start(nodes: &[&str]) -> Self {
-        Self::with_lease(nodes, "10s")
-    }
-
-    /// With a binder that takes a node for dead after this time.
-    fn with_lease(nodes: &[&str], lease: &str) -> Self {
-        let folder = temp_dir("system");
-        let serve = |kind: &str, name: &str, more: &[&str]| {
-            let store = folder.path().join(name);
-            let mut command = command(&["serve", kind, "--name", name, "--listen", "127.0.0.1:0"]);
-            command.arg("--data-dir").arg(store).args(more);
-            let child = Child::spawn(name, command.current_dir(folder.path()));
-            (ready(&child), child)
-        };
-        let (naming, first) = serve("naming", "naming", &[]);
-        let to_naming = ["--naming", naming.as_str()];
-        let (_, second) = serve(
-            "binder",
-            "binder",
-            &[&to_naming[..], &["--lease", lease]].concat(),
-        );
-        let nodes = nodes.iter().map(|name| serve("bank", name, &to_naming).1);
-        let nodes = nodes.collect();
-        let services = vec![first, second];
-        Self {
-            folder,
-            naming,
-            nodes,
-            _services: services,
-        }
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = command(arguments);
-        command.env("PARTHA_NAMING", &self.naming);
-        command.current_dir(self.folder.path());
-        command
-    }
-
-    /// Status, standard output, standard error.
-    #[track_caller]
-    fn run(&self, arguments: &[&str]) -> (i32, String, String) {
-        let child = Child::spawn(&arguments.join(" "), &mut self.command(arguments));
-        match child.finish(LONG) {
-            (Exit::Code(status), out, err) => (status, out, err),
-            (Exit::Signal(signal), _, err) => panic!("{arguments:?}: signal {signal}: {err}"),
-        }
-    }
-
-    /// Standard output of what must go well.
-    #[track_caller]
-    fn ok(&self, arguments: &[&str]) -> String {
-        let (status, out, err) = self.run(arguments);
-        assert_eq!((status, err.as_str()), (0, ""), "{arguments:?}");
-        out
-    }
-
-    /// Status and standard error of what must fail.
-    #[track_caller]
-    fn fails(&self, arguments: &[&str]) -> (i32, String) {
-        let (status, out, err) = self.run(arguments);
-        assert_eq!(out, "", "{arguments:?}: {err}");
-        assert_ne!(status, 0, "{arguments:?}: {err}");
-        (status, err)
-    }
-
-    #[track_caller]
-    fn json(&self, arguments: &[&str]) -> Value {
-        let mut all = arguments.to_vec();
-        all.extend(["-o", "json"]);
-        let out = self.ok(&all);
-        serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}"))
-    }
-}
-
-/// The address in the line `ready KIND ADDRESS`.
-fn ready(child: &Child) -> String {
-    let line = child.wait_for_line(LONG, |line| line.starts_with("ready "));
-    let address = line.split(' ').nth(2);
-    address
-        .unwrap_or_else(|| panic!("no address: {line}"))
-        .to_owned()
-}
+use test_support::{Child, eventually};
 
 #[test]
 fn objects_are_made_listed_described_and_called() {
@@ -183,14 +90,18 @@ fn references_in_arguments_are_names_or_uids() {
         let path = format!("/bank/{name}");
         system.ok(&["create", "bank.Account", &path, &owner, "--node", node]);
     }
-    system.ok(&["create", "bank.Branch", "/bank/branch"]);
+    system.ok(&["create", "bank.AuditLog", "/bank/log"]);
+    let log = r#"{"log": "/bank/log"}"#;
+    system.ok(&["create", "bank.Branch", "/bank/branch", log]);
     system.ok(&["call", "/bank/alice", "deposit", r#"{"amount": 100}"#]);
     let bob = system.json(&["describe", "/bank/bob"])["uid"]
         .as_str()
         .unwrap()
         .to_owned();
     let transfer = |to: &str, amount: i64| {
-        json!({"from": "/bank/alice", "to": to, "amount": amount}).to_string()
+        let reference = format!("{amount} to {to}");
+        json!({"from": "/bank/alice", "to": to, "amount": amount, "reference": reference})
+            .to_string()
     };
     system.ok(&[
         "call",
@@ -370,7 +281,7 @@ fn names_are_added_and_taken_away_and_the_object_stays() {
 
 #[test]
 fn nodes_are_listed_and_one_that_is_killed_is_told_of() {
-    let system = System::with_lease(&["a"], "4s");
+    let mut system = System::with_lease(&["a"], "4s");
     system.ok(&[
         "create",
         "bank.Account",
@@ -395,7 +306,7 @@ fn nodes_are_listed_and_one_that_is_killed_is_told_of() {
     let address = a["address"][0].as_str().unwrap();
     assert_eq!(system.json(&["stats", address])["id"], a["id"]);
 
-    system.nodes[0].kill();
+    system.kill("a");
     let (status, err) = system.fails(&["call", "/bank/alice", "balance"]);
     assert_eq!(status, 1);
     assert!(err.contains("node 'a'") && err.contains(address), "{err}");

@@ -7,18 +7,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use bank::Account;
+use bank::{Account, AuditLine, AuditLog, Branch, Statement};
 use futures_util::future::try_join_all;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use partha::{Client, Place};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use super::load::{Counts, Random};
+use super::books::Book;
+use super::counts::Counts;
+use super::load::Random;
+use super::transfer::Till;
 use crate::supervise::{Process, Program, Sink, free_ports};
 
 /// Accounts, at most: their names have six digits.
 pub(super) const ACCOUNTS_MAX: i64 = 1_000_000;
+/// What each account begins with, in cents.
+const FUNDS: i64 = 10_000;
+/// Lines of a log that are asked for at a time.
+const LINES_PAGE: u32 = 1_000;
 /// Pause between two kills.
 const KILL_PAUSE: Duration = Duration::from_secs(1);
 /// Accounts that are opened, or asked, at the same time.
@@ -103,29 +110,48 @@ impl Bank {
         log.iter().cloned().collect()
     }
 
-    /// Kills a random node every second and restarts it, until `end`; answers the kills.
-    pub(super) async fn kill_nodes(
+    /// Kills a random process every second and restarts it, until `end`; answers how often each,
+    /// for people. Nodes of the bank come thrice as often as the services.
+    pub(super) async fn kill_some(
         &mut self,
         client: &Client,
         end: Instant,
         counts: &Counts,
-    ) -> anyhow::Result<u64> {
+    ) -> anyhow::Result<String> {
         let mut random = Random::new(std::process::id());
         let sink = sink(self.log.clone());
         let mut next = Instant::now() + KILL_PAUSE;
+        let mut deck = Vec::new();
         while next < end {
             tokio::time::sleep_until(next).await;
-            let chosen = random.below(self.nodes.len() as u64) as usize;
-            let node = &mut self.nodes[chosen];
-            self.reactivations += node.reactivations(client).await.unwrap_or(0);
-            node.process.kill().await?;
-            node.kills += 1;
-            counts.killed();
-            node.process = node.program.spawn(&sink)?;
-            node.process.ready().await.context("after it was killed")?;
+            if deck.is_empty() {
+                deck = vec![0, 1, 2, 2, 2, 3, 3, 3];
+            }
+            let chosen = deck.swap_remove(random.below(deck.len() as u64) as usize);
+            let reactivations = match chosen {
+                0 | 1 => 0,
+                node => self.nodes[node - 2]
+                    .reactivations(client)
+                    .await
+                    .unwrap_or(0),
+            };
+            self.reactivations += reactivations;
+            let daemon = match chosen {
+                0 => &mut self.naming,
+                1 => &mut self.binder,
+                node => &mut self.nodes[node - 2],
+            };
+            daemon.process.kill().await?;
+            daemon.kills += 1;
+            counts.kills.add(1);
+            daemon.process = daemon.program.spawn(&sink)?;
+            let ready = daemon.process.ready().await;
+            ready.context("after it was killed")?;
             next = Instant::now().max(next + KILL_PAUSE);
         }
-        Ok(counts.kills())
+        let all = [&self.naming, &self.binder].into_iter().chain(&self.nodes);
+        let each = all.map(|daemon| format!("{} {}", daemon.program.name, daemon.kills));
+        Ok(format!(": {}", each.collect::<Vec<_>>().join(", ")))
     }
 
     /// Objects that were brought back into memory after a kill.
@@ -196,12 +222,12 @@ pub(super) fn account_name(index: u32) -> String {
     format!("/bank/{:04}/{:02}", index / 100, index % 100)
 }
 
-/// Opens the accounts, in turn at both nodes, and names them.
+/// Opens the accounts, in turn at both nodes, names them, and pays in what they begin with.
 pub(super) async fn open_accounts(client: &Client, count: u32) -> anyhow::Result<Vec<Account>> {
     let opening = stream::iter(0..count).map(|index| async move {
-        let place = Place::Named(if index % 2 == 0 { "a" } else { "b" }.to_owned());
         let name = account_name(index);
-        let account = Account::create(client, &place, &name).await?;
+        let account = Account::create(client, &place(index), &name).await?;
+        account.deposit(client, FUNDS).await?;
         let naming = client.naming()?;
         naming
             .add(client, &name, account.uid(), Account::CLASS)
@@ -212,11 +238,57 @@ pub(super) async fn open_accounts(client: &Client, count: u32) -> anyhow::Result
     opened.context("cannot open the accounts")
 }
 
-/// What the accounts hold.
-pub(super) async fn balances(client: &Client, accounts: &[Account]) -> anyhow::Result<Vec<i64>> {
-    let mut balances = Vec::with_capacity(accounts.len());
-    for some in accounts.chunks(TOGETHER) {
-        balances.extend(try_join_all(some.iter().map(|account| account.balance(client))).await?);
+/// Opens a branch for each client at one node, its audit log at the other.
+pub(super) async fn open_tills(client: &Client, count: u32) -> anyhow::Result<Vec<Till>> {
+    let opening = stream::iter(0..count).map(|index| async move {
+        let log = AuditLog::create(client, &place(index + 1)).await?;
+        let branch = Branch::create(client, &place(index), &log).await?;
+        anyhow::Ok(Till { branch, log })
+    });
+    let opened = opening.buffered(TOGETHER).try_collect().await;
+    opened.context("cannot open the branches")
+}
+
+fn place(index: u32) -> Place {
+    Place::Named(if index.is_multiple_of(2) { "a" } else { "b" }.to_owned())
+}
+
+/// What accounts begin with, in the books.
+pub(super) fn fund(book: &mut Book) {
+    for account in 0..book.accounts.len() {
+        book.paid(account, FUNDS);
     }
-    Ok(balances)
+}
+
+/// What the accounts say.
+pub(super) async fn statements(
+    client: &Client,
+    accounts: &[Account],
+) -> anyhow::Result<Vec<Statement>> {
+    let mut statements = Vec::with_capacity(accounts.len());
+    for some in accounts.chunks(TOGETHER) {
+        let asked = some.iter().map(|account| account.statement(client));
+        statements.extend(try_join_all(asked).await?);
+    }
+    Ok(statements)
+}
+
+/// What the logs say.
+pub(super) async fn audit_logs(
+    client: &Client,
+    tills: &[Till],
+) -> anyhow::Result<Vec<Vec<AuditLine>>> {
+    try_join_all(tills.iter().map(|till| audit_log(client, &till.log))).await
+}
+
+async fn audit_log(client: &Client, log: &AuditLog) -> anyhow::Result<Vec<AuditLine>> {
+    let mut lines: Vec<AuditLine> = Vec::new();
+    loop {
+        let after = lines.last().map_or(0, |line| line.number);
+        let page = log.lines(client, after, LINES_PAGE).await?;
+        if page.is_empty() {
+            return Ok(lines);
+        }
+        lines.extend(page);
+    }
 }

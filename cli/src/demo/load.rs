@@ -1,96 +1,58 @@
-//! Clients that pay in and out, and their books.
+//! Clients that pay in and out and transfer, and their books.
+//!
+//! Some accounts are hot: a third of the transfers is among them. There, every other client
+//! goes the opposite way, so that two that meet each have what the other wants.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use bank::Account;
-use bank::account::{DepositError, WithdrawError};
 use futures_util::future::try_join_all;
-use partha::{CallOptions, Client, Completed, SystemError};
+use partha::Client;
 
-use super::histogram::Histogram;
+use super::books::{Book, Transfers};
+use super::counts::Counts;
+use super::pay::{self, pay};
+use super::transfer::{self, Till, Transfer};
 
 /// The largest amount of one call.
 const AMOUNT_MAX: u64 = 100;
-/// How long to ask for an unknown outcome: a killed node is back long before.
-const SETTLE_DEADLINE: Duration = Duration::from_secs(60);
-/// How long one of these questions may take.
-const ASK_DEADLINE: Duration = Duration::from_secs(5);
+/// Accounts that are in much use.
+const HOT: usize = 8;
 
 /// All clients.
 #[derive(Debug)]
 pub(super) struct Load {
     naming: String,
     accounts: Vec<Account>,
-    clients: u32,
+    /// One a client.
+    tills: Vec<Till>,
+    /// Transfers that meet take their accounts in opposite orders.
+    crossing: bool,
     counts: Counts,
 }
 
-/// What is counted while the load runs.
+/// What the clients know when the load is over.
 #[derive(Debug)]
-pub(super) struct Counts {
-    times: Histogram,
-    settled: AtomicU64,
-    kills: AtomicU64,
-}
-
-/// How a call ended.
-enum Ending {
-    /// The money was paid.
-    Paid,
-    /// The account refused.
-    Refused,
-    /// It was certainly not executed.
-    NotExecuted,
-}
-
-/// How one attempt at a call ended.
-enum Attempt {
-    Answered(Ending),
-    Failed(SystemError),
-}
-
-impl Counts {
-    /// Calls that were answered.
-    pub(super) fn calls(&self) -> u64 {
-        self.times.count()
-    }
-
-    /// The time that this share of the calls did not exceed.
-    pub(super) fn latency(&self, share: f64) -> Duration {
-        self.times.quantile(share)
-    }
-
-    /// Calls whose outcome was unknown at first.
-    pub(super) fn settled(&self) -> u64 {
-        self.settled.load(Ordering::Relaxed)
-    }
-
-    /// Nodes that were killed.
-    pub(super) fn kills(&self) -> u64 {
-        self.kills.load(Ordering::Relaxed)
-    }
-
-    /// A node was killed.
-    pub(super) fn killed(&self) {
-        self.kills.fetch_add(1, Ordering::Relaxed);
-    }
+pub(super) struct Known {
+    pub(super) book: Book,
+    /// Of each client.
+    pub(super) transfers: Vec<Transfers>,
 }
 
 impl Load {
-    pub(super) fn new(naming: String, accounts: Vec<Account>, clients: u32) -> Self {
-        let (settled, kills) = (AtomicU64::new(0), AtomicU64::new(0));
-        let counts = Counts {
-            times: Histogram::new(),
-            settled,
-            kills,
-        };
+    pub(super) fn new(
+        naming: String,
+        accounts: Vec<Account>,
+        tills: Vec<Till>,
+        crossing: bool,
+    ) -> Self {
         Self {
             naming,
             accounts,
-            clients,
-            counts,
+            tills,
+            crossing,
+            counts: Counts::new(),
         }
     }
 
@@ -98,78 +60,111 @@ impl Load {
         &self.counts
     }
 
-    /// Runs until `end`; each client finishes the call it is at. Answers the sum of the books:
-    /// what each account must hold.
-    pub(super) async fn run(&self, end: tokio::time::Instant) -> anyhow::Result<Vec<i64>> {
-        let clients = (0..self.clients).map(|index| self.client(index, end));
-        let mut sum = vec![0; self.accounts.len()];
-        for book in try_join_all(clients).await? {
-            for (total, paid) in sum.iter_mut().zip(book) {
-                *total += paid;
-            }
+    /// Runs until `end`; each client finishes what it is at.
+    pub(super) async fn run(&self, end: tokio::time::Instant) -> anyhow::Result<Known> {
+        let clients = (0..self.tills.len()).map(|index| self.client(index, end));
+        let mut known = Known {
+            book: Book::new(self.accounts.len()),
+            transfers: Vec::new(),
+        };
+        for (book, transfers) in try_join_all(clients).await? {
+            known.book.add(&book);
+            known.transfers.push(transfers);
         }
-        Ok(sum)
+        Ok(known)
     }
 
-    async fn client(&self, index: u32, end: tokio::time::Instant) -> anyhow::Result<Vec<i64>> {
+    async fn client(
+        &self,
+        index: usize,
+        end: tokio::time::Instant,
+    ) -> anyhow::Result<(Book, Transfers)> {
         let client = Client::connect(self.naming.clone()).await?;
-        let mut random = Random::new(index);
-        let mut book = vec![0; self.accounts.len()];
+        let mut random = Random::new(index as u32);
+        let mut book = Book::new(self.accounts.len());
+        let (mut transfers, mut number) = (Transfers::new(), 0);
         while tokio::time::Instant::now() < end {
-            let chosen = random.below(self.accounts.len() as u64) as usize;
-            let amount = random.below(AMOUNT_MAX) as i64 + 1;
-            // A little more in than out, so that most accounts hold something.
-            let amount = if random.below(9) < 5 { amount } else { -amount };
-            let begun = Instant::now();
-            let ending = self.pay(&client, &self.accounts[chosen], amount).await;
-            match ending.with_context(|| format!("client {index}"))? {
-                Ending::Paid => book[chosen] += amount,
-                Ending::Refused => {}
-                Ending::NotExecuted => continue,
-            }
-            self.counts.times.add(begun.elapsed());
+            let worked = match random.below(2) {
+                0 => self.payment(&client, &mut random, &mut book).await,
+                _ => {
+                    number += 1;
+                    let place = (index, number);
+                    self.transfer(&client, &mut random, place, &mut book, &mut transfers)
+                        .await
+                }
+            };
+            worked.with_context(|| format!("client {index}"))?;
         }
-        Ok(book)
+        Ok((book, transfers))
     }
 
-    /// Pays in or out, and does not rest until it is known whether that was done.
-    async fn pay(&self, client: &Client, account: &Account, amount: i64) -> anyhow::Result<Ending> {
-        let id = client.new_call_id();
-        let error = match attempt(&client.call().id(id), account, amount).await? {
-            Attempt::Answered(ending) => return Ok(ending),
-            Attempt::Failed(error) if error.completion() == Completed::No => {
-                return Ok(Ending::NotExecuted);
-            }
-            Attempt::Failed(error) => error,
-        };
-        self.counts.settled.fetch_add(1, Ordering::Relaxed);
+    async fn payment(
+        &self,
+        client: &Client,
+        random: &mut Random,
+        book: &mut Book,
+    ) -> anyhow::Result<()> {
+        let chosen = random.below(self.accounts.len() as u64) as usize;
+        let amount = random.below(AMOUNT_MAX) as i64 + 1;
+        // A little more in than out, so that most accounts hold something.
+        let amount = if random.below(9) < 5 { amount } else { -amount };
         let begun = Instant::now();
-        let mut last = error;
-        while begun.elapsed() < SETTLE_DEADLINE {
-            let caller = client.call().again(id).deadline(ASK_DEADLINE);
-            match attempt(&caller, account, amount).await? {
-                Attempt::Answered(ending) => return Ok(ending),
-                // This attempt may be known to have failed; the first one still is not.
-                Attempt::Failed(error) => last = error,
-            }
+        match pay(client, &self.accounts[chosen], amount, &self.counts).await? {
+            pay::Ending::Paid => book.paid(chosen, amount),
+            pay::Ending::Refused => {}
+            pay::Ending::NotExecuted => return Ok(()),
         }
-        Err(last).with_context(|| format!("the outcome of call {id} cannot be learnt"))
+        self.counts.payments.add(begun.elapsed());
+        Ok(())
     }
-}
 
-async fn attempt(caller: &CallOptions, account: &Account, amount: i64) -> anyhow::Result<Attempt> {
-    if amount >= 0 {
-        return match account.deposit(caller, amount).await {
-            Ok(_) => Ok(Attempt::Answered(Ending::Paid)),
-            Err(DepositError::System(error)) => Ok(Attempt::Failed(error)),
-            Err(error @ DepositError::BadAmount(_)) => bail!("{} refused {error}", account.uid()),
+    async fn transfer(
+        &self,
+        client: &Client,
+        random: &mut Random,
+        (index, number): (usize, u64),
+        book: &mut Book,
+        transfers: &mut Transfers,
+    ) -> anyhow::Result<()> {
+        let (from, to) = self.pair(random, index);
+        let amount = random.below(AMOUNT_MAX) as i64 + 1;
+        let transfer = Transfer {
+            from: &self.accounts[from],
+            to: &self.accounts[to],
+            amount,
+            number,
+            by_branch: random.below(2) == 0,
         };
+        let begun = Instant::now();
+        let made = transfer.make(client, &self.tills[index], &self.counts);
+        match made.await? {
+            transfer::Ending::Committed => {
+                book.paid(from, -amount);
+                book.paid(to, amount);
+                transfers.insert(number);
+                self.counts.transfers.add(begun.elapsed());
+            }
+            transfer::Ending::Refused => self.counts.refused.add(1),
+            transfer::Ending::Aborted => self.counts.aborted.add(1),
+        }
+        Ok(())
     }
-    match account.withdraw(caller, -amount).await {
-        Ok(_) => Ok(Attempt::Answered(Ending::Paid)),
-        Err(WithdrawError::InsufficientFunds(_)) => Ok(Attempt::Answered(Ending::Refused)),
-        Err(WithdrawError::System(error)) => Ok(Attempt::Failed(error)),
-        Err(error @ WithdrawError::BadAmount(_)) => bail!("{} refused {error}", account.uid()),
+
+    /// Two accounts, in the order in which they are taken.
+    fn pair(&self, random: &mut Random, client: usize) -> (usize, usize) {
+        let all = self.accounts.len();
+        let hot = random.below(3) == 0;
+        let among = if hot { HOT.min(all) } else { all } as u64;
+        let one = random.below(among);
+        // Another one: the same is left out.
+        let other = (one + 1 + random.below(among - 1)) % among;
+        let (low, high) = (one.min(other) as usize, one.max(other) as usize);
+        match (self.crossing, hot) {
+            (false, _) => (low, high),
+            (true, true) if client.is_multiple_of(2) => (low, high),
+            (true, true) => (high, low),
+            (true, false) => (one as usize, other as usize),
+        }
     }
 }
 

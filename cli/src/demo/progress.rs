@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::load::Counts;
+use super::counts::Counts;
 use super::millis;
 
 /// How often the line of a terminal is drawn.
@@ -26,15 +26,17 @@ pub(super) async fn show(counts: &Counts, begun: Instant, time: Duration) -> any
     let mut before = (begun, 0);
     while begun.elapsed() + pause <= time {
         tokio::time::sleep(pause).await;
-        let (now, calls) = (Instant::now(), counts.calls());
-        let rate = (calls - before.1) as f64 / (now - before.0).as_secs_f64();
-        before = (now, calls);
+        let (now, answered) = (Instant::now(), counts.answered());
+        let rate = (answered - before.1) as f64 / (now - before.0).as_secs_f64();
+        before = (now, answered);
+        let (payment, transfer) = counts.latency(0.50);
         let line = format!(
-            "{:>3} s  {calls} calls  {rate:.0}/s  p50 {}  p99 {}  kills {}",
+            "{:>3} s  {answered} done  {rate:.0}/s  payment {}  transfer {}  deadlocks {}  kills {}",
             begun.elapsed().as_secs(),
-            millis(counts.latency(0.50)),
-            millis(counts.latency(0.99)),
-            counts.kills(),
+            millis(payment),
+            millis(transfer),
+            counts.deadlocks.get(),
+            counts.kills.get(),
         );
         match &bar {
             Some(bar) => {

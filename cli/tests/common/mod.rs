@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub(crate) mod shell;
+pub(crate) mod system;
+
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;

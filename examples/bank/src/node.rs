@@ -7,7 +7,7 @@ use clap::Args;
 use partha::{NodeBuilder, Result};
 use partha_daemon::{Defaults, File, Options, Settings, attend, read_file};
 
-use crate::{AccountServant, BranchServant, account, branch};
+use crate::{AccountServant, AuditLogServant, BranchServant, account, audit_log, branch};
 
 /// What a node of the bank does if nothing is said.
 pub const DEFAULTS: Defaults = Defaults {
@@ -46,13 +46,14 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     .await
 }
 
-/// Starts a node that can run accounts and branches.
+/// Starts a node that can run accounts, audit logs and branches.
 ///
 /// # Errors
 /// Those of [`NodeBuilder::start`].
 pub async fn start(builder: NodeBuilder) -> Result<partha::Node> {
     builder
         .class(account::class(AccountServant::default()))
+        .class(audit_log::class(AuditLogServant))
         .class(branch::class(BranchServant))
         .start()
         .await

@@ -2,68 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-use std::time::Duration;
+mod common;
 
 use bank::account::{DepositError, WithdrawError};
 use bank::branch::TransferError;
 use bank::{Account, Branch, Watcher, watcher};
-use partha::{Client, Context, ErrorKind, Node, Place};
-use test_support::{TempDir, temp_dir};
+use common::{Bank, LONG};
+use partha::{Client, Context, ErrorKind, Node, SystemError};
 use tokio::sync::mpsc;
-
-const LONG: Duration = Duration::from_secs(60);
-
-struct Bank {
-    folder: TempDir,
-    naming: Node,
-    _binder: Node,
-    a: Node,
-    _b: Node,
-    client: Client,
-}
-
-impl Bank {
-    async fn open() -> Self {
-        let folder = temp_dir("bank");
-        let builder = |name: &str| {
-            Node::builder()
-                .name(name)
-                .data_dir(folder.path().join(name))
-                .shards(2)
-        };
-        let naming = partha_naming::start(builder("naming")).await.unwrap();
-        let address = naming.address().to_string();
-        let lease = Duration::from_secs(10);
-        let binder = builder("binder").naming(&address);
-        let binder = partha_binder::start(binder, Vec::new(), lease)
-            .await
-            .unwrap();
-        let a = bank::node::start(builder("a").naming(&address))
-            .await
-            .unwrap();
-        let b = bank::node::start(builder("b").naming(&address))
-            .await
-            .unwrap();
-        a.registered().await;
-        b.registered().await;
-        let client = Client::connect(address).await.unwrap();
-        Self {
-            folder,
-            naming,
-            _binder: binder,
-            a,
-            _b: b,
-            client,
-        }
-    }
-
-    async fn account(&self, node: &str) -> Account {
-        let place = Place::Named(node.to_owned());
-        Account::create(&self.client, &place, "somebody")
-            .await
-            .unwrap()
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_account_holds_what_was_paid_in_and_not_out() {
@@ -137,48 +83,117 @@ async fn accounts_are_found_by_name_wherever_they_are() {
 async fn a_branch_opens_accounts_and_moves_money_between_nodes() {
     let bank = Bank::open().await;
     let client = &bank.client;
-    let branch = Branch::create(client, &Place::Named("a".to_owned()))
-        .await
-        .unwrap();
+    let (branch, log) = bank.branch().await;
     let alice = branch.open(client, "alice").await.unwrap();
     assert_eq!(branch.open(client, "alice").await.unwrap(), alice);
     let bob = bank.account("b").await;
     alice.deposit(client, 100).await.unwrap();
-    branch.transfer(client, &alice, &bob, 30).await.unwrap();
+    let line = branch.transfer(client, &alice, &bob, 30, "rent").await;
+    assert_eq!(line.unwrap(), 1);
     assert_eq!(alice.balance(client).await.unwrap(), 70);
     assert_eq!(bob.balance(client).await.unwrap(), 30);
-    let short = branch.transfer(client, &alice, &bob, 71).await;
-    assert!(
-        matches!(short, Err(TransferError::InsufficientFunds(_))),
-        "{short:?}"
-    );
-    let itself = branch.transfer(client, &alice, &alice, 1).await;
-    assert!(
-        matches!(itself, Err(TransferError::BadAmount(_))),
-        "{itself:?}"
-    );
+    let lines = log.lines(client, 0, 10).await.unwrap();
+    let [line] = lines.as_slice() else {
+        panic!("expected one line: {lines:?}");
+    };
+    assert_eq!((line.number, line.reference.as_str()), (1, "rent"));
+    assert_eq!((&line.from, &line.to, line.amount), (&alice, &bob, 30));
     let accounts = branch.accounts(client).await.unwrap();
     assert_eq!(accounts.keys().collect::<Vec<_>>(), ["alice"]);
     assert_eq!(accounts["alice"], alice);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn money_that_cannot_arrive_goes_back() {
+async fn a_refused_transfer_leaves_neither_money_nor_line() {
     let bank = Bank::open().await;
     let client = &bank.client;
-    let branch = Branch::create(client, &Place::Named("a".to_owned()))
-        .await
-        .unwrap();
+    let (branch, log) = bank.branch().await;
     let (rich, full) = (bank.account("a").await, bank.account("b").await);
     rich.deposit(client, 10).await.unwrap();
     full.deposit(client, i64::MAX).await.unwrap();
-    let refused = branch.transfer(client, &rich, &full, 5).await;
+    // The second of the two calls refuses: the first is undone.
+    let refused = branch.transfer(client, &rich, &full, 5, "1").await;
     assert!(
         matches!(refused, Err(TransferError::BadAmount(_))),
         "{refused:?}"
     );
+    let short = branch.transfer(client, &rich, &full, 11, "2").await;
+    assert!(
+        matches!(short, Err(TransferError::InsufficientFunds(_))),
+        "{short:?}"
+    );
+    let itself = branch.transfer(client, &rich, &rich, 1, "3").await;
+    assert!(
+        matches!(itself, Err(TransferError::BadAmount(_))),
+        "{itself:?}"
+    );
+    let unnamed = branch.transfer(client, &rich, &full, 1, "").await;
+    assert!(
+        matches!(unnamed, Err(TransferError::BadReference(_))),
+        "{unnamed:?}"
+    );
     assert_eq!(rich.balance(client).await.unwrap(), 10);
     assert_eq!(full.balance(client).await.unwrap(), i64::MAX);
+    assert_eq!(log.lines(client, 0, 10).await.unwrap(), []);
+    assert_eq!(rich.statement(client).await.unwrap().count, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reference_moves_money_once() {
+    let bank = Bank::open().await;
+    let client = &bank.client;
+    let (branch, _) = bank.branch().await;
+    let (from, to) = (bank.account("a").await, bank.account("b").await);
+    from.deposit(client, 100).await.unwrap();
+    for _ in 0..3 {
+        let line = branch.transfer(client, &from, &to, 9, "salary").await;
+        assert_eq!(line.unwrap(), 1);
+    }
+    assert_eq!(to.balance(client).await.unwrap(), 9);
+    let other = branch.transfer(client, &from, &to, 8, "salary").await;
+    assert!(
+        matches!(other, Err(TransferError::BadReference(_))),
+        "{other:?}"
+    );
+    let line = branch.transfer(client, &from, &to, 8, "bonus").await;
+    assert_eq!(line.unwrap(), 2);
+    assert_eq!(to.balance(client).await.unwrap(), 17);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transfer_in_an_action_is_done_when_that_commits() {
+    let bank = Bank::open().await;
+    let client = &bank.client;
+    let (branch, log) = bank.branch().await;
+    let (from, to) = (bank.account("a").await, bank.account("b").await);
+    from.deposit(client, 100).await.unwrap();
+    let given_up = client
+        .action(async |a| {
+            branch.transfer(a, &from, &to, 40, "1").await?;
+            assert_eq!(to.balance(a).await?, 40);
+            Err::<(), _>(TransferError::System(SystemError::servant("no")))
+        })
+        .await;
+    assert!(given_up.is_err());
+    assert_eq!(to.balance(client).await.unwrap(), 0);
+    assert_eq!(log.lines(client, 0, 10).await.unwrap(), []);
+    // One that is refused within is undone alone.
+    let both = client
+        .action(async |a| {
+            let refused = branch.transfer(a, &from, &to, 101, "2").await;
+            assert!(
+                matches!(refused, Err(TransferError::InsufficientFunds(_))),
+                "{refused:?}"
+            );
+            branch.transfer(a, &from, &to, 40, "3").await
+        })
+        .await;
+    assert_eq!(both.unwrap(), 1);
+    assert_eq!(from.balance(client).await.unwrap(), 60);
+    assert_eq!(to.balance(client).await.unwrap(), 40);
+    let lines = log.lines(client, 0, 10).await.unwrap();
+    assert_eq!(lines.len(), 1);
+    assert_eq!(lines[0].reference, "3");
 }
 
 struct Ear(mpsc::UnboundedSender<(Account, i64)>);

@@ -5,6 +5,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
+use bank::branch::TransferError;
 use bank::{Account, Branch, Watcher, watcher};
 use clap::{Parser, Subcommand};
 use partha::services::naming::name_service::AddError;
@@ -47,6 +48,9 @@ enum Wish {
         /// The branch that does it
         #[arg(long, default_value = "/bank/branch")]
         branch: String,
+        /// The transfer's name for ever: with the same one nothing is moved twice
+        #[arg(long)]
+        reference: Option<String>,
     },
     /// Says what an account holds whenever that changes, until Ctrl-C
     Watch { name: String },
@@ -86,6 +90,7 @@ async fn fulfil(client: &Client, wish: Wish) -> anyhow::Result<()> {
             to,
             amount,
             branch,
+            reference,
         } => {
             let branch = Branch::bind(client, &branch)
                 .await
@@ -94,11 +99,37 @@ async fn fulfil(client: &Client, wish: Wish) -> anyhow::Result<()> {
                 Account::bind(client, &from).await?,
                 Account::bind(client, &to).await?,
             );
-            branch.transfer(client, &from, &to, amount).await?;
-            Ok(())
+            // No other call of this system has this id.
+            let reference = reference.unwrap_or_else(|| client.new_call_id().to_string());
+            transfer(client, &branch, (&from, &to), amount, &reference).await
         }
         Wish::Watch { name } => watch(client, name).await,
     }
+}
+
+/// Moves money, and says what both accounts hold then: all in one action, so that nobody comes
+/// in between. After a deadlock or the loss of a node it is tried again.
+async fn transfer(
+    client: &Client,
+    branch: &Branch,
+    (from, to): (&Account, &Account),
+    amount: i64,
+    reference: &str,
+) -> anyhow::Result<()> {
+    let moved = client
+        .action_retry(async |action| {
+            let line = branch.transfer(action, from, to, amount, reference).await?;
+            let left = from.balance(action).await?;
+            let there = to.balance(action).await?;
+            Ok::<_, TransferError>((line, left, there))
+        })
+        .await;
+    let (line, left, there) = moved.map_err(|error| match TransferError::from(error) {
+        TransferError::System(error) => anyhow::Error::new(error),
+        refused => anyhow::anyhow!("{refused}"),
+    })?;
+    println!("line {line} of the log; {left} left, {there} there");
+    Ok(())
 }
 
 async fn open(client: &Client, name: &str, node: Option<String>) -> anyhow::Result<()> {

@@ -1,0 +1,75 @@
+//! What is counted while the load runs, by all clients.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::histogram::Histogram;
+
+/// The figures.
+#[derive(Debug)]
+pub(super) struct Counts {
+    /// Payments by single calls.
+    pub(super) payments: Histogram,
+    /// Transfers that are committed, from the first try to the end.
+    pub(super) transfers: Histogram,
+    /// Payments whose outcome was unknown at first.
+    pub(super) payments_settled: Counter,
+    /// Transfers that an account refused.
+    pub(super) refused: Counter,
+    /// Transfers that were given up: nothing of them has happened.
+    pub(super) aborted: Counter,
+    /// Further tries of transfers.
+    pub(super) retried: Counter,
+    /// Deadlocks that a transfer was the victim of.
+    pub(super) deadlocks: Counter,
+    /// Transfers that were a victim, and yet are committed.
+    pub(super) resolved: Counter,
+    /// Transfers whose outcome was unknown at first, and is known.
+    pub(super) transfers_settled: Counter,
+    /// Nodes that were killed.
+    pub(super) kills: Counter,
+}
+
+/// A number that goes up.
+#[derive(Debug, Default)]
+pub(super) struct Counter(AtomicU64);
+
+impl Counts {
+    pub(super) fn new() -> Self {
+        Self {
+            payments: Histogram::new(),
+            transfers: Histogram::new(),
+            payments_settled: Counter::default(),
+            refused: Counter::default(),
+            aborted: Counter::default(),
+            retried: Counter::default(),
+            deadlocks: Counter::default(),
+            resolved: Counter::default(),
+            transfers_settled: Counter::default(),
+            kills: Counter::default(),
+        }
+    }
+
+    /// Payments and transfers that were answered.
+    pub(super) fn answered(&self) -> u64 {
+        self.payments.count() + self.transfers.count()
+    }
+
+    /// The time that this share of the payments and this share of the transfers did not exceed.
+    pub(super) fn latency(&self, share: f64) -> (Duration, Duration) {
+        (
+            self.payments.quantile(share),
+            self.transfers.quantile(share),
+        )
+    }
+}
+
+impl Counter {
+    pub(super) fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(super) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
