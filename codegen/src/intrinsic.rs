@@ -30,14 +30,11 @@ pub(crate) fn call_context() -> Type {
     Type::Struct(id("CallContext"))
 }
 
+/// A member: its name and documentation, and its type here and there.
+type Plan = (&'static str, &'static str, Idl, Type);
+
 /// All of them.
 pub(crate) fn nodes() -> Vec<Node> {
-    let uid_of = |name, doc| (name, doc, Idl::Uid, uid());
-    let word = |name, doc| (name, doc, Idl::U64, Type::Uint64);
-    let uids = |name, doc| {
-        let ty = Type::List(Box::new(uid()));
-        (name, doc, Idl::List(Box::new(Idl::Uid)), ty)
-    };
     vec![
         structure(
             "Uid",
@@ -54,7 +51,7 @@ pub(crate) fn nodes() -> Vec<Node> {
             "ObjectRef",
             "A reference to a persistent object.",
             vec![
-                uid_of("uid", "Which object."),
+                ("uid", "Which object.", Idl::Uid, uid()),
                 word(
                     "class",
                     "Its class: an interface id; 0 if the sender does not know it.",
@@ -64,68 +61,88 @@ pub(crate) fn nodes() -> Vec<Node> {
         structure(
             "CallContext",
             "What travels with every call. Null means: no action, no call id, default deadline.",
-            vec![
-                word(
-                    "deadlineUs",
-                    "Microseconds from now until the caller gives up; 0: default.",
-                ),
-                word(
-                    "callNode",
-                    "With the next two, the call's id; asking again with it never \
-                    executes the call twice.",
-                ),
-                word("callSequence", "Counts up from 1; 0: this call has no id."),
-                (
-                    "callIncarnation",
-                    "The caller's incarnation.",
-                    Idl::U32,
-                    Type::Uint32,
-                ),
-                (
-                    "again",
-                    "Not the first time of asking.",
-                    Idl::Bool,
-                    Type::Bool,
-                ),
-                word("traceHigh", "Trace id, upper half."),
-                word("traceLow", "Trace id, lower half."),
-                uids(
-                    "actions",
-                    "The actions that the call is part of, outermost first; empty outside of any.",
-                ),
-                (
-                    "actionsEnclosing",
-                    "How many of them lie across the last top-level boundary: they wait for the \
-                    call, but what it does is not theirs. All of them: it is in no action itself.",
-                    Idl::U16,
-                    Type::Uint16,
-                ),
-                word(
-                    "actionsLeftUs",
-                    "Microseconds from now until whoever runs the root action gives it up.",
-                ),
-                word(
-                    "actionsHome",
-                    "The node where deadlocks of these actions are looked for.",
-                ),
-                word(
-                    "actionsBornMs",
-                    "When the outermost one began, in milliseconds of its node's clock; only \
-                    compared, to choose the youngest of a deadlock.",
-                ),
-                uids(
-                    "stack",
-                    "The objects whose methods wait for this call, outermost first.",
-                ),
-            ],
+            call_members().into_iter().chain(action_members()).collect(),
         ),
     ]
 }
 
-fn structure(name: &str, doc: &str, members: Vec<(&str, &str, Idl, Type)>) -> Node {
+/// Of the call context: the call itself.
+fn call_members() -> Vec<Plan> {
+    vec![
+        word(
+            "deadlineUs",
+            "Microseconds from now until the caller gives up; 0: default.",
+        ),
+        word(
+            "callNode",
+            "With the next two, the call's id; asking again with it never \
+            executes the call twice.",
+        ),
+        word("callSequence", "Counts up from 1; 0: this call has no id."),
+        (
+            "callIncarnation",
+            "The caller's incarnation.",
+            Idl::U32,
+            Type::Uint32,
+        ),
+        (
+            "again",
+            "Not the first time of asking.",
+            Idl::Bool,
+            Type::Bool,
+        ),
+        word("traceHigh", "Trace id, upper half."),
+        word("traceLow", "Trace id, lower half."),
+    ]
+}
+
+/// Of the call context: the actions it is part of.
+fn action_members() -> Vec<Plan> {
+    vec![
+        uids(
+            "actions",
+            "The actions that the call is part of, outermost first; empty outside of any.",
+        ),
+        (
+            "actionsEnclosing",
+            "How many of them lie across the last top-level boundary: they wait for the \
+            call, but what it does is not theirs. All of them: it is in no action itself.",
+            Idl::U16,
+            Type::Uint16,
+        ),
+        word(
+            "actionsLeftUs",
+            "Microseconds from now until whoever runs the root action gives it up.",
+        ),
+        word(
+            "actionsHome",
+            "The node where deadlocks of these actions are looked for.",
+        ),
+        word(
+            "actionsBornMs",
+            "When the outermost one began, in milliseconds of its node's clock; only \
+            compared, to choose the youngest of a deadlock.",
+        ),
+        uids(
+            "stack",
+            "The objects whose methods wait for this call, outermost first.",
+        ),
+    ]
+}
+
+fn word(name: &'static str, doc: &'static str) -> Plan {
+    (name, doc, Idl::U64, Type::Uint64)
+}
+
+fn uids(name: &'static str, doc: &'static str) -> Plan {
+    let ty = Type::List(Box::new(uid()));
+    (name, doc, Idl::List(Box::new(Idl::Uid)), ty)
+}
+
+fn structure(name: &str, doc: &str, members: Vec<Plan>) -> Node {
     let types: Vec<_> = members.iter().map(|(_, _, idl, _)| idl).collect();
     let laid = shape::types(&types);
-    let member = |(name, doc, _, ty): (&str, &str, Idl, Type)| Member {
+    let member = |(name, doc, _, ty): Plan| Member {
         name: name.to_owned(),
         docs: vec![doc.to_owned()],
         ty,
