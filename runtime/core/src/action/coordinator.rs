@@ -120,7 +120,9 @@ impl Ballot {
 /// An action that is committed, until all know.
 #[derive(Debug)]
 struct Decision {
-    /// Those that have prepared and not acknowledged.
+    /// Those that have prepared.
+    told: Vec<Site>,
+    /// Those of them that have not acknowledged.
     untold: BTreeSet<Site>,
     pause_ns: u64,
     due: Time,
@@ -135,8 +137,9 @@ pub(crate) struct Decisions {
 
 impl Decisions {
     pub(crate) fn insert(&mut self, action: Uid, told: Vec<Site>, pause_ns: u64, due: Time) {
-        let untold = told.into_iter().collect();
+        let untold = told.iter().copied().collect();
         let decision = Decision {
+            told,
             untold,
             pause_ns,
             due,
@@ -156,12 +159,16 @@ impl Decisions {
         rows.into_iter().flat_map(|row| row.untold.iter().copied())
     }
 
-    /// Notes an acknowledgement; whether it was the last, so that the decision is gone. With
+    /// Notes an acknowledgement; whether it was the last, so that the decision is gone. A node
+    /// that has fewer shards since its last start answers from another one than was told. With
     /// `any` the first counts for all, a rule left out on purpose.
     pub(crate) fn acknowledge(&mut self, action: Uid, site: Site, any: bool) -> bool {
         let Some(row) = self.rows.get_mut(&action) else {
             return false;
         };
+        let moved = !row.told.contains(&site);
+        let stand_in = row.untold.iter().find(|told| moved && told.node == site.node);
+        let site = stand_in.copied().unwrap_or(site);
         let noted = row.untold.remove(&site);
         let last = row.untold.is_empty() || (noted && any);
         if last {
@@ -279,7 +286,11 @@ mod tests {
         assert_eq!(times, [10, 20, 40, 80, 120, 160]);
         assert!(!decisions.acknowledge(uid, site(1), false));
         assert!(!decisions.acknowledge(uid, site(1), false));
-        assert!(decisions.acknowledge(uid, site(2), false));
+        let elsewhere = Site {
+            shard: 7,
+            ..site(2)
+        };
+        assert!(decisions.acknowledge(uid, elsewhere, false));
         assert!(!decisions.acknowledge(uid, site(2), false));
         assert_eq!((decisions.len(), decisions.next_due()), (0, None));
     }

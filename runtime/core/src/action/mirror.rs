@@ -309,6 +309,8 @@ impl Mirrors {
         let slots: Vec<Slot> = self.mirrors.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
             self.mirrors[slot].stored_only = true;
+            let root = self.mirrors[slot].root;
+            self.levels[root].images.clear();
         }
     }
 
@@ -532,9 +534,7 @@ impl Mirrors {
                 let flat = levels.len() == 1 && level.ending == Ending::Open;
                 assert!(aborting || flat, "{} is left at the end", level.uid);
             }
-            let idle =
-                level.ending != Ending::Open && level.calls.is_empty() && level.children.is_empty();
-            assert!(!idle, "{} has ended but is still here", level.uid);
+            self.check_ending(*at);
         }
         assert!(locks == mirror.locks as usize, "locks of {uid} miscounted");
         assert!(calls == mirror.calls as usize, "calls of {uid} miscounted");
@@ -547,5 +547,20 @@ impl Mirrors {
             | Phase::Deciding { .. } => false,
         };
         assert!(may_run || calls == 0, "{uid} is prepared but calls run");
+    }
+
+    /// A level that is ending waits for something.
+    fn check_ending(&self, slot: Slot) {
+        let level = &self.levels[slot];
+        let waits = match level.ending {
+            Ending::Open => true,
+            Ending::Merging => !level.calls.is_empty() || !level.children.is_empty(),
+            Ending::Aborting => {
+                let top = self.aborting(slot).unwrap_or(slot);
+                let mut below = self.subtree(top).into_iter();
+                below.any(|at| !self.levels[at].calls.is_empty())
+            }
+        };
+        assert!(waits, "{} has ended but is still here", level.uid);
     }
 }

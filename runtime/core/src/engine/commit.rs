@@ -436,7 +436,7 @@ impl Engine {
     }
 
     /// An earlier life of this node had prepared an action: it is as it was, but its objects
-    /// are not in memory.
+    /// are not in memory. Said twice if two shards of that life are one now.
     pub(super) fn recover_prepared(
         &mut self,
         action: Uid,
@@ -444,9 +444,9 @@ impl Engine {
         objects: &[Uid],
         out: &mut Outbox,
     ) {
-        let slot = self
-            .mirrors
-            .insert(Path::top(action), Time::NEVER, self.now);
+        let known = self.mirrors.find(action);
+        let path = Path::top(action);
+        let slot = known.unwrap_or_else(|| self.mirrors.insert(path, Time::NEVER, self.now));
         let root = self.mirrors.mirror(slot).root;
         for uid in objects {
             if self.mutation == Mutation::LosePrepareOnRecovery {
@@ -459,6 +459,9 @@ impl Engine {
                 passes: false,
             };
             let key = Self::lock_key(*uid);
+            if self.mirrors.level(root).locks.contains_key(uid) {
+                continue;
+            }
             let kin = super::locking::kin(&self.mirrors, self.mutation);
             let granted = &mut self.granted;
             let acquired = self.locks.acquire(key, request, &kin, granted);

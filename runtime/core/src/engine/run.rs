@@ -315,10 +315,12 @@ impl Engine {
         let (uid, action) = (leader.uid, leader.traits.action);
         match leader.stage {
             Stage::Queued if leader.parked => self.withdraw(slot, out),
-            // It was granted by this input and is not looked at yet.
+            // It was granted by this input and is not looked at yet, or refused before it could
+            // ask for the lock.
             Stage::Queued => {
+                let ready = self.ready.len();
                 self.ready.retain(|ready| *ready != slot);
-                if !action {
+                if !action && self.ready.len() < ready {
                     self.release(uid, Owner::call(slot.0), out);
                 }
             }

@@ -1,7 +1,8 @@
 //! Stories: what happens is written in a text, what the engine says to it stands below.
 //!
 //! `BLESS=1` writes what the engine says now into the texts; the difference is then read, not
-//! believed. A story's invariants are checked after every line.
+//! believed. A story's invariants are checked after every line. `STORY=locks` tells only those
+//! with such a name, aloud.
 //!
 //! | line | meaning |
 //! |---|---|
@@ -15,12 +16,14 @@
 //! | `flushed t1 ok`, `flushed t1 Fenced` | answer to a flush |
 //! | `cancel t1`, `bind o1 1.2`, `unbind o1 1.2`, `gone 1.2` | callers |
 //! | `serve o1`, `retire o1`, `evict o1`, `drain` | the node's own |
-//! | `crash` | the process dies and starts again: an empty engine |
+//! | `crash` | the process dies and starts again: an empty engine, the next life |
 //! | `stats`, `next` | what the tables hold; when something is due |
 //!
-//! Words of a call: `read`, `write`, `save`, `volatile`, `c=1.2/3` (call id 3 of caller 1.2),
-//! `from=1.2` (a caller without a call id), `within=9ms` (deadline).
+//! Words of a call: `read`, `write`, `upgrade`, `save`, `volatile`, `c=1.2/3` (call id 3 of
+//! caller 1.2), `from=1.2` (a caller without a call id), `within=9ms` (deadline); those about
+//! actions, and the lines about them, are in `actions.rs`.
 
+mod actions;
 mod show;
 
 use std::collections::BTreeMap;
@@ -32,13 +35,16 @@ use partha_core::{
     Ended, Engine, Fault, Identity, Input, Invoke, Limits, Loaded, Mode, Outbox, Ticket, invariants,
 };
 
-const ME: Identity = Identity {
-    me: Peer {
-        node: NodeId(0),
-        incarnation: Incarnation(1),
-    },
-    shard: 0,
-};
+/// Shard 0 of node 0, in one of its lives.
+fn me(life: u32) -> Identity {
+    Identity {
+        me: Peer {
+            node: NodeId(0),
+            incarnation: Incarnation(life),
+        },
+        shard: 0,
+    }
+}
 
 /// One story under way.
 struct Story {
@@ -46,6 +52,7 @@ struct Story {
     engine: Engine,
     now: Time,
     epochs: u64,
+    life: u32,
 }
 
 fn parse<T: std::str::FromStr>(text: &str) -> T {
@@ -97,9 +104,10 @@ impl Story {
         let limits = Limits::default();
         Self {
             limits,
-            engine: Engine::new(limits, ME),
+            engine: Engine::new(limits, me(1)),
             now: Time(0),
             epochs: 0,
+            life: 1,
         }
     }
 
@@ -110,9 +118,14 @@ impl Story {
         match words[0] {
             "limits" => {
                 words[1..].iter().for_each(|word| self.limit(word));
-                self.engine = Engine::new(self.limits, ME);
+                self.engine = Engine::new(self.limits, me(self.life));
             }
-            "crash" => self.engine = Engine::new(self.limits, ME),
+            "crash" => {
+                self.life += 1;
+                self.engine = Engine::new(self.limits, me(self.life));
+            }
+            "actions" => return self.engine.actions().map(show::action).collect(),
+            "locks" => return self.engine.locks().map(show::lock).collect(),
             "at" => self.pass(time(words[1]), &mut out),
             "next" => return vec![format!("{:?}", self.engine.next_timeout())],
             "stats" => return vec![show::stats(self.engine.stats())],
@@ -138,6 +151,13 @@ impl Story {
             "active_objects_max" => limits.active_objects_max = parse(value),
             "volatile_objects_max" => limits.volatile_objects_max = parse(value),
             "uses_max" => limits.uses_max = parse(value),
+            "lock_wait_ms" => limits.lock_wait_ns = parse::<u64>(value) * 1_000_000,
+            "actions_max" => limits.actions_max = parse(value),
+            "levels_max" => limits.levels_max = parse(value),
+            "action_objects_max" => limits.action_objects_max = parse(value),
+            "action_writes_max" => limits.action_writes_max = parse(value),
+            "participants_max" => limits.participants_max = parse(value),
+            "tombstones_max" => limits.tombstones_max = parse(value),
             other => panic!("there is no bound {other}"),
         }
     }
@@ -207,7 +227,7 @@ impl Story {
             "retire" => Input::Retire { uid: uid(subject) },
             "evict" => Input::Evict { uid: uid(subject) },
             "drain" => Input::Drain,
-            other => panic!("there is no line '{other} …'"),
+            _ => self.action_input(words),
         }
     }
 
@@ -241,6 +261,7 @@ impl Story {
             match word.split_once('=') {
                 None if *word == "write" => invoke.mode = Mode::Write,
                 None if *word == "read" => invoke.mode = Mode::Read,
+                None if *word == "upgrade" => invoke.mode = Mode::Upgrade,
                 None if *word == "save" => invoke.save = true,
                 None if *word == "volatile" => invoke.volatile = true,
                 Some(("from", who)) => invoke.caller = peer(who),
@@ -251,7 +272,8 @@ impl Story {
                     invoke.caller = caller;
                 }
                 Some(("within", span)) => invoke.deadline = Time(self.now.0 + time(span).0),
-                Some(_) | None => panic!("a call has no '{word}'"),
+                Some((word, value)) => self.membership(&mut invoke, word, value),
+                None => panic!("a call has no '{word}'"),
             }
         }
         invoke
@@ -262,14 +284,22 @@ impl Story {
 fn tell(text: &str) -> String {
     let mut story = Story::new();
     let mut told = String::new();
+    let aloud = std::env::var_os("STORY").is_some();
     for line in text.lines().filter(|line| !line.starts_with("    ")) {
+        let said = told.len();
         told += line.trim_end();
         told += "\n";
         if line.trim().is_empty() || line.starts_with('#') {
             continue;
         }
+        if aloud {
+            eprintln!("{line}");
+        }
         for output in story.line(line) {
             told += &format!("    {output}\n");
+        }
+        if aloud {
+            eprint!("{}", &told[said + line.trim_end().len() + 1..]);
         }
     }
     told
@@ -279,7 +309,11 @@ fn stories() -> BTreeMap<PathBuf, String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenario");
     let files = std::fs::read_dir(folder).expect("the stories are beside this file");
     let paths = files.map(|file| file.expect("a readable folder").path());
-    let texts = paths.filter(|path| path.extension().is_some_and(|ext| ext == "txt"));
+    let one = std::env::var("STORY").unwrap_or_default();
+    let texts = paths.filter(|path| {
+        let name = path.to_string_lossy();
+        name.ends_with(".txt") && name.contains(&one)
+    });
     texts
         .map(|path| (path.clone(), std::fs::read_to_string(path).expect("a text")))
         .collect()
@@ -291,7 +325,7 @@ fn every_story_is_told_as_written() {
     let bless = std::env::var_os("BLESS").is_some();
     let stories = stories();
     assert!(
-        stories.len() >= 12,
+        stories.len() >= 12 || std::env::var_os("STORY").is_some(),
         "only {} stories are found",
         stories.len()
     );

@@ -1,7 +1,8 @@
 //! Outputs as a story writes them: `t1` for a ticket, `o1` for an object, `1.2` for a caller.
 
 use partha_core::action::message::{Message, To};
-use partha_core::action::path::Site;
+use partha_core::action::path::{Path, Site};
+use partha_core::engine::{ActionView, LockView};
 use partha_core::id::{CallId, Peer, Uid};
 use partha_core::{
     Abort, ActionBatch, Answer, End, Event, Output, Refusal, Stats, Ticket, Written,
@@ -65,7 +66,7 @@ pub(crate) fn output(output: Output) -> String {
         } => {
             let joined = joined.map_or(String::new(), |joined| {
                 let updated = if joined.updated { ", updated" } else { "" };
-                format!(" (joined {}{updated})", joined.join)
+                format!(" (joined {}{updated})", counter(joined.join))
             });
             format!("Reply {} {}{joined}", ticket(t), self::answer(answer))
         }
@@ -180,6 +181,7 @@ fn message(message: Message) -> String {
                 [] => String::new(),
                 aborted => format!(" without {}", names(aborted)),
             };
+            let join = counter(join);
             format!(
                 "Prepare {} life {incarnation} join {join}{aborted}",
                 name(action)
@@ -284,4 +286,65 @@ pub(crate) fn stats(stats: Stats) -> String {
     } else {
         left.join(", ")
     }
+}
+
+/// The part of a mirror's number that counts.
+fn counter(join: u64) -> u64 {
+    join & Uid::COUNTER_MAX
+}
+
+fn path(path: &Path) -> String {
+    let whole = path.whole().iter().copied().map(name);
+    let (outer, own): (Vec<_>, Vec<_>) = whole
+        .enumerate()
+        .partition(|(at, _)| *at < path.enclosing());
+    let join = |part: Vec<(usize, String)>| {
+        let names: Vec<String> = part.into_iter().map(|(_, name)| name).collect();
+        names.join("/")
+    };
+    let boundary = if outer.is_empty() { "" } else { "|" };
+    format!("{}{boundary}{}", join(outer), join(own))
+}
+
+/// One action in one line.
+pub(crate) fn action(view: ActionView) -> String {
+    let coordinator = view
+        .coordinator
+        .map_or(String::new(), |c| format!(", {} decides", site(c)));
+    let callers: Vec<String> = view.callers.into_iter().map(peer).collect();
+    format!(
+        "{} {:?}{coordinator}, from {}: {} locks, {} changed, {} running, {} waiting",
+        path(&view.path),
+        view.phase,
+        callers.join(" "),
+        view.locks,
+        view.objects,
+        view.running,
+        view.waiting,
+    )
+}
+
+/// One lock in one line.
+pub(crate) fn lock(view: LockView) -> String {
+    let holders = view.holders.iter().map(|holder| {
+        let retained = if holder.retained { " retained" } else { "" };
+        let prepared = if holder.prepared { " prepared" } else { "" };
+        format!(
+            " {} {:?}{retained}{prepared};",
+            path(&holder.path),
+            holder.mode
+        )
+    });
+    let holders: String = holders.collect();
+    let waiters = view.waiters.iter().map(|waiter| {
+        let blockers: Vec<String> = waiter.blockers.iter().map(path).collect();
+        let blockers = blockers.join(" ");
+        format!(
+            " {} waits for {blockers} to {:?};",
+            path(&waiter.path),
+            waiter.mode
+        )
+    });
+    let waiters: String = waiters.collect();
+    format!("{}:{holders}{waiters}", object(view.uid))
 }
