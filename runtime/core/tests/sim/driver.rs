@@ -6,6 +6,7 @@
     reason = "the driver tells how long it took; no run knows"
 )]
 
+use std::cell::RefCell;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -22,6 +23,11 @@ pub(crate) const MUTANT_SEEDS: u64 = 40_000;
 /// With fewer seeds than this nobody expects to come by every point.
 const ENOUGH_SEEDS: u64 = 2_000;
 
+thread_local! {
+    /// Where the last assert of this thread was.
+    pub(crate) static PLACE: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
 /// A run that failed.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
@@ -31,10 +37,10 @@ pub(crate) struct Failure {
 
 /// Does what the command line says; whether all is well.
 pub(crate) fn run(options: &Options) -> bool {
-    quiet();
     if options.trace && options.seeds == 1 {
         return trace(options);
     }
+    quiet();
     if !options.mutations.is_empty() {
         return options
             .mutations
@@ -48,11 +54,12 @@ pub(crate) fn run(options: &Options) -> bool {
     well
 }
 
-/// Asserts of engines are told with their seed, not where they happen.
+/// Asserts of engines are told with their seed, not when they happen.
 pub(crate) fn quiet() {
-    if std::env::var_os("RUST_BACKTRACE").is_none() {
-        std::panic::set_hook(Box::new(|_| {}));
-    }
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map(ToString::to_string);
+        PLACE.set(place.unwrap_or_default());
+    }));
 }
 
 fn trace(options: &Options) -> bool {

@@ -124,7 +124,8 @@ pub(crate) fn judge(job: &Job) -> Result<Summary, String> {
     std::panic::catch_unwind(run).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        Err(format!("assert: {}", text.unwrap_or_default()))
+        let place = driver::PLACE.take();
+        Err(format!("assert: {} ({place})", text.unwrap_or_default()))
     })
 }
 

@@ -36,8 +36,9 @@ pub(crate) struct Call {
     pub(crate) conn: Option<ConnNo>,
     pub(crate) wire: Option<Wire>,
     pub(crate) open: bool,
-    /// How often it was sent.
+    /// How often it was sent, and how many copies of it there are.
     pub(crate) tries: u32,
+    pub(crate) copies: u32,
     /// True time when the caller stops waiting.
     pub(crate) deadline: u64,
 }
@@ -82,8 +83,10 @@ impl World {
         };
         self.calls[call].conn = Some(conn);
         self.calls[call].tries += 1;
+        self.calls[call].copies += 1;
         self.request(conn, Request::Call(call));
         if self.in_faults() && self.rng.chance(self.plan.doubled) {
+            self.calls[call].copies += 1;
             self.request(conn, Request::Call(call));
         }
         true
@@ -147,7 +150,7 @@ impl World {
                 let at = self.place(node, usize::from(shard));
                 let from = partha_core::action::message::From {
                     peer: caller,
-                    shard: 0,
+                    shard: u16::MAX,
                 };
                 self.input(at, Input::Message { from, message })
             }
@@ -294,12 +297,17 @@ impl World {
                 (CallEnd::Known, ok)
             }
             Err(refusal) => {
-                let ended = self.refused(call, &refusal)?;
+                let ended = match self.refused(call, &refusal)? {
+                    // Another copy of it may still be executed.
+                    CallEnd::Known if self.calls[call].copies > 1 => CallEnd::Unknown,
+                    ended => ended,
+                };
                 if self.again_outside(call, &refusal) {
                     return Ok(());
                 }
                 self.truth.ops[op].fate = match ended {
                     CallEnd::Unknown => Fate::Unknown,
+                    CallEnd::Doomed { .. } if self.calls[call].copies > 1 => Fate::Unknown,
                     CallEnd::Known | CallEnd::Doomed { .. } => Fate::NotExecuted,
                 };
                 (ended, false)

@@ -343,6 +343,7 @@ impl World {
             wire,
             open: true,
             tries: 0,
+            copies: 0,
             deadline: self.now + wait,
         });
         self.tasks[task].doing = Doing::Calling;

@@ -126,7 +126,7 @@ impl World {
                 let delay = self.rng.range(MS, 3 * S);
                 let sender = From {
                     peer: Self::peer_of(from),
-                    shard: 0,
+                    shard: u16::MAX,
                 };
                 let shard = usize::from(site.shard);
                 let mail = Event::Mail {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use partha_core::id::Uid;
 
-use crate::actions::truth::{Fate, OpNo, Outcome, Part, Truth};
+use crate::actions::truth::{Ending, Fate, OpNo, Outcome, Part, Truth};
 use crate::actions::world::Check;
 
 /// Edges with what they come from.
@@ -97,9 +97,10 @@ fn real_time(truth: &Truth, graph: &mut Graph) {
             }
             Part::Call(op) => {
                 let record = &truth.ops[*op];
+                // One that failed may have been executed again when it was sent again.
                 let answered = match &record.fate {
-                    Fate::Answered { at, .. } => Some(*at),
-                    Fate::Open | Fate::NotExecuted | Fate::Unknown => None,
+                    Fate::Answered { at, outcome } if outcome.ending == Ending::Normal => Some(*at),
+                    Fate::Open | Fate::NotExecuted | Fate::Unknown | Fate::Answered { .. } => None,
                 };
                 (*part, record.invoked_at, answered)
             }
