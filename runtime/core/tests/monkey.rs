@@ -5,8 +5,11 @@
 //! The simulator tells whether answers are right; this tells that no order of inputs breaks the
 //! engine, also those that no sane shell would make.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use partha_core::action::message::{From, Message, Verdict, Vote};
+use partha_core::action::path::{Joined, Membership, Participant, Path, Site};
+use partha_core::engine::ActionPhase;
 use partha_core::id::{CallId, Epoch, Incarnation, NodeId, Peer, Uid};
 use partha_core::time::Time;
 use partha_core::{
@@ -37,7 +40,14 @@ struct Monkey {
     tickets: BTreeMap<Ticket, bool>,
     next_ticket: u64,
     drained: u32,
+    /// The before-images that a shell would keep: object and action.
+    images: BTreeSet<(Uid, Uid)>,
+    /// Calls that make an object, and run.
+    creates: BTreeSet<Ticket>,
 }
+
+/// Top-level actions, each with two nested ones.
+const ROOTS: u64 = 4;
 
 impl Monkey {
     fn new(seed: u64) -> Self {
@@ -49,6 +59,8 @@ impl Monkey {
             tickets: BTreeMap::new(),
             next_ticket: 0,
             drained: 0,
+            images: BTreeSet::new(),
+            creates: BTreeSet::new(),
         };
         let limits = Limits {
             object_queue_max: monkey.pick(&[1, 4, 1_000]),
@@ -60,7 +72,15 @@ impl Monkey {
             active_objects_max: monkey.pick(&[1, 2, 10]),
             volatile_objects_max: monkey.pick(&[1, 10]),
             uses_max: monkey.pick(&[1, 10]),
-            ..Limits::default()
+            lock_wait_ns: monkey.pick(&[30, 1_000]),
+            actions_max: monkey.pick(&[1, 3, 10]),
+            levels_max: monkey.pick(&[2, 10]),
+            action_objects_max: monkey.pick(&[1, 10]),
+            action_writes_max: monkey.pick(&[2, 10]),
+            participants_max: monkey.pick(&[1, 10]),
+            tombstones_max: monkey.pick(&[1, 3, 10]),
+            vote_wait_ns: 100,
+            resend_ns: 20,
         };
         monkey.engine = Engine::new(limits, ME);
         monkey
@@ -118,16 +138,167 @@ impl Monkey {
             } else {
                 Time(self.now + self.below(60))
             },
-            action: None,
+            action: (self.below(3) > 0).then(|| self.membership()),
         }
+    }
+
+    fn root(&mut self) -> Uid {
+        Uid::new(NodeId(1), Incarnation(1), self.below(ROOTS))
+    }
+
+    /// One of the actions nested in a root, or in one of these.
+    fn nested(&mut self, root: Uid) -> Uid {
+        let counter = root.counter() * 10 + 10 + self.below(3);
+        Uid::new(NodeId(1), Incarnation(1), counter)
+    }
+
+    fn membership(&mut self) -> Box<Membership> {
+        let root = self.root();
+        let mut path = Path::top(root);
+        if self.below(6) == 0 {
+            let other = self.root();
+            path = path.top_level(other);
+        }
+        if self.below(8) == 0 {
+            path = path.outside();
+        } else {
+            for _ in 0..self.below(3) {
+                let child = self.nested(root);
+                path = path.nested(child);
+            }
+        }
+        let uid = self.uid();
+        Box::new(Membership {
+            path,
+            until: Time(self.now + self.below(400)),
+            home: NodeId(1),
+            born_ms: 0,
+            stack: if self.below(4) == 0 {
+                vec![uid]
+            } else {
+                Vec::new()
+            },
+        })
+    }
+
+    fn site(&mut self) -> Site {
+        Site {
+            node: NodeId(self.below(4)),
+            shard: self.pick(&[0, 0, 1, u16::MAX]),
+        }
+    }
+
+    /// A number that a mirror may well have.
+    fn join(&mut self) -> u64 {
+        1 << Uid::COUNTER_BITS | (1 + self.below(12))
+    }
+
+    fn aborted(&mut self, root: Uid) -> Vec<Uid> {
+        (0..self.below(3)).map(|_| self.nested(root)).collect()
+    }
+
+    fn participants(&mut self) -> Vec<Participant> {
+        let count = self.below(3);
+        let mut participants = Vec::new();
+        for _ in 0..count {
+            let joined = Joined {
+                join: self.join(),
+                updated: true,
+            };
+            participants.push(Participant {
+                site: self.site(),
+                incarnation: Incarnation(1),
+                joined,
+            });
+        }
+        participants
+    }
+
+    fn message(&mut self) -> Message {
+        let root = self.root();
+        let nested = self.nested(root);
+        let either = self.pick(&[root, nested]);
+        match self.below(12) {
+            0..=2 => Message::Prepare {
+                action: root,
+                incarnation: Incarnation(1),
+                join: self.join(),
+                aborted: self.aborted(root),
+            },
+            3..=4 => Message::Vote {
+                action: root,
+                vote: self.pick(&[Vote::Yes, Vote::Yes, Vote::ReadOnly, Vote::No]),
+            },
+            5 => Message::Commit { action: root },
+            6 => Message::Acknowledge { action: root },
+            7 => Message::Abort { action: either },
+            8..=9 => {
+                let other = self.nested(root);
+                let parent = self.pick(&[root, other]);
+                Message::Merge {
+                    action: nested,
+                    parent,
+                }
+            }
+            10 => Message::Query { action: root },
+            _ => Message::Verdict {
+                action: root,
+                verdict: self.pick(&[Verdict::Committed, Verdict::Aborted, Verdict::InFlight]),
+            },
+        }
+    }
+
+    /// Something about actions.
+    fn action_input(&mut self) -> Input {
+        let action = self.root();
+        match self.below(8) {
+            0 => {
+                self.next_ticket += 1;
+                self.tickets.insert(Ticket(self.next_ticket), false);
+                Input::Commit {
+                    ticket: Ticket(self.next_ticket),
+                    caller: self.peer(),
+                    action,
+                    join: self.join(),
+                    others: self.participants(),
+                    aborted: self.aborted(action),
+                }
+            }
+            1 => {
+                self.next_ticket += 1;
+                self.tickets.insert(Ticket(self.next_ticket), false);
+                let ticket = Ticket(self.next_ticket);
+                Input::Ask { ticket, action }
+            }
+            2 => Input::Reached {
+                action,
+                site: self.site(),
+            },
+            _ => {
+                let site = self.site();
+                let message = self.message();
+                Self::hear(site, message)
+            }
+        }
+    }
+
+    fn hear(site: Site, message: Message) -> Input {
+        let peer = Peer {
+            node: site.node,
+            incarnation: Incarnation(1),
+        };
+        let shard = site.shard;
+        let from = From { peer, shard };
+        Input::Message { from, message }
     }
 
     fn input(&mut self) -> Input {
         let uid = self.uid();
         let caller = self.peer();
-        match self.below(20) {
+        match self.below(28) {
+            20..=27 => self.action_input(),
             0..=7 => {
-                let mode = self.pick(&[Mode::Read, Mode::Write]);
+                let mode = self.pick(&[Mode::Read, Mode::Upgrade, Mode::Write, Mode::Write]);
                 Input::Invoke(self.invoke(uid, mode))
             }
             8..=9 => {
@@ -194,6 +365,18 @@ impl Monkey {
                 };
                 Input::Flushed { ticket, result }
             }
+            Output::Store { job, .. } => {
+                let result = if self.below(4) == 0 {
+                    Err(self.fault())
+                } else {
+                    Ok(())
+                };
+                Input::Stored { job, result }
+            }
+            Output::SearchDecision { job, .. } => {
+                let found = self.pick(&[Some(true), Some(false), Some(false), None]);
+                Input::DecisionFound { job, found }
+            }
             other => panic!("{other:?} is not answered"),
         }
     }
@@ -217,11 +400,14 @@ impl Monkey {
         invariants::check(&self.engine);
         for output in out.drain() {
             assert!(self.drained == 0, "{output:?} comes after the end");
+            self.note_image(&output);
             match output {
                 Output::Search { .. }
                 | Output::Load { .. }
                 | Output::Dispatch { .. }
-                | Output::Flush { .. } => self.pending.push(output),
+                | Output::Flush { .. }
+                | Output::Store { .. }
+                | Output::SearchDecision { .. } => self.pending.push(output),
                 Output::Reply { ticket, .. } => {
                     let before = self.tickets.insert(ticket, true);
                     assert_eq!(
@@ -230,16 +416,65 @@ impl Monkey {
                         "{ticket:?} is answered twice or unknown"
                     );
                 }
-                Output::Forget { ticket } => {
+                Output::Forget { ticket }
+                | Output::Ended { ticket, .. }
+                | Output::Told { ticket, .. } => {
                     assert!(
                         self.tickets.remove(&ticket).is_some(),
                         "{ticket:?} is forgotten twice"
                     );
                 }
                 Output::Drained => self.drained += 1,
-                Output::Discard { .. } | Output::Passivate { .. } | Output::Event(_) => {}
-                other => panic!("{other:?} has nothing to do with calls outside actions"),
+                Output::Discard { .. }
+                | Output::Passivate { .. }
+                | Output::Event(_)
+                | Output::Capture { .. }
+                | Output::Undo { .. }
+                | Output::Keep { .. }
+                | Output::Restore { .. }
+                | Output::Inherit { .. }
+                | Output::Release { .. }
+                | Output::Send { .. } => {}
             }
+        }
+    }
+
+    /// Does with before-images what a shell would.
+    fn note_image(&mut self, output: &Output) {
+        match output {
+            Output::Capture { uid, action } => {
+                let new = self.images.insert((*uid, *action));
+                assert!(new, "{output:?} is the second");
+            }
+            Output::Restore { uid, action } | Output::Release { uid, action } => {
+                let had = self.images.remove(&(*uid, *action));
+                assert!(had, "{output:?} without an image");
+            }
+            Output::Inherit {
+                uid,
+                child,
+                parent,
+                keep,
+            } => {
+                let had = self.images.remove(&(*uid, *child));
+                assert!(had, "{output:?} without an image");
+                let new = self.images.insert((*uid, *parent));
+                assert!(new == *keep, "{output:?} with another one");
+            }
+            Output::Dispatch {
+                ticket, new: true, ..
+            } => {
+                self.creates.insert(*ticket);
+            }
+            Output::Undo { ticket, uid } if self.creates.contains(ticket) => {
+                self.images.retain(|(object, _)| object != uid);
+            }
+            Output::Forget { ticket } => {
+                self.creates.remove(ticket);
+            }
+            // At the end of a drain, of what is prepared.
+            Output::Passivate { uid } => self.images.retain(|(object, _)| object != uid),
+            _ => {}
         }
     }
 
@@ -248,6 +483,56 @@ impl Monkey {
         let output = self.pending.swap_remove(at);
         let input = self.answer(output);
         self.handle(input);
+    }
+
+    fn answer_all(&mut self) {
+        while !self.pending.is_empty() {
+            self.answer_one();
+        }
+    }
+
+    /// Ends every action in the ways that must end it.
+    fn end_actions(&mut self) {
+        for _ in 0..8 {
+            self.answer_all();
+            let views: Vec<_> = self.engine.actions().collect();
+            for view in views {
+                let action = view.path.root().expect("an action has a name");
+                let coordinator = view.coordinator;
+                let message = match view.phase {
+                    ActionPhase::Active | ActionPhase::Aborting => Message::Abort { action },
+                    ActionPhase::Preparing | ActionPhase::Prepared | ActionPhase::Installing => {
+                        let verdict = self.pick(&[Verdict::Committed, Verdict::Aborted]);
+                        Message::Verdict { action, verdict }
+                    }
+                    ActionPhase::Voting | ActionPhase::Deciding => Message::Abort { action },
+                    ActionPhase::Committing => {
+                        for node in 0..4 {
+                            for shard in [0, 1, u16::MAX] {
+                                let node = NodeId(node);
+                                let site = Site { node, shard };
+                                let input = Self::hear(site, Message::Acknowledge { action });
+                                self.handle(input);
+                            }
+                        }
+                        continue;
+                    }
+                };
+                let site = coordinator.unwrap_or(Site {
+                    node: NodeId(1),
+                    shard: u16::MAX,
+                });
+                self.handle(Self::hear(site, message));
+            }
+        }
+        self.answer_all();
+        let drained = self.drained > 0;
+        for view in self.engine.actions() {
+            let on_disk =
+                view.phase == ActionPhase::Prepared || view.phase == ActionPhase::Committing;
+            assert!(drained && on_disk, "{view:?} does not end");
+        }
+        assert!(drained || self.engine.locks().count() == 0);
     }
 
     fn run(&mut self) {
@@ -260,10 +545,14 @@ impl Monkey {
             let input = self.input();
             self.handle(input);
         }
-        self.handle(Input::Drain);
-        while !self.pending.is_empty() {
-            self.answer_one();
+        if self.below(2) == 0 {
+            self.handle(Input::Drain);
+            self.end_actions();
+        } else {
+            self.end_actions();
+            self.handle(Input::Drain);
         }
+        self.answer_all();
         assert_eq!(self.drained, 1, "all is answered: the drain is over");
         self.drained = 0;
         for local in 0..6 {
@@ -283,8 +572,14 @@ impl Monkey {
             }
         }
         assert!(self.tickets.is_empty(), "not forgotten: {:?}", self.tickets);
+        assert_eq!(self.images, BTreeSet::new());
         let left = Stats {
             callers_remembered: 0,
+            tombstones: 0,
+            // What is prepared or told may stay over a drain: it is on disk.
+            actions: 0,
+            commits: 0,
+            locks: 0,
             ..self.engine.stats()
         };
         assert_eq!(left, Stats::default());

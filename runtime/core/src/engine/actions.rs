@@ -77,7 +77,12 @@ impl Engine {
             let action = member.path.leaf().unwrap_or(root);
             return Err(Refusal::ActionAborted { action });
         };
-        let Some(mirror) = self.mirrors.find(root) else {
+        let mirror = self.mirrors.find(root);
+        let levels = mirror.map_or(0, |mirror| self.mirrors.mirror(mirror).levels);
+        if levels + new_levels > limits.levels_max {
+            return full("nested actions in this action", limits.levels_max);
+        }
+        let Some(mirror) = mirror else {
             let known = self.mirrors.len() + self.decisions.len();
             if known >= limits.actions_max as usize {
                 return full("actions on this shard", limits.actions_max);
@@ -88,9 +93,6 @@ impl Engine {
         let seen = invoke.call.is_some_and(|id| mirror.executed.contains(&id));
         if seen && self.mutation != Mutation::ExecuteRepeated {
             return Err(Refusal::Repeated);
-        }
-        if mirror.levels + new_levels > limits.levels_max {
-            return full("nested actions in this action", limits.levels_max);
         }
         if mirror.locks >= limits.action_objects_max {
             return full("objects in this action", limits.action_objects_max);

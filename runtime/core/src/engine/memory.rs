@@ -281,7 +281,8 @@ impl Engine {
     /// Tells the shell when the drain is over: no call is left, and no action but those that
     /// are prepared. These are on disk, and their objects go out of memory without more ado.
     pub(super) fn end_drain(&mut self, out: &mut Outbox) {
-        if self.drain != Drain::Draining || self.calls.len() > 0 {
+        let busy = self.calls.len() > 0 || !self.searches.is_empty();
+        if self.drain != Drain::Draining || busy {
             return;
         }
         if self.mirrors.iter().any(|(_, mirror)| !mirror.can_sleep()) {
