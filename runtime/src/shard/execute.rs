@@ -27,6 +27,7 @@ impl Shard {
         if self.driving.replace(true) {
             return;
         }
+        let guard = AbortOnPanic;
         let mut outbox = self.outbox.take();
         if timed_out {
             self.engine
@@ -45,6 +46,7 @@ impl Shard {
         }
         self.catalog.borrow_mut().forget_failures();
         self.outbox.replace(outbox);
+        std::mem::forget(guard);
         self.driving.set(false);
         self.rearm();
     }
@@ -172,5 +174,15 @@ impl Shard {
                 tracing::info!(%victim, length, "a deadlock was broken");
             }
         }
+    }
+}
+
+/// A panic of the engine or its shell must not be taken for one of the servant or task that it
+/// happens beneath: going on would be guessing.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        super::run::die();
     }
 }

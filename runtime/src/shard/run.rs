@@ -44,13 +44,17 @@ pub(crate) fn spawn(start: Start) -> io::Result<JoinHandle<()>> {
         let local = tokio::task::LocalSet::new();
         let serving = std::panic::AssertUnwindSafe(|| local.block_on(&runtime, serve(start)));
         if std::panic::catch_unwind(serving).is_err() {
-            // Servants' panics are caught before: this one is ours. Going on would be guessing,
-            // and a node without one of its shards hangs its callers; what was acknowledged is
-            // on disk.
-            eprintln!("a shard of the node has panicked, which is a bug in partha: aborting");
-            std::process::abort();
+            die();
         }
     })
+}
+
+/// Ends the process. Servants' panics are caught where they run: this one is ours. Going on would
+/// be guessing, and a node without one of its shards hangs its callers; what was acknowledged is
+/// on disk.
+pub(super) fn die() -> ! {
+    eprintln!("a shard of the node has panicked, which is a bug in partha: aborting");
+    std::process::abort();
 }
 
 async fn serve(start: Start) {
