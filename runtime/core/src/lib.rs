@@ -20,11 +20,14 @@
 //!
 //! 1. User bytes never enter: arguments, replies and states are named by [`Ticket`] and
 //!    [`id::Uid`], and the shell keeps the bytes.
-//! 2. *Durable before visible*: the answer of a call that changed an object leaves only after
-//!    the flush of the new state was reported done, and nobody reads that state earlier.
+//! 2. *Durable before visible*: the answer of a call outside actions that changed an object
+//!    leaves only after the flush of the new state was reported done, and nobody reads that state
+//!    earlier. What an action changed is seen by nobody else before its decision is on disk.
 //! 3. A call that asks to be executed at most once is never executed twice, whoever crashes.
 //! 4. Every table and queue has a bound in [`limits::Limits`]; over it a call is refused.
 //! 5. Each ticket gets at most one [`Output::Reply`] and exactly one [`Output::Forget`], last.
+//! 6. An action happens at all of its participants or at none, whoever crashes and whatever
+//!    message is lost, doubled or late; a nested one does if all it is nested in do.
 //!
 //! # Map
 //!
@@ -35,13 +38,14 @@
 //! | `call` | one call's way from arrival to answer; duplicates; deadlines |
 //! | `activation` | which objects are in memory; idle time, memory limit |
 //! | [`lock`] | who may run on an object at the same time |
+//! | [`action`] | atomic actions: levels, votes, decisions; the runner's side |
 //! | `incarnation` | late messages of dead callers |
 //! | [`uselist`] | who is bound to an object |
 //! | [`binding`] | the client's side: where an object is, and what to do when it is not |
 //! | [`limits`] | every bound with its reason |
 //! | [`invariants`] | what must hold between any two inputs; for tests and simulation |
 //!
-//! What it does not do yet: actions over several calls, two-phase commit, groups, migration.
+//! What it does not do yet: groups, migration.
 
 #![forbid(unsafe_code)]
 #![deny(clippy::wildcard_enum_match_arm)]

@@ -112,10 +112,7 @@ pub(crate) fn next(state: State, cue: Cue) -> Next {
                 by_coordinator: true,
             },
         ) => Next::Doom,
-        (State::Preparing { doomed: false }, Cue::Written(true)) => Next::VoteYes,
-        (State::Preparing { doomed: false }, Cue::Written(false)) => Next::AbortVoteNo,
-        (State::Preparing { doomed: true }, Cue::Written(true)) => Next::Undo,
-        (State::Preparing { doomed: true }, Cue::Written(false)) => Next::Abort,
+        (State::Preparing { doomed }, Cue::Written(written)) => written_next(doomed, written),
         (State::Prepared, Cue::Prepare { .. }) => Next::VoteYes,
         (
             State::Prepared,
@@ -157,6 +154,16 @@ pub(crate) fn next(state: State, cue: Cue) -> Next {
             | State::Deciding,
             Cue::Installed(_),
         ) => Next::Mistake,
+    }
+}
+
+/// What was to be prepared is on disk, or could not be written.
+fn written_next(doomed: bool, written: bool) -> Next {
+    match (doomed, written) {
+        (false, true) => Next::VoteYes,
+        (false, false) => Next::AbortVoteNo,
+        (true, true) => Next::Undo,
+        (true, false) => Next::Abort,
     }
 }
 

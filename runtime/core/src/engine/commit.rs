@@ -339,16 +339,19 @@ impl Engine {
     /// A caller is gone, or time is up: what nobody else decides ends.
     pub(super) fn leave_to_itself(&mut self, slot: Slot, why: GaveUp, out: &mut Outbox) {
         let action = self.mirrors.mirror(slot).uid();
-        match participant::next(self.state(action), Cue::GiveUp) {
-            Next::Abort => self.give_up(slot, why, out),
-            Next::Nothing if self.mutation == Mutation::AbortPrepared => {
-                if self.state(action) == State::Prepared {
-                    self.store(Work::Unwatched, ActionBatch::Undo { action }, out);
-                    self.give_up(slot, why, out);
-                }
-            }
-            Next::Nothing => {}
-            other => panic!("{other:?} is no way to give {action} up"),
+        let state = self.state(action);
+        let next = participant::next(state, Cue::GiveUp);
+        let disobeys = self.mutation == Mutation::AbortPrepared && state == State::Prepared;
+        if disobeys {
+            self.store(Work::Unwatched, ActionBatch::Undo { action }, out);
+        }
+        if disobeys || next == Next::Abort {
+            self.give_up(slot, why, out);
+        } else {
+            assert!(
+                next == Next::Nothing,
+                "{next:?} is no way to give {action} up"
+            );
         }
     }
 
