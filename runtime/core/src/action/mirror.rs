@@ -564,3 +564,6 @@ impl Mirrors {
         assert!(waits, "{} has ended but is still here", level.uid);
     }
 }
+
+#[cfg(test)]
+mod tests;
