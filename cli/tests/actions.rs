@@ -18,7 +18,7 @@ fn what_is_under_way_is_listed_with_who_waits_for_whom() {
     system.account("/bank/x", "a", 100);
     system.account("/bank/y", "b", 100);
     assert_eq!(system.json(&["actions"]), json!([]));
-    assert_eq!(system.json(&["locks"]), json!([]));
+    eventually(LONG, || system.json(&["locks"]) == json!([]));
 
     let (mut first, mut second) = (Shell::start(&system), Shell::start(&system));
     let holder = first.begin();
@@ -91,8 +91,7 @@ fn what_is_under_way_is_listed_with_who_waits_for_whom() {
     );
     let told = system.ok(&["why", "/bank/x"]);
     assert!(
-        told.contains(&format!("held to write for 0s by {holder}"))
-            || told.contains("held to write for"),
+        told.contains("held to write for ") && told.contains(&format!("by {holder}")),
         "{told}"
     );
     assert!(
@@ -139,7 +138,6 @@ fn the_shell_commits_aborts_and_nests() {
             .ask("/bank/x.balnce")
             .contains("has no method 'balnce'")
     );
-    assert!(shell.hear().is_empty() || true);
     assert!(shell.ask("frobnicate").contains("no command 'frobnicate'"));
     assert_eq!(shell.ask("abort"), format!("aborted  {inner}"));
     assert_eq!(shell.ask("/bank/y.balance"), "100");

@@ -93,7 +93,12 @@ impl Shard {
         contended: bool,
     ) -> Vec<LockDescription> {
         let engine = self.engine.borrow();
-        let wanted = |view: &LockView| view.uid > after && (!contended || !view.waiters.is_empty());
+        // It is locked by the very call that asks.
+        let manager = Uid::connection_manager(self.registry.me.node);
+        let wanted = |view: &LockView| {
+            let fits = !contended || !view.waiters.is_empty();
+            view.uid > after && view.uid != manager && fits
+        };
         let mut views: Vec<_> = engine.locks().filter(wanted).collect();
         views.sort_by_key(|view| view.uid);
         views.truncate(limit);
