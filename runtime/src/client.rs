@@ -104,6 +104,8 @@ impl Client {
         home: Option<Arc<Home>>,
     ) -> Self {
         static IDS: AtomicU64 = AtomicU64::new(1);
+        let nodes = home.as_ref().map(|home| home.nodes.clone());
+        let nodes = nodes.unwrap_or_default();
         let inner = Arc::new_cyclic(|weak: &Weak<Inner>| Inner {
             id: IDS.fetch_add(1, Ordering::Relaxed),
             me,
@@ -118,7 +120,7 @@ impl Client {
                 },
             ),
             naming: naming.map(Naming::new),
-            locator: Locator::default(),
+            locator: Locator::sharing(nodes),
             lines: Lines::default(),
             home: home.map_or_else(OnceLock::new, OnceLock::from),
             starting: Mutex::new(()),

@@ -29,6 +29,7 @@ use crate::recovery::Recovered;
 use crate::reference::Place;
 use crate::registration::{self, Registration};
 use crate::rows::Rows;
+use crate::services::Nodes;
 use crate::shard::{Job, Registry, ShardHandle, Start, spawn};
 use crate::wire::context::TraceId;
 
@@ -44,6 +45,8 @@ pub(crate) struct Home {
     next_shard: AtomicU16,
     /// Open connections by peer.
     peers: Mutex<HashMap<Peer, usize>>,
+    /// What is known of other nodes.
+    pub(crate) nodes: Arc<Nodes>,
     /// No new connections are accepted.
     draining: AtomicBool,
     /// Actions that were prepared when the node started, and the shards that have a part.
@@ -63,6 +66,7 @@ impl Home {
             next_counter: AtomicU64::new(FIRST_COUNTER),
             next_shard: AtomicU16::new(0),
             peers: Mutex::default(),
+            nodes: Arc::default(),
             draining: AtomicBool::new(false),
             recovered,
         })

@@ -29,8 +29,11 @@ const NODES_MAX: usize = 65_536;
 #[derive(Debug, Default)]
 pub struct Locator {
     binder: Mutex<Option<BinderPlace>>,
-    nodes: Mutex<HashMap<NodeId, NodeEntry>>,
+    nodes: Arc<Nodes>,
 }
+
+/// What is known of nodes; one table for all clients of a process.
+pub(crate) type Nodes = Mutex<HashMap<NodeId, NodeEntry>>;
 
 #[derive(Clone, Debug)]
 struct BinderPlace {
@@ -39,6 +42,12 @@ struct BinderPlace {
 }
 
 impl Locator {
+    /// One that knows what others of the process do.
+    pub(crate) fn sharing(nodes: Arc<Nodes>) -> Self {
+        let binder = Mutex::default();
+        Self { binder, nodes }
+    }
+
     /// The binder of the system.
     ///
     /// # Errors

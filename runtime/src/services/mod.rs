@@ -10,6 +10,7 @@ pub mod naming;
 
 pub use generated::partha as system;
 pub use locator::Locator;
+pub(crate) use locator::Nodes;
 pub use naming::Naming;
 
 /// The name of the binder.
