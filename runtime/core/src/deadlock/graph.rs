@@ -98,8 +98,9 @@ pub(super) trait Graph {
 /// What a walk came to.
 #[derive(Debug, Default)]
 pub(super) struct Walk {
-    /// The shortest way back to the initiator, with the trail before it.
-    pub(super) cycle: Option<Vec<Edge>>,
+    /// Ways back to the initiator, shortest first, each with the trail before it: for each wait
+    /// that leads back, the shortest way to it.
+    pub(super) cycles: Vec<Vec<Edge>>,
     /// Ways whose last edge leads to a family that is not known here, each with the trail.
     pub(super) beyond: Vec<Vec<Edge>>,
 }
@@ -110,13 +111,13 @@ struct Step {
     before: Option<usize>,
 }
 
-/// Walks from `first` on, breadth first, until something leads to where the initiator is in.
+/// Walks from `first` on, breadth first, until so many ways lead to where the initiator is in.
 ///
 /// `trail` is how one came here, the initiator's edge first; if it is empty, the initiator is
 /// `first`. `enter` says whether a target is to be followed; it is asked once for each edge.
 pub(super) fn walk<G: Graph>(
     graph: &G,
-    initiator: &Path,
+    (initiator, cycles_max): (&Path, usize),
     trail: &[Edge],
     first: Vec<G::Wait>,
     mut enter: impl FnMut(Uid) -> bool,
@@ -147,8 +148,11 @@ pub(super) fn walk<G: Graph>(
             steps.push(Step { edge, before });
             let here = steps.len() - 1;
             if closes {
-                found.cycle = Some(way(trail, &steps, here));
-                return found;
+                found.cycles.push(way(trail, &steps, here));
+                if found.cycles.len() == cycles_max {
+                    return found;
+                }
+                break;
             }
             let inside = graph.inside(target);
             if inside.is_empty() && !graph.knows(family) && found.beyond.len() < WALK_MAX {

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::graph::{self, Graph, Walk};
 use super::{
-    CONFIRM_WAIT, EDGES_MAX, HEARD_FOR, HEARD_MAX, REPEAT, SEEN_FOR, SEEN_MAX, SUSPECTS_MAX,
+    CONFIRM_WAIT, CYCLES_MAX, EDGES_MAX, HEARD_FOR, HEARD_MAX, REPEAT, SEEN_FOR, SEEN_MAX,
+    SUSPECTS_MAX,
 };
 use crate::action::message::{Deadlock, Edge, From, To, WaitId};
 use crate::action::path::Site;
@@ -52,8 +53,8 @@ pub(super) struct Home {
     waits: BTreeMap<WaitId, Heard>,
     /// Each wait under each action that its waiter is inside of.
     inside: BTreeSet<(Uid, WaitId)>,
-    /// Which initiator's walk was at which target, and when.
-    seen: BTreeMap<(Uid, WaitId), Time>,
+    /// At which target a walk was, from which wait and by which target of it it began, and when.
+    seen: BTreeMap<(Uid, WaitId, Uid), Time>,
     suspects: BTreeMap<u64, Suspect>,
     next_cycle: u64,
     /// When the tables are looked through for what is out of date.
@@ -91,32 +92,28 @@ impl Home {
         if known.is_none() && self.waits.len() >= HEARD_MAX {
             return;
         }
-        let noted = |edge: &Edge| known.is_some_and(|heard| heard.edges.contains(edge));
-        let news = !edges.iter().all(noted);
+        let old = known.map(|heard| heard.edges.clone()).unwrap_or_default();
         let walked = known.map(|heard| heard.walked);
         let due = walked.is_none_or(|at| at.after(REPEAT / 2) <= now);
-        if known.is_none() {
-            let entries = path.whole().iter().map(|action| (*action, id));
-            self.inside.extend(entries);
-        }
-        let walked = if news || due {
-            now
-        } else {
-            walked.unwrap_or(now)
-        };
-        let at = now;
-        self.waits.insert(id, Heard { edges, at, walked });
-        self.tidy_later(now);
-        if news {
+        let walked = walked.filter(|_| !due).unwrap_or(now);
+        let entries = path.whole().iter().map(|action| (*action, id));
+        self.inside.extend(entries);
+        if !edges.iter().all(|edge| old.contains(edge)) {
             for action in path.whole() {
                 self.forget_seen(*action);
             }
         }
-        if news || due {
-            let mut seen = Seen::of(self, now, id);
-            let found = graph::walk(&seen.view, &path, &[], vec![id], |at| seen.map.enter(at));
-            self.done(now, found, posts);
+        let at = now;
+        self.waits.insert(id, Heard { edges, at, walked });
+        self.tidy_later(now);
+        // What leads on from an edge that was walked before is in the care of later reports.
+        let edges = self.waits[&id].edges.clone();
+        let walks = edges.into_iter().filter(|edge| due || !old.contains(edge));
+        let mut found = Walk::default();
+        for edge in walks {
+            self.follow(now, vec![edge], &mut found);
         }
+        self.done(now, found, posts);
     }
 
     /// A wait is over.
@@ -131,18 +128,9 @@ impl Home {
         if edges.is_empty() || edges.len() > EDGES_MAX || !graph::is_chain(&edges) {
             return;
         }
-        let (first, last) = (&edges[0], &edges[edges.len() - 1]);
-        let Some(target) = graph::target(&last.waiter.path, &last.owner.path) else {
-            return;
-        };
         self.tidy_later(now);
-        let mut seen = Seen::of(self, now, first.wait);
-        if !seen.map.enter(target) {
-            return;
-        }
-        let start = seen.view.inside(target);
-        let path = &first.waiter.path;
-        let found = graph::walk(&seen.view, path, &edges, start, |at| seen.map.enter(at));
+        let mut found = Walk::default();
+        self.follow(now, edges, &mut found);
         self.done(now, found, posts);
     }
 
@@ -175,9 +163,8 @@ impl Home {
 
     /// A life of a node is over, or cannot be heard any more.
     pub(super) fn peer_gone(&mut self, peer: Peer) {
-        let from = |wait: &WaitId| {
-            wait.site.node == peer.node && wait.incarnation <= peer.incarnation
-        };
+        let from =
+            |wait: &WaitId| wait.site.node == peer.node && wait.incarnation <= peer.incarnation;
         let gone: Vec<WaitId> = self.waits.keys().copied().filter(from).collect();
         for wait in gone {
             self.forget(wait);
@@ -223,10 +210,45 @@ impl Home {
         );
     }
 
-    fn done(&mut self, now: Time, found: Walk, posts: &mut Vec<(To, Deadlock)>) {
-        if let Some(cycle) = found.cycle.filter(|cycle| graph::is_cycle(cycle)) {
-            self.suspect(now, cycle, posts);
+    /// Walks on from the last target of a way, unless a walk that began with the same edge was
+    /// there.
+    fn follow(&mut self, now: Time, edges: Vec<Edge>, found: &mut Walk) {
+        let (first, last) = (&edges[0], &edges[edges.len() - 1]);
+        let begins = graph::target(&first.waiter.path, &first.owner.path);
+        let ends = graph::target(&last.waiter.path, &last.owner.path);
+        let (Some(begins), Some(ends)) = (begins, ends) else {
+            return;
+        };
+        let view = View {
+            waits: &self.waits,
+            inside: &self.inside,
+        };
+        let mut enter = |target| {
+            let key = (target, first.wait, begins);
+            let seen = self.seen.get(&key);
+            let fresh = seen.is_none_or(|at| at.after(SEEN_FOR) <= now);
+            let room = seen.is_some() || self.seen.len() < SEEN_MAX;
+            if fresh && room {
+                self.seen.insert(key, now);
+            }
+            fresh && room
+        };
+        if !enter(ends) {
+            return;
         }
+        let start = view.inside(ends);
+        if start.is_empty() && !view.knows(last.owner.path.whole()[0]) {
+            found.beyond.push(edges);
+            return;
+        }
+        let whose = (&first.waiter.path, CYCLES_MAX);
+        let more = graph::walk(&view, whose, &edges, start, enter);
+        found.cycles.extend(more.cycles);
+        found.beyond.extend(more.beyond);
+    }
+
+    fn done(&mut self, now: Time, found: Walk, posts: &mut Vec<(To, Deadlock)>) {
+        self.suspect_all(now, found.cycles, posts);
         for edges in found.beyond {
             let owner = &edges[edges.len() - 1].owner;
             let to = To::Home {
@@ -237,8 +259,29 @@ impl Home {
         }
     }
 
-    fn suspect(&mut self, now: Time, cycle: Vec<Edge>, posts: &mut Vec<(To, Deadlock)>) {
-        let (cycle, victim) = graph::choose(cycle);
+    /// All of these cycles have their first wait in common: if it is the victim of one of them,
+    /// the others need none.
+    fn suspect_all(&mut self, now: Time, cycles: Vec<Vec<Edge>>, posts: &mut Vec<(To, Deadlock)>) {
+        let Some(first) = cycles.first().map(|cycle| cycle[0].wait) else {
+            return;
+        };
+        let sound = cycles.into_iter().filter(|cycle| graph::is_cycle(cycle));
+        let mut chosen: Vec<(Vec<Edge>, Uid)> = sound.map(graph::choose).collect();
+        if let Some(at) = chosen.iter().position(|(cycle, _)| cycle[0].wait == first) {
+            chosen = vec![chosen.swap_remove(at)];
+        }
+        for (cycle, victim) in chosen {
+            self.suspect(now, cycle, victim, posts);
+        }
+    }
+
+    fn suspect(
+        &mut self,
+        now: Time,
+        cycle: Vec<Edge>,
+        victim: Uid,
+        posts: &mut Vec<(To, Deadlock)>,
+    ) {
         if !self.confirm {
             return self.break_up(cycle, victim, posts);
         }
@@ -305,9 +348,9 @@ impl Home {
 
     /// A wait inside of the action is new: walks that were here before have missed it.
     fn forget_seen(&mut self, action: Uid) {
-        let range = self.seen.range((action, FIRST)..);
-        let stale = range.take_while(|((seen, _), _)| *seen == action);
-        let stale: Vec<(Uid, WaitId)> = stale.map(|(key, _)| *key).collect();
+        let range = self.seen.range((action, FIRST, Uid::NIL)..);
+        let stale = range.take_while(|((seen, ..), _)| *seen == action);
+        let stale: Vec<(Uid, WaitId, Uid)> = stale.map(|(key, _)| *key).collect();
         for key in stale {
             self.seen.remove(&key);
         }
@@ -361,47 +404,5 @@ impl Graph for View<'_> {
     fn knows(&self, family: Uid) -> bool {
         let next = self.inside.range((family, FIRST)..).next();
         next.is_some_and(|(action, _)| *action == family)
-    }
-}
-
-/// Where an initiator's walks were.
-struct SeenMap<'a> {
-    map: &'a mut BTreeMap<(Uid, WaitId), Time>,
-    now: Time,
-    initiator: WaitId,
-}
-
-impl SeenMap<'_> {
-    /// Notes that a walk comes to a target; false if one was there.
-    fn enter(&mut self, target: Uid) -> bool {
-        let (key, now) = ((target, self.initiator), self.now);
-        let seen = self.map.get(&key);
-        let fresh = seen.is_none_or(|at| at.after(SEEN_FOR) <= now);
-        if !fresh || (seen.is_none() && self.map.len() >= SEEN_MAX) {
-            return false;
-        }
-        self.map.insert(key, now);
-        true
-    }
-}
-
-/// A home's tables as a walk uses them.
-struct Seen<'a> {
-    view: View<'a>,
-    map: SeenMap<'a>,
-}
-
-impl<'a> Seen<'a> {
-    fn of(home: &'a mut Home, now: Time, initiator: WaitId) -> Self {
-        let (waits, inside) = (&home.waits, &home.inside);
-        let map = &mut home.seen;
-        Self {
-            view: View { waits, inside },
-            map: SeenMap {
-                map,
-                now,
-                initiator,
-            },
-        }
     }
 }

@@ -270,7 +270,8 @@ impl Manager {
         }
         let mut entered = BTreeSet::new();
         let enter = |target| entered.insert(target);
-        graph::walk(&view, &initiator, &[], vec![number], enter).cycle
+        let found = graph::walk(&view, (&initiator, 1), &[], vec![number], enter);
+        found.cycles.into_iter().next()
     }
 
     fn refuse(&mut self, now: Time, victim: Uid, cycle: Vec<Edge>, acts: &mut Vec<Act>) {
@@ -300,12 +301,7 @@ impl Manager {
         }
     }
 
-    fn report_of(
-        &mut self,
-        now: Time,
-        number: u64,
-        locks: &dyn Locks,
-    ) -> Option<(To, Deadlock)> {
+    fn report_of(&mut self, now: Time, number: u64, locks: &dyn Locks) -> Option<(To, Deadlock)> {
         let id = self.wait_id(number);
         let wait = self.waits.get_mut(&number).expect("a queued wait is there");
         wait.reported = Some(now);
@@ -404,7 +400,9 @@ impl View<'_> {
     fn is_lost(&self, path: &Path) -> bool {
         let chosen = self.without.iter();
         self.manager.is_doomed(self.now, path)
-            || chosen.into_iter().any(|(victim, _)| path.is_within(*victim))
+            || chosen
+                .into_iter()
+                .any(|(victim, _)| path.is_within(*victim))
     }
 }
 

@@ -130,6 +130,9 @@ pub(crate) const HEARD_MAX: usize = 16_384;
 /// Targets that a home remembers to have seen, a tenth of a kilobyte each.
 pub(crate) const SEEN_MAX: usize = 65_536;
 
+/// Cycles with the same beginning that one walk of a home finds; the next walk finds more.
+pub(crate) const CYCLES_MAX: usize = 16;
+
 /// Cycles that a home has in confirmation.
 pub(crate) const SUSPECTS_MAX: usize = 1_024;
 

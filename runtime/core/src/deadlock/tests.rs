@@ -1,0 +1,8 @@
+//! Deadlocks that are found, and none that are not there.
+
+mod cluster;
+mod oracle;
+mod protocol;
+mod random;
+mod table;
+mod world;
