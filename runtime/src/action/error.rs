@@ -123,8 +123,24 @@ impl<E> ActionError<E> {
         }
     }
 
+    /// The closure's own error, if that is why the action was aborted, else what happened in the
+    /// same type: for methods of servants, whose errors can say either.
+    pub fn flatten(self) -> E
+    where
+        E: From<SystemError> + fmt::Display,
+    {
+        match self {
+            Self::Aborted {
+                reason: AbortReason::Program,
+                cause: Some(cause),
+                ..
+            } => cause,
+            other => other.bare().into(),
+        }
+    }
+
     /// The same without what the closure returned.
-    pub(super) fn bare(self) -> SystemError
+    fn bare(self) -> SystemError
     where
         E: fmt::Display,
     {

@@ -270,10 +270,15 @@ impl Line {
         }
         for (action, why) in outer {
             if let Some(line) = &self.outer {
-                line.with(|state| ((), state.family.doom(action, why)));
+                line.doom(action, why);
             }
         }
         result
+    }
+
+    /// An answer within has shown that an action of this family has to be aborted.
+    fn doom(&self, action: Uid, why: Doom) {
+        self.with(|state| ((), state.family.doom(action, why)));
     }
 
     pub(super) fn look<T>(&self, at: impl FnOnce(&State) -> T) -> T {

@@ -11,6 +11,7 @@
 pub mod face;
 pub mod foreign;
 pub mod logs;
+mod mover;
 mod ops;
 pub mod process;
 pub mod proxy;
@@ -30,8 +31,9 @@ use tokio::task::LocalSet;
 #[allow(clippy::all, missing_docs, unused, unreachable_pub, reason = "generated code")]
 pub mod behaviour;
 
-use behaviour::{Counter, counter, named, other};
+use behaviour::{Counter, Mover, counter, mover as movers, named, other};
 pub use face::{Face, Failure, How, Kind, NOW, Obj};
+use mover::MoverServant;
 use servants::{CounterServant, NamedServant, OtherServant};
 pub use servants::{UNLUCKY, begun, gate};
 
@@ -147,6 +149,7 @@ pub fn builder(dir: &Path) -> NodeBuilder {
         .class(counter::class(CounterServant))
         .class(named::class(NamedServant))
         .class(other::class(OtherServant))
+        .class(movers::class(MoverServant))
 }
 
 /// A node on a folder.
@@ -173,6 +176,12 @@ pub async fn client_of(node: &Node) -> Client {
 pub async fn counter(client: &Client, node: &Node, value: i64) -> Counter {
     let place = Place::Node(node.me().node);
     Counter::create(client, &place, value, &[]).await.unwrap()
+}
+
+/// A new mover at the node.
+pub async fn mover(client: &Client, node: &Node) -> Mover {
+    let place = Place::Node(node.me().node);
+    Mover::create(client, &place).await.unwrap()
 }
 
 /// Stops a node in good order.
