@@ -167,6 +167,7 @@ impl Shard {
                 coordinator,
             } => tracing::warn!(%action, ?coordinator, "in doubt: waiting for the decision"),
             Event::GaveUp { action, why } => {
+                count(&self.counters.aborted);
                 tracing::info!(%action, ?why, "an action was aborted here");
             }
             Event::DeadlockBroken { victim, length } => {
