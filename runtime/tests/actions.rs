@@ -4,128 +4,24 @@
 
 mod common;
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use common::behaviour::Counter;
 use common::behaviour::counter::TakeError;
-use common::{arrived, builder, client_of, counter, new_gate, open, run, stop, until};
+use common::pair::{Pair, given_up, values};
+use common::{arrived, client_of, new_gate, open, run};
 use partha::{
-    AbortReason, Action, ActionError, ActionId, ActionOptions, Client, ErrorKind, Node, Outcome,
-    Place, SystemError, Uid,
+    AbortReason, Action, ActionError, ActionId, ActionOptions, ErrorKind, Outcome, Place,
+    SystemError,
 };
-use test_support::{TempDir, temp_dir};
 use tokio::task::spawn_local;
-
-/// Two nodes and a client of both.
-struct System {
-    dirs: [TempDir; 2],
-    nodes: [Node; 2],
-    client: Client,
-}
-
-impl System {
-    async fn start() -> Self {
-        let dirs = [temp_dir("actions"), temp_dir("actions")];
-        Self::on(dirs).await
-    }
-
-    async fn on(dirs: [TempDir; 2]) -> Self {
-        let a = builder(dirs[0].path()).start().await.unwrap();
-        let b = builder(dirs[1].path()).name("b").start().await.unwrap();
-        let client = client_of(&a).await;
-        let locator = client.locator();
-        let address = b.address().to_string();
-        locator.introduce(&client, &address).await.unwrap();
-        for (node, other) in [(&a, &b), (&b, &a)] {
-            acquaint(&client, node, other).await;
-        }
-        let nodes = [a, b];
-        Self {
-            dirs,
-            nodes,
-            client,
-        }
-    }
-
-    /// A counter at each node.
-    async fn counters(&self, value: i64) -> [Counter; 2] {
-        let [a, b] = &self.nodes;
-        let a = counter(&self.client, a, value).await;
-        [a, counter(&self.client, b, value).await]
-    }
-
-    async fn restart(self) -> Self {
-        for node in self.nodes {
-            stop(node).await;
-        }
-        Self::on(self.dirs).await
-    }
-
-    /// Nothing is left of any action, at any node.
-    async fn is_clean(&self) {
-        for node in &self.nodes {
-            let address = node.address().to_string();
-            let handle = self.client.node_at(&address).await.unwrap();
-            let manager = handle.manager();
-            until(|| async {
-                let statistics = manager.statistics(&self.client).await.unwrap();
-                let locks = manager.locks(&self.client, Uid::NIL, 10, false);
-                let locks = locks.await.unwrap();
-                // The question itself is a call of the manager.
-                let mut locks = locks.iter().map(|lock| lock.object);
-                statistics.actions_active == 0 && locks.all(|it| it == manager_of(node))
-            })
-            .await;
-        }
-    }
-
-    async fn stop(self) {
-        self.is_clean().await;
-        for node in self.nodes {
-            stop(node).await;
-        }
-    }
-}
-
-fn manager_of(node: &Node) -> Uid {
-    let node = node.me().node;
-    Uid { node, local: 1 }
-}
-
-/// Has every shard of a node know where the other one is, as the binder would tell it.
-async fn acquaint(client: &Client, node: &Node, other: &Node) {
-    let handle = client.node_at(&node.address().to_string()).await.unwrap();
-    let manager = handle.manager();
-    let mut shards = BTreeSet::new();
-    while shards.len() < 2 {
-        let object = counter(client, node, 0).await;
-        let address = other.address().to_string();
-        object.meet(client, &address).await.unwrap();
-        shards.insert(manager.inspect(client, object.uid()).await.unwrap().shard);
-    }
-}
-
-/// What the objects hold now, for everybody.
-async fn values(client: &Client, counters: &[Counter]) -> Vec<i64> {
-    let mut values = Vec::new();
-    for counter in counters {
-        values.push(counter.value(client).await.unwrap());
-    }
-    values
-}
-
-/// A failure of the program's own.
-fn given_up() -> SystemError {
-    SystemError::servant("changed my mind")
-}
 
 #[test]
 fn a_commit_over_two_nodes_is_visible_and_stays() {
     run(async {
-        let mut system = System::start().await;
-        let [x, y] = system.counters(100).await;
-        let (client, moved) = (&system.client, 7);
+        let mut pair = Pair::start().await;
+        let [x, y] = pair.counters(100).await;
+        let (client, moved) = (&pair.client, 7);
         let left = client
             .action(async |a| {
                 let left = x.take(a, moved).await?;
@@ -136,19 +32,19 @@ fn a_commit_over_two_nodes_is_visible_and_stays() {
             .unwrap();
         assert_eq!(left, 93);
         assert_eq!(values(client, &[x.clone(), y.clone()]).await, [93, 107]);
-        system.is_clean().await;
-        system = system.restart().await;
-        assert_eq!(values(&system.client, &[x, y]).await, [93, 107]);
-        system.stop().await;
+        pair.is_clean().await;
+        pair = pair.restart().await;
+        assert_eq!(values(&pair.client, &[x, y]).await, [93, 107]);
+        pair.stop().await;
     });
 }
 
 #[test]
 fn an_error_undoes_all_and_comes_back() {
     run(async {
-        let system = System::start().await;
-        let [x, y] = system.counters(100).await;
-        let client = &system.client;
+        let pair = Pair::start().await;
+        let [x, y] = pair.counters(100).await;
+        let client = &pair.client;
         let failed = client
             .action(async |a| {
                 y.add(a, 500).await?;
@@ -168,17 +64,17 @@ fn an_error_undoes_all_and_comes_back() {
         );
         assert!(!failed.is_passing());
         assert_eq!(values(client, &[x, y]).await, [100, 100]);
-        system.stop().await;
+        pair.stop().await;
     });
 }
 
 #[test]
 fn a_panic_undoes_all_and_goes_on() {
     run(async {
-        let system = System::start().await;
-        let [x, y] = system.counters(100).await;
+        let pair = Pair::start().await;
+        let [x, y] = pair.counters(100).await;
         let task = {
-            let (client, x, y) = (system.client.clone(), x.clone(), y.clone());
+            let (client, x, y) = (pair.client.clone(), x.clone(), y.clone());
             spawn_local(async move {
                 let action = client.action(async |a| {
                     x.add(a, 1).await?;
@@ -194,17 +90,17 @@ fn a_panic_undoes_all_and_goes_on() {
             })
         };
         assert!(task.await.unwrap_err().is_panic());
-        assert_eq!(values(&system.client, &[x, y]).await, [100, 100]);
-        system.stop().await;
+        assert_eq!(values(&pair.client, &[x, y]).await, [100, 100]);
+        pair.stop().await;
     });
 }
 
 #[test]
 fn a_dropped_action_is_undone_even_in_a_call() {
     run(async {
-        let system = System::start().await;
-        let [x, y] = system.counters(100).await;
-        let (client, gate) = (&system.client, new_gate("dropped"));
+        let pair = Pair::start().await;
+        let [x, y] = pair.counters(100).await;
+        let (client, gate) = (&pair.client, new_gate("dropped"));
         {
             let action = client.action(async |a| {
                 x.add(a, 1).await?;
@@ -220,16 +116,16 @@ fn a_dropped_action_is_undone_even_in_a_call() {
         // The servant that runs cannot be stopped, but its work is undone when it ends.
         open(&gate, 1);
         assert_eq!(y.value(client).await.unwrap(), 100);
-        system.stop().await;
+        pair.stop().await;
     });
 }
 
 #[test]
 fn a_nested_abort_undoes_the_nested_action_alone() {
     run(async {
-        let system = System::start().await;
-        let [x, y] = system.counters(100).await;
-        let client = &system.client;
+        let pair = Pair::start().await;
+        let [x, y] = pair.counters(100).await;
+        let client = &pair.client;
         client
             .action(async |a| {
                 x.add(a, 1).await?;
@@ -253,16 +149,16 @@ fn a_nested_abort_undoes_the_nested_action_alone() {
             .await
             .unwrap();
         assert_eq!(values(client, &[x, y]).await, [101, 110]);
-        system.stop().await;
+        pair.stop().await;
     });
 }
 
 #[test]
 fn siblings_run_side_by_side_and_take_turns_at_an_object() {
     run(async {
-        let system = System::start().await;
-        let [x, y] = system.counters(0).await;
-        let client = &system.client;
+        let pair = Pair::start().await;
+        let [x, y] = pair.counters(0).await;
+        let client = &pair.client;
         client
             .action(async |a| {
                 let add = async |first: &Counter, second: &Counter| {
@@ -284,19 +180,19 @@ fn siblings_run_side_by_side_and_take_turns_at_an_object() {
             .await
             .unwrap();
         assert_eq!(values(client, &[x, y]).await, [1, 1]);
-        system.stop().await;
+        pair.stop().await;
     });
 }
 
 #[test]
 fn others_see_an_action_when_it_has_committed_and_not_before() {
     run(async {
-        let system = System::start().await;
-        let [x, y] = system.counters(100).await;
-        let client = system.client.clone();
+        let pair = Pair::start().await;
+        let [x, y] = pair.counters(100).await;
+        let client = pair.client.clone();
         let seen = {
             let mut seen = None;
-            let seen_by = client_of(&system.nodes[0]).await;
+            let seen_by = client_of(&pair.nodes[0]).await;
             client
                 .action(async |a| {
                     x.add(a, 1).await?;
@@ -312,16 +208,16 @@ fn others_see_an_action_when_it_has_committed_and_not_before() {
             seen.unwrap()
         };
         assert_eq!(seen.await.unwrap().unwrap(), 101);
-        system.stop().await;
+        pair.stop().await;
     });
 }
 
 #[test]
 fn a_top_level_action_within_stays_whatever_becomes_of_the_outer_one() {
     run(async {
-        let system = System::start().await;
-        let [x, y] = system.counters(100).await;
-        let client = &system.client;
+        let pair = Pair::start().await;
+        let [x, y] = pair.counters(100).await;
+        let client = &pair.client;
         let failed = client
             .action(async |a| {
                 x.add(a, 1).await?;
@@ -333,17 +229,17 @@ fn a_top_level_action_within_stays_whatever_becomes_of_the_outer_one() {
             .await;
         failed.unwrap_err();
         assert_eq!(values(client, &[x, y]).await, [100, 101]);
-        system.stop().await;
+        pair.stop().await;
     });
 }
 
 #[test]
 fn calling_in_a_top_level_action_what_the_outer_one_has_locked_is_refused_at_once() {
     run(async {
-        let system = System::start().await;
-        let [x, _] = system.counters(100).await;
+        let pair = Pair::start().await;
+        let [x, _] = pair.counters(100).await;
         let begun = Instant::now();
-        let client = &system.client;
+        let client = &pair.client;
         client
             .action(async |a| {
                 x.add(a, 1).await?;
@@ -360,16 +256,16 @@ fn calling_in_a_top_level_action_what_the_outer_one_has_locked_is_refused_at_onc
             begun.elapsed()
         );
         assert_eq!(x.value(client).await.unwrap(), 101);
-        system.stop().await;
+        pair.stop().await;
     });
 }
 
 #[test]
 fn an_object_made_in_an_aborted_action_does_not_exist() {
     run(async {
-        let system = System::start().await;
-        let client = &system.client;
-        let place = Place::Node(system.nodes[1].me().node);
+        let pair = Pair::start().await;
+        let client = &pair.client;
+        let place = Place::Node(pair.nodes[1].me().node);
         let mut made = None;
         let failed = client
             .action(async |a| {
@@ -391,18 +287,18 @@ fn an_object_made_in_an_aborted_action_does_not_exist() {
             })
             .await
             .unwrap();
-        let system = system.restart().await;
-        assert_eq!(kept.value(&system.client).await.unwrap(), 6);
-        system.stop().await;
+        let pair = pair.restart().await;
+        assert_eq!(kept.value(&pair.client).await.unwrap(), 6);
+        pair.stop().await;
     });
 }
 
 #[test]
 fn rows_are_part_of_it() {
     run(async {
-        let system = System::start().await;
-        let [x, _] = system.counters(0).await;
-        let client = &system.client;
+        let pair = Pair::start().await;
+        let [x, _] = pair.counters(0).await;
+        let client = &pair.client;
         let names = async |caller: &dyn Fn() -> partha::CallOptions| {
             let rows = x.rows(&caller(), "", 10).await.unwrap();
             rows.into_iter().map(|row| row.name).collect::<Vec<_>>()
@@ -425,19 +321,19 @@ fn rows_are_part_of_it() {
         });
         abort.await.unwrap_err();
         assert_eq!(names(&|| client.call()).await, ["kept"]);
-        let system = system.restart().await;
-        let client = &system.client;
+        let pair = pair.restart().await;
+        let client = &pair.client;
         assert_eq!(names(&|| client.call()).await, ["kept"]);
-        system.stop().await;
+        pair.stop().await;
     });
 }
 
 #[test]
 fn time_that_is_up_aborts() {
     run(async {
-        let system = System::start().await;
-        let [x, y] = system.counters(100).await;
-        let (client, gate) = (&system.client, new_gate("expired"));
+        let pair = Pair::start().await;
+        let [x, y] = pair.counters(100).await;
+        let (client, gate) = (&pair.client, new_gate("expired"));
         let soon = ActionOptions::new().deadline(Duration::from_millis(300));
         let failed = client
             .action_with(soon, async |a| {
@@ -460,16 +356,16 @@ fn time_that_is_up_aborts() {
         failed.unwrap_err();
         open(&gate, 1);
         assert_eq!(values(client, &[x, y]).await, [100, 100]);
-        system.stop().await;
+        pair.stop().await;
     });
 }
 
 #[test]
 fn a_call_that_is_given_up_dooms_its_level() {
     run(async {
-        let system = System::start().await;
-        let [x, y] = system.counters(100).await;
-        let (client, gate) = (&system.client, new_gate("given-up"));
+        let pair = Pair::start().await;
+        let [x, y] = pair.counters(100).await;
+        let (client, gate) = (&pair.client, new_gate("given-up"));
         client
             .action(async |a| {
                 x.add(a, 1).await?;
@@ -493,16 +389,16 @@ fn a_call_that_is_given_up_dooms_its_level() {
             .await
             .unwrap();
         assert_eq!(values(client, &[x, y]).await, [101, 100]);
-        system.stop().await;
+        pair.stop().await;
     });
 }
 
 #[test]
 fn a_caller_kept_after_the_end_is_of_no_use() {
     run(async {
-        let system = System::start().await;
-        let [x, y] = system.counters(100).await;
-        let client = &system.client;
+        let pair = Pair::start().await;
+        let [x, y] = pair.counters(100).await;
+        let client = &pair.client;
         let mut kept = None;
         client
             .action(async |a| {
@@ -533,16 +429,16 @@ fn a_caller_kept_after_the_end_is_of_no_use() {
         assert_eq!(*reason, AbortReason::Unfinished { calls, children });
         open(&gate, 1);
         assert_eq!(values(client, &[x, y]).await, [101, 100]);
-        system.stop().await;
+        pair.stop().await;
     });
 }
 
 #[test]
 fn a_manual_action_is_the_same_step_by_step() {
     run(async {
-        let system = System::start().await;
-        let [x, y] = system.counters(100).await;
-        let client = &system.client;
+        let pair = Pair::start().await;
+        let [x, y] = pair.counters(100).await;
+        let client = &pair.client;
         let action = client.begin();
         x.add(&action, 1).await.unwrap();
         let nested = action.begin_nested().unwrap();
@@ -560,10 +456,10 @@ fn a_manual_action_is_the_same_step_by_step() {
         let id = client.begin().id();
         let error = client.outcome(id).await.unwrap_err();
         assert!(error.to_string().contains("partha outcome"), "{error}");
-        let node = system.nodes[0].me().node;
+        let node = pair.nodes[0].me().node;
         let id: ActionId = format!("{}@{node}#0", id.uid()).parse().unwrap();
         assert_eq!(client.outcome(id).await.unwrap(), Outcome::Aborted);
-        system.stop().await;
+        pair.stop().await;
     });
 }
 
@@ -585,10 +481,10 @@ fn an_action_can_be_spawned_on_many_threads() {
         .build()
         .unwrap();
     runtime.block_on(async {
-        let system = System::start().await;
+        let pair = Pair::start().await;
         let mut tasks = tokio::task::JoinSet::new();
         for round in 0..8 {
-            let (client, [x, y]) = (system.client.clone(), system.counters(round).await);
+            let (client, [x, y]) = (pair.client.clone(), pair.counters(round).await);
             tasks.spawn(async move {
                 let action = async |a: &Action| both(a, &x, &y).await;
                 match round % 2 {
@@ -602,6 +498,6 @@ fn an_action_can_be_spawned_on_many_threads() {
             sum += done.unwrap().unwrap();
         }
         assert_eq!(sum, 2 * (8 + (0..8).sum::<i64>()));
-        system.stop().await;
+        pair.stop().await;
     });
 }

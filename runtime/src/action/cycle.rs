@@ -9,7 +9,10 @@ use partha_core::id::Uid;
 
 /// What a cycle of waits looks like to a person: one after the other, the victim's first.
 pub(crate) fn describe(victim: Uid, cycle: &[Edge]) -> String {
-    let mut text = format!("action {} has to be aborted to break the cycle", short(victim));
+    let mut text = format!(
+        "action {} has to be aborted to break the cycle",
+        short(victim)
+    );
     for (index, edge) in cycle.iter().enumerate() {
         let separator = if index == 0 { ":" } else { ";" };
         let Edge {

@@ -1,5 +1,6 @@
 //! How actions fail.
 
+use std::any::Any;
 use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
@@ -103,9 +104,9 @@ impl<E> ActionError<E> {
         match self {
             Self::Aborted { reason, .. } => match reason {
                 AbortReason::Call(error) | AbortReason::Commit(error) => Some(error),
-                AbortReason::Program
-                | AbortReason::Expired
-                | AbortReason::Unfinished { .. } => None,
+                AbortReason::Program | AbortReason::Expired | AbortReason::Unfinished { .. } => {
+                    None
+                }
             },
             Self::OutcomeUnknown { error, .. } => Some(error),
             Self::Deadlock { .. } => None,
@@ -127,7 +128,7 @@ impl<E> ActionError<E> {
     /// same type: for methods of servants, whose errors can say either.
     pub fn flatten(self) -> E
     where
-        E: From<SystemError> + fmt::Display,
+        E: From<SystemError> + fmt::Display + 'static,
     {
         match self {
             Self::Aborted {
@@ -142,9 +143,13 @@ impl<E> ActionError<E> {
     /// The same without what the closure returned.
     fn bare(self) -> SystemError
     where
-        E: fmt::Display,
+        E: fmt::Display + 'static,
     {
         let text = self.to_string();
+        let said = self
+            .cause()
+            .and_then(|cause| <dyn Any>::downcast_ref(cause));
+        let said = said.map(SystemError::kind);
         let (kind, completed) = match &self {
             Self::Deadlock { .. } => (ErrorKind::Deadlock, Completed::No),
             Self::Aborted { reason, .. } => match reason {
@@ -152,9 +157,8 @@ impl<E> ActionError<E> {
                     (error.kind(), Completed::No)
                 }
                 AbortReason::Expired => (ErrorKind::Deadline, Completed::No),
-                AbortReason::Program | AbortReason::Unfinished { .. } => {
-                    (ErrorKind::ActionAborted, Completed::No)
-                }
+                AbortReason::Program => (said.unwrap_or(ErrorKind::Servant), Completed::No),
+                AbortReason::Unfinished { .. } => (ErrorKind::Servant, Completed::No),
             },
             Self::OutcomeUnknown { .. } => (ErrorKind::OutcomeUnknown, Completed::Maybe),
         };
@@ -190,7 +194,7 @@ impl<E: fmt::Display> fmt::Display for ActionError<E> {
 impl<E: fmt::Display + fmt::Debug> Error for ActionError<E> {}
 
 /// A servant that runs an action says with it why its call fails.
-impl<E: fmt::Display> From<ActionError<E>> for SystemError {
+impl<E: fmt::Display + 'static> From<ActionError<E>> for SystemError {
     fn from(error: ActionError<E>) -> Self {
         error.bare()
     }

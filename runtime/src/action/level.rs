@@ -161,16 +161,16 @@ impl Level {
 
     fn commit_nested<E>(mut self, parent: Uid) -> Result<(), ActionError<E>> {
         let (action, began) = (self.action, self.began);
-        let ended = self.line.with(|state| {
-            match state.family.end_nested(action, true) {
+        let ended = self
+            .line
+            .with(|state| match state.family.end_nested(action, true) {
                 Ok(sends) => {
                     state.forget(action);
                     state.well(parent, began);
                     (Ok(()), sends)
                 }
                 Err(over) => (Err(over), Vec::new()),
-            }
-        });
+            });
         match ended {
             Ok(()) => {
                 self.ended = true;
@@ -224,7 +224,14 @@ impl Level {
             }
             Err(error) => error,
         };
-        match find_out(client, ActionId::decided_at(action, coordinator.site), lost, limit).await {
+        match find_out(
+            client,
+            ActionId::decided_at(action, coordinator.site),
+            lost,
+            limit,
+        )
+        .await
+        {
             Ok(Outcome::Committed) => Ok(()),
             Ok(Outcome::Aborted | Outcome::InFlight) => {
                 self.abort(&"the coordinator has aborted it");
@@ -273,7 +280,9 @@ impl Level {
         let by_itself = cause.is_some();
         let failure = self.line.look(|state| match state.doomed(action) {
             Some((doomed, why, error)) => Some((doomed, why, error)),
-            None if by_itself => state.failure(action).map(|error| (action, Doom::Program, error)),
+            None if by_itself => state
+                .failure(action)
+                .map(|error| (action, Doom::Program, error)),
             None => None,
         });
         match failure {

@@ -109,7 +109,9 @@ impl Roots {
 /// Milliseconds of the wall clock.
 pub(super) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
 }
 
 /// A name for an action that `me` begins. Its counter has its second highest bit set, which
@@ -166,7 +168,11 @@ impl Standing {
         };
         let bounds = [
             ("actions and calls in each other", depth, PATH_MAX),
-            ("objects that wait for each other", roots.stack.len(), STACK_MAX),
+            (
+                "objects that wait for each other",
+                roots.stack.len(),
+                STACK_MAX,
+            ),
         ];
         match bounds.iter().find(|(_, count, limit)| count > limit) {
             Some((what, _, limit)) => {
@@ -322,7 +328,11 @@ impl State {
     /// Something at the level that began at `began` went well: what was wrong before has been
     /// got over.
     pub(super) fn well(&mut self, action: Uid, began: u64) {
-        if self.troubles.get(&action).is_some_and(|(at, _)| *at < began) {
+        if self
+            .troubles
+            .get(&action)
+            .is_some_and(|(at, _)| *at < began)
+        {
             self.troubles.remove(&action);
         }
     }
@@ -349,7 +359,9 @@ impl State {
     /// Why the level fails, if it is not for its program alone.
     pub(super) fn failure(&self, action: Uid) -> Option<SystemError> {
         let trouble = || self.troubles.get(&action).map(|(_, error)| error.clone());
-        self.doomed(action).map(|(_, _, error)| error).or_else(trouble)
+        self.doomed(action)
+            .map(|(_, _, error)| error)
+            .or_else(trouble)
     }
 
     /// What a call, an action or an end is told that cannot be.

@@ -13,6 +13,7 @@ pub mod foreign;
 pub mod logs;
 mod mover;
 mod ops;
+pub mod pair;
 pub mod process;
 pub mod proxy;
 pub mod raw;
