@@ -52,6 +52,7 @@ mod wire;
 pub use bytes::Bytes;
 pub use partha_core::Limits;
 pub use partha_core::id::{CallId, ClassId, Epoch, Incarnation, NodeId, Peer, Uid};
+pub use partha_store::Usage as StoreUsage;
 
 pub use abi::Class;
 pub use action::{

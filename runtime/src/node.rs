@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use partha_core::Limits;
 use partha_core::id::{ClassId, Peer, Uid};
-use partha_store::{LmdbStore, ObjectStore};
+use partha_store::{LmdbStore, ObjectStore, Usage as StoreUsage};
 use partha_wire::Writer;
 use tokio::sync::oneshot;
 
@@ -258,6 +258,14 @@ impl Node {
     #[must_use]
     pub fn me(&self) -> Peer {
         self.home.me
+    }
+
+    /// What its store has done since the node was started, for tests and measurements: how often
+    /// it was synced, and for what.
+    #[must_use]
+    pub fn store_usage(&self) -> StoreUsage {
+        let store = self.home.registry.store.as_ref();
+        store.map(|store| store.usage()).unwrap_or_default()
     }
 
     /// A client in the node's name, for any tokio runtime of the process.
