@@ -151,7 +151,7 @@ impl Bank {
         }
         let all = [&self.naming, &self.binder].into_iter().chain(&self.nodes);
         let each = all.map(|daemon| format!("{} {}", daemon.program.name, daemon.kills));
-        Ok(format!(": {}", each.collect::<Vec<_>>().join(", ")))
+        Ok(format!(" ({})", each.collect::<Vec<_>>().join(", ")))
     }
 
     /// Objects that were brought back into memory after a kill.
