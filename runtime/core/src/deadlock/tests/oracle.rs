@@ -3,7 +3,7 @@
 //! What cannot go on is found without any cycle: suppose that whoever does not wait ends, and
 //! strike out each wait that is over then, until none is left to strike out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::cluster::{Cluster, LIFE, Refused};
 use super::world::{Lock, Table, Use};
@@ -19,8 +19,8 @@ type Span = (Time, Option<Time>);
 /// All that was.
 #[derive(Debug, Default)]
 pub(super) struct Oracle {
-    edges: BTreeMap<(WaitId, Path), Span>,
-    stuck: BTreeMap<WaitId, Span>,
+    edges: BTreeMap<(WaitId, Path), Vec<Span>>,
+    stuck: BTreeMap<WaitId, Vec<Span>>,
     /// Since when somebody is stuck and nothing was done about it.
     pub(super) idle_since: Option<Time>,
 }
@@ -67,7 +67,8 @@ impl Oracle {
 
     /// How many waits cannot go on.
     pub(super) fn stuck(&self) -> usize {
-        self.stuck.values().filter(|span| span.1.is_none()).count()
+        let now = |spans: &&Vec<Span>| spans.iter().any(|span| span.1.is_none());
+        self.stuck.values().filter(now).count()
     }
 
     /// All locks that somebody waits for, for a person to look at.
@@ -118,46 +119,51 @@ impl Oracle {
         assert!(first.waiter.path.whole().contains(victim), "{refused:?}");
         let youngest = cycle.iter().map(|edge| edge.waiter.born_ms).max();
         assert_eq!(youngest, Some(first.waiter.born_ms), "{refused:?}");
-        let span = |edge: &crate::action::message::Edge| {
-            let span = self.edges.get(&(edge.wait, edge.owner.path.clone()));
-            *span.unwrap_or_else(|| panic!("{edge:?} never was, yet {refused:?}"))
-        };
-        let spans: Vec<Span> = cycle.iter().map(span).collect();
-        let began = spans.iter().map(|span| span.0).max().unwrap();
-        let ended = spans.iter().filter_map(|span| span.1).min();
-        let until = ended.unwrap_or(now);
-        assert!(
-            began <= until,
-            "never at once at {now:?}: {spans:?} {refused:?}"
-        );
+        let mut needed: Vec<&[Span]> = Vec::new();
         for edge in cycle {
+            let spans = self.edges.get(&(edge.wait, edge.owner.path.clone()));
+            needed.push(spans.unwrap_or_else(|| panic!("{edge:?} never was: {refused:?}")));
             let stuck = self.stuck.get(&edge.wait);
-            let stuck = stuck.filter(|span| span.0 <= until && span.1.is_none_or(|to| to >= began));
-            assert!(stuck.is_some(), "{edge:?} could go on, yet {refused:?}");
+            needed.push(stuck.unwrap_or_else(|| panic!("{edge:?} could go on: {refused:?}")));
         }
-        ended.is_none()
+        let at_once = |at: Time| {
+            let mut needed = needed.iter();
+            needed.all(|spans| spans.iter().any(|span| covers(*span, at)))
+        };
+        let mut starts = needed.iter().flat_map(|spans| spans.iter());
+        let ever = starts.any(|span| at_once(span.0));
+        assert!(ever, "never all at once at {now:?}: {needed:?} {refused:?}");
+        at_once(now)
     }
 
     /// Forgets what ended before.
     pub(super) fn forget(&mut self, before: Time) {
         let recent = |span: &Span| span.1.is_none_or(|to| to >= before);
-        self.edges.retain(|_, span| recent(span));
-        self.stuck.retain(|_, span| recent(span));
+        let keep = |spans: &mut Vec<Span>| {
+            spans.retain(recent);
+            !spans.is_empty()
+        };
+        self.edges.retain(|_, spans| keep(spans));
+        self.stuck.retain(|_, spans| keep(spans));
     }
 }
 
+fn covers(span: Span, at: Time) -> bool {
+    span.0 <= at && span.1.is_none_or(|to| at <= to)
+}
+
 /// Brings spans up to date with what is now.
-fn follow<K: Ord>(now: Time, spans: &mut BTreeMap<K, Span>, here: Vec<K>) {
-    let here: std::collections::BTreeSet<K> = here.into_iter().collect();
-    for (key, span) in spans.iter_mut() {
-        if span.1.is_none() && !here.contains(key) {
-            span.1 = Some(now);
+fn follow<K: Ord>(now: Time, all: &mut BTreeMap<K, Vec<Span>>, here: Vec<K>) {
+    let here: BTreeSet<K> = here.into_iter().collect();
+    for (key, spans) in all.iter_mut() {
+        for span in spans.iter_mut().filter(|span| span.1.is_none()) {
+            span.1 = (!here.contains(key)).then_some(now);
         }
     }
     for key in here {
-        let span = spans.entry(key).or_insert((now, None));
-        if span.1.is_some() {
-            *span = (now, None);
+        let spans = all.entry(key).or_default();
+        if spans.iter().all(|span| span.1.is_some()) {
+            spans.push((now, None));
         }
     }
 }

@@ -399,6 +399,10 @@ impl Play {
 
     fn tell(&mut self, at: usize, what: Heard<'_, Table>) {
         self.cluster.tell(at, what);
+        // The rest of this event may change what the refusal was for.
+        if !self.cluster.refused.is_empty() {
+            self.oracle.look(&self.cluster);
+        }
     }
 
     fn lock_moved(&mut self, at: usize, object: Uid, owner: &Path) {
