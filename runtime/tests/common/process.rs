@@ -13,6 +13,8 @@ use super::PATIENCE;
 
 const DIR: &str = "PARTHA_TEST_NODE_DIR";
 const LISTEN: &str = "PARTHA_TEST_NODE_LISTEN";
+const SHARDS: &str = "PARTHA_TEST_NODE_SHARDS";
+const LOCK_WAIT_MS: &str = "PARTHA_TEST_NODE_LOCK_WAIT_MS";
 const CRASH_POINT: &str = "PARTHA_CRASH_POINT";
 const READY: &str = "> ready ";
 
@@ -24,6 +26,8 @@ pub struct Start {
     file_blocks_max: Option<u32>,
     /// As the environment of the process has it; none to live on.
     crash_point: Option<String>,
+    shards: u16,
+    lock_wait_ms: u64,
 }
 
 /// A node that runs in a process of its own.
@@ -40,6 +44,8 @@ impl Start {
             listen,
             file_blocks_max: None,
             crash_point: None,
+            shards: 2,
+            lock_wait_ms: Limits::default().lock_wait_ns / 1_000_000,
         }
     }
 
@@ -62,6 +68,18 @@ impl Start {
         self
     }
 
+    /// How many shards; 2 if not said.
+    pub fn shards(mut self, shards: u16) -> Self {
+        self.shards = shards;
+        self
+    }
+
+    /// How long a call waits for a lock.
+    pub fn lock_wait_ms(mut self, ms: u64) -> Self {
+        self.lock_wait_ms = ms;
+        self
+    }
+
     fn command(&self) -> Command {
         let program = std::env::current_exe().unwrap();
         let mut command = match self.file_blocks_max {
@@ -76,6 +94,8 @@ impl Start {
         };
         command.args(["--ignored", "--exact", "node_process", "--nocapture"]);
         command.env(DIR, &self.dir).env(LISTEN, &self.listen);
+        command.env(SHARDS, self.shards.to_string());
+        command.env(LOCK_WAIT_MS, self.lock_wait_ms.to_string());
         match &self.crash_point {
             Some(point) => command.env(CRASH_POINT, point),
             None => command.env_remove(CRASH_POINT),
@@ -121,13 +141,17 @@ pub fn serve() {
         return;
     };
     let listen = std::env::var(LISTEN).unwrap();
+    let lock_wait_ms: u64 = std::env::var(LOCK_WAIT_MS).unwrap().parse().unwrap();
+    let shards = std::env::var(SHARDS).unwrap().parse().unwrap();
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let limits = Limits {
             idle_ns: 3_600_000_000_000,
+            lock_wait_ns: lock_wait_ms * 1_000_000,
             ..Limits::default()
         };
         let started = super::builder(Path::new(&dir))
             .listen(listen)
+            .shards(shards)
             .limits(limits)
             .start()
             .await;

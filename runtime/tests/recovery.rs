@@ -1,0 +1,276 @@
+//! Nodes killed between the phases of a commit: real processes, real stores, `kill -9`.
+//!
+//! A participant that is frozen holds the vote open, so that the others can be killed in
+//! between. Whatever dies when, all of the action is there in the end, or nothing of it.
+
+#![allow(clippy::unwrap_used, reason = "a failed helper is a failed test")]
+
+mod common;
+
+use std::process::Command;
+use std::time::Duration;
+
+use common::behaviour::Counter;
+use common::process::{NodeProcess, Start, serve};
+use common::{PATIENCE, until};
+use partha::{
+    Action, ActionError, ActionId, ActionOptions, Client, ErrorKind, Outcome, Place, SystemError,
+};
+use partha_store::{LmdbStore, ObjectStore};
+use test_support::{Signal, TempDir, temp_dir};
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+
+/// What each counter has at the beginning.
+const START: i64 = 100;
+/// How long an action may take; whoever has not prepared gives it up then.
+const DEADLINE: Duration = Duration::from_secs(6);
+/// How often a scene is played until it ends as the test wants it.
+const TRIES: usize = 5;
+
+type Ended = Result<(), ActionError<SystemError>>;
+
+#[test]
+#[ignore = "a process of the other tests"]
+fn node_process() {
+    serve();
+}
+
+/// The nodes by what they do in an action that changes them in this order.
+const COORDINATOR: usize = 0;
+const PREPARED: usize = 1;
+const FROZEN: usize = 2;
+
+/// Three nodes, and a client of all.
+struct Scene {
+    runtime: Runtime,
+    client: Client,
+    dirs: [TempDir; 3],
+    nodes: Vec<NodeProcess>,
+    /// What the actions change.
+    counters: Vec<Counter>,
+    /// An object of each node that no action changes.
+    guides: Vec<Counter>,
+}
+
+impl Scene {
+    fn open() -> Self {
+        let runtime = Runtime::new().unwrap();
+        let client = Client::alone().unwrap();
+        let dirs = ["recovery-a", "recovery-b", "recovery-c"].map(temp_dir);
+        let mut scene = Self {
+            nodes: dirs.iter().map(|dir| start(dir).ready()).collect(),
+            runtime,
+            client,
+            dirs,
+            counters: Vec::new(),
+            guides: Vec::new(),
+        };
+        for node in &scene.nodes {
+            let (client, address) = (&scene.client, node.address.to_string());
+            let (counter, guide) = scene.runtime.block_on(async {
+                let node = client.locator().introduce(client, &address).await.unwrap();
+                let place = Place::Node(node);
+                let counter = Counter::create(client, &place, START, &[]).await.unwrap();
+                (
+                    counter,
+                    Counter::create(client, &place, 0, &[]).await.unwrap(),
+                )
+            });
+            scene.counters.push(counter);
+            scene.guides.push(guide);
+        }
+        scene.acquaint();
+        scene
+    }
+
+    /// Makes each living node know where the others are, which a restarted one has forgotten.
+    fn acquaint(&self) {
+        let living = || {
+            let nodes = self.nodes.iter().enumerate();
+            nodes.filter(|(_, node)| node.child.exit().is_none())
+        };
+        for (node, _) in living() {
+            for (_, other) in living() {
+                let (guide, address) = (&self.guides[node], other.address.to_string());
+                self.wait_until(async || guide.meet(&self.client, &address).await.is_ok());
+            }
+        }
+    }
+
+    fn kill(&self, node: usize) {
+        self.nodes[node].child.kill();
+    }
+
+    fn thaw(&self, node: usize) {
+        self.nodes[node].child.signal(Signal::CONT);
+    }
+
+    fn restart(&mut self, node: usize, shards: u16) {
+        let again = start(&self.dirs[node]).listen(self.nodes[node].address);
+        self.nodes[node] = again.shards(shards).ready();
+    }
+
+    /// How many actions are in doubt at the node.
+    async fn in_doubt(&self, node: usize) -> u64 {
+        let address = self.nodes[node].address.to_string();
+        let node = self.client.node_at(&address).await.unwrap();
+        let statistics = node.manager().statistics(&self.client).await.unwrap();
+        statistics.actions_in_doubt
+    }
+
+    #[track_caller]
+    fn wait_until<F: Future<Output = bool>>(&self, holds: impl FnMut() -> F) {
+        self.runtime.block_on(until(holds));
+    }
+
+    /// Begins an action over all three; the last one freezes before the commit is asked for. On
+    /// return the one between has prepared.
+    fn begin(&self) -> JoinHandle<Ended> {
+        let (client, counters) = (self.client.clone(), self.counters.clone());
+        let frozen = self.nodes[FROZEN].child.id().to_string();
+        let action = self.runtime.spawn(async move {
+            let options = ActionOptions::new().deadline(DEADLINE);
+            let body = async |a: &Action| {
+                for counter in &counters {
+                    counter.add(a, 1).await?;
+                }
+                let stopped = Command::new("kill").args(["-STOP", &frozen]).status();
+                assert!(stopped.unwrap().success());
+                Ok(())
+            };
+            client.action_with(options, body).await
+        });
+        self.wait_until(async || self.in_doubt(PREPARED).await == 1);
+        action
+    }
+
+    fn ended(&self, action: JoinHandle<Ended>) -> Ended {
+        self.runtime.block_on(action).unwrap()
+    }
+
+    /// The coordinator says that the action is aborted, once it is there.
+    fn is_aborted(&self, action: ActionId) {
+        self.wait_until(async || {
+            let outcome = self.client.outcome(action).await;
+            assert_ne!(outcome.as_ref().ok(), Some(&Outcome::Committed));
+            outcome.is_ok_and(|outcome| outcome == Outcome::Aborted)
+        });
+    }
+
+    /// The object cannot be had at the node, and whoever asks for it learns why.
+    fn is_in_doubt(&self, node: usize) {
+        assert_eq!(self.runtime.block_on(self.in_doubt(node)), 1);
+        let read = self
+            .runtime
+            .block_on(self.counters[node].value(&self.client));
+        let error = read.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InDoubt, "{error}");
+        let decides = self.counters[COORDINATOR].uid().node.to_string();
+        assert!(error.detail().contains(&decides), "{error}");
+    }
+
+    /// All counters have this value, for everybody, and nothing is left of any action, in memory
+    /// or in the stores.
+    fn end(mut self, value: i64) {
+        for (node, counter) in self.counters.iter().enumerate() {
+            self.wait_until(async || self.in_doubt(node).await == 0);
+            let free = async || counter.value(&self.client).await.is_ok();
+            self.wait_until(free);
+            let found = self.runtime.block_on(counter.value(&self.client));
+            assert_eq!(found.unwrap(), value, "at node {node}");
+        }
+        for node in 0..3 {
+            let start = std::time::Instant::now();
+            // That it is settled is written after everybody knows: it is done again at start.
+            loop {
+                self.kill(node);
+                if is_empty(&LmdbStore::open(self.dirs[node].path()).unwrap()) {
+                    break;
+                }
+                assert!(start.elapsed() < PATIENCE, "node {node} is not settled");
+                self.restart(node, 2);
+                self.acquaint();
+            }
+        }
+    }
+}
+
+/// Whoever waits for a lock is not to wait for long.
+fn start(dir: &TempDir) -> Start {
+    Start::new(dir.path()).lock_wait_ms(300)
+}
+
+/// Nothing in the store is prepared, nobody is to be told of anything.
+fn is_empty(store: &LmdbStore) -> bool {
+    let prepared = store.scan_prepared(None, 1).unwrap();
+    let shadows = store.scan_shadows(None, 1).unwrap();
+    let decisions = store.scan_decisions(None, 1).unwrap();
+    prepared.is_empty() && shadows.is_empty() && decisions.is_empty()
+}
+
+#[test]
+fn a_coordinator_killed_before_it_decides_has_aborted() {
+    let mut scene = Scene::open();
+    let action = scene.begin();
+    scene.kill(COORDINATOR);
+    scene.is_in_doubt(PREPARED);
+    // What is prepared outlives its node, and so does the lock.
+    scene.kill(PREPARED);
+    scene.restart(PREPARED, 2);
+    scene.is_in_doubt(PREPARED);
+    scene.thaw(FROZEN);
+    scene.restart(COORDINATOR, 2);
+    scene.acquaint();
+    match scene.ended(action) {
+        Err(ActionError::OutcomeUnknown { action, .. }) => {
+            scene.is_aborted(action);
+        }
+        // The coordinator was back before the client gave up asking.
+        Err(ActionError::Aborted { .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    scene.end(START);
+}
+
+/// Plays until the action commits although one of its participants is dead by then; `scene` is
+/// left so. The vote of the one that is killed is on its way then, or lost.
+fn commit_without_participant(scene: &mut Scene) {
+    for _ in 0..TRIES {
+        let action = scene.begin();
+        scene.kill(PREPARED);
+        scene.thaw(FROZEN);
+        match scene.ended(action) {
+            Ok(()) => return,
+            Err(error) => println!("once more: {error}"),
+        }
+        scene.restart(PREPARED, 2);
+        scene.acquaint();
+        scene.wait_until(async || scene.in_doubt(PREPARED).await == 0);
+    }
+    panic!("no action has committed");
+}
+
+#[test]
+fn a_participant_killed_after_its_vote_learns_that_it_is_committed() {
+    let mut scene = Scene::open();
+    commit_without_participant(&mut scene);
+    // Who decided is killed, too, before the dead one knows.
+    scene.kill(COORDINATOR);
+    scene.restart(PREPARED, 2);
+    scene.is_in_doubt(PREPARED);
+    scene.restart(COORDINATOR, 2);
+    scene.acquaint();
+    scene.end(START + 1);
+}
+
+#[test]
+fn nodes_that_come_back_with_other_numbers_of_shards_finish_what_they_had_begun() {
+    let mut scene = Scene::open();
+    commit_without_participant(&mut scene);
+    scene.kill(COORDINATOR);
+    scene.restart(PREPARED, 5);
+    scene.restart(COORDINATOR, 1);
+    scene.acquaint();
+    scene.end(START + 1);
+}
