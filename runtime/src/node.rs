@@ -1,10 +1,14 @@
 //! A node: a process that serves objects.
 
+mod home;
+
+pub(crate) use home::Home;
+
 use std::collections::HashMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -17,187 +21,18 @@ use tokio::sync::oneshot;
 
 use crate::abi::{Class, ClassInfo};
 use crate::action::Serving;
-use crate::capability::Capability;
-use crate::client::{Client, WeakClient};
-use crate::config::CONNECTIONS_MAX;
+use crate::client::Client;
 use crate::context::{Asked, Context};
 use crate::error::{ErrorKind, Result, SystemError};
-use crate::hash::shard_of;
 use crate::manager::Manager;
-use crate::net::connection::lock;
 use crate::recovery::Recovered;
-use crate::reference::Place;
 use crate::registration::{self, Registration};
 use crate::rows::Rows;
-use crate::services::Nodes;
 use crate::shard::{Job, Registry, ShardHandle, Start, spawn};
 use crate::wire::context::TraceId;
 
-/// Uid counters below this are for objects every node has.
-const FIRST_COUNTER: u64 = 16;
-
-/// What a process that runs objects is made of, as its threads see it.
-pub(crate) struct Home {
-    pub(crate) me: Peer,
-    pub(crate) shards: Vec<ShardHandle>,
-    pub(crate) registry: Arc<Registry>,
-    next_counter: AtomicU64,
-    next_shard: AtomicU16,
-    /// Open connections by peer.
-    peers: Mutex<HashMap<Peer, usize>>,
-    /// What is known of other nodes.
-    pub(crate) nodes: Arc<Nodes>,
-    /// No new connections are accepted.
-    draining: AtomicBool,
-    /// Actions that were prepared when the node started, and the shards that have a part.
-    pub(crate) recovered: HashMap<Uid, Vec<u16>>,
-}
-
-impl Home {
-    fn new(
-        registry: Arc<Registry>,
-        shards: Vec<ShardHandle>,
-        recovered: HashMap<Uid, Vec<u16>>,
-    ) -> Arc<Self> {
-        Arc::new(Self {
-            me: registry.me,
-            shards,
-            registry,
-            next_counter: AtomicU64::new(FIRST_COUNTER),
-            next_shard: AtomicU16::new(0),
-            peers: Mutex::default(),
-            nodes: Arc::default(),
-            draining: AtomicBool::new(false),
-            recovered,
-        })
-    }
-
-    /// The home of a client's call-backs: one shard, no store, no listener.
-    pub(crate) fn for_client(me: Peer, client: WeakClient) -> Result<Arc<Self>> {
-        let registry = Arc::new(registry(me, "client".to_owned(), Vec::new(), None, None));
-        let (handle, jobs) = ShardHandle::new(0);
-        let home = Self::new(registry.clone(), vec![handle.clone()], HashMap::new());
-        let client = client.upgrade().ok_or_else(|| {
-            SystemError::new(ErrorKind::Internal, "the client is gone while it is used")
-        })?;
-        let start = Start {
-            handle,
-            jobs,
-            registry,
-            home: home.clone(),
-            client,
-            listener: None,
-        };
-        // The thread ends with the last client that somebody outside has: see `client_gone`.
-        spawn(start).map_err(|error| thread_error(&error))?;
-        Ok(home)
-    }
-
-    /// Nobody uses the client any more that this home was made for; nothing happens to a node's.
-    pub(crate) fn client_gone(&self) {
-        if self.registry.store.is_none() {
-            for shard in &self.shards {
-                shard.post(Job::Stop);
-            }
-        }
-    }
-
-    /// The shard of an object.
-    pub(crate) fn shard(&self, object: Uid) -> &ShardHandle {
-        &self.shards[shard_of(object, self.shards.len() as u16) as usize]
-    }
-
-    /// The shard of an object, if it is one of this process.
-    pub(crate) fn shard_of_own(&self, object: Uid) -> Option<ShardHandle> {
-        let own = object.node == self.me.node || self.registry.well_known == Some(object);
-        own.then(|| self.shard(object).clone())
-    }
-
-    /// The connection manager's identity.
-    pub(crate) fn manager(&self) -> Uid {
-        Uid::connection_manager(self.me.node)
-    }
-
-    /// The connection manager, for objects of this process.
-    pub(crate) fn manager_capability(&self) -> Capability {
-        let class = crate::system::connection_manager::CLASS;
-        Capability::object_here(self.shards[0].clone(), self.manager(), class)
-    }
-
-    /// Whether a new object of the class is to be made by this very process.
-    pub(crate) fn is_place(&self, place: &Place, info: &ClassInfo) -> bool {
-        let here = match place {
-            Place::Any => false,
-            Place::Named(name) => *name == self.registry.name,
-            Place::Node(node) => *node == self.me.node,
-            Place::Beside(uid) => uid.node == self.me.node,
-        };
-        here && self.registry.store.is_some() && self.registry.classes.contains_key(&info.id)
-    }
-
-    /// An identity that no object has.
-    pub(crate) fn new_uid(&self) -> Result<Uid> {
-        let counter = self.next_counter.fetch_add(1, Ordering::Relaxed);
-        if counter > Uid::COUNTER_MAX {
-            let detail = "this life of the node has used up its uids; restart it";
-            return Err(SystemError::new(ErrorKind::Overloaded, detail));
-        }
-        Ok(Uid::new(self.me.node, self.me.incarnation, counter))
-    }
-
-    /// Starts a transient object.
-    pub(crate) fn serve(&self, class: Class) -> Result<(ShardHandle, Uid)> {
-        let object = self.new_uid()?;
-        let shard = self.shard(object).clone();
-        shard.post(Job::Serve { object, class });
-        Ok((shard, object))
-    }
-
-    /// Shards in turn.
-    pub(crate) fn next_shard(&self) -> u16 {
-        self.next_shard.fetch_add(1, Ordering::Relaxed) % self.shards.len() as u16
-    }
-
-    /// Why no further connection is to be accepted, if so.
-    pub(crate) fn is_closed_to_new(&self) -> Option<SystemError> {
-        if self.draining.load(Ordering::Relaxed) {
-            let detail = format!("{} is shutting down", self.registry.here());
-            return Some(SystemError::new(ErrorKind::Draining, detail));
-        }
-        let open = self.open_connections();
-        (open >= CONNECTIONS_MAX).then(|| {
-            let detail = format!("{} has {open} connections already", self.registry.here());
-            SystemError::new(ErrorKind::Overloaded, detail)
-        })
-    }
-
-    /// Connections of all shards and both faces.
-    pub(crate) fn open_connections(&self) -> usize {
-        lock(&self.peers).values().sum()
-    }
-
-    pub(crate) fn connection_opened(&self, peer: Peer) {
-        *lock(&self.peers).entry(peer).or_default() += 1;
-    }
-
-    pub(crate) fn is_connected(&self, peer: Peer) -> bool {
-        lock(&self.peers).contains_key(&peer)
-    }
-
-    /// True if it was the peer's last one.
-    pub(crate) fn connection_closed(&self, peer: Peer) -> bool {
-        let mut peers = lock(&self.peers);
-        let Some(count) = peers.get_mut(&peer) else {
-            return false;
-        };
-        *count -= 1;
-        let last = *count == 0;
-        if last {
-            peers.remove(&peer);
-        }
-        last
-    }
-}
+/// How long it may take to abort what is left of actions when the node stops.
+const GIVE_UP: Duration = Duration::from_secs(1);
 
 /// How a node is to be.
 #[derive(Debug)]
@@ -286,8 +121,11 @@ impl Node {
         self.home.shard(object).post(Job::Evict { object });
     }
 
-    /// Stops in good order: takes no new calls, lets those that run finish within `patience`,
-    /// signs off at the binder, closes the store.
+    /// Stops in good order: takes no new calls, lets those that run, and actions that are under
+    /// way here, finish within `patience`, signs off at the binder, closes the store.
+    ///
+    /// Actions that have not asked for their commit by then are aborted. What is prepared stays
+    /// in the store until the node is started again and hears from its coordinator.
     ///
     /// # Errors
     /// `Deadline` if calls were still running; they are cut off then. What was acknowledged is
@@ -309,7 +147,14 @@ impl Node {
                 let _ = drained.await;
             }
         };
-        let in_time = tokio::time::timeout(patience, all).await.is_ok();
+        tokio::pin!(all);
+        let mut in_time = tokio::time::timeout(patience, &mut all).await.is_ok();
+        if !in_time {
+            for shard in &self.home.shards {
+                shard.post(Job::GiveUp);
+            }
+            in_time = tokio::time::timeout(GIVE_UP, all).await.is_ok();
+        }
         for shard in &self.home.shards {
             shard.post(Job::Stop);
         }
@@ -581,10 +426,4 @@ fn thread_error(error: &std::io::Error) -> SystemError {
         ErrorKind::Internal,
         format!("cannot start a thread: {error}"),
     )
-}
-
-impl std::fmt::Debug for Home {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Home({}, {} shards)", self.me, self.shards.len())
-    }
 }

@@ -214,7 +214,7 @@ impl Lines {
         }
         let line = lines.entry(node).or_default();
         let letter = match &line.connection {
-            Some(connection) if connection.is_usable() => {
+            Some(connection) if connection.is_open() => {
                 if connection.send(&letter.framed, 0).is_ok() {
                     return;
                 }
@@ -248,7 +248,7 @@ impl Lines {
 impl Line {
     fn is_open(&self) -> bool {
         let connected = self.connection.as_ref();
-        connected.is_some_and(|connection| connection.is_usable())
+        connected.is_some_and(|connection| connection.is_open())
             || self.queue.as_ref().is_some_and(|queue| !queue.is_closed())
     }
 }
@@ -268,10 +268,10 @@ async fn deliver(client: WeakClient, node: NodeId, mut letters: mpsc::Receiver<L
     let mut connection: Option<Arc<Connection>> = None;
     while let Some(letter) = next(&mut letters).await {
         while letter.written.elapsed() < WORTH {
-            let usable = connection.take().filter(|c| c.is_usable());
-            let found = match (usable, client.upgrade()) {
+            let open = connection.take().filter(|c| c.is_open());
+            let found = match (open, client.upgrade()) {
                 (_, None) => return,
-                (Some(usable), Some(_)) => Ok(usable),
+                (Some(open), Some(_)) => Ok(open),
                 (None, Some(client)) => connect(&client, node, letter.shard).await,
             };
             let sent = found.and_then(|found| {

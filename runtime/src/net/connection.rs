@@ -100,9 +100,15 @@ impl Connection {
         format!("{name} ({}) at {}", peer.node, self.address)
     }
 
-    /// False once nothing can be sent any more.
+    /// False once no new calls can be sent any more.
     pub(crate) fn is_usable(&self) -> bool {
-        !self.closed.load(Ordering::Acquire) && !self.draining.load(Ordering::Acquire)
+        self.is_open() && !self.draining.load(Ordering::Acquire)
+    }
+
+    /// False once nothing can be sent any more. A peer that takes no new calls still has to hear
+    /// how actions end.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.closed.load(Ordering::Acquire)
     }
 
     /// Sends a call and returns where its answer will come, with its question number.

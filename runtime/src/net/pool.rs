@@ -96,8 +96,9 @@ impl Pool {
                 Ok(connection)
             }
             Err(error) => {
+                let open = current.connection.take().filter(|old| old.is_open());
                 *current = Current {
-                    connection: None,
+                    connection: open,
                     failure: Some((Instant::now(), error.clone())),
                 };
                 Err(error)
@@ -105,15 +106,16 @@ impl Pool {
         }
     }
 
-    /// A connection to the node that is there already.
+    /// A connection to the node that is there already, for what is said about actions: one that
+    /// takes calls if there is one, else one that takes none any more.
     pub(crate) fn known(&self, node: NodeId) -> Option<Arc<Connection>> {
         let entries = lock(&self.entries);
-        let usable = |entry: &Arc<Entry>| {
+        let open = entries.values().filter_map(|entry| {
             let current = entry.current.try_lock().ok()?;
             let connection = current.connection.clone()?;
-            (connection.peer().node == node && connection.is_usable()).then_some(connection)
-        };
-        entries.values().find_map(usable)
+            (connection.peer().node == node && connection.is_open()).then_some(connection)
+        });
+        open.max_by_key(|connection| connection.is_usable())
     }
 
     fn entry(&self, key: Key) -> Arc<Entry> {

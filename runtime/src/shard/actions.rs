@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use partha_core::action::message::{From, Message, To, Verdict};
 use partha_core::action::path::{Participant, Site};
+use partha_core::engine::ActionPhase;
 use partha_core::id::{NodeId, Peer, Uid};
 use partha_core::{Abort, End, Input, Ticket};
 use partha_store::crash_point;
@@ -189,6 +190,25 @@ impl Shard {
         coordinator.site.node == me.node && coordinator.incarnation == me.incarnation
     }
 
+    /// The node stops: actions that may go on for long are aborted.
+    pub(super) fn give_up_actions(self: &Rc<Self>) {
+        let active: Vec<_> = {
+            let engine = self.engine.borrow();
+            let views = engine.actions();
+            let active = views.filter(|view| view.phase == ActionPhase::Active);
+            active.filter_map(|view| view.path.root()).collect()
+        };
+        for action in active {
+            tracing::warn!(%action, "aborted, since the node stops");
+            let from = From {
+                peer: self.registry.me,
+                shard: actions::RUNNER,
+            };
+            let message = Message::Abort { action };
+            self.feed(Input::Message { from, message });
+        }
+    }
+
     /// The engine has ended a request to commit.
     pub(super) fn ended_action(&self, ticket: Ticket, end: End) {
         match end {
@@ -219,9 +239,13 @@ impl Shard {
             To::Home { node, root } => (node, message::Shard::Of(root)),
         };
         let step = Step::of(&message);
-        step.map(Step::crash_before);
+        if let Some(step) = step {
+            step.crash_before();
+        }
         self.send_as(self.handle.index(), node, shard, message);
-        step.map(Step::crash_after);
+        if let Some(step) = step {
+            step.crash_after();
+        }
     }
 
     /// Tells a coordinator that nothing is left here of what an earlier life, or another shard,
@@ -250,7 +274,7 @@ impl Shard {
     /// or over one of its own.
     fn post(&self, from: u16, node: NodeId, shard: message::Shard, message: Message) {
         let connection = self.nodes.borrow().get(&node).and_then(Weak::upgrade);
-        match connection.filter(|connection| connection.is_usable()) {
+        match connection.filter(|connection| connection.is_open()) {
             None => actions::post(&self.client, node, shard, from, message),
             Some(connection) => actions::send(&connection, shard, from, message),
         }

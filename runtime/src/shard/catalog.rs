@@ -39,6 +39,8 @@ pub(super) struct Active {
     /// The state as it is now, encoded; kept while an action has changed the object, so that
     /// nothing is encoded twice.
     encoded: Option<Bytes>,
+    /// The version of what an action has handed to the store.
+    next: Option<u64>,
 }
 
 impl Catalog {
@@ -62,6 +64,7 @@ impl Catalog {
                     version,
                     state,
                     encoded: None,
+                    next: None,
                 };
                 self.active.insert(uid, active);
                 Loaded::Found { epoch, size_bytes }
@@ -101,6 +104,7 @@ impl Catalog {
             version,
             state: Some(Rc::new(state)),
             encoded: None,
+            next: None,
         };
         self.active.insert(uid, active);
     }
@@ -110,7 +114,7 @@ impl Catalog {
         if let Some(active) = self.active.get_mut(&uid) {
             let state = decode(&active.class, &encoded)?;
             active.state = Some(Rc::new(state));
-            active.encoded = Some(encoded);
+            (active.encoded, active.next) = (Some(encoded), None);
         }
         Ok(())
     }
@@ -166,7 +170,7 @@ impl Active {
     }
 
     /// The record with this state that would be the next one.
-    pub(super) fn record_of(&self, state: Bytes) -> Record {
+    fn record_of(&self, state: Bytes) -> Record {
         let info = self.class.info();
         Record {
             class: info.id,
@@ -175,6 +179,19 @@ impl Active {
             epoch: self.epoch,
             state,
         }
+    }
+
+    /// The record with what an action has made of the object.
+    pub(super) fn record_of_action(&mut self) -> Result<Record, SystemError> {
+        let state = self.encoded()?;
+        let record = self.record_of(state);
+        self.next = Some(record.version);
+        Ok(record)
+    }
+
+    /// The action is committed.
+    pub(super) fn released(&mut self) {
+        self.version = self.next.take().unwrap_or(self.version);
     }
 
     /// The state as it is now, for as long as an action has changed it.

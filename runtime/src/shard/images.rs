@@ -204,7 +204,7 @@ impl Shard {
     pub(super) fn release(&self, uid: Uid, action: Uid) {
         let had = self.images.borrow_mut().end(uid, action).is_some();
         if had && let Some(active) = self.catalog.borrow_mut().active(uid) {
-            active.version += 1;
+            active.released();
         }
         self.settle(uid);
     }
@@ -217,8 +217,7 @@ impl Shard {
             SystemError::new(crate::error::ErrorKind::Internal, detail)
         };
         let active = catalog.active(uid).ok_or_else(missing)?;
-        let state = active.encoded()?;
-        let record = active.record_of(state);
+        let record = active.record_of_action()?;
         Ok((record, self.images.borrow().rows(uid)))
     }
 

@@ -88,6 +88,8 @@ pub(crate) enum Job {
     },
     /// A question about actions and locks.
     Look(Look),
+    /// Abort the actions that have not asked for their commit.
+    GiveUp,
     /// Take no new calls, finish what runs, empty the memory.
     Drain { done: oneshot::Sender<()> },
     /// End the thread.
@@ -140,6 +142,7 @@ impl Job {
             | Self::Reached { .. }
             | Self::Stored { .. }
             | Self::Look(_)
+            | Self::GiveUp
             | Self::Drain { .. }
             | Self::Stop => false,
         }

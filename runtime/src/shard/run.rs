@@ -204,6 +204,7 @@ impl Shard {
             }
             Job::Reached { action, site } => self.feed(Input::Reached { action, site }),
             Job::Stored { job, work, result } => self.stored(job, work, result),
+            Job::GiveUp => self.give_up_actions(),
             Job::Drain { done } => {
                 for connection in self.connections.borrow().iter().filter_map(Weak::upgrade) {
                     connection.send_short(&Frame::Goodbye);

@@ -23,7 +23,9 @@ use crate::system::{
 };
 
 /// A question that is asked on the shard's thread.
-pub(crate) struct Look(Box<dyn FnOnce(&Rc<Shard>) + Send>);
+pub(crate) struct Look(Question);
+
+type Question = Box<dyn FnOnce(&Rc<Shard>) + Send>;
 
 /// What a shard knows of the end of an action without looking into the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
