@@ -17,6 +17,7 @@ Examples:
   partha ls /bank                               what is there
   partha describe /bank/alice                   what it is and can do
   partha call /bank/alice deposit '{\"amount\": 5}'
+  partha why /bank/alice                        who has it locked, who waits
 
 The naming service is looked for at --naming, then at PARTHA_NAMING, then where the nearest
 .partha/cluster.toml of this folder or one above says, then at 127.0.0.1:7401.";
@@ -235,7 +236,8 @@ Values:
   a persistent object         \"/bank/bob\", or its uid
 
 Example:
-  partha call /branch transfer '{\"from\": \"/bank/alice\", \"to\": \"/bank/bob\", \"amount\": 5}'";
+  partha call /bank/alice deposit '{\"amount\": 5}'
+  partha create bank.Branch /bank/branch '{\"log\": \"/bank/log\"}'";
 
 /// Call a method of an object, with arguments in JSON
 ///

@@ -147,10 +147,9 @@ impl Shell<'_> {
         self.note(begun.map_err(Into::into))
             .map_err(|_| Leave::End)?;
         loop {
-            let command = match self.next().await {
-                Ok(Some(command)) => command,
+            let Ok(Some(command)) = self.next().await else {
                 // It is the end, or nobody reads what is said.
-                Ok(None) | Err(_) => return Err(Leave::End),
+                return Err(Leave::End);
             };
             let done = match command {
                 Command::Begin => {

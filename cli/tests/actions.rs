@@ -12,95 +12,117 @@ use common::system::System;
 use serde_json::{Value, json};
 use test_support::eventually;
 
+fn rows(value: &Value) -> &[Value] {
+    value.as_array().unwrap()
+}
+
+/// Two shells: the first has x, the second has y and waits for x.
+struct Waits {
+    system: System,
+    first: Shell,
+    second: Shell,
+    holder: String,
+    waiter: String,
+}
+
+impl Waits {
+    fn begin() -> Self {
+        let system = System::start(&["a", "b"]);
+        system.account("/bank/x", "a", 100);
+        system.account("/bank/y", "b", 100);
+        assert_eq!(system.json(&["actions"]), json!([]));
+        eventually(LONG, || system.json(&["locks"]) == json!([]));
+        let (mut first, mut second) = (Shell::start(&system), Shell::start(&system));
+        let holder = first.begin();
+        assert_eq!(first.ask(r#"/bank/x.withdraw {"amount": 5}"#), "95");
+        let waiter = second.begin();
+        assert_eq!(second.ask(r#"/bank/y.withdraw {"amount": 7}"#), "93");
+        second.say("/bank/x.balance");
+        eventually(LONG, || {
+            !rows(&system.json(&["locks", "--waiting"])).is_empty()
+        });
+        Self {
+            system,
+            first,
+            second,
+            holder,
+            waiter,
+        }
+    }
+}
+
 #[test]
-fn what_is_under_way_is_listed_with_who_waits_for_whom() {
-    let system = System::start(&["a", "b"]);
-    system.account("/bank/x", "a", 100);
-    system.account("/bank/y", "b", 100);
-    assert_eq!(system.json(&["actions"]), json!([]));
-    eventually(LONG, || system.json(&["locks"]) == json!([]));
-
-    let (mut first, mut second) = (Shell::start(&system), Shell::start(&system));
-    let holder = first.begin();
-    assert_eq!(first.ask(r#"/bank/x.withdraw {"amount": 5}"#), "95");
-    let waiter = second.begin();
-    assert_eq!(second.ask(r#"/bank/y.withdraw {"amount": 7}"#), "93");
-    second.say("/bank/x.balance");
-    eventually(LONG, || {
-        !rows(&system.json(&["locks", "--waiting"])).is_empty()
-    });
-
+fn actions_and_locks_are_listed_with_who_waits() {
+    let waits = Waits::begin();
+    let Waits {
+        system,
+        holder,
+        waiter,
+        ..
+    } = &waits;
     let actions = system.json(&["actions"]);
     let at = |action: &str, node: &str| {
         let found = rows(&actions)
             .iter()
             .find(|row| row["action"] == action && row["node"] == node);
-        found
-            .unwrap_or_else(|| panic!("no {action} at {node}: {actions}"))
-            .clone()
+        found.unwrap_or_else(|| panic!("no {action} at {node}: {actions}"))
     };
-    assert_eq!(at(&holder, "a")["phase"], "active");
-    assert_eq!(
-        [&at(&holder, "a")["locks"], &at(&holder, "a")["changed"]],
-        [&json!(1), &json!(1)]
-    );
-    assert_eq!(at(&waiter, "a")["waiting for"], json!(["read of /bank/x"]));
-    assert_eq!(at(&waiter, "b")["waiting for"], Value::Null);
+    let held = at(holder, "a");
+    assert_eq!(held["phase"], "active");
+    assert_eq!([&held["locks"], &held["changed"]], [&json!(1), &json!(1)]);
+    assert_eq!(at(waiter, "a")["waiting for"], json!(["read of /bank/x"]));
+    assert_eq!(at(waiter, "b")["waiting for"], Value::Null);
     assert_eq!(rows(&system.json(&["actions", "b"])).len(), 1);
+    let table = system.ok(&["actions"]);
+    assert!(table.starts_with("ACTION"), "{table}");
 
     let locks = system.json(&["locks"]);
-    let seen: Vec<_> = rows(&locks)
-        .iter()
-        .map(|row| [&row["object"], &row["how"], &row["mode"], &row["action"]].map(text))
-        .collect();
-    assert!(seen.contains(&[
-        "/bank/x".to_owned(),
-        "held".into(),
-        "write".into(),
-        holder.clone()
-    ]));
-    assert!(seen.contains(&[
-        "/bank/x".to_owned(),
-        "waits".into(),
-        "read".into(),
-        waiter.clone()
-    ]));
-    assert!(seen.contains(&[
-        "/bank/y".to_owned(),
-        "held".into(),
-        "write".into(),
-        waiter.clone()
-    ]));
+    let of = |row: &Value| {
+        ["object", "how", "mode", "action"].map(|key| row[key].as_str().unwrap().to_owned())
+    };
+    let seen: Vec<_> = rows(&locks).iter().map(of).collect();
+    let expected = [
+        ["/bank/x", "held", "write", holder],
+        ["/bank/x", "waits", "read", waiter],
+        ["/bank/y", "held", "write", waiter],
+    ];
+    for lock in expected {
+        assert!(seen.contains(&lock.map(str::to_owned)), "{lock:?}: {locks}");
+    }
+    let stats = system.json(&["stats", "a"]);
+    assert_eq!(stats["actions_active"], 2, "{stats}");
+}
 
+#[test]
+fn why_follows_the_chain_over_nodes_and_an_abort_by_hand_ends_it() {
+    let Waits {
+        system,
+        mut first,
+        mut second,
+        holder,
+        waiter,
+    } = Waits::begin();
     // From y over its holder, which waits for x, to the one that has x.
     let why = system.json(&["why", "/bank/y"]);
     let owner = &why["owners"][0];
-    assert_eq!(
-        [&owner["action"], &owner["mode"]],
-        [&json!(waiter), &json!("write")]
-    );
+    let expected = [&json!(waiter), &json!("write")];
+    assert_eq!([&owner["action"], &owner["mode"]], expected);
     let wait = &owner["waits"][0];
-    assert_eq!(
-        [&wait["name"], &wait["node"]],
-        [&json!("/bank/x"), &json!("a")]
-    );
+    let expected = [&json!("/bank/x"), &json!("a")];
+    assert_eq!([&wait["name"], &wait["node"]], expected);
     let last = &wait["owners"][0];
-    assert_eq!(
-        [&last["action"], &last["then"]],
-        [&json!(holder), &json!("open")]
-    );
+    let expected = [&json!(holder), &json!("open")];
+    assert_eq!([&last["action"], &last["then"]], expected);
     let told = system.ok(&["why", "/bank/x"]);
-    assert!(
-        told.contains("held to write for ") && told.contains(&format!("by {holder}")),
-        "{told}"
-    );
-    assert!(
-        told.contains("which waits for its client, and is given up in"),
-        "{told}"
-    );
-    assert!(told.contains(&format!("1. {waiter} of client")), "{told}");
-    let table = system.ok(&["actions"]);
-    assert!(table.starts_with("ACTION"), "{table}");
+    let parts = [
+        "held to write for ",
+        &format!(" by {holder} of client "),
+        "which waits for its client, and is given up in ",
+        &format!("1. {waiter} of client "),
+    ];
+    for part in parts {
+        assert!(told.contains(part), "{part}: {told}");
+    }
 
     // Aborted by hand, it is in nobody's way.
     system.ok(&["abort", &holder]);
@@ -287,14 +309,6 @@ fn a_crash_between_the_two_writes_leaves_both_as_they_were() {
     assert_eq!(shell.ask(r#"/bank/z.deposit {"amount": 5}"#), "105");
     assert!(shell.ask("commit").starts_with("committed"));
     assert_eq!(system.balances(["/bank/x", "/bank/z"]), [95, 105]);
-}
-
-fn rows(value: &Value) -> &[Value] {
-    value.as_array().unwrap()
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().unwrap().to_owned()
 }
 
 #[test]
