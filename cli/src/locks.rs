@@ -40,14 +40,11 @@ pub(crate) async fn locks(arguments: &arguments::Locks, out: &mut Output) -> any
         exact: out.is_json(),
         all,
     };
+    let mut page = Vec::new();
     for node in &survey.nodes {
-        let page: Vec<_> = node
-            .locks
-            .iter()
-            .flat_map(|lock| view.lock(node, lock))
-            .collect();
-        rows.page(out, &page)?;
+        page.extend(node.locks.iter().flat_map(|lock| view.lock(node, lock)));
     }
+    rows.page(out, &page)?;
     rows.end(out)?;
     survey.warn();
     Ok(())

@@ -115,7 +115,8 @@ impl Rows {
         if out.is_json() {
             for row in rows {
                 let begin = if self.pages == 0 { "[" } else { ",\n " };
-                let keys = self.header.iter().map(|name| name.to_lowercase());
+                let key = |name: &&str| name.to_lowercase().replace(' ', "_");
+                let keys = self.header.iter().map(key);
                 let object = keys.zip(row.iter().cloned()).collect();
                 out.text(&format!("{begin}{}", Value::Object(object)))?;
                 self.pages += 1;
@@ -177,6 +178,7 @@ impl Rows {
 fn plain(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
+        Value::Array(values) if values.is_empty() => "-".to_owned(),
         Value::String(text) => text.clone(),
         Value::Array(values) => values.iter().map(plain).collect::<Vec<_>>().join(", "),
         Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.to_string(),

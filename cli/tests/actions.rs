@@ -70,8 +70,8 @@ fn actions_and_locks_are_listed_with_who_waits() {
     let held = at(holder, "a");
     assert_eq!(held["phase"], "active");
     assert_eq!([&held["locks"], &held["changed"]], [&json!(1), &json!(1)]);
-    assert_eq!(at(waiter, "a")["waiting for"], json!(["read of /bank/x"]));
-    assert_eq!(at(waiter, "b")["waiting for"], Value::Null);
+    assert_eq!(at(waiter, "a")["waiting_for"], json!(["read of /bank/x"]));
+    assert_eq!(at(waiter, "b")["waiting_for"], Value::Null);
     assert_eq!(rows(&system.json(&["actions", "b"])).len(), 1);
     let table = system.ok(&["actions"]);
     assert!(table.starts_with("ACTION"), "{table}");
