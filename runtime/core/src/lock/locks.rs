@@ -27,7 +27,7 @@
 //! | owner's entry | `acquire` | `release` | `inherit` by the parent |
 //! |---|---|---|---|
 //! | none | entry held, or waits | mistake | mistake |
-//! | as strong as asked | present, held from now on; or waits in front | entry gone | entry is the parent's |
+//! | as strong as asked | present, held now; or waits in front | entry gone | the parent's |
 //! | weaker | converted, or waits in front | same | same |
 //!
 //! | asker | `acquire` | granted by a later input | `withdraw` |
