@@ -16,6 +16,8 @@ use crate::{cargo, workspace_root};
 
 /// What the test reads the names of the points from that it is to go through.
 const ONLY: &str = "PARTHA_CRASH_POINTS_ONLY";
+/// What it reads the number of the round from, which varies when a point is reached.
+const ROUND: &str = "PARTHA_CRASH_POINTS_ROUND";
 
 /// Which points, and how often
 #[derive(clap::Args)]
@@ -41,6 +43,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let mut command = test();
         command.args(["--", "--nocapture", "every_crash_point"]);
         command.env(ONLY, arguments.only.join(","));
+        command.env(ROUND, round.to_string());
         succeed(&mut command).with_context(|| format!("round {round}"))?;
         let (times, seconds) = (arguments.times, start.elapsed().as_secs_f64());
         println!("round {round} of {times} passed in {seconds:.1} s");
