@@ -8,7 +8,7 @@ use bank::account::{DepositError, WithdrawError};
 use bank::branch::TransferError;
 use bank::{Account, Branch, Watcher, watcher};
 use common::{Bank, LONG};
-use partha::{Client, Context, ErrorKind, Node, SystemError};
+use partha::{Action, Client, Context, ErrorKind, Node, Place, SystemError};
 use tokio::sync::mpsc;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -194,6 +194,46 @@ async fn a_transfer_in_an_action_is_done_when_that_commits() {
     let lines = log.lines(client, 0, 10).await.unwrap();
     assert_eq!(lines.len(), 1);
     assert_eq!(lines[0].reference, "3");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_opened_in_an_action_is_there_with_its_name_or_not_at_all() {
+    let bank = Bank::open().await;
+    let client = &bank.client;
+    let naming = client.naming().unwrap();
+    let open = async |action: &Action, name: &str| {
+        let place = Place::Named("b".to_owned());
+        let account = Account::create(action, &place, "carol").await?;
+        account.deposit(action, 5).await?;
+        let uid = account.uid();
+        naming.add(action, name, uid, Account::CLASS).await?;
+        // In the action it is there already, for whoever is in it.
+        assert_eq!(naming.lookup(action, name).await?.object, uid);
+        assert_eq!(account.balance(action).await?, 5);
+        anyhow::Ok(account)
+    };
+    let mut made = None;
+    let given_up = client
+        .action(async |action| {
+            made = Some(open(action, "/bank/carol").await?);
+            Err::<(), _>(anyhow::anyhow!("no"))
+        })
+        .await;
+    let given_up = given_up.unwrap_err();
+    assert_eq!(given_up.cause().unwrap().to_string(), "no");
+    let made = made.unwrap();
+    let missing = naming.lookup(client, "/bank/carol").await.unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::NameNotFound, "{missing}");
+    let gone = made.balance(client).await.unwrap_err();
+    assert_eq!(gone.kind(), ErrorKind::NoSuchObject, "{gone}");
+
+    let kept = client
+        .action(async |action| open(action, "/bank/carol").await)
+        .await;
+    let kept = kept.unwrap();
+    let found = naming.lookup(client, "/bank/carol").await.unwrap();
+    assert_eq!(found.object, kept.uid());
+    assert_eq!(kept.balance(client).await.unwrap(), 5);
 }
 
 struct Ear(mpsc::UnboundedSender<(Account, i64)>);
