@@ -254,9 +254,10 @@ impl Disk {
         self.states.insert(state.uid, state.list);
     }
 
-    /// Whether an action is prepared that has changed this object.
-    pub(crate) fn in_doubt(&self, uid: Uid) -> bool {
+    /// What an action that is prepared has made of an object.
+    pub(crate) fn shadow(&self, uid: Uid) -> Option<&Vec<OpNo>> {
         let mut shadows = self.prepared.values().flat_map(|record| &record.shadows);
-        shadows.any(|shadow| shadow.uid == uid)
+        let shadow = shadows.find(|shadow| shadow.uid == uid);
+        shadow.map(|shadow| &shadow.list)
     }
 }

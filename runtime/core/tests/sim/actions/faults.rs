@@ -78,7 +78,7 @@ impl World {
             }
             FaultKind::Fence => {
                 // Somebody else activates the object: what this node has is fenced off.
-                if !self.nodes[home].disk.in_doubt(uid) {
+                if self.nodes[home].disk.shadow(uid).is_none() {
                     self.nodes[home].disk.activate(uid);
                 }
             }

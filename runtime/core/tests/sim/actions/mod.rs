@@ -91,8 +91,8 @@ fn close(world: &mut World) -> Check {
         let ticket = world.question(at, asked);
         let action = world.runs[run].root;
         world.input(at, Input::Ask { ticket, action })?;
+        world.run_to_end()?;
     }
-    world.run_to_end()?;
     for node in 0..world.nodes.len() {
         for shard in 0..world.plan.shards {
             world.input(world.place(node, shard), Input::Drain)?;

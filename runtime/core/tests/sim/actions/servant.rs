@@ -50,7 +50,11 @@ impl World {
             .membership
             .as_ref()
             .map_or(0, |it| it.stack.len() as u64);
+        let (call, in_action) = (held.call, held.path().is_some());
         let calls = stack < self.plan.depth && self.rng.chance(self.plan.servants_call);
+        // A read that comes twice runs twice, and must have no effect elsewhere then.
+        let twice = in_action && !kind.writes() && self.calls[call].copies > 1;
+        let calls = calls && !twice;
         if calls {
             return self.servant(at, ticket);
         }
