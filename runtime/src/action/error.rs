@@ -218,17 +218,20 @@ impl fmt::Display for AbortReason {
 
 /// Whether trying again may help, nothing having happened.
 pub(super) fn is_passing(error: &SystemError) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::LockTimeout
-            | ErrorKind::Deadlock
-            | ErrorKind::InDoubt
-            | ErrorKind::ActionAborted
-            | ErrorKind::Unreachable
-            | ErrorKind::BindingBroken
-            | ErrorKind::Overloaded
-            | ErrorKind::Draining
-    )
+    // A call that was never begun before its deadline has waited for a lock.
+    let has_waited = error.kind() == ErrorKind::Deadline && error.completion() == Completed::No;
+    has_waited
+        || matches!(
+            error.kind(),
+            ErrorKind::LockTimeout
+                | ErrorKind::Deadlock
+                | ErrorKind::InDoubt
+                | ErrorKind::ActionAborted
+                | ErrorKind::Unreachable
+                | ErrorKind::BindingBroken
+                | ErrorKind::Overloaded
+                | ErrorKind::Draining
+        )
 }
 
 /// What a call is told that is refused before it is made.
