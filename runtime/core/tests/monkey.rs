@@ -472,8 +472,10 @@ impl Monkey {
             Output::Forget { ticket } => {
                 self.creates.remove(ticket);
             }
-            // At the end of a drain, of what is prepared.
-            Output::Passivate { uid } => self.images.retain(|(object, _)| object != uid),
+            Output::Passivate { uid } => {
+                let left = self.images.iter().find(|(object, _)| object == uid);
+                assert_eq!(left, None, "{output:?}");
+            }
             _ => {}
         }
     }

@@ -167,7 +167,10 @@ impl Decisions {
             return false;
         };
         let moved = !row.told.contains(&site);
-        let stand_in = row.untold.iter().find(|told| moved && told.node == site.node);
+        let stand_in = row
+            .untold
+            .iter()
+            .find(|told| moved && told.node == site.node);
         let site = stand_in.copied().unwrap_or(site);
         let noted = row.untold.remove(&site);
         let last = row.untold.is_empty() || (noted && any);

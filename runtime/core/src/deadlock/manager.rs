@@ -217,12 +217,15 @@ impl Manager {
     }
 
     pub(super) fn check(&self) {
-        let entries: usize = self
+        let paths = self
             .waits
-            .values()
-            .map(|wait| wait.waiter.path.whole().len())
-            .sum();
-        assert!(self.inside.len() == entries, "waits are indexed wrongly");
+            .iter()
+            .map(|(n, wait)| (*n, wait.waiter.path.whole()));
+        // A path that a peer made up may name an action twice.
+        let entries: BTreeSet<(Uid, u64)> = paths
+            .flat_map(|(number, path)| path.iter().map(move |uid| (*uid, number)))
+            .collect();
+        assert!(self.inside == entries, "waits are indexed wrongly");
         let queued: usize = self.queues.values().map(|queue| queue.waits.len()).sum();
         assert!(queued == self.waits.len(), "waits are queued wrongly");
         assert!(self.due.len() == self.queues.len(), "a queue is forgotten");

@@ -39,12 +39,16 @@ impl Engine {
             node: root.node,
             incarnation: root.incarnation(),
         };
-        let me = self.identity.me;
-        if maker.node == me.node && maker.incarnation < me.incarnation {
-            let known = me.incarnation;
-            return Err(Refusal::OldIncarnation { known });
-        }
-        self.check_incarnation(maker, out)?;
+        self.check_maker(maker, out).map_err(|refusal| {
+            // Whoever serves it is not to be told that it is old itself.
+            let itself = invoke.caller.node == maker.node;
+            let action = root;
+            if itself {
+                refusal
+            } else {
+                Refusal::ActionAborted { action }
+            }
+        })?;
         if member.until <= self.now {
             return Err(Refusal::Deadline { started: false });
         }
@@ -61,6 +65,16 @@ impl Engine {
             Some(action) => Err(Refusal::ActionAborted { action: *action }),
             None => Ok(()),
         }
+    }
+
+    /// Whether the process that began an action is not known to have ended.
+    fn check_maker(&mut self, maker: Peer, out: &mut Outbox) -> Result<(), Refusal> {
+        let me = self.identity.me;
+        if maker.node == me.node && maker.incarnation < me.incarnation {
+            let known = me.incarnation;
+            return Err(Refusal::OldIncarnation { known });
+        }
+        self.check_incarnation(maker, out)
     }
 
     /// Whether a call that nobody asked for before fits its action; calls outside do.

@@ -19,6 +19,11 @@ impl Engine {
         self.incarnations.check();
         self.mirrors.check();
         self.decisions.check();
+        self.detector.check();
+        assert!(
+            self.acts.is_empty(),
+            "a decision about a wait was not carried out"
+        );
         self.tombstones.check(self.limits.tombstones_max);
         assert!(
             self.uses.len() <= self.limits.uses_max as usize,
@@ -161,7 +166,11 @@ impl Engine {
         }
         let searches = self.jobs.values().filter(|work| match work {
             Work::Search(action) => self.searches.contains_key(action),
-            Work::Prepare(_) | Work::Decide(_) | Work::Install(_) | Work::Unwatched => false,
+            Work::Prepare(_)
+            | Work::Decide(_)
+            | Work::Install(_)
+            | Work::Undo(_)
+            | Work::Settle(_) => false,
         });
         assert!(searches.count() == self.searches.len(), "a search is lost");
     }

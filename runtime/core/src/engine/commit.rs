@@ -21,8 +21,10 @@ pub(super) enum Work {
     Prepare(Uid),
     Decide(Uid),
     Install(Uid),
-    /// Nothing waits for it: what is not undone or settled is found at the next start.
-    Unwatched,
+    /// Nothing waits for it, nor for the next: tried again until it is done, or found at the
+    /// next start.
+    Undo(Uid),
+    Settle(Uid),
     Search(Uid),
 }
 
@@ -49,7 +51,7 @@ impl Engine {
             Message::Verdict { action, verdict } => {
                 self.verdict_heard(site, action, verdict, out);
             }
-            Message::Deadlock(message) => self.deadlock_heard(from, message, out),
+            Message::Deadlock(message) => self.deadlock_heard(from, message),
         }
     }
 
@@ -79,8 +81,32 @@ impl Engine {
                 self.take_part(action, job, Cue::Installed(result.is_ok()), out);
             }
             Work::Decide(action) => self.decision_stored(action, job, result, out),
-            Work::Unwatched => {}
+            Work::Undo(_) | Work::Settle(_) => {
+                let room = self.undone.len() < self.limits.actions_max as usize;
+                if let (Some(work), Err(_), true) = (work, result, room) {
+                    let at = self.resend_at(self.pause_max_ns());
+                    self.undone.push_back((at, work));
+                }
+            }
             Work::Search(action) => panic!("{job:?} is a search for {action}, not a batch"),
+        }
+    }
+
+    /// What the store could not do for now is tried again.
+    pub(super) fn store_again(&mut self, out: &mut Outbox) {
+        while let Some((at, work)) = self.undone.front().copied() {
+            if at > self.now {
+                break;
+            }
+            self.undone.pop_front();
+            let batch = match work {
+                Work::Undo(action) => ActionBatch::Undo { action },
+                Work::Settle(action) => ActionBatch::Settle { action },
+                Work::Prepare(_) | Work::Decide(_) | Work::Install(_) | Work::Search(_) => {
+                    panic!("{work:?} is waited for, not tried again")
+                }
+            };
+            self.store(work, batch, out);
         }
     }
 
@@ -148,7 +174,7 @@ impl Engine {
             }
             Next::Abort => self.abort_mirror(here(), out),
             Next::Undo => {
-                self.store(Work::Unwatched, ActionBatch::Undo { action }, out);
+                self.store(Work::Undo(action), ActionBatch::Undo { action }, out);
                 self.abort_mirror(here(), out);
             }
             Next::Doom => {
@@ -343,7 +369,7 @@ impl Engine {
         let next = participant::next(state, Cue::GiveUp);
         let disobeys = self.mutation == Mutation::AbortPrepared && state == State::Prepared;
         if disobeys {
-            self.store(Work::Unwatched, ActionBatch::Undo { action }, out);
+            self.store(Work::Undo(action), ActionBatch::Undo { action }, out);
         }
         if disobeys || next == Next::Abort {
             self.give_up(slot, why, out);

@@ -144,7 +144,7 @@ impl Engine {
     }
 
     /// Puts back all that a level has changed.
-    fn restore(&mut self, slot: Slot, out: &mut Outbox) {
+    pub(super) fn restore(&mut self, slot: Slot, out: &mut Outbox) {
         let level = self.mirrors.level_mut(slot);
         let (action, at) = (level.uid, level.mirror);
         let images = core::mem::take(&mut level.images);

@@ -112,11 +112,11 @@ impl Engine {
             Acquired::Granted(grant) => {
                 self.note_grant(uid, request.owner, grant);
                 self.ready.push_back(slot);
-                self.take_grants(uid, out);
+                self.take_grants(uid);
             }
             Acquired::Waits => {
-                self.take_grants(uid, out);
-                self.park(slot, out);
+                self.take_grants(uid);
+                self.park(slot);
             }
         }
     }
@@ -146,7 +146,7 @@ impl Engine {
         Some(self.name_of(self.owner(inside)))
     }
 
-    fn park(&mut self, slot: Slot, out: &mut Outbox) {
+    fn park(&mut self, slot: Slot) {
         let leader = self.calls.leader_mut(slot);
         leader.parked = true;
         let (object, member) = (leader.object, leader.member.is_some());
@@ -154,7 +154,7 @@ impl Engine {
         entry.parked += 1;
         entry.parked_kin += u32::from(member);
         self.note_patience(slot);
-        self.wait_began(slot, out);
+        self.wait_began(slot);
     }
 
     /// Whether a waiting call is in the way of itself: its lock is held by an action that waits
@@ -186,7 +186,7 @@ impl Engine {
     }
 
     /// The call does not stand in a lock's queue any more.
-    fn unpark(&mut self, slot: Slot, out: &mut Outbox) {
+    fn unpark(&mut self, slot: Slot) {
         let leader = self.calls.leader_mut(slot);
         assert!(leader.parked, "{slot:?} does not wait");
         leader.parked = false;
@@ -194,18 +194,18 @@ impl Engine {
         let entry = self.objects.entry_mut(object);
         entry.parked -= 1;
         entry.parked_kin -= u32::from(member);
-        self.wait_ended(slot, out);
+        self.wait_ended(slot);
     }
 
     /// Takes a call out of a lock's queue.
-    pub(super) fn withdraw(&mut self, slot: Slot, out: &mut Outbox) {
+    pub(super) fn withdraw(&mut self, slot: Slot) {
         let uid = self.calls.leader(slot).uid;
-        self.unpark(slot, out);
+        self.unpark(slot);
         let kin = kin(&self.mirrors, self.mutation);
         let granted = &mut self.granted;
         self.locks
             .withdraw(Self::lock_key(uid), Asker(slot.0), &kin, granted);
-        self.take_grants(uid, out);
+        self.take_grants(uid);
     }
 
     /// An owner gives a lock back.
@@ -214,7 +214,7 @@ impl Engine {
         let granted = &mut self.granted;
         self.locks
             .release(Self::lock_key(uid), owner, &kin, granted);
-        self.take_grants(uid, out);
+        self.take_grants(uid);
         if owner.is_level() {
             let had = self.mirrors.remove_lock(Slot(owner.index()), uid);
             assert!(had, "{owner:?} gives a lock of {uid} back that it has not");
@@ -236,12 +236,12 @@ impl Engine {
         } else {
             self.mirrors.add_lock(parent, uid, since);
         }
-        self.take_grants(uid, out);
+        self.take_grants(uid);
         self.note_move(uid, to);
     }
 
     /// Whoever got a lock by the last change is ready; those who wait on are looked at.
-    fn take_grants(&mut self, uid: Uid, out: &mut Outbox) {
+    fn take_grants(&mut self, uid: Uid) {
         let mut granted = core::mem::take(&mut self.granted);
         for Granted {
             asker,
@@ -250,7 +250,7 @@ impl Engine {
         } in granted.drain(..)
         {
             let slot = Slot(asker.0);
-            self.unpark(slot, out);
+            self.unpark(slot);
             self.note_grant(uid, owner, grant);
             self.ready.push_back(slot);
         }
@@ -292,7 +292,7 @@ impl Engine {
         }
         let holds = self.locks.holding(Self::lock_key(uid), owner).is_some();
         if holds && parked(self).0 > 0 {
-            self.lock_moved(uid, owner, out);
+            self.lock_moved(uid, owner);
         }
     }
 
@@ -321,7 +321,7 @@ impl Engine {
                 let refusal = Refusal::Reentrant { owner };
                 self.end(slot, Some(Answer::Refused(refusal)), out);
             } else if passes {
-                self.withdraw(slot, out);
+                self.withdraw(slot);
                 self.ask_lock(slot, out);
             }
         }

@@ -295,13 +295,21 @@ impl Engine {
         }
     }
 
-    /// Drops the images of all objects that prepared actions have changed.
+    /// Drops the images of all objects that prepared actions have changed. They are put back
+    /// first: the store has what they are now, and beside it what they will be if the action
+    /// commits.
     fn unload_prepared(&mut self, out: &mut Outbox) {
-        let levels = self.mirrors.levels().map(|(_, level)| level);
-        let uids: Vec<Uid> = levels
-            .flat_map(|level| level.locks.keys().copied())
-            .collect();
-        for uid in uids {
+        let levels = self.mirrors.levels().map(|(slot, _)| slot);
+        let levels: Vec<Slot> = levels.collect();
+        let mut changed = Vec::new();
+        for level in levels {
+            let images = self.mirrors.level(level).images.keys();
+            changed.extend(images.copied());
+            self.restore(level, out);
+        }
+        self.mirrors.forget_images();
+        for uid in changed {
+            // What the action made is gone already.
             if let Some(slot) = self.objects.slot(uid) {
                 self.change_image(slot, Cue::Dropped);
                 self.objects.set_size(slot, 0);
@@ -309,6 +317,5 @@ impl Engine {
                 self.left_by_call(slot, out);
             }
         }
-        self.mirrors.forget_images();
     }
 }

@@ -42,6 +42,7 @@ use crate::action::tombstone::Tombstones;
 use crate::activation::{Image, Objects};
 use crate::call::Calls;
 use crate::deadline::Deadlines;
+use crate::deadlock::{Act, Detector, Rule};
 use crate::id::{Peer, Uid};
 use crate::incarnation::Incarnations;
 use crate::input::{Input, Job, Ticket};
@@ -168,11 +169,16 @@ pub struct Engine {
     /// What the store is doing for actions.
     jobs: BTreeMap<Job, Work>,
     last_job: u64,
+    /// What it could not do and is to try again, and when.
+    undone: VecDeque<(Time, Work)>,
     /// Actions whose end the store is asked for.
     searches: BTreeMap<Uid, Search>,
     /// Until when calls wait for locks and at gates.
     patience: Deadlines,
     drain: Drain,
+    detector: Detector,
+    /// What it wants done; empty between inputs.
+    acts: Vec<Act>,
     /// Calls that got a lock or their turn and were not looked at yet; empty between inputs, as
     /// the two below.
     ready: VecDeque<Slot>,
@@ -193,6 +199,7 @@ impl Engine {
     #[doc(hidden)]
     #[must_use]
     pub fn with_mutation(limits: Limits, identity: Identity, mutation: Mutation) -> Self {
+        let rule = (mutation == Mutation::NoConfirm).then_some(Rule::Confirm);
         Self {
             limits,
             identity,
@@ -208,9 +215,12 @@ impl Engine {
             decisions: Decisions::default(),
             jobs: BTreeMap::new(),
             last_job: 0,
+            undone: VecDeque::new(),
             searches: BTreeMap::new(),
             patience: Deadlines::default(),
             drain: Drain::No,
+            detector: Detector::without(identity.site(), identity.me.incarnation, rule),
+            acts: Vec::new(),
             ready: VecDeque::new(),
             granted: Vec::new(),
             moved: Vec::new(),
@@ -239,7 +249,10 @@ impl Engine {
             Input::Cancel { ticket } => self.cancel(ticket, out),
             Input::Bind { uid, caller } => self.bind(uid, caller, out),
             Input::Unbind { uid, caller } => self.unbind(uid, caller),
-            Input::PeerGone { caller } => self.caller_gone(caller, out),
+            Input::PeerGone { caller } => {
+                self.detector.peer_gone(caller);
+                self.caller_gone(caller, out);
+            }
             Input::Serve { uid } => self.serve(uid, out),
             Input::Retire { uid } => self.retire(uid, out),
             Input::Evict { uid } => self.evict(uid, out),
@@ -298,8 +311,9 @@ impl Engine {
         }
         self.look_at_mirrors(out);
         self.tell_again(out);
+        self.store_again(out);
         self.passivate_expired(out);
-        self.waits_due(out);
+        self.waits_due();
         self.settle(out);
     }
 
@@ -317,6 +331,7 @@ impl Engine {
             self.patience.first().map(|(at, ..)| at),
             self.mirrors.next_due(),
             self.decisions.next_due(),
+            self.undone.front().map(|(at, _)| *at),
             self.waits_timeout(),
         ];
         others.into_iter().flatten().min()
@@ -326,10 +341,11 @@ impl Engine {
     fn settle(&mut self, out: &mut Outbox) {
         loop {
             self.run_ready(out);
-            let Some((uid, owner)) = self.moved.pop() else {
-                break;
-            };
-            self.look_at_move(uid, owner, out);
+            match self.moved.pop() {
+                Some((uid, owner)) => self.look_at_move(uid, owner, out),
+                None if self.act(out) => {}
+                None => break,
+            }
         }
         self.make_room(out);
         self.calls.tidy();

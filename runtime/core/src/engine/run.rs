@@ -314,7 +314,7 @@ impl Engine {
         let leader = self.calls.leader(slot);
         let (uid, action) = (leader.uid, leader.traits.action);
         match leader.stage {
-            Stage::Queued if leader.parked => self.withdraw(slot, out),
+            Stage::Queued if leader.parked => self.withdraw(slot),
             // It was granted by this input and is not looked at yet, or refused before it could
             // ask for the lock.
             Stage::Queued => {
