@@ -131,8 +131,13 @@ macro_rules! table {
 }
 
 impl Engine {
-    /// Hook: the call has asked for a lock and waits.
+    /// Hook: the call has asked for a lock and waits. One that is in no action, and works for
+    /// none, is not told of: it has nothing that anybody could wait for while it waits itself.
     pub(super) fn wait_began(&mut self, slot: Slot) {
+        let leader = self.calls.leader(slot);
+        if !leader.traits.action && leader.member.is_none() {
+            return;
+        }
         let table = table!(self);
         let wait = (self.calls.entry(slot).ticket.0, self.calls.leader(slot).uid);
         let waiter = table.of_call(slot);
