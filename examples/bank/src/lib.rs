@@ -15,3 +15,8 @@ mod servants;
 
 pub use generated::*;
 pub use servants::{AccountServant, AuditLogServant, BranchServant};
+
+/// The examples of the README that are whole are compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
