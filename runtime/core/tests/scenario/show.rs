@@ -74,6 +74,24 @@ pub(crate) fn output(output: Output) -> String {
         Output::Discard { uid } => format!("Discard {}", object(uid)),
         Output::Passivate { uid } => format!("Passivate {}", object(uid)),
         Output::Event(event) => format!("({})", self::event(event)),
+        Output::Capture { .. }
+        | Output::Undo { .. }
+        | Output::Keep { .. }
+        | Output::Restore { .. }
+        | Output::Inherit { .. }
+        | Output::Release { .. }
+        | Output::Store { .. }
+        | Output::SearchDecision { .. }
+        | Output::Send { .. }
+        | Output::Ended { .. }
+        | Output::Told { .. } => of_action(output),
+        Output::Drained => "Drained".to_owned(),
+    }
+}
+
+/// One that comes of actions alone.
+fn of_action(output: Output) -> String {
+    match output {
         Output::Capture { uid, action } => format!("Capture {} {}", object(uid), name(action)),
         Output::Undo { ticket: t, uid } => format!("Undo {} {}", ticket(t), object(uid)),
         Output::Keep {
@@ -104,10 +122,11 @@ pub(crate) fn output(output: Output) -> String {
         Output::Send { to, message } => format!("Send {} {}", self::to(to), self::message(message)),
         Output::Ended { ticket: t, end } => format!("Ended {} {}", ticket(t), self::end(end)),
         Output::Told { ticket: t, verdict } => {
-            let verdict = verdict.map_or("unknown".to_owned(), |verdict| format!("{verdict:?}"));
+            let verdict =
+                verdict.map_or_else(|| "unknown".to_owned(), |verdict| format!("{verdict:?}"));
             format!("Told {} {verdict}", ticket(t))
         }
-        Output::Drained => "Drained".to_owned(),
+        other => format!("{other:?}"),
     }
 }
 
