@@ -357,7 +357,7 @@ impl Home {
     }
 
     fn tidy_later(&mut self, now: Time) {
-        self.tidy_at.get_or_insert(now.after(SEEN_FOR));
+        self.tidy_at.get_or_insert_with(|| now.after(SEEN_FOR));
     }
 }
 

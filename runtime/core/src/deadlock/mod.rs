@@ -9,12 +9,11 @@
 //!
 //! A vertex is an action, named by its whole path, over top-level boundaries: what encloses an
 //! action waits for it. A wait has an edge to each *owner* in its way: whoever has the lock in a
-//! mode that excludes the waiter, or somebody that stands before it in the queue and excludes
-//! it. Those who only stand in the queue are no owners: the foremost of them waits for owners
-//! itself, so if nobody in the queue ever gets on, there is a cycle over owners alone; once that
-//! is broken the queue moves, and who stood in it is an owner. (So calls outside actions, which
-//! hold nothing while they wait, cost nothing here, and a victim is never one whose end would
-//! free nobody.)
+//! mode that excludes the waiter. If nobody has, the waiter stands behind others in the queue,
+//! and its edges are those of the first of them ([`behind`]). The others in the queue do not
+//! count: if the first never gets on, there is a cycle without them; if it does, it is an owner.
+//! (So calls outside actions, which hold nothing while they wait, cost nothing here, and a victim
+//! is never one whose end would free nobody.)
 //!
 //! The waiter gets on when a certain action around the owner ends, its *target*: the ancestor
 //! just below the one common to both, which inherits the lock when the target commits; or the
@@ -93,6 +92,7 @@ pub use detector::{Detector, Rule};
 pub use manager::WaitView;
 
 use crate::action::message::{Deadlock, Edge, Party, To};
+use crate::action::path::Path;
 use crate::id::Uid;
 
 /// How long a wait has the same owners before its home hears of it: longer than nearly all waits
@@ -141,9 +141,10 @@ pub(crate) const DOOMED_MAX: usize = 1_024;
 
 /// What the lock table knows.
 pub trait Locks {
-    /// The owners in the way of a wait: who has the lock in a mode that excludes the waiter, or
-    /// one that stands before it and excludes it; neither the waiter nor what it is nested in.
-    /// Each once, in an order that does not change by itself.
+    /// The owners in the way of a wait: all who have the lock in a mode that excludes the waiter,
+    /// without the waiter itself and what it is inside of. If there is none: what [`behind`] makes
+    /// of the owners in the way of the first request that it stands behind. Each once, in an order
+    /// that does not change by itself; none for a wait that is over.
     fn owners(&self, wait: u64) -> Vec<Party>;
 }
 
@@ -166,4 +167,19 @@ pub enum Act {
         /// The cycle, the wait's own edge first.
         cycle: Vec<Edge>,
     },
+}
+
+/// Whom a waiter waits for that no owner excludes, but that stands behind another request: the
+/// owners in the way of that one. Where their end means another thing to it than to the waiter,
+/// since it is a relative of theirs, it is the other request itself that is in the way.
+#[must_use]
+pub fn behind(waiter: &Path, other: &Party, owners: Vec<Party>) -> Vec<Party> {
+    let target = |path, owner: &Party| graph::target(path, &owner.path);
+    let same = |owner: &Party| target(waiter, owner) == target(&other.path, owner);
+    let all = owners.len();
+    let mut owners: Vec<Party> = owners.into_iter().filter(same).collect();
+    if owners.len() < all && !owners.contains(other) {
+        owners.push(other.clone());
+    }
+    owners
 }

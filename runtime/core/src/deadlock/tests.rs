@@ -2,6 +2,7 @@
 
 mod cluster;
 mod oracle;
+mod play;
 mod protocol;
 mod random;
 mod table;

@@ -181,10 +181,6 @@ impl<T: Locks + Default> Cluster<T> {
         let packet = self.packets.first_entry();
         if let Some(packet) = packet.filter(|packet| packet.key().0 <= self.now) {
             let (at, from, message) = packet.remove();
-            if std::env::var_os("TRACE").is_some() {
-                let text = format!("{message:?}").replace("0000000000000000-000000-", "");
-                println!("{:?} at {at}: {}", self.now, &text[..text.len().min(900)]);
-            }
             self.tell(at, &mut |detector, now, table, acts| {
                 detector.message(now, from, message.clone(), table, acts);
             });

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::action::message::Party;
 use crate::action::path::Path;
-use crate::deadlock::Locks;
+use crate::deadlock::{Locks, behind};
 use crate::id::Uid;
 
 /// Who has a lock, or wants it.
@@ -116,26 +116,19 @@ impl Lock {
         granted
     }
 
-    /// Whom the request at `at` waits for: owners that exclude it, or one that it stands behind.
+    /// Whom the request at `at` waits for, as [`Locks::owners`] says.
     fn owners(&self, at: usize) -> Vec<Party> {
-        let mut chain = vec![at];
-        for ahead in (0..at).rev() {
-            if chain
-                .iter()
-                .any(|k| ahead < *k && self.stands_behind(*k, ahead))
-            {
-                chain.push(ahead);
-            }
-        }
-        let in_way = |holder: &&Use| chain.iter().any(|k| excludes(holder, &self.queue[*k]));
-        let path = &self.queue[at].party.path;
-        let owners = self
-            .holders
-            .iter()
-            .filter(in_way)
-            .map(|holder| &holder.party);
+        let (one, path) = (&self.queue[at], &self.queue[at].party.path);
+        let in_way = self.holders.iter().filter(|holder| excludes(holder, one));
+        let owners = in_way.map(|holder| &holder.party);
         let others = owners.filter(|owner| !path.whole().starts_with(owner.path.whole()));
-        others.cloned().collect()
+        let owners: Vec<Party> = others.cloned().collect();
+        let ahead = (0..at).find(|ahead| self.stands_behind(at, *ahead));
+        let Some(ahead) = ahead.filter(|_| owners.is_empty()) else {
+            return owners;
+        };
+        let beyond = self.owners(ahead);
+        behind(path, &self.queue[ahead].party, beyond)
     }
 }
 
