@@ -138,9 +138,8 @@ fn a_nested_abort_undoes_the_nested_action_alone() {
                 assert_eq!(error.into_cause(), Some(given_up()));
                 assert_eq!(x.value(a).await?, 101, "as before the nested one");
                 let nested = a.nested(async |b| {
-                    b.nested(async |c| Ok::<_, SystemError>(y.add(c, 5).await?))
-                        .await?;
-                    Ok::<_, SystemError>(y.add(b, 5).await?)
+                    b.nested(async |c| y.add(c, 5).await).await?;
+                    y.add(b, 5).await
                 });
                 assert_eq!(nested.await?, 110);
                 assert_eq!(y.value(a).await?, 110, "inherited");
@@ -221,8 +220,7 @@ fn a_top_level_action_within_stays_whatever_becomes_of_the_outer_one() {
         let failed = client
             .action(async |a| {
                 x.add(a, 1).await?;
-                a.top_level(async |t| Ok::<_, SystemError>(y.add(t, 1).await?))
-                    .await?;
+                a.top_level(async |t| y.add(t, 1).await).await?;
                 assert_eq!(y.value(client).await?, 101, "committed on its own");
                 Err::<(), _>(given_up())
             })
@@ -243,7 +241,7 @@ fn calling_in_a_top_level_action_what_the_outer_one_has_locked_is_refused_at_onc
         client
             .action(async |a| {
                 x.add(a, 1).await?;
-                let inner = a.top_level(async |t| Ok::<_, SystemError>(x.add(t, 1).await?));
+                let inner = a.top_level(async |t| x.add(t, 1).await);
                 let error = inner.await.unwrap_err().into_cause().unwrap();
                 assert_eq!(error.kind(), ErrorKind::Reentrant, "{error}");
                 Ok::<_, SystemError>(())
@@ -470,8 +468,8 @@ fn an_action_can_be_spawned_on_many_threads() {
         caller
     }
     async fn both(a: &Action, x: &Counter, y: &Counter) -> Result<i64, SystemError> {
-        let one = a.nested(async |b| Ok::<_, SystemError>(x.add(b, 1).await?));
-        let two = a.nested(async |b| Ok::<_, SystemError>(y.add(is_caller(b), 1).await?));
+        let one = a.nested(async |b| x.add(b, 1).await);
+        let two = a.nested(async |b| y.add(is_caller(b), 1).await);
         let (one, two) = tokio::join!(one, two);
         Ok(one? + two?)
     }

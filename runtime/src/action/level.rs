@@ -58,7 +58,7 @@ impl Level {
                 let path = line.look(|state| state.family.path_of(*action).cloned());
                 // One that has ended cannot be called in any more, but its handle's owner is
                 // told that by the first call.
-                let path = path.map_or(Path::top(root), |path| path.top_level(root));
+                let path = path.map_or_else(|| Path::top(root), |path| path.top_level(root));
                 (path, line.roots().clone(), Some(line.clone()), line.trace())
             }
         };

@@ -64,7 +64,7 @@ pub(crate) struct Line {
     /// For a servant's part: when its caller stops waiting.
     deadline: Option<Instant>,
     /// The action across the boundary, if this process has a part in it.
-    outer: Option<Arc<Line>>,
+    outer: Option<Arc<Self>>,
     /// For a servant's part: the shard whose mirror has to know where else the action is.
     shard: Option<ShardHandle>,
     state: Mutex<State>,
@@ -342,10 +342,8 @@ impl State {
         let Some((doomed, why)) = self.family.doomed(action) else {
             return;
         };
-        if !self.causes.contains_key(&doomed) {
-            let error = error().unwrap_or_else(|| error::doomed(doomed, why));
-            self.causes.insert(doomed, error);
-        }
+        let cause = || error().unwrap_or_else(|| error::doomed(doomed, why));
+        self.causes.entry(doomed).or_insert_with(cause);
     }
 
     /// Why the level can only abort, if so.

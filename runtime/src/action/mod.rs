@@ -261,7 +261,7 @@ impl Action {
     /// [`Action::doomed`] says that it is lost itself.
     pub async fn nested<T, E>(
         &self,
-        body: impl AsyncFnOnce(&Action) -> Result<T, E>,
+        body: impl AsyncFnOnce(&Self) -> Result<T, E>,
     ) -> Result<T, ActionError<E>> {
         match self.level.nested() {
             Ok(level) => run(level, body).await,
@@ -277,7 +277,7 @@ impl Action {
     /// As [`Client::action`]. This action may go on.
     pub async fn top_level<T, E>(
         &self,
-        body: impl AsyncFnOnce(&Action) -> Result<T, E>,
+        body: impl AsyncFnOnce(&Self) -> Result<T, E>,
     ) -> Result<T, ActionError<E>> {
         let within = self.level.standing();
         let level = Level::top(self.level.client(), &within, self.time_left(), None);

@@ -8,7 +8,7 @@ use super::{builder, client_of, counter, stop, until};
 
 /// Two nodes and a client of both.
 pub struct Pair {
-    dirs: [TempDir; 2],
+    pub dirs: [TempDir; 2],
     pub nodes: [Node; 2],
     pub client: Client,
 }
