@@ -103,6 +103,9 @@ fn a_peer_that_asks_more_than_can_be_done() {
     let gate = "x".repeat(1 << 20);
     for question in 1..=400 {
         peer.send(&invoke(question, object, ADD_AT_GATE, |w, s| {
+            // Sending all that may take longer than a call usually may.
+            let context = w.structure(s.slot(0), 6, 1);
+            w.set_u64(context, 0, 300_000_000);
             w.text(s.slot(1), &gate)
         }));
     }

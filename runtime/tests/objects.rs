@@ -390,9 +390,14 @@ async fn a_node_tells_what_it_is_and_has(kind: Kind) {
         .collect();
     assert_eq!(
         names,
-        ["behaviour.Counter", "behaviour.Named", "behaviour.Other"]
+        [
+            "behaviour.Counter",
+            "behaviour.Mover",
+            "behaviour.Named",
+            "behaviour.Other"
+        ]
     );
-    let derived = &told.classes[1];
+    let derived = &told.classes[2];
     assert_eq!(derived.ancestors, [named::CLASS.0, counter::CLASS.0]);
     assert!(derived.persistent && !derived.reflection.is_empty());
 
