@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use common::behaviour::{Counter, counter};
 use common::raw::{Hello, INVOKE, PING, PONG, RETURN, Raw, frame};
-use common::{client_of, counter as new_counter, node_with, stop, until};
+use common::{NOW, client_of, counter as new_counter, foreign, node, node_with, run, stop, until};
 use partha::abi::{Slot, StructAt, Writer};
 use partha::{Limits, Uid};
 use test_support::temp_dir;
@@ -457,6 +457,35 @@ fn nonsense_about_actions_harms_nobody() {
         let honest = (ROUNDS / 1000) as u64;
         let believed = usage.prepares + usage.decisions > 2 * honest;
         assert!(believed, "nobody believes the fool: {usage:?}");
+        stop(node).await;
+    });
+}
+
+#[test]
+fn a_plain_client_cannot_call_in_an_action() {
+    run(async {
+        let dir = temp_dir("hostile-actions");
+        let node = node(dir.path()).await;
+        let client = client_of(&node).await;
+        let object = new_counter(&client, &node, 7).await.uid();
+        let wire = foreign::Wire::connect(&node.address().to_string()).await;
+        let bound = wire.initiate(object, counter::CLASS.0).await.unwrap();
+        let object = bound.capability(0);
+        let method = (counter::CLASS.0, 1);
+        let size = || foreign::Parameters::new(1, 1);
+        let refused = foreign::call(&object, method, &NOW, size(), |w, s| {
+            let context = w.structure(s.slot(0), 9, 2);
+            w.set_u64(context, 6, 1_000_000);
+            let list = w.structures(context.slot(0), 1, 2, 0);
+            w.set_u64(list.structure(0), 1, 5);
+        });
+        let Err(error) = refused.await else {
+            panic!("it was executed on its own")
+        };
+        assert_eq!(error.kind, capnp::ErrorKind::Unimplemented, "{error}");
+        assert!(error.extra.contains("cannot call in an action"), "{error}");
+        let answer = foreign::call(&object, method, &NOW, size(), |_, _| {}).await;
+        assert_eq!(answer.unwrap().results().i64(0), 7);
         stop(node).await;
     });
 }
