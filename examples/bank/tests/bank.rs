@@ -8,7 +8,7 @@ use bank::account::{DepositError, WithdrawError};
 use bank::branch::TransferError;
 use bank::{Account, Branch, Watcher, watcher};
 use common::{Bank, LONG};
-use partha::{Action, Client, Context, ErrorKind, Node, Place, SystemError};
+use partha::{Action, Client, Context, ErrorKind, Node, Place, SystemError, Uid};
 use tokio::sync::mpsc;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -234,6 +234,38 @@ async fn an_account_opened_in_an_action_is_there_with_its_name_or_not_at_all() {
     let found = naming.lookup(client, "/bank/carol").await.unwrap();
     assert_eq!(found.object, kept.uid());
     assert_eq!(kept.balance(client).await.unwrap(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn finding_and_binding_within_an_action_locks_nothing_but_what_is_called() {
+    let bank = Bank::open().await;
+    let (account, client) = (bank.account("b").await, &bank.client);
+    let naming = client.naming().unwrap();
+    let added = naming.add(client, "/bank/alice", account.uid(), Account::CLASS);
+    added.await.unwrap();
+    // A client that has to find everything: name, node, object.
+    let address = bank.naming.address().to_string();
+    let other = Client::connect(&*address).await.unwrap();
+    let action = other.begin();
+    let found = Account::bind(&other, "/bank/alice").await.unwrap();
+    assert_eq!(found.balance(&action).await.unwrap(), 0);
+    let mut locked = Vec::new();
+    for node in other.locator().nodes(client).await.unwrap() {
+        let handle = client.node_at(&node.addresses[0]).await.unwrap();
+        let locks = handle.manager().locks(client, Uid::NIL, 100, false).await;
+        for lock in locks.unwrap() {
+            let mut holders = lock.holders.iter();
+            if holders.any(|holder| holder.path.actions.contains(&action.id().uid())) {
+                locked.push(lock.object);
+            }
+        }
+    }
+    assert_eq!(locked, [account.uid()]);
+    // The binding outlives the action; the lock does not.
+    action.abort();
+    let soon = client.call().deadline(LONG / 10);
+    assert_eq!(account.deposit(&soon, 5).await.unwrap(), 5);
+    assert_eq!(found.balance(&other).await.unwrap(), 5);
 }
 
 struct Ear(mpsc::UnboundedSender<(Account, i64)>);
