@@ -232,6 +232,16 @@ impl Fool {
                 self.put_action(w, s.slot(0));
                 self.put_action(w, s.slot(1));
             }
+            8..=13 => self.about_waits(w, slot, tag),
+            14 => self.request(w, body),
+            // Those that name an action and no more.
+            _ => self.put_action(w, slot),
+        }
+    }
+
+    /// Waits, probes, and what becomes of them.
+    fn about_waits(&mut self, w: &mut Writer, slot: Slot, tag: u16) {
+        match tag {
             // Waits and probes.
             8 | 10 => {
                 let count = self.below(3) as usize;
@@ -259,43 +269,43 @@ impl Fool {
                 self.wait(w, s.slot(0));
             }
             // Break.
-            13 => {
+            _ => {
                 let s = w.structure(slot, 0, 3);
                 self.wait(w, s.slot(0));
                 self.put_action(w, s.slot(1));
                 let count = self.below(3) as usize;
                 self.edges(w, s.slot(2), count);
             }
-            // A request to commit.
-            14 => {
-                let s = w.structure(slot, 0, 4);
-                let part = self.part().filter(|_| self.below(4) > 0);
-                match part {
-                    Some(part) => {
-                        w.set_u16(body, 0, part.shard);
-                        let at = w.structure(s.slot(0), 2, 0);
-                        w.set_u64(at, 0, part.action.0);
-                        w.set_u64(at, 1, part.action.1);
-                        let list = w.structures(s.slot(1), 1, 3, 0);
-                        let at = list.structure(0);
-                        w.set_u64(at, 0, self.objects[0].node.0);
-                        w.set_u64(at, 1, part.join);
-                        w.set_u32(at, 4, 1);
-                        w.set_u16(at, 10, part.shard);
-                    }
-                    None => {
-                        self.put_action(w, s.slot(0));
-                        self.participants(w, s.slot(1), 1);
-                    }
-                }
-                let others = self.below(3) as usize;
-                self.participants(w, s.slot(2), others);
-                let aborted = self.below(3) as usize;
-                self.put_actions(w, s.slot(3), aborted);
-            }
-            // Those that name an action and no more.
-            _ => self.put_action(w, slot),
         }
+    }
+
+    /// A request to commit.
+    fn request(&mut self, w: &mut Writer, body: StructAt) {
+        let slot = body.slot(1);
+        let s = w.structure(slot, 0, 4);
+        let part = self.part().filter(|_| self.below(4) > 0);
+        match part {
+            Some(part) => {
+                w.set_u16(body, 0, part.shard);
+                let at = w.structure(s.slot(0), 2, 0);
+                w.set_u64(at, 0, part.action.0);
+                w.set_u64(at, 1, part.action.1);
+                let list = w.structures(s.slot(1), 1, 3, 0);
+                let at = list.structure(0);
+                w.set_u64(at, 0, self.objects[0].node.0);
+                w.set_u64(at, 1, part.join);
+                w.set_u32(at, 4, 1);
+                w.set_u16(at, 10, part.shard);
+            }
+            None => {
+                self.put_action(w, s.slot(0));
+                self.participants(w, s.slot(1), 1);
+            }
+        }
+        let others = self.below(3) as usize;
+        self.participants(w, s.slot(2), others);
+        let aborted = self.below(3) as usize;
+        self.put_actions(w, s.slot(3), aborted);
     }
 
     fn participants(&mut self, w: &mut Writer, slot: Slot, count: usize) {
