@@ -132,9 +132,13 @@ fn why_follows_the_chain_over_nodes_and_an_abort_by_hand_ends_it() {
     assert_eq!(second.ask("commit"), format!("committed  {waiter}"));
     assert_eq!(system.balances(["/bank/x", "/bank/y"]), [100, 93]);
     eventually(LONG, || system.json(&["locks"]) == json!([]));
-    let (status, err) = system.fails(&["abort", &holder]);
-    assert_eq!(status, 1);
-    assert!(err.contains("no node knows action"), "{err}");
+    // Neither the aborted one nor the committed one can be aborted now.
+    for ended in [&holder, &waiter] {
+        let (status, err) = system.fails(&["abort", ended]);
+        assert_eq!(status, 1);
+        assert!(err.contains("no node knows action"), "{err}");
+    }
+    assert_eq!(system.ok(&["outcome", &waiter]), "committed\n");
 }
 
 #[test]

@@ -31,7 +31,8 @@ pub(super) async fn show(counts: &Counts, begun: Instant, time: Duration) -> any
         before = (now, answered);
         let (payment, transfer) = counts.latency(0.50);
         let line = format!(
-            "{:>3} s  {answered} done  {rate:.0}/s  payment {}  transfer {}  deadlocks {}  kills {}",
+            "{:>3} s  {answered} done  {rate:.0}/s  payment {}  transfer {}  deadlocks {}  \
+             kills {}",
             begun.elapsed().as_secs(),
             millis(payment),
             millis(transfer),
