@@ -93,6 +93,13 @@ impl Detector {
         self.manager.moved(now, object, owner, locks, acts);
     }
 
+    /// Whether a wait for the lock of `object` was told of; if not, [`Detector::lock_moved`] has
+    /// no effect.
+    #[must_use]
+    pub fn is_waited_for(&self, object: Uid) -> bool {
+        self.manager.is_waited_for(object)
+    }
+
     /// A call waits no more, whatever the reason. No effect on an unknown one.
     pub fn wait_ended(&mut self, now: Time, number: u64, locks: &dyn Locks, acts: &mut Vec<Act>) {
         self.posts.extend(self.manager.ended(number));

@@ -132,6 +132,10 @@ impl Manager {
         }
     }
 
+    pub(super) fn is_waited_for(&self, object: Uid) -> bool {
+        self.queues.contains_key(&object)
+    }
+
     /// A call waits no more. Says whom to tell.
     pub(super) fn ended(&mut self, number: u64) -> Option<(To, Deadlock)> {
         let wait = self.waits.remove(&number)?;

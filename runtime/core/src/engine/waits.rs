@@ -20,9 +20,9 @@ use crate::output::{Answer, Event, Output, Refusal};
 use crate::slab::Slot;
 use crate::time::Time;
 
-/// When an action began of which nobody says so: a call outside actions. It counts as younger
-/// than any other, since it has done nothing yet that would have to be done again.
-const BORN_LAST_MS: u64 = u64::MAX;
+/// When an action began of which nobody says so: a call outside actions. Only as an owner, which
+/// is never compared; the calls that its servant makes say when it began to.
+const BORN_UNKNOWN_MS: u64 = u64::MAX;
 
 /// The lock table as the deadlock machine asks it.
 struct Table<'a> {
@@ -50,7 +50,7 @@ impl Table<'_> {
             None => Party {
                 path: Path::top(own),
                 home: me.node,
-                born_ms: BORN_LAST_MS,
+                born_ms: BORN_UNKNOWN_MS,
             },
         }
     }
@@ -149,6 +149,9 @@ impl Engine {
     /// one that passed the queue, or by inheritance) and calls still wait for it. Once for each
     /// change, however many wait; nothing is to be told of owners that only go.
     pub(super) fn lock_moved(&mut self, uid: Uid, owner: Owner) {
+        if !self.detector.is_waited_for(uid) {
+            return;
+        }
         let path = self.path_of_owner(owner);
         let table = table!(self);
         self.detector

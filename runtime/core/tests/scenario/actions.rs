@@ -23,6 +23,7 @@
 //! |---|---|
 //! | `in=a1/a2` | its path |
 //! | `until=9ms` | when its action is given up, 60 s if not said |
+//! | `born=5` | when its outermost action began, in ms; 0 if not said |
 //! | `stack=o1,o2` | whose servants wait for it |
 
 use partha_core::action::message::{From, Message, Verdict, Vote};
@@ -31,10 +32,10 @@ use partha_core::id::{Incarnation, NodeId, Peer, Uid};
 use partha_core::time::Time;
 use partha_core::{Input, Invoke, Job};
 
-use super::{Story, fault, me, parse, peer, ticket, time, uid};
+use super::{Story, deadlocks, fault, me, parse, peer, ticket, time, uid};
 
 /// An action's name.
-fn name(word: &str) -> Uid {
+pub(super) fn name(word: &str) -> Uid {
     if word.starts_with('t') {
         return own_action(me(1).me, 0, ticket(word));
     }
@@ -48,7 +49,7 @@ fn names(words: &str) -> Vec<Uid> {
     words.split(',').map(name).collect()
 }
 
-fn path(word: &str) -> Path {
+pub(super) fn path(word: &str) -> Path {
     let list = |part: &str| -> Vec<Uid> {
         let parts = part.split('/').filter(|part| !part.is_empty());
         parts.map(name).collect()
@@ -60,7 +61,7 @@ fn path(word: &str) -> Path {
     Path::new(uids, enclosing).expect("a short path")
 }
 
-fn site(word: &str) -> Site {
+pub(super) fn site(word: &str) -> Site {
     let (node, shard) = word.split_once('#').expect("a shard is node#shard");
     Site {
         node: NodeId(parse(node)),
@@ -111,6 +112,7 @@ impl Story {
         });
         match word {
             "in" => member.path = path(value),
+            "born" => member.born_ms = parse(value),
             "until" => member.until = Time(self.now.0 + time(value).0),
             "stack" => member.stack = value.split(',').map(uid).collect(),
             _ => panic!("a call has no '{word}=…'"),
@@ -130,7 +132,11 @@ impl Story {
         match words[0] {
             "hear" => Input::Message {
                 from: from(words[1]),
-                message: self.message(&words[2..]),
+                message: if deadlocks::KINDS.contains(&words[2]) {
+                    Message::Deadlock(self.deadlock(from(words[1]), &words[2..]))
+                } else {
+                    self.message(&words[2..])
+                },
             },
             "commit" => Input::Commit {
                 ticket: ticket(words[1]),

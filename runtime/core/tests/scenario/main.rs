@@ -21,9 +21,10 @@
 //!
 //! Words of a call: `read`, `write`, `upgrade`, `save`, `volatile`, `c=1.2/3` (call id 3 of
 //! caller 1.2), `from=1.2` (a caller without a call id), `within=9ms` (deadline); those about
-//! actions, and the lines about them, are in `actions.rs`.
+//! actions, and the lines about them, are in `actions.rs` and `deadlocks.rs`.
 
 mod actions;
+mod deadlocks;
 mod show;
 
 use std::collections::BTreeMap;

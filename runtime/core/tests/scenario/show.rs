@@ -177,11 +177,11 @@ fn names(actions: &[Uid]) -> String {
     names.join(" ")
 }
 
-fn site(site: Site) -> String {
+pub(crate) fn site(site: Site) -> String {
     format!("{}#{}", site.node.0, site.shard)
 }
 
-fn to(to: To) -> String {
+pub(crate) fn to(to: To) -> String {
     match to {
         To::Site(to) => site(to),
         To::Home { node, root } => format!("home of {} at {}", name(root), node.0),
@@ -215,7 +215,7 @@ fn message(message: Message) -> String {
         }
         Message::Query { action } => format!("Query {}", name(action)),
         Message::Verdict { action, verdict } => format!("Verdict {} {verdict:?}", name(action)),
-        Message::Deadlock(deadlock) => format!("{deadlock:?}"),
+        Message::Deadlock(deadlock) => super::deadlocks::message(&deadlock),
     }
 }
 
@@ -312,7 +312,7 @@ fn counter(join: u64) -> u64 {
     join & Uid::COUNTER_MAX
 }
 
-fn path(path: &Path) -> String {
+pub(crate) fn path(path: &Path) -> String {
     let whole = path.whole().iter().copied().map(name);
     let (outer, own): (Vec<_>, Vec<_>) = whole
         .enumerate()
