@@ -141,12 +141,12 @@ fn tried_again_all_get_through() {
         let counters = Rc::new(pair.counters(100).await);
         let tries = Rc::new(Cell::new(0));
         let mut tasks = JoinSet::new();
-        for index in 0..8 {
+        for index in 0..4 {
             let (client, counters) = (another(&pair).await, counters.clone());
             let tries = tries.clone();
             tasks.spawn_local(async move {
                 let (from, to) = (&counters[index % 2], &counters[(index + 1) % 2]);
-                for _ in 0..5 {
+                for _ in 0..3 {
                     let many = ActionOptions::new().tries(100);
                     let transfer = async |a: &Action| {
                         tries.set(tries.get() + 1);
@@ -161,7 +161,7 @@ fn tried_again_all_get_through() {
         while let Some(ended) = tasks.join_next().await {
             ended.unwrap();
         }
-        assert!(tries.get() >= 40);
+        assert!(tries.get() >= 12);
         assert_eq!(values(&pair.client, &*counters).await, [100, 100]);
         pair.stop().await;
     });

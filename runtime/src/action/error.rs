@@ -162,10 +162,13 @@ impl<E> ActionError<E> {
             },
             Self::OutcomeUnknown { .. } => (ErrorKind::OutcomeUnknown, Completed::Maybe),
         };
-        // It names the action that has ended, which is none that the receiver runs.
-        let victim = Some(self.action().uid());
+        // The receiver is concerned only if it runs that action, or works for it.
+        let victim = match &self {
+            Self::Deadlock { victim, .. } => victim.uid(),
+            Self::Aborted { action, .. } | Self::OutcomeUnknown { action, .. } => action.uid(),
+        };
         let error = SystemError::new(kind, text).completed(completed);
-        error.with_victim(victim)
+        error.with_victim(Some(victim))
     }
 }
 

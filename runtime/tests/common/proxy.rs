@@ -1,8 +1,11 @@
-//! A relay between clients and a node that can cut its connections.
+//! A relay between clients and a node that can cut its connections, or lose answers.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 
@@ -11,6 +14,8 @@ pub struct Proxy {
     address: SocketAddr,
     target: Arc<Mutex<SocketAddr>>,
     relays: Arc<Mutex<Vec<AbortHandle>>>,
+    /// Set while what the node says is lost.
+    mute: Arc<AtomicBool>,
 }
 
 impl Proxy {
@@ -20,11 +25,12 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let target = Arc::new(Mutex::new(target));
         let relays = Arc::new(Mutex::new(Vec::new()));
-        let (to, made) = (target.clone(), relays.clone());
+        let mute = Arc::new(AtomicBool::new(false));
+        let (to, made, muted) = (target.clone(), relays.clone(), mute.clone());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let target = *to.lock().unwrap();
-                let relay = tokio::spawn(relay(stream, target));
+                let relay = tokio::spawn(relay(stream, target, muted.clone()));
                 made.lock().unwrap().push(relay.abort_handle());
             }
         });
@@ -32,6 +38,7 @@ impl Proxy {
             address,
             target,
             relays,
+            mute,
         }
     }
 
@@ -46,15 +53,37 @@ impl Proxy {
         }
     }
 
+    /// From now on all is lost that the node says, or nothing any more.
+    pub fn mute(&self, mute: bool) {
+        self.mute.store(mute, Ordering::Relaxed);
+    }
+
     /// Leads new connections elsewhere.
     pub fn lead_to(&self, target: SocketAddr) {
         *self.target.lock().unwrap() = target;
     }
 }
 
-async fn relay(mut client: TcpStream, target: SocketAddr) {
-    if let Ok(mut node) = TcpStream::connect(target).await {
+async fn relay(client: TcpStream, target: SocketAddr, mute: Arc<AtomicBool>) {
+    if let Ok(node) = TcpStream::connect(target).await {
+        let ((from_client, to_client), (from_node, to_node)) =
+            (client.into_split(), node.into_split());
         // Either end may close; the other learns it by the end of this.
-        drop(tokio::io::copy_bidirectional(&mut client, &mut node).await);
+        tokio::select! {
+            () = pass(from_client, to_node, Arc::default()) => {}
+            () = pass(from_node, to_client, mute) => {}
+        }
+    }
+}
+
+async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mute: Arc<AtomicBool>) {
+    let mut bytes = [0; 16 << 10];
+    while let Ok(count) = from.read(&mut bytes).await {
+        if count == 0 {
+            return;
+        }
+        if !mute.load(Ordering::Relaxed) && to.write_all(&bytes[..count]).await.is_err() {
+            return;
+        }
     }
 }
