@@ -282,6 +282,17 @@ fn after_a_handshake(object: Uid) -> Vec<(&'static str, Vec<u8>, &'static str)> 
             capability(true, 4711),
             "capability 4711 was never given",
         ),
+    ]
+}
+
+/// The kind of frames about actions, and two values of their union.
+const ACTION: u16 = 8;
+const ABORT: u16 = 4;
+const ASK: u16 = 15;
+
+/// The same, about actions.
+fn about_actions() -> Vec<(&'static str, Vec<u8>, &'static str)> {
+    vec![
         (
             "an action without a body",
             frame(ACTION, 0, |_, _| {}),
@@ -301,11 +312,6 @@ fn after_a_handshake(object: Uid) -> Vec<(&'static str, Vec<u8>, &'static str)> 
     ]
 }
 
-/// The kind of frames about actions, and two values of their union.
-const ACTION: u16 = 8;
-const ABORT: u16 = 4;
-const ASK: u16 = 15;
-
 /// A frame about an action that nobody knows.
 fn action(question: u32, tag: u16) -> Vec<u8> {
     frame(ACTION, question, |w, s| {
@@ -320,7 +326,8 @@ fn action(question: u32, tag: u16) -> Vec<u8> {
 #[test]
 fn nonsense_after_a_handshake() {
     let scene = Scene::new();
-    for (what, bytes, why) in after_a_handshake(scene.object) {
+    let about_calls = after_a_handshake(scene.object);
+    for (what, bytes, why) in about_calls.into_iter().chain(about_actions()) {
         let mut peer = Raw::meet(scene.address);
         peer.send(&bytes);
         peer.is_cut(Duration::from_secs(8));
