@@ -502,6 +502,8 @@ impl Engine {
         let mirror = self.mirrors.mirror_mut(slot);
         mirror.stored_only = true;
         mirror.updated = true;
+        // It waits for nothing, so any node will do for whoever looks for a deadlock.
+        mirror.home = coordinator.node;
         mirror.phase = Phase::Prepared {
             coordinator,
             pause_ns,
