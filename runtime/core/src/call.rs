@@ -14,9 +14,9 @@
 //! | Flushing | – | – | – | – | – | – | answer or refuse; end | runs on |
 //!
 //! `–` is a mistake of the engine or its shell and panics. A call that needs no search, as each
-//! in an action, is Queued at once. *Abandoned* means that no ticket waits any more (deadlines, cancels, a dead
-//! caller): what has not started never does; what has, runs to its end, so that the reply is
-//! saved and the object is whole.
+//! in an action, is Queued at once. *Abandoned* means that no ticket waits any more (deadlines,
+//! cancels, a dead caller): what has not started never does; what has, runs to its end, so that
+//! the reply is saved and the object is whole.
 //!
 //! | returned | read, or volatile | write, saved | write, not saved | write in an action |
 //! |---|---|---|---|---|

@@ -6,8 +6,8 @@
 //!    its in the lock table.
 //! 2. Every call belongs to an entry of its object, and every entry counts its calls right; an
 //!    entry without image and without calls does not exist.
-//! 3. Exactly the active persistent objects without a call or an action's lock are idle, each in the queue that fits
-//!    its use list, in the order of last use.
+//! 3. Exactly the active persistent objects without a call or an action's lock are idle, each in
+//!    the queue that fits its use list, in the order of last use.
 //! 4. A call that has not started has somebody who waits for it.
 //! 5. The bytes in memory, the volatile objects, the calls of each caller are counted right.
 //! 6. No table is larger than its bound.

@@ -590,10 +590,8 @@ impl Monkey {
 
 #[test]
 fn no_order_of_inputs_breaks_the_engine() {
-    let asked = std::env::var("PARTHA_SIM_SEEDS").ok();
-    let seeds = asked.map_or(SEEDS, |text| {
-        text.parse().expect("PARTHA_SIM_SEEDS is a number")
-    });
+    let asked = std::env::var("PARTHA_SIM_SEEDS");
+    let seeds = asked.map_or(SEEDS, |text| text.parse().expect("a number of seeds"));
     for seed in 0..seeds {
         let run = std::panic::catch_unwind(|| Monkey::new(seed).run());
         assert!(run.is_ok(), "seed {seed} fails");

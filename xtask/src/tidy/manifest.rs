@@ -51,7 +51,10 @@ const EDGES: &[(&str, &[&str])] = &[
             "partha-naming",
         ],
     ),
-    ("bench", &["bank", "partha", "partha-codegen"]),
+    (
+        "bench",
+        &["bank", "partha", "partha-codegen", "partha-core"],
+    ),
     (TEST_SUPPORT, &[]),
     ("xtask", &["partha-codegen", "partha-idl"]),
 ];

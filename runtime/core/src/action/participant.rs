@@ -97,21 +97,11 @@ pub(crate) fn next(state: State, cue: Cue) -> Next {
         (State::Active, Cue::Abort { .. } | Cue::GiveUp) => Next::Abort,
         (State::Active, Cue::Commit) => Next::AbortAcknowledge,
         (State::Aborting, Cue::Abort { .. } | Cue::GiveUp) => Next::Nothing,
+        (State::Preparing { .. }, Cue::Abort { by_coordinator }) if by_coordinator => Next::Doom,
         (
             State::Preparing { .. },
-            Cue::Prepare { .. }
-            | Cue::Commit
-            | Cue::GiveUp
-            | Cue::Abort {
-                by_coordinator: false,
-            },
+            Cue::Prepare { .. } | Cue::Commit | Cue::GiveUp | Cue::Abort { .. },
         ) => Next::Nothing,
-        (
-            State::Preparing { .. },
-            Cue::Abort {
-                by_coordinator: true,
-            },
-        ) => Next::Doom,
         (State::Preparing { doomed }, Cue::Written(written)) => written_next(doomed, written),
         (State::Prepared, Cue::Prepare { .. }) => Next::VoteYes,
         (
@@ -195,18 +185,20 @@ mod tests {
             Mistake, Note, Nothing, Retry, Undo, VoteNo, VoteYes, Write,
         };
         const BAD: Next = Mistake;
+        const NO: Next = Nothing;
         #[rustfmt::skip]
         let rows = [
             (State::Gone, [BAD, VoteNo, Note, Note, Acknowledge, BAD, BAD, BAD, BAD, BAD]),
-            (State::Active, [Write, AbortVoteNo, Abort, Abort, AbortAcknowledge, Abort, BAD, BAD, BAD, BAD]),
-            (State::Aborting, [BAD, VoteNo, Nothing, Nothing, Acknowledge, Nothing, BAD, BAD, BAD, BAD]),
+            (State::Active,
+                [Write, AbortVoteNo, Abort, Abort, AbortAcknowledge, Abort, BAD, BAD, BAD, BAD]),
+            (State::Aborting, [BAD, VoteNo, NO, NO, Acknowledge, NO, BAD, BAD, BAD, BAD]),
             (State::Preparing { doomed: false },
-                [Nothing, Nothing, Nothing, Doom, Nothing, Nothing, VoteYes, AbortVoteNo, BAD, BAD]),
+                [NO, NO, NO, Doom, NO, NO, VoteYes, AbortVoteNo, BAD, BAD]),
             (State::Preparing { doomed: true },
-                [Nothing, Nothing, Nothing, Doom, Nothing, Nothing, Undo, Abort, BAD, BAD]),
-            (State::Prepared, [VoteYes, VoteYes, Nothing, Undo, Install, Nothing, BAD, BAD, BAD, BAD]),
-            (State::Installing, [Nothing, Nothing, Nothing, Nothing, Nothing, Nothing, BAD, BAD, Finish, Retry]),
-            (State::Deciding, [Nothing, Nothing, Coordinator, Coordinator, Nothing, Nothing, BAD, BAD, BAD, BAD]),
+                [NO, NO, NO, Doom, NO, NO, Undo, Abort, BAD, BAD]),
+            (State::Prepared, [VoteYes, VoteYes, NO, Undo, Install, NO, BAD, BAD, BAD, BAD]),
+            (State::Installing, [NO, NO, NO, NO, NO, NO, BAD, BAD, Finish, Retry]),
+            (State::Deciding, [NO, NO, Coordinator, Coordinator, NO, NO, BAD, BAD, BAD, BAD]),
         ];
         for (state, expected) in rows {
             assert_eq!(CUES.map(|cue| next(state, cue)), expected, "{state:?}");
