@@ -23,7 +23,7 @@ const ROUND: &str = "PARTHA_CRASH_POINTS_ROUND";
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Go through all of them this often
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_once())]
     times: u32,
     /// Only points whose names begin so
     #[arg(value_name = "POINT")]
@@ -35,6 +35,10 @@ pub(crate) const ONCE: Arguments = Arguments {
     times: 1,
     only: Vec::new(),
 };
+
+fn at_least_once() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..)
+}
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     succeed(test().arg("--no-run"))?;

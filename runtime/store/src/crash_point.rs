@@ -52,7 +52,7 @@ pub const ALL: [&str; 26] = [
 /// How long a process lives on after the point where it handed over something to be sent.
 pub const LINGER: std::time::Duration = std::time::Duration::from_micros(200);
 
-/// Dies here if this is the point that is asked for; see [`crate::crash_point`].
+/// Dies here if this is the point that is asked for; see [the module](mod@crate::crash_point).
 #[macro_export]
 macro_rules! crash_point {
     ($name:literal) => {{

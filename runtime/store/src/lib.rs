@@ -14,8 +14,8 @@
 //!
 //! What it does not do: decide anything. Locks, actions, votes and outcomes belong to the
 //! machines above; the store offers the operations of Arjuna's object store (create, delete,
-//! `read_state`, `write_state`, `write_shadow`, `commit_shadow`, `delete_shadow`) and rows, replies,
-//! decisions and batches besides.
+//! `read_state`, `write_state`, `write_shadow`, `commit_shadow`, `delete_shadow`) and rows,
+//! replies, decisions and batches besides.
 
 mod apply;
 pub mod conformance;

@@ -121,8 +121,9 @@ impl LmdbStore {
     /// one; the version that made it cannot open it any more.
     ///
     /// # Errors
-    /// `InUse` if another store has the folder; `Corrupt` if the file is damaged; `Version` if
-    /// a version made it that is neither this one nor the one before; `Full`, `Io` if the disk does not play along.
+    /// `InUse` if another store has the folder; `Corrupt` if the file is damaged; `Version` if a
+    /// version made it that is neither this one nor the one before; `Full`, `Io` if the disk does
+    /// not play along.
     pub fn open_with(dir: impl AsRef<Path>, options: &LmdbOptions) -> Result<Self, StoreError> {
         let folder = Arc::new(Folder::take(dir.as_ref())?);
         let checks = Checks {
