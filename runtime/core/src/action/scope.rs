@@ -9,13 +9,18 @@
 //!
 //! # Transitions of a level
 //!
-//! | state | `begin` | `calling` | answer known | answer unknown | `doom` | end, commit | end, abort |
-//! |---|---|---|---|---|---|---|---|
-//! | Open, nothing under way | child Open | call under way | - | - | Doomed, `Abort` out | gone: `Merge` out, or the root's plan | gone, `Abort` out |
-//! | Open, calls or children under way | child Open | call under way | report noted | Doomed, `Abort` out | Doomed, `Abort` out | refused: Busy | gone, `Abort` out, all below too |
-//! | Doomed, or in a doomed one | refused | refused | `Abort` to what the report names | same | nothing new | refused: Doomed | gone, `Abort` out again |
-//! | gone after abort | refused: Ended | refused: Ended | `Abort` to what the report names | `Abort` to where it went | nothing | refused: Ended | nothing |
-//! | root, commit asked | refused: Ended | refused: Ended | - | - | nothing | refused: Ended | `Abort` out |
+//! | state | `begin`, `calling` | answer known | unknown, `doom` | end: commit | end: abort |
+//! |---|---|---|---|---|---|
+//! | Open | under way | noted | Doomed, A | gone, M or plan | gone, A |
+//! | Busy | under way | noted | Doomed, A | refused | gone, A |
+//! | Doomed | refused | A | A | refused | gone, A |
+//! | gone | refused | A | A | refused | - |
+//! | Asked | refused | - | - | refused | gone, A |
+//!
+//! Busy is Open with calls or nested actions under way, Doomed is a level that can only abort or
+//! is in one that can, Asked a root whose plan to commit was handed out. A: `Abort` goes to
+//! every place where the level or one below it may have been, of a late answer to those that it
+//! names. M: `Merge` goes to its participants.
 //!
 //! # Invariants
 //!
