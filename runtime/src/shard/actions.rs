@@ -5,10 +5,10 @@ use std::sync::Weak;
 use std::sync::atomic::Ordering;
 
 use partha_core::action::message::{From, Message, To, Verdict};
-use partha_core::action::path::{Participant, Site};
+use partha_core::action::path::Site;
 use partha_core::engine::ActionPhase;
 use partha_core::id::{NodeId, Peer, Uid};
-use partha_core::{Abort, End, Input, Ticket};
+use partha_core::{End, Input, Ticket};
 use partha_store::crash_point;
 
 use super::job::{Job, ReplyTo, Request, Wish};
@@ -155,15 +155,8 @@ impl Shard {
         let ticket = self.ticket();
         let input = match wish {
             Wish::Ask(action) => Input::Ask { ticket, action },
-            Wish::Commit(request) if !self.is_me(&request.coordinator) => {
-                // The life of this node that knew the action is over.
-                let lost = Site {
-                    node: request.coordinator.site.node,
-                    shard: request.coordinator.site.shard,
-                };
-                tracing::info!(action = %request.action, "a commit for an earlier life of the node");
-                return ended(reply, End::Aborted(Abort::Lost(lost)));
-            }
+            // The number of the mirror says in which life of the node it was made; what an
+            // earlier life decided is in the store.
             Wish::Commit(request) => {
                 let CommitRequest {
                     action,
@@ -183,11 +176,6 @@ impl Shard {
         };
         self.requests.borrow_mut().insert(ticket, reply);
         self.feed(input);
-    }
-
-    fn is_me(&self, coordinator: &Participant) -> bool {
-        let me = self.registry.me;
-        coordinator.site.node == me.node && coordinator.incarnation == me.incarnation
     }
 
     /// The node stops: actions that may go on for long are aborted.
