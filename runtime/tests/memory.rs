@@ -37,7 +37,8 @@ async fn client_of(node: &NodeProcess) -> (Client, Place) {
 
 /// A node process with a counter.
 fn scene(dir: &std::path::Path) -> (NodeProcess, Uid) {
-    let node = Start::new(dir).ready();
+    // Calls wait at gates for as long as it takes.
+    let node = Start::new(dir).lock_wait_ms(600_000).ready();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let uid = runtime.block_on(async {
         let (client, place) = client_of(&node).await;

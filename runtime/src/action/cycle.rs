@@ -49,7 +49,7 @@ fn party(party: &Party) -> String {
 }
 
 /// Whether it is the name of a call outside actions.
-fn is_call(action: Uid) -> bool {
+pub(crate) fn is_call(action: Uid) -> bool {
     action.counter() >> (Uid::COUNTER_BITS - 1) == 1
 }
 

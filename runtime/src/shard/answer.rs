@@ -13,7 +13,7 @@ use super::arrive::{Entry, Outcome};
 use super::job::{ReplyTo, send};
 use super::{Shard, count, saved};
 use crate::abi::Method;
-use crate::action::{Branch, describe_cycle};
+use crate::action::{Branch, Within, describe_cycle, is_call};
 use crate::error::{Completed, ErrorKind, SystemError};
 use crate::hash::IdMap;
 use crate::net::pending;
@@ -139,10 +139,7 @@ impl Shard {
             Refusal::Overloaded { what, limit } => {
                 error(ErrorKind::Overloaded, format!("{what}: more than {limit}"))
             }
-            Refusal::Deadline { started: false } => error(
-                ErrorKind::Deadline,
-                "the call waited until its deadline".to_owned(),
-            ),
+            Refusal::Deadline { started: false } => self.waited(entry, &error),
             Refusal::Deadline { started: true } => error(
                 ErrorKind::Deadline,
                 "the call did not end before its deadline".to_owned(),
@@ -163,8 +160,9 @@ impl Shard {
             }
             Refusal::Reentrant { owner } => {
                 let text = format!(
-                    "{owner} has the object and waits for this very call; an object cannot be \
-                     called by what it waits for"
+                    "{} has the object and waits for this very call; an object cannot be called \
+                     by what it waits for",
+                    described(owner)
                 );
                 error(ErrorKind::Reentrant, text)
             }
@@ -192,9 +190,32 @@ impl Shard {
 type Say<'a> = dyn Fn(ErrorKind, String) -> SystemError + 'a;
 
 impl Shard {
+    /// The call has waited until its deadline, most likely for whoever has the object.
+    fn waited(&self, entry: &Entry, error: &Say<'_>) -> SystemError {
+        let holder = self.engine.borrow().lock_owner(entry.object);
+        let in_action = entry.within.as_ref().is_some_and(Within::is_in_action);
+        match holder {
+            Some((owner, true)) => self.lock_timeout(owner, true, error),
+            Some((owner, false)) => {
+                let kind = match in_action {
+                    true => ErrorKind::LockTimeout,
+                    false => ErrorKind::Deadline,
+                };
+                let owner = described(owner);
+                let text = format!("the call waited until its deadline; {owner} has the object");
+                error(kind, text)
+            }
+            None => {
+                let text = "the call waited until its deadline".to_owned();
+                error(ErrorKind::Deadline, text)
+            }
+        }
+    }
+
     /// `owner` has had the lock for as long as a call may wait for one.
     fn lock_timeout(&self, owner: Uid, in_doubt: bool, error: &Say<'_>) -> SystemError {
         if !in_doubt {
+            let owner = described(owner);
             let text = format!("waited for the lock that {owner} has, for as long as is allowed");
             return error(ErrorKind::LockTimeout, text);
         }
@@ -210,6 +231,14 @@ impl Shard {
              it is committed, and does not answer"
         );
         error(ErrorKind::InDoubt, text)
+    }
+}
+
+/// Who has a lock, in words.
+fn described(owner: Uid) -> String {
+    match is_call(owner) {
+        true => format!("a call outside actions ({owner})"),
+        false => format!("action {owner}"),
     }
 }
 

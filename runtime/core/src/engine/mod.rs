@@ -387,6 +387,16 @@ impl Engine {
         self.uses.callers(uid)
     }
 
+    /// Who has the lock of an object, and whether that is up to another shard's decision: the one
+    /// of which that is true, if there are several. An action, or a call that is one by itself.
+    #[must_use]
+    pub fn lock_owner(&self, uid: Uid) -> Option<(Uid, bool)> {
+        let owners = self.locks.holders(Self::lock_key(uid));
+        let owners = owners.map(|holding| (holding.owner, self.is_prepared(holding.owner)));
+        let owner = owners.max_by_key(|(_, prepared)| *prepared);
+        owner.map(|(owner, prepared)| (self.name_of(owner), prepared))
+    }
+
     /// Each object that is in memory or called, in no special order; for inspection.
     pub fn objects(&self) -> impl Iterator<Item = ObjectView> + '_ {
         self.objects.iter().map(|(_, object)| ObjectView {
