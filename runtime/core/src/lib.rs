@@ -39,6 +39,7 @@
 //! | `activation` | which objects are in memory; idle time, memory limit |
 //! | [`lock`] | who may run on an object at the same time |
 //! | [`action`] | atomic actions: levels, votes, decisions; the runner's side |
+//! | [`deadlock`] | who waits in a circle, on one shard or over many, and who gives way |
 //! | `incarnation` | late messages of dead callers |
 //! | [`uselist`] | who is bound to an object |
 //! | [`binding`] | the client's side: where an object is, and what to do when it is not |

@@ -38,7 +38,7 @@
 //! | home | `Waits`, new or with new edges, or [`REPEAT`] after | notes it; walks from it: a `Probe` for each family that another home knows |
 //! | home | `Waits` as before | notes that it still lasts |
 //! | home | `Resumed`, or nothing for [`HEARD_FOR`], or the lock manager's life is over | forgets the wait |
-//! | home | `Probe` | walks on from its last target, once for each (initiator, target) in [`SEEN_FOR`] |
+//! | home | `Probe` | walks on from its last target, once for each (initiator's edge, target) in [`SEEN_FOR`] |
 //! | home | a walk came to where the initiator is in | `Confirm` for each edge |
 //! | lock manager | `Confirm` | asks the lock table, says `Confirmed` |
 //! | home | `Confirmed`, all hold, within [`CONFIRM_WAIT`] | chooses the victim: `Break` to where it waits |
@@ -66,11 +66,13 @@
 //! # Why it gets on
 //!
 //! Every deadlock is found. Take the moment when the last wait of a cycle is noted at its home:
-//! all others are noted then, so the walk that begins there goes round. It could be cut short
-//! only where the same initiator's walk was moments ago, which then went on from there. If a
-//! message is lost, the next report of any of the waits begins anew; what a home still believes
-//! wrongly is corrected by reports, by `Confirm` or by time. Two walks that find the same cycle
-//! choose the same victim at the same wait, so the second `Break` finds nothing to do.
+//! all others are noted then, so the walk that begins there goes round. It is cut short only
+//! where a walk from the same edge was moments ago, which then went on from there. Of several
+//! cycles through the wait where it began, a walk finds one for each wait that leads back to it;
+//! what hides behind the same target is found by the next walk. If a message is lost, the next
+//! report of any of the waits begins anew; what a home still believes wrongly is corrected by
+//! reports, by `Confirm` or by time. Two walks that find the same cycle choose the same victim at
+//! the same wait, so the second `Break` finds nothing to do.
 //!
 //! # What it does not do
 //!
