@@ -40,10 +40,33 @@ impl Recovered {
     /// # Errors
     /// `Store` if it cannot be read: the node must not run on a guess.
     pub(crate) fn read(store: &dyn ObjectStore) -> Result<Self> {
-        Self::look(store).map_err(|error| {
+        let found = Self::look(store).map_err(|error| {
             let detail = format!("looking for unfinished actions: {error}");
             SystemError::new(ErrorKind::Store, detail)
-        })
+        })?;
+        found.check()?;
+        Ok(found)
+    }
+
+    /// A prepared action has its objects alone; anything else is no store that we have written.
+    fn check(&self) -> Result<()> {
+        let mut owners = HashMap::new();
+        for Prepared {
+            action, objects, ..
+        } in &self.prepared
+        {
+            for object in objects {
+                if let Some(other) = owners.insert(object, action) {
+                    let detail = format!(
+                        "object {object} is prepared by two actions, {other} and {action}: the \
+                         store is damaged; restore it from a copy, or ask for their outcomes \
+                         (partha outcome) and remove the aborted one's part"
+                    );
+                    return Err(SystemError::new(ErrorKind::Store, detail));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn look(store: &dyn ObjectStore) -> Result<Self, StoreError> {
@@ -145,6 +168,38 @@ mod tests {
 
     fn uid(counter: u64) -> Uid {
         Uid::new(NodeId(5), Incarnation(1), counter)
+    }
+
+    /// Two actions that have prepared the same object: a store that we do not write.
+    #[test]
+    fn an_object_that_is_prepared_twice_is_an_error_with_its_name() {
+        let store = MemoryStore::with_node(NodeId(5));
+        let record = Record {
+            class: ClassId(1),
+            schema: 0,
+            version: 1,
+            epoch: Epoch(0),
+            state: Bytes::new(),
+        };
+        let coordinator = Site::default();
+        for action in [uid(1), uid(2)] {
+            let (uid, record) = (uid(9), record.clone());
+            let shadow = Item::CreateShadow {
+                action,
+                uid,
+                record,
+            };
+            let prepare = Item::Prepare {
+                action,
+                coordinator,
+            };
+            store.commit(Batch::new(vec![shadow, prepare])).unwrap();
+        }
+        let error = Recovered::read(&store).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Store);
+        for named in [uid(1), uid(2), uid(9)] {
+            assert!(error.detail().contains(&named.to_string()), "{error}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! What the engine names by uid is written here as it is in memory at this moment; the engine
 //! lets nothing change it until the store has answered.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -23,8 +24,10 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// What a batch was about, for the case that its fate is not known.
 #[derive(Debug)]
 pub(crate) enum Work {
-    Prepare(Uid),
+    /// Which action, and the aborted ones whose prepared parts go in the same batch.
+    Prepare(Uid, BTreeSet<Uid>),
     Decide(Uid, Vec<Uid>),
+    Undo(Uid),
     Other,
 }
 
@@ -56,7 +59,15 @@ impl Shard {
                 coordinator,
                 objects,
             } => {
-                let mut items = Vec::with_capacity(objects.len() + 1);
+                // What another action had prepared of these objects may still be there, if the
+                // store could not remove it: no two may ever be found there after a crash.
+                let unwanted = self.unwanted.borrow().clone();
+                let mut items = Vec::with_capacity(unwanted.len() + objects.len() + 1);
+                items.extend(
+                    unwanted
+                        .iter()
+                        .map(|aborted| Item::DeleteShadow { action: *aborted }),
+                );
                 for Written { uid, create } in objects {
                     let (record, changes) = self.written(uid)?;
                     items.push(match create {
@@ -77,7 +88,7 @@ impl Shard {
                     action,
                     coordinator,
                 });
-                Ok((Work::Prepare(action), items))
+                Ok((Work::Prepare(action, unwanted), items))
             }
             ActionBatch::Decide {
                 action,
@@ -104,7 +115,10 @@ impl Shard {
             ActionBatch::Install { action } => {
                 Ok((Work::Other, vec![Item::CommitShadow { action }]))
             }
-            ActionBatch::Undo { action } => Ok((Work::Other, vec![Item::DeleteShadow { action }])),
+            ActionBatch::Undo { action } => {
+                self.unwanted.borrow_mut().insert(action);
+                Ok((Work::Undo(action), vec![Item::DeleteShadow { action }]))
+            }
             ActionBatch::Settle { action } => Ok((Work::Other, vec![Item::Settle { action }])),
         }
     }
@@ -117,6 +131,13 @@ impl Shard {
         result: Result<(), StoreError>,
     ) {
         let Err(error) = result else {
+            let mut unwanted = self.unwanted.borrow_mut();
+            match work {
+                Work::Prepare(_, gone) => unwanted.retain(|action| !gone.contains(action)),
+                Work::Undo(action) => drop(unwanted.remove(&action)),
+                Work::Decide(..) | Work::Other => {}
+            }
+            drop(unwanted);
             return self.feed(Input::Stored {
                 job,
                 result: Ok(()),
@@ -135,8 +156,8 @@ impl Shard {
                 });
                 return;
             }
-            Work::Prepare(action) if unknown => self.withdraw(action),
-            Work::Prepare(_) | Work::Decide(..) | Work::Other => {}
+            Work::Prepare(action, _) if unknown => self.withdraw(action),
+            Work::Prepare(..) | Work::Decide(..) | Work::Undo(_) | Work::Other => {}
         }
         let result = Err(fault(&error));
         self.feed(Input::Stored { job, result });
@@ -176,8 +197,10 @@ impl Shard {
         }
     }
 
-    /// A prepared part that may be on disk is not wanted there.
+    /// A prepared part that may be on disk is not wanted there: if it cannot be removed now, it
+    /// is with the next part that is prepared here.
     fn withdraw(&self, action: Uid) {
+        self.unwanted.borrow_mut().insert(action);
         if let Some(store) = &self.registry.store {
             let gone = move |result: Result<(), StoreError>| {
                 if let Err(error) = result {

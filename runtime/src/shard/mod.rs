@@ -22,7 +22,7 @@ mod saved;
 mod serve;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -96,6 +96,9 @@ pub(crate) struct Shard {
     entries: RefCell<IdMap<Ticket, Entry>>,
     /// Who waits for the end of an action.
     requests: RefCell<IdMap<Ticket, ReplyTo>>,
+    /// Aborted actions of which prepared parts may still be in the store. Bounded by the engine,
+    /// which tries to remove them again and again.
+    unwanted: RefCell<BTreeSet<Uid>>,
     inputs: RefCell<VecDeque<Input>>,
     outbox: RefCell<Outbox>,
     /// The engine is being driven further up the stack.

@@ -91,6 +91,7 @@ async fn serve(start: Start) {
         images: RefCell::default(),
         entries: RefCell::default(),
         requests: RefCell::default(),
+        unwanted: RefCell::default(),
         inputs: RefCell::default(),
         outbox: RefCell::new(Outbox::new()),
         driving: Cell::new(false),
