@@ -132,14 +132,18 @@ impl Nodes {
         assert_eq!(child.wait(PATIENCE), Exit::Signal(SIGABRT));
     }
 
-    /// Starts a node that is gone, perhaps to die again.
-    fn restart(&mut self, node: usize, point: Option<&str>) {
-        let address = self.running[node].address;
-        let start = Start::new(self.dirs[node].path()).listen(address);
-        self.running[node] = match point {
-            Some(point) => start.crash_point(point, 1).ready(),
-            None => start.ready(),
-        };
+    /// Starts a node that is gone.
+    fn restart(&mut self, node: usize) {
+        self.running[node] = self.again(node).ready();
+    }
+
+    /// Starts a node that is gone, to die again, perhaps before it says that it serves.
+    fn restart_to_die(&mut self, node: usize, point: &str) {
+        self.running[node].child = self.again(node).crash_point(point, 1).spawn();
+    }
+
+    fn again(&self, node: usize) -> Start {
+        Start::new(self.dirs[node].path()).listen(self.running[node].address)
     }
 
     /// Ends both, and looks at what is in their stores: nothing is left of any action but its
@@ -232,9 +236,9 @@ fn transfers(runtime: &Runtime, point: &'static str) -> Left {
             phase.short_of_time();
         }
         if round.is_multiple_of(2) {
-            nodes.restart(1, None);
+            nodes.restart(1);
         }
-        nodes.restart(0, None);
+        nodes.restart(0);
     });
     let committed = |transfer: &&Transfer| matches!(transfer.fate, Fate::Committed);
     assert!(transfers.iter().filter(committed).count() > PAIRS);
@@ -250,19 +254,20 @@ fn in_doubt(runtime: &Runtime, point: &'static str) -> Left {
     let mut nodes = Nodes::start([Some((UNDECIDED, 4 + round())), third]);
     let (town, transfers) = beside_transfers(runtime, &mut nodes, PAIRS, |nodes, town, _| {
         nodes.died(0, UNDECIDED);
-        nodes.restart(0, second);
         match second {
             Some(point) => {
+                nodes.restart_to_die(0, point);
                 nodes.died(0, point);
-                nodes.restart(0, None);
+                nodes.restart(0);
             }
             None => {
+                nodes.restart(0);
                 // Who is asked has forgotten where to answer to.
                 let gone = || nodes.running[1].child.exit().is_some();
                 let known = async || gone() || town.try_introduce(0).await;
                 runtime.block_on(until(known));
                 nodes.died(1, point);
-                nodes.restart(1, None);
+                nodes.restart(1);
             }
         }
     });
@@ -291,10 +296,10 @@ fn refused(runtime: &Runtime, point: &'static str) -> Left {
         all_called.recv().unwrap();
         // The third part is lost, and so is the action.
         nodes.running[1].child.kill();
-        nodes.restart(1, None);
+        nodes.restart(1);
         go_on.send(()).unwrap();
         nodes.died(0, point);
-        nodes.restart(0, None);
+        nodes.restart(0);
         runtime.block_on(town.introduce());
         acting.join().unwrap()
     });
