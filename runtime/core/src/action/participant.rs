@@ -208,17 +208,13 @@ mod tests {
     #[test]
     fn what_is_prepared_is_ended_by_its_coordinator_alone() {
         for cue in CUES {
-            let bound = match next(State::Prepared, cue) {
-                Next::Undo => {
-                    cue == Cue::Abort {
-                        by_coordinator: true,
-                    }
-                }
-                Next::Install => cue == Cue::Commit,
-                Next::Nothing | Next::VoteYes | Next::Mistake => true,
-                other => panic!("{other:?} after {cue:?}"),
-            };
-            assert!(bound, "{cue:?}");
+            let next = next(State::Prepared, cue);
+            let by_coordinator = true;
+            let stays = [Next::Nothing, Next::VoteYes, Next::Mistake].contains(&next);
+            let bound = stays
+                || (next == Next::Undo && cue == Cue::Abort { by_coordinator })
+                || (next == Next::Install && cue == Cue::Commit);
+            assert!(bound, "{next:?} after {cue:?}");
         }
     }
 }
