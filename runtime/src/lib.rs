@@ -23,6 +23,30 @@
 //!   asking again ([`CallOptions::again`]), even after a crash of the node, gets the saved
 //!   answer; for [`REPLY_RETENTION`].
 //! - A [`SystemError`] says whether the operation was executed: [`Completed`].
+//!
+//! # Several calls at once
+//!
+//! [`Client::action`] makes one atomic action of any number of calls of objects at any nodes:
+//! all of it happens, or nothing. Actions nest ([`Action::nested`]), servants join the action
+//! they are called in ([`Context`]), and deadlocks are found, named and broken;
+//! [`Client::action_retry`] tries again then.
+//!
+//! ```no_run
+//! # use partha::{Client, SystemError, services::naming::NameService};
+//! # async fn example(client: &Client, names: &NameService)
+//! # -> Result<(), Box<dyn std::error::Error>> {
+//! let renamed = client
+//!     .action_retry(async |a| {
+//!         let entry = client.naming()?.lookup(a, "/bank/old").await?;
+//!         let naming = client.naming()?;
+//!         naming.add(a, "/bank/new", entry.object, partha::ClassId(entry.class)).await?;
+//!         naming.delete(a, "/bank/old").await?;
+//!         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(entry.object)
+//!     })
+//!     .await?;
+//! # let _ = renamed;
+//! # Ok(()) }
+//! ```
 
 extern crate self as partha;
 
@@ -56,8 +80,8 @@ pub use partha_store::Usage as StoreUsage;
 
 pub use abi::Class;
 pub use action::{
-    ACTION_DEADLINE, ACTION_TRIES, AbortReason, Action, ActionError, ActionId, ActionOptions,
-    ManualAction, Outcome, ParseActionIdError,
+    ACTION_DEADLINE, ACTION_DEADLINE_MAX, ACTION_TRIES, AbortReason, Action, ActionError, ActionId,
+    ActionOptions, ManualAction, Outcome, ParseActionIdError,
 };
 pub use caller::{CallOptions, CallScope, Caller};
 pub use capability::Capability;

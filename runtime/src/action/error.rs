@@ -187,9 +187,18 @@ impl<E: fmt::Display> fmt::Display for ActionError<E> {
                  `partha outcome {action}` asks again: {error}"
             )?,
         }
-        match self.cause() {
-            Some(cause) => write!(f, "; its program said: {cause}"),
-            None => Ok(()),
+        // A program mostly hands on what its call said.
+        let known = match self {
+            Self::Deadlock { cycle, .. } => cycle.as_str(),
+            Self::Aborted { .. } | Self::OutcomeUnknown { .. } => {
+                self.system_error().map_or("", SystemError::detail)
+            }
+        };
+        match self.cause().map(E::to_string) {
+            Some(said) if known.is_empty() || !said.contains(known) => {
+                write!(f, "; its program said: {said}")
+            }
+            Some(_) | None => Ok(()),
         }
     }
 }
@@ -335,4 +344,85 @@ pub(super) fn not_committed(action: Uid, abort: Abort) -> SystemError {
         ),
     };
     SystemError::new(kind, text).with_victim(Some(action))
+}
+
+#[cfg(test)]
+mod tests {
+    use partha_core::id::NodeId;
+
+    use super::*;
+
+    fn id() -> ActionId {
+        let node = NodeId(1);
+        ActionId::of(Uid { node, local: 7 })
+    }
+
+    fn aborted<E>(reason: AbortReason, cause: Option<E>) -> ActionError<E> {
+        let action = id();
+        ActionError::Aborted {
+            action,
+            reason,
+            cause,
+        }
+    }
+
+    #[test]
+    fn what_the_program_said_is_told_once() {
+        let call = SystemError::new(ErrorKind::LockTimeout, "add of X at node a");
+        let handed_on = aborted(AbortReason::Call(call.clone()), Some(call.clone()));
+        assert_eq!(
+            handed_on.to_string(),
+            format!(
+                "action {} is aborted: a call failed: lock time-out: add of X at node a",
+                id()
+            )
+        );
+        let other = aborted(AbortReason::Call(call), Some("no luck"));
+        assert!(
+            other
+                .to_string()
+                .ends_with("node a; its program said: no luck")
+        );
+        let own = aborted(AbortReason::Program, Some("no luck"));
+        assert!(
+            own.to_string()
+                .ends_with("gave up; its program said: no luck")
+        );
+    }
+
+    #[test]
+    fn only_what_may_pass_is_tried_again() {
+        let call = |kind| aborted::<&str>(AbortReason::Call(SystemError::new(kind, "")), None);
+        for kind in [
+            ErrorKind::Deadlock,
+            ErrorKind::BindingBroken,
+            ErrorKind::LockTimeout,
+        ] {
+            assert!(call(kind).is_passing(), "{kind:?}");
+        }
+        for kind in [
+            ErrorKind::Store,
+            ErrorKind::Reentrant,
+            ErrorKind::OutcomeUnknown,
+        ] {
+            assert!(!call(kind).is_passing(), "{kind:?}");
+        }
+        assert!(!aborted(AbortReason::Program, Some("no luck")).is_passing());
+        assert!(!aborted::<&str>(AbortReason::Expired, None).is_passing());
+    }
+
+    #[test]
+    fn a_servant_says_the_kind_of_its_own_failure() {
+        let own = SystemError::servant("no wish to go on");
+        let error = aborted(AbortReason::Program, Some(own.clone()));
+        assert_eq!(error.clone().flatten(), own);
+        let error = SystemError::from(error);
+        assert_eq!(error.kind(), ErrorKind::Servant);
+        assert_eq!(error.victim(), Some(id().uid()));
+        let (action, error) = (id(), own);
+        let unknown = ActionError::<SystemError>::OutcomeUnknown { action, error };
+        let unknown = SystemError::from(unknown);
+        assert_eq!(unknown.kind(), ErrorKind::OutcomeUnknown);
+        assert_eq!(unknown.completion(), Completed::Maybe);
+    }
 }

@@ -9,11 +9,11 @@ use partha_core::action::path::{Participant, Path};
 use partha_core::action::scope::{Doom, Family, Over, Plan};
 use partha_core::id::Uid;
 
-use super::Outcome;
 use super::error::{self, AbortReason, ActionError};
 use super::id::ActionId;
 use super::line::{Beginning, Line, Roots, Standing, new_action};
 use super::retry::pause;
+use super::{ACTION_DEADLINE_MAX, Outcome};
 use crate::caller::CallScope;
 use crate::client::Client;
 use crate::error::{Completed, ErrorKind, Result, SystemError};
@@ -66,7 +66,7 @@ impl Level {
             client: client.clone(),
             trace,
             roots,
-            until: Instant::now() + time,
+            until: Instant::now() + time.min(ACTION_DEADLINE_MAX),
             deadline: None,
             outer,
             shard: None,
@@ -375,10 +375,10 @@ async fn find_out<E>(
     lost: SystemError,
     limit: Instant,
 ) -> Result<Outcome, ActionError<E>> {
+    tracing::info!(%action, error = %lost, "the answer to a commit is lost");
     let mut last = lost;
     let mut tried = 0;
     loop {
-        tracing::info!(%action, error = %last, tried, "the answer to a commit is lost");
         let now = Instant::now();
         if now >= limit {
             let error = last;

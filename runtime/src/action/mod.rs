@@ -58,6 +58,10 @@ use level::Level;
 /// program may make several that have to wait.
 pub const ACTION_DEADLINE: Duration = Duration::from_secs(60);
 
+/// The longest an action may take: whatever it has locked is nobody else's so long, and each node
+/// remembers it.
+pub const ACTION_DEADLINE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// How often [`Client::action_retry`] runs its closure, at most, if nobody says.
 pub const ACTION_TRIES: u32 = 10;
 
@@ -104,10 +108,11 @@ impl ActionOptions {
         }
     }
 
-    /// How long the action may take, all tries together; then it is aborted.
+    /// How long the action may take, all tries together, at most [`ACTION_DEADLINE_MAX`]; then
+    /// it is aborted.
     #[must_use]
     pub fn deadline(mut self, time: Duration) -> Self {
-        self.deadline = time;
+        self.deadline = time.min(ACTION_DEADLINE_MAX);
         self
     }
 
