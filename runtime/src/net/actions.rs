@@ -213,16 +213,13 @@ impl Lines {
             }
         }
         let line = lines.entry(node).or_default();
-        let letter = match &line.connection {
-            Some(connection) if connection.is_open() => {
-                if connection.send(&letter.framed, 0).is_ok() {
-                    return;
-                }
-                letter
-            }
-            Some(_) | None => letter,
-        };
-        line.connection = None;
+        let open = line.connection.take().filter(|open| open.is_open());
+        line.connection = open.or_else(|| client.pool().known(node));
+        if let Some(connection) = &line.connection
+            && connection.send(&letter.framed, 0).is_ok()
+        {
+            return;
+        }
         let refused = match &line.queue {
             Some(queue) => queue.try_send(letter),
             None => Err(mpsc::error::TrySendError::Closed(letter)),

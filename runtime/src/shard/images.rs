@@ -165,10 +165,12 @@ impl Shard {
         entry.rows.clear();
         entry.record = None;
         let (before, makes) = (entry.before.take(), entry.makes());
+        let mutating = entry.method.mutating;
         drop(entries);
         match before {
             _ if makes => self.drop_image(uid),
             Some(state) => self.put_back(uid, state),
+            None if mutating => self.catalog.borrow_mut().lose(uid),
             None => {}
         }
     }
