@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use partha_core::Engine;
 use partha_core::action::message::Edge;
 use partha_core::action::path::Path;
+use partha_core::engine::LockView;
 use partha_core::id::Uid;
 
 use super::locks;
@@ -34,8 +35,9 @@ type Key = (usize, u32, usize, Uid, Vec<Uid>, Vec<Uid>);
 /// The graph of waits, now and before.
 #[derive(Debug, Default)]
 pub(crate) struct Waits {
-    /// With the time since when each is there.
-    now: BTreeMap<Key, u64>,
+    /// With the time since when each is there, and whether it is one of the lock's own: the
+    /// others lead through those that the waiter stands behind.
+    now: BTreeMap<Key, (u64, bool)>,
     past: BTreeMap<Key, Vec<(u64, u64)>>,
     /// Edges of a cycle, and since when they are of one.
     stuck: BTreeMap<Key, u64>,
@@ -50,15 +52,11 @@ impl Waits {
         engine: &Engine,
         broken: &[Broken],
     ) -> Check {
-        let mut edges = BTreeSet::new();
+        let mut edges = BTreeMap::new();
         if engine.stats().locks > 0 {
             for view in engine.locks() {
                 locks::check(&view)?;
-                for waiter in &view.waiters {
-                    for blocker in &waiter.blockers {
-                        edges.insert(key(at, view.uid, &waiter.path, blocker));
-                    }
-                }
+                enter(at, &view, &mut edges);
             }
         }
         for it in broken {
@@ -68,18 +66,18 @@ impl Waits {
         let gone = self
             .now
             .keys()
-            .filter(|key| mine(key) && !edges.contains(*key));
+            .filter(|key| mine(key) && !edges.contains_key(*key));
         for key in gone.cloned().collect::<Vec<_>>() {
             self.end(&key, now);
         }
-        for key in edges {
-            self.now.entry(key).or_insert(now);
+        for (key, direct) in edges {
+            self.now.entry(key).or_insert((now, direct)).1 = direct;
         }
         Ok(())
     }
 
     fn end(&mut self, key: &Key, now: u64) {
-        let since = self.now.remove(key).expect("it was there");
+        let (since, _) = self.now.remove(key).expect("it was there");
         self.past.entry(key.clone()).or_default().push((since, now));
     }
 
@@ -112,6 +110,7 @@ impl Waits {
             ));
         }
         let mut common = vec![(0, u64::MAX)];
+        let mut known: Vec<Vec<(u64, u64)>> = Vec::new();
         for edge in cycle {
             let node = World::node_of(edge.wait.site.node);
             let here = (node, usize::from(edge.wait.site.shard)) == (at.node, at.shard);
@@ -124,23 +123,28 @@ impl Waits {
                 edge.owner.path.whole().to_vec(),
             );
             let mut spans = self.past.get(&key).cloned().unwrap_or_default();
-            spans.extend(self.now.get(&key).map(|since| (*since, u64::MAX)));
+            spans.extend(self.now.get(&key).map(|(since, _)| (*since, u64::MAX)));
             if here {
                 // It may have come about in this very input.
                 spans.push((now, now));
             }
             common = overlap(&common, &spans);
+            known.push(spans);
         }
         if common.is_empty() {
             return Err(format!(
-                "phantom: {victim} is refused for what never was: {cycle:?}"
+                "phantom: {victim} is refused for what never was, {known:?}: {cycle:?}"
             ));
         }
         Ok(())
     }
 
     /// Looks for cycles that last.
-    pub(crate) fn watch(&mut self, now: u64, healed_at: u64) -> Check {
+    pub(crate) fn watch(&mut self, now: u64, healed_at: u64, draining: bool) -> Check {
+        if draining {
+            self.stuck.clear();
+            return Ok(());
+        }
         let caught = self.caught();
         self.stuck.retain(|key, _| caught.contains(key));
         for key in caught {
@@ -155,7 +159,8 @@ impl Waits {
 
     /// The edges of all cycles.
     fn caught(&self) -> BTreeSet<Key> {
-        let edges: Vec<&Key> = self.now.keys().collect();
+        let edges = self.now.iter().filter(|(_, (_, direct))| *direct);
+        let edges: Vec<&Key> = edges.map(|(key, _)| key).collect();
         let follows: Vec<Vec<usize>> = edges
             .iter()
             .map(|edge| {
@@ -182,6 +187,29 @@ impl Waits {
             }
         }
         caught
+    }
+}
+
+/// Enters whom the waiters of a lock wait for, and whom those wait for that they stand behind.
+fn enter(at: Place, view: &LockView, edges: &mut BTreeMap<Key, bool>) {
+    for waiter in &view.waiters {
+        // Who stands before the waiter counts only if nobody has the lock who excludes it: if
+        // the one before never gets on, there is a cycle without the waiter.
+        let holds = |path: &&Path| view.holders.iter().any(|holder| holder.path == **path);
+        let held = waiter.blockers.iter().any(|path| holds(&path));
+        for blocker in waiter.blockers.iter().filter(|path| !held || holds(path)) {
+            edges.insert(key(at, view.uid, &waiter.path, blocker), true);
+        }
+        let (mut todo, mut seen) = (waiter.blockers.clone(), Vec::new());
+        while let Some(path) = todo.pop() {
+            if !seen.contains(&path) {
+                let same = view.waiters.iter().filter(|waiter| waiter.path == path);
+                todo.extend(same.flat_map(|waiter| waiter.blockers.clone()));
+                let key = key(at, view.uid, &waiter.path, &path);
+                edges.entry(key).or_insert(false);
+                seen.push(path);
+            }
+        }
     }
 }
 
