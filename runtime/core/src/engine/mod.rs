@@ -36,6 +36,7 @@ use std::collections::{BTreeMap, VecDeque};
 use self::commit::Work;
 use self::decide::{Asked, Search};
 use crate::action::coordinator::Decisions;
+use crate::action::message::Message;
 use crate::action::mirror::Mirrors;
 use crate::action::path::Site;
 use crate::action::tombstone::Tombstones;
@@ -256,7 +257,9 @@ impl Engine {
             Input::Serve { uid } => self.serve(uid, out),
             Input::Retire { uid } => self.retire(uid, out),
             Input::Evict { uid } => self.evict(uid, out),
-            Input::Message { .. } if self.is_drained() => {}
+            // What waits elsewhere is in this shard's care as long as its process lives.
+            Input::Message { message, .. }
+                if self.is_drained() && !matches!(message, Message::Deadlock(_)) => {}
             Input::Message { from, message } => self.message(from, message, out),
             Input::Commit {
                 ticket,
