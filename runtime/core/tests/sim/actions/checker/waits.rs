@@ -193,11 +193,16 @@ impl Waits {
 /// Enters whom the waiters of a lock wait for, and whom those wait for that they stand behind.
 fn enter(at: Place, view: &LockView, edges: &mut BTreeMap<Key, bool>) {
     for waiter in &view.waiters {
-        // Who stands before the waiter counts only if nobody has the lock who excludes it: if
-        // the one before never gets on, there is a cycle without the waiter.
+        // Those before the waiter in the queue count only if nobody has the lock who excludes
+        // it, and then the first of them: if that one never gets on, there is a cycle without
+        // the waiter; if it does, it has the lock.
         let holds = |path: &&Path| view.holders.iter().any(|holder| holder.path == **path);
-        let held = waiter.blockers.iter().any(|path| holds(&path));
-        for blocker in waiter.blockers.iter().filter(|path| !held || holds(path)) {
+        let mut direct: Vec<&Path> = waiter.blockers.iter().filter(holds).collect();
+        if direct.is_empty() {
+            let mut queue = view.waiters.iter().map(|waiter| &waiter.path);
+            direct.extend(queue.find(|path| waiter.blockers.contains(path)));
+        }
+        for blocker in direct {
             edges.insert(key(at, view.uid, &waiter.path, blocker), true);
         }
         let (mut todo, mut seen) = (waiter.blockers.clone(), Vec::new());
