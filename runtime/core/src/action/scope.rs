@@ -354,10 +354,15 @@ impl Family {
                 call.lost = Some(child);
             }
         }
+        // A level that has done nothing itself may have had nested ones that did, and are
+        // aborted: whoever has not heard of that by the commit is to hear it then.
+        let mut within = self.levels.values();
+        let worked = !sites.is_empty()
+            || within.any(|level| level.path.is_within(child) && !level.aborted.is_empty());
         self.levels.retain(|_, level| !level.path.is_within(child));
         if let Some(parent) = self.levels.get_mut(&parent) {
             parent.children -= 1;
-            if !sites.is_empty() {
+            if worked {
                 parent.aborted.push(child);
             }
         }

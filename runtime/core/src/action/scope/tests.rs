@@ -168,6 +168,21 @@ fn a_child_in_a_child_goes_with_it() {
 }
 
 #[test]
+fn a_child_is_named_for_what_its_own_aborted_children_did() {
+    let mut family = nested();
+    work(&mut family, ROOT, 1, true);
+    family.begin(uid(CHILD), uid(GRANDCHILD)).unwrap();
+    work(&mut family, GRANDCHILD, 1, true);
+    let sends = family.end_nested(uid(GRANDCHILD), false).unwrap();
+    assert_eq!(sends, abort(GRANDCHILD, &[1]));
+    assert_eq!(family.end_nested(uid(CHILD), false).unwrap(), []);
+    let Plan::Ask { aborted, .. } = family.commit().unwrap() else {
+        panic!("the root has worked")
+    };
+    assert_eq!(aborted, [uid(CHILD)], "node 1 may not have heard of it yet");
+}
+
+#[test]
 fn what_is_under_way_is_in_the_way_of_a_commit_only() {
     let mut family = nested();
     let key = call(&mut family, CHILD, 5);
