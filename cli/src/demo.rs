@@ -118,7 +118,7 @@ async fn measure(bank: &mut Bank, arguments: &Arguments) -> anyhow::Result<ExitC
     bank::fund(&mut known.book);
     let agree = compare(bank, &accounts, &tills, &known).await?;
     let sure = arguments.seconds >= SURE_SECONDS && arguments.clients >= SURE_CLIENTS;
-    let missed = crossing && sure && load.counts().deadlocks.get() == 0;
+    let missed = crossing && sure && load.counts().deadlocks.count() == 0;
     if missed {
         println!("deadlocks: there was none, although transfers cross");
     }
@@ -155,10 +155,19 @@ fn show_figures(load: &Load, elapsed: Duration) {
         "deadlocks",
         format!(
             "{} found, {} of their victims committed in the end",
-            counts.deadlocks.get(),
+            counts.deadlocks.count(),
             counts.resolved.get()
         ),
     );
+    let found = &counts.deadlocks;
+    if found.count() > 0 {
+        let (median, worst) = (found.quantile(0.50), found.quantile(0.99));
+        let (median, worst) = (millis(median), millis(worst));
+        figure(
+            "  p50 / p99",
+            format!("{median} / {worst} from the victim's begin"),
+        );
+    }
     figure(
         "settled",
         format!(

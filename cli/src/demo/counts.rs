@@ -20,8 +20,8 @@ pub(super) struct Counts {
     pub(super) aborted: Counter,
     /// Further tries of transfers.
     pub(super) retried: Counter,
-    /// Deadlocks that a transfer was the victim of.
-    pub(super) deadlocks: Counter,
+    /// Tries of transfers that were the victim of a deadlock, from their beginning to that.
+    pub(super) deadlocks: Histogram,
     /// Transfers that were a victim, and yet are committed.
     pub(super) resolved: Counter,
     /// Transfers whose outcome was unknown at first, and is known.
@@ -43,7 +43,7 @@ impl Counts {
             refused: Counter::default(),
             aborted: Counter::default(),
             retried: Counter::default(),
-            deadlocks: Counter::default(),
+            deadlocks: Histogram::new(),
             resolved: Counter::default(),
             transfers_settled: Counter::default(),
             kills: Counter::default(),

@@ -36,7 +36,7 @@ pub(super) async fn show(counts: &Counts, begun: Instant, time: Duration) -> any
             begun.elapsed().as_secs(),
             millis(payment),
             millis(transfer),
-            counts.deadlocks.get(),
+            counts.deadlocks.count(),
             counts.kills.get(),
         );
         match &bar {

@@ -60,18 +60,18 @@ impl Transfer<'_> {
         let options = ActionOptions::new().deadline(DEADLINE).tries(TRIES);
         let body = async move |action: &Action| {
             tries.fetch_add(1, Ordering::Relaxed);
+            let begun = Instant::now();
             let made = self.attempt(action, till).await;
             if matches!(&made, Err(TransferError::System(e)) if e.kind() == ErrorKind::Deadlock) {
                 deadlocks.fetch_add(1, Ordering::Relaxed);
+                counts.deadlocks.add(begun.elapsed());
             }
             made
         };
         let ended = client.action_retry_with(options, body).await;
-        let deadlocks = deadlocks.load(Ordering::Relaxed);
         counts
             .retried
             .add(tries.load(Ordering::Relaxed).saturating_sub(1));
-        counts.deadlocks.add(deadlocks);
         let ending = match ended {
             Ok(()) => Ending::Committed,
             Err(ActionError::OutcomeUnknown { action, .. }) => {
@@ -87,7 +87,7 @@ impl Transfer<'_> {
                 Some(TransferError::System(_)) | None => Ending::Aborted,
             },
         };
-        if ending == Ending::Committed && deadlocks > 0 {
+        if ending == Ending::Committed && deadlocks.load(Ordering::Relaxed) > 0 {
             counts.resolved.add(1);
         }
         Ok(ending)
