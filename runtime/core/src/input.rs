@@ -137,7 +137,7 @@ pub enum Input {
         /// From whom.
         from: From,
         /// What it says.
-        message: Message,
+        message: Box<Message>,
     },
     /// Whoever runs a top-level action wants it committed; answered by
     /// [`crate::Output::Ended`]. It cannot be cancelled: its end is learnt by `Ask`.

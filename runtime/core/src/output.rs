@@ -138,7 +138,7 @@ pub enum Output {
         /// To be answered with.
         job: Job,
         /// What to write.
-        batch: ActionBatch,
+        batch: Box<ActionBatch>,
     },
     /// Look for a decision in the store; answered by `Input::DecisionFound`.
     SearchDecision {
@@ -151,8 +151,8 @@ pub enum Output {
     Send {
         /// Where to; perhaps another shard of this node, or this one itself.
         to: To,
-        /// What.
-        message: Message,
+        /// What; in a box, so that the outputs of every call are small to move.
+        message: Box<Message>,
     },
     /// Answer to `Input::Commit`. Exactly one, then the ticket is forgotten.
     Ended {

@@ -289,6 +289,7 @@ impl Monkey {
         };
         let shard = site.shard;
         let from = From { peer, shard };
+        let message = Box::new(message);
         Input::Message { from, message }
     }
 

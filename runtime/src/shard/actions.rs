@@ -98,6 +98,7 @@ impl ShardHandle {
     /// Brings a message about actions to the shard. Over a bound it is lost, as any may be.
     pub(crate) fn message(&self, from: From, message: Message) {
         if let Some(shard) = self.on_its_thread() {
+            let message = Box::new(message);
             shard.feed(Input::Message { from, message });
             return;
         }
@@ -192,7 +193,7 @@ impl Shard {
                 peer: self.registry.me,
                 shard: actions::RUNNER,
             };
-            let message = Message::Abort { action };
+            let message = Box::new(Message::Abort { action });
             self.feed(Input::Message { from, message });
         }
     }

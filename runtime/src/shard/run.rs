@@ -207,7 +207,6 @@ impl Shard {
             Job::Recover(inputs) => inputs.into_iter().for_each(|input| self.feed(input)),
             Job::Message { from, message } => {
                 self.handle.message_taken();
-                let message = *message;
                 self.feed(Input::Message { from, message });
             }
             Job::Request(request) => {

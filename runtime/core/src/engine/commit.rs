@@ -64,6 +64,7 @@ impl Engine {
 
     pub(super) fn store(&mut self, work: Work, batch: ActionBatch, out: &mut Outbox) -> Job {
         let job = self.new_job(work);
+        let batch = Box::new(batch);
         out.push(Output::Store { job, batch });
         job
     }

@@ -26,6 +26,7 @@ impl Engine {
 
     pub(super) fn send(site: Site, message: Message, out: &mut Outbox) {
         let to = To::Site(site);
+        let message = Box::new(message);
         out.push(Output::Send { to, message });
     }
 

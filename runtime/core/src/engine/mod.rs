@@ -259,8 +259,8 @@ impl Engine {
             Input::Evict { uid } => self.evict(uid, out),
             // What waits elsewhere is in this shard's care as long as its process lives.
             Input::Message { message, .. }
-                if self.is_drained() && !matches!(message, Message::Deadlock(_)) => {}
-            Input::Message { from, message } => self.message(from, message, out),
+                if self.is_drained() && !matches!(*message, Message::Deadlock(_)) => {}
+            Input::Message { from, message } => self.message(from, *message, out),
             Input::Commit {
                 ticket,
                 caller: _,

@@ -192,7 +192,7 @@ impl Engine {
         for act in acts {
             match act {
                 Act::Send { to, message } => {
-                    let message = Message::Deadlock(message);
+                    let message = Box::new(Message::Deadlock(message));
                     out.push(Output::Send { to, message });
                 }
                 Act::Refuse {

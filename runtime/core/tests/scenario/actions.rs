@@ -132,11 +132,11 @@ impl Story {
         match words[0] {
             "hear" => Input::Message {
                 from: from(words[1]),
-                message: if deadlocks::KINDS.contains(&words[2]) {
+                message: Box::new(if deadlocks::KINDS.contains(&words[2]) {
                     Message::Deadlock(self.deadlock(from(words[1]), &words[2..]))
                 } else {
                     self.message(&words[2..])
-                },
+                }),
             },
             "commit" => Input::Commit {
                 ticket: ticket(words[1]),

@@ -115,11 +115,13 @@ fn of_action(output: Output) -> String {
             )
         }
         Output::Release { uid, action } => format!("Release {} {}", object(uid), name(action)),
-        Output::Store { job, batch } => format!("Store j{} {}", job.0, self::batch(batch)),
+        Output::Store { job, batch } => format!("Store j{} {}", job.0, self::batch(*batch)),
         Output::SearchDecision { job, action } => {
             format!("SearchDecision j{} {}", job.0, name(action))
         }
-        Output::Send { to, message } => format!("Send {} {}", self::to(to), self::message(message)),
+        Output::Send { to, message } => {
+            format!("Send {} {}", self::to(to), self::message(*message))
+        }
         Output::Ended { ticket: t, end } => format!("Ended {} {}", ticket(t), self::end(end)),
         Output::Told { ticket: t, verdict } => {
             let verdict =

@@ -42,10 +42,11 @@ pub(crate) fn run(options: &Options) -> bool {
     }
     quiet();
     if !options.mutations.is_empty() {
-        return options
-            .mutations
-            .iter()
-            .fold(true, |well, mutation| hunt(*mutation, options) && well);
+        let mut well = true;
+        for mutation in &options.mutations {
+            well &= hunt(*mutation, options);
+        }
+        return well;
     }
     let mut well = true;
     for world in &options.worlds {

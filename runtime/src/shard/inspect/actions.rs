@@ -147,7 +147,7 @@ impl Shard {
             peer: self.registry.me,
             shard: RUNNER,
         };
-        let message = Message::Abort { action };
+        let message = Box::new(Message::Abort { action });
         self.feed(Input::Message { from, message });
         match self.phase(action).and_then(why_not) {
             None => Abortion::Done,

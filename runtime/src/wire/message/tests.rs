@@ -1,3 +1,5 @@
+//! Frames about actions come back as they went; hostile ones are refused.
+
 use partha_core::action::path::Joined;
 use partha_core::id::Incarnation;
 use partha_wire::Message as Frame;

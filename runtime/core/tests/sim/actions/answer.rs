@@ -54,25 +54,7 @@ impl World {
                 "tickets: {ticket:?} has joined {joined:?}, is {held:?}"
             ));
         }
-        let mut report = Report::default();
-        if let Some(first) = shard.held.get(&first) {
-            if let Some(run) = first.run {
-                report = self.runs[run].family.report();
-            }
-            report.aborted.extend(&first.dooms);
-        }
-        let site = self.site_at(at);
-        let incarnation = Self::peer_of(Life {
-            process: at.node,
-            life: at.life,
-        })
-        .incarnation;
-        let joined = joined.map(|joined| Participant {
-            site,
-            incarnation,
-            joined,
-        });
-        report.participants.extend(joined);
+        let report = self.report_of(at, first, joined);
         self.respond(
             conn,
             Response::Return {
@@ -82,6 +64,25 @@ impl World {
             },
         );
         Ok(())
+    }
+
+    /// What an answer says about who takes part.
+    fn report_of(&self, at: Place, first: Ticket, joined: Option<Joined>) -> Report {
+        let mut report = Report::default();
+        if let Some(first) = self.nodes[at.node].shards[at.shard].held.get(&first) {
+            if let Some(run) = first.run {
+                report = self.runs[run].family.report();
+            }
+            report.aborted.extend(&first.dooms);
+        }
+        let (process, life) = (at.node, at.life);
+        let incarnation = Self::peer_of(Life { process, life }).incarnation;
+        report.participants.extend(joined.map(|joined| Participant {
+            site: self.site_at(at),
+            incarnation,
+            joined,
+        }));
+        report
     }
 
     /// Sends a message of an engine; some get lost, come twice or late.

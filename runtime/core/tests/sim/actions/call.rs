@@ -152,6 +152,7 @@ impl World {
                     peer: caller,
                     shard: u16::MAX,
                 };
+                let message = Box::new(message);
                 self.input(at, Input::Message { from, message })
             }
         }

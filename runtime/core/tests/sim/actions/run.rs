@@ -159,6 +159,7 @@ impl World {
             return Ok(());
         }
         let at = self.place(node, shard);
+        let message = Box::new(message);
         self.input(at, Input::Message { from, message })
     }
 

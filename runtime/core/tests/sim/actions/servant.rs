@@ -72,15 +72,14 @@ impl World {
             life: at.life,
         };
         let membership = held.membership.clone();
-        let mut stack = membership
-            .as_ref()
-            .map_or_else(Vec::new, |it| it.stack.clone());
+        let above = membership.as_ref();
+        let mut stack = above.map(|it| it.stack.clone()).unwrap_or_default();
         stack.push(uid);
         let in_action = membership.as_ref().filter(|it| it.path.root().is_some());
-        let home = membership.as_ref().map(|it| it.home);
-        let home = home.unwrap_or_else(|| Self::node_id(at.node));
-        let born_ms = membership.as_ref().map(|it| it.born_ms);
-        let born_ms = born_ms.unwrap_or(self.local(at.node).0 / MS);
+        let (home, born_ms) = match &membership {
+            Some(it) => (it.home, it.born_ms),
+            None => (Self::node_id(at.node), self.local(at.node).0 / MS),
+        };
         let until = match &self.calls[call].wire {
             Some(wire) => wire.until,
             None => self.now + 60 * S,
@@ -96,9 +95,7 @@ impl World {
             None => {
                 let me = Self::peer_of(life);
                 let own = own_action(me, at.shard as u16, ticket);
-                let above = membership
-                    .as_ref()
-                    .map_or(Path::default(), |it| it.path.clone());
+                let above = above.map(|it| it.path.clone()).unwrap_or_default();
                 let path = above.top_level(own).outside();
                 let wire = Wire {
                     path: path.clone(),

@@ -121,13 +121,7 @@ impl World {
             Output::Passivate { uid } => {
                 shard.activations.drop_image(uid)?;
                 let image = shard.images.drop(uid)?.list;
-                // Of a node that stops, what is prepared may leave memory before it is decided.
-                let disk = &self.nodes[at.node].disk;
-                let prepared = disk.shadow(uid) == Some(&image);
-                if !prepared && disk.states.get(&uid) != Some(&image) {
-                    let stored = disk.states.get(&uid);
-                    return Err(format!("durable: {uid} loses {image:?}, stored {stored:?}"));
-                }
+                self.passivated(at, uid, &image)?;
             }
             Output::Capture { .. }
             | Output::Undo { .. }
@@ -135,18 +129,11 @@ impl World {
             | Output::Restore { .. }
             | Output::Inherit { .. }
             | Output::Release { .. } => self.undo_output(at, &output)?,
-            Output::Store { job, batch } => self.store(at, job, batch)?,
-            Output::SearchDecision { job, action } => {
-                self.schedule(
-                    soon,
-                    Event::Decision {
-                        at,
-                        work: job,
-                        action,
-                    },
-                );
+            Output::Store { job, batch } => self.store(at, job, *batch)?,
+            Output::SearchDecision { job: work, action } => {
+                self.schedule(soon, Event::Decision { at, work, action });
             }
-            Output::Send { to, message } => self.mail_out(at, to, message),
+            Output::Send { to, message } => self.mail_out(at, to, *message),
             Output::Ended { ticket, end } => self.ended(at, ticket, end)?,
             Output::Told { ticket, verdict } => self.told_out(at, ticket, verdict)?,
             Output::Event(Told::Reborn { old, .. }) => shard.tickets.excuse_all_of(old),
@@ -154,6 +141,16 @@ impl World {
             Output::Drained => return self.drained(at),
         }
         Ok(())
+    }
+
+    /// What leaves memory is in the store; of a node that stops it may be prepared only.
+    fn passivated(&self, at: Place, uid: Uid, image: &Vec<usize>) -> Check {
+        let disk = &self.nodes[at.node].disk;
+        let stored = disk.states.get(&uid);
+        if disk.shadow(uid) == Some(image) || stored == Some(image) {
+            return Ok(());
+        }
+        Err(format!("durable: {uid} loses {image:?}, stored {stored:?}"))
     }
 
     fn undo_output(&mut self, at: Place, output: &Output) -> Check {

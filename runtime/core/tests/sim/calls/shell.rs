@@ -195,12 +195,7 @@ impl World {
             Output::Passivate { uid } => {
                 shard.activations.drop_image(uid)?;
                 let image = shard.images.remove(&uid).map(|(list, _)| list);
-                let stored = self.nodes[at.node].disk.states.get(&uid);
-                if image.as_ref() != stored {
-                    return Err(format!(
-                        "activation: {uid} loses {image:?}, stored {stored:?}"
-                    ));
-                }
+                self.passivated(at, uid, image.as_ref())?;
             }
             Output::Event(Told::Reborn { old, .. }) => shard.tickets.excuse_all_of(old),
             Output::Event(_) => {}
@@ -224,6 +219,17 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// What leaves memory is in the store.
+    fn passivated(&self, at: Place, uid: Uid, image: Option<&Vec<OpId>>) -> Result<(), String> {
+        let stored = self.nodes[at.node].disk.states.get(&uid);
+        if image == stored {
+            return Ok(());
+        }
+        Err(format!(
+            "activation: {uid} loses {image:?}, stored {stored:?}"
+        ))
     }
 
     /// A node that was told to stop restarts when all its shards are done.
