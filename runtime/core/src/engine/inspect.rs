@@ -29,6 +29,12 @@ impl Engine {
         here.chain(decided)
     }
 
+    /// Whether an action, top-level or nested, has a part here that has not ended.
+    #[must_use]
+    pub fn is_part_of(&self, action: Uid) -> bool {
+        self.mirrors.find_level(action).is_some()
+    }
+
     fn view(&self, mirror: &Mirror) -> ActionView {
         let levels = self.mirrors.subtree(mirror.root);
         let levels = levels.iter().map(|slot| self.mirrors.level(*slot));

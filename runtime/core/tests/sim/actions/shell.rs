@@ -86,18 +86,14 @@ impl World {
                 mode,
                 new,
                 action,
-            } => {
-                self.dispatch(at, ticket, (uid, mode, new), action)?;
-            }
+            } => self.dispatch(at, ticket, (uid, mode, new), action)?,
             Output::Flush {
                 ticket,
                 uid,
                 state,
                 reply,
                 create,
-            } => {
-                self.flush(at, ticket, uid, (state, reply, create))?;
-            }
+            } => self.flush(at, ticket, uid, (state, reply, create))?,
             Output::Reply {
                 ticket,
                 answer,
