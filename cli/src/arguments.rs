@@ -375,8 +375,7 @@ pub(crate) struct Why {
 
 /// Tell what became of an action
 ///
-/// Asks all nodes. `aborted` is said only if all of them answer; from then on they refuse to take
-/// part in it.
+/// Asks the coordinator if the id names it, else all nodes. An outcome is kept for 15 minutes.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Exit status:\n  0 committed, 3 aborted, 4 in flight, 5 unknown, \
@@ -385,6 +384,11 @@ pub(crate) struct Why {
 pub(crate) struct Outcome {
     /// The action, as errors and `partha actions` show it
     pub(crate) action: ActionId,
+    /// If no node knows it, have all nodes refuse it from now on, so that it is surely aborted
+    ///
+    /// An action that still runs and has not changed anything is lost by that.
+    #[arg(long)]
+    pub(crate) settle: bool,
     #[command(flatten)]
     pub(crate) cluster: Cluster,
     #[command(flatten)]

@@ -1,9 +1,9 @@
 //! The command `outcome`: what became of an action.
 //!
 //! Any node may have been its coordinator, so all are asked. If none has a part of it and none
-//! a record, they are asked once more, and now refuse to take part in it from then on: only then
-//! is "aborted" an answer that stays true. A node that cannot be reached may be the one that
-//! knows, so then the answer is that it is not known.
+//! a record, it is not known what became of it: it may yet be asked to commit, or its record may
+//! have been dropped after its time. Only if the user wants that settled are all nodes asked once
+//! more, and then refuse to take part in it from then on, so that "aborted" stays true.
 
 use std::process::ExitCode;
 
@@ -30,7 +30,7 @@ pub(crate) async fn outcome(
     out: &mut Output,
 ) -> anyhow::Result<ExitCode> {
     let system = System::connect(&arguments.cluster).await?;
-    let found = find(&system, arguments.action).await?;
+    let found = find(&system, arguments.action, arguments.settle).await?;
     let word = word(found.outcome);
     let status = match found.outcome {
         ActionOutcome::Committed => ExitCode::SUCCESS,
@@ -49,6 +49,12 @@ pub(crate) async fn outcome(
     }
     if found.outcome == ActionOutcome::Unknown {
         survey::warn(&found.silent);
+        if found.silent.is_empty() {
+            eprintln!(
+                "note: no node has a record of it: it was aborted, has not changed anything yet, \
+                 or committed more than 15 minutes ago; --settle has it refused for good"
+            );
+        }
     }
     out.flush()?;
     Ok(status)
@@ -74,7 +80,7 @@ pub(crate) struct Found {
 }
 
 /// Asks the coordinator if the id names it and it answers, else all nodes.
-pub(crate) async fn find(system: &System, action: ActionId) -> anyhow::Result<Found> {
+pub(crate) async fn find(system: &System, action: ActionId, settle: bool) -> anyhow::Result<Found> {
     if let Some(node) = action.coordinator()
         && let Ok(told) = system.client.outcome(action).await
     {
@@ -89,17 +95,17 @@ pub(crate) async fn find(system: &System, action: ActionId) -> anyhow::Result<Fo
             silent: Vec::new(),
         });
     }
-    find_anywhere(system, action.uid()).await
+    find_anywhere(system, action.uid(), settle).await
 }
 
-async fn find_anywhere(system: &System, action: Uid) -> anyhow::Result<Found> {
+async fn find_anywhere(system: &System, action: Uid, settle: bool) -> anyhow::Result<Found> {
     let (nodes, mut silent) = survey::reach_all(system).await?;
     let mut answers = ask(system, &nodes, action, false, &mut silent).await;
     let knows = |(_, outcome): &(_, ActionOutcome)| match outcome {
         ActionOutcome::Committed | ActionOutcome::InFlight => true,
         ActionOutcome::Aborted | ActionOutcome::Unknown => false,
     };
-    if !answers.iter().any(knows) && silent.is_empty() {
+    if settle && !answers.iter().any(knows) && silent.is_empty() {
         answers = ask(system, &nodes, action, true, &mut silent).await;
     }
     let outcome = sum(answers.iter().map(|(_, outcome)| *outcome), silent.len());

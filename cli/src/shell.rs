@@ -32,7 +32,8 @@ use crate::output::Output;
 /// Run actions by hand: begin, call, nest, commit, abort
 ///
 /// One command a line, from the terminal or from standard input; `help` lists them. A script ends
-/// with status 1 if one of its commands failed, or if it left an action open, which is aborted.
+/// at the first command that fails, with status 1, and so it does if it leaves an action open;
+/// what is open then is aborted.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Example:
@@ -41,6 +42,9 @@ Example:
   /bank/bob.deposit {\"amount\": 5}
   commit")]
 pub(crate) struct Arguments {
+    /// Go on with a script after a command has failed
+    #[arg(long)]
+    keep_going: bool,
     #[command(flatten)]
     pub(crate) cluster: Cluster,
     #[command(flatten)]
@@ -57,9 +61,13 @@ struct Shell<'a> {
     stack: Vec<Open>,
     options: ActionOptions,
     /// The last top-level action that ended.
-    last: Option<ActionId>,
+    last: Option<(ActionId, &'static str)>,
     /// Commands that failed.
     failures: usize,
+    /// A command that fails ends the shell.
+    strict: bool,
+    /// An action that has ended without being told to, and nobody has taken note of that yet.
+    lost: Option<ActionId>,
 }
 
 /// How an action ended.
@@ -94,10 +102,13 @@ enum Leave {
 
 pub(crate) async fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<ExitCode> {
     let system = System::connect(&arguments.cluster).await?;
+    let input = Input::start()?;
     let mut shell = Shell {
         system,
         out,
-        input: Input::start()?,
+        strict: !input.is_interactive() && !arguments.keep_going,
+        lost: None,
+        input,
         callees: HashMap::new(),
         stack: Vec::new(),
         options: ActionOptions::new(),
@@ -117,11 +128,14 @@ impl Shell<'_> {
     /// Takes commands outside of any action, until the end; whether actions were open then.
     async fn session(&mut self) -> anyhow::Result<bool> {
         loop {
-            let Some(command) = self.next().await? else {
+            let Some(command) = self.next().await?.filter(|_| !self.has_to_stop()) else {
                 return Ok(false);
             };
             let (client, options) = (self.system.client.clone(), self.options);
             let done = match command {
+                command if self.lost.is_some() && !command.is_about_the_shell() => {
+                    self.take_note(&command)
+                }
                 Command::Begin | Command::TopLevel => {
                     let body = async |action: &Action| self.level(action, Kind::Top).await;
                     let ended = client.action_with(options, body).await;
@@ -151,7 +165,13 @@ impl Shell<'_> {
                 // It is the end, or nobody reads what is said.
                 return Err(Leave::End);
             };
+            if self.has_to_stop() {
+                return Err(Leave::End);
+            }
             let done = match command {
+                command if self.lost.is_some() && !command.is_about_the_shell() => {
+                    self.take_note(&command)
+                }
                 Command::Begin => {
                     let body = async |inner: &Action| self.level(inner, Kind::Nested).await;
                     let ended = Box::pin(action.nested(body)).await;
@@ -207,9 +227,10 @@ impl Shell<'_> {
             }
         };
         if kind != Kind::Nested {
-            self.last = Some(id);
+            self.last = Some((id, word));
         }
         if let Some(error) = lost {
+            self.lost = Some(id);
             self.note(Err(error))?;
         }
         if end && !self.out.is_json() {
@@ -281,6 +302,22 @@ impl Shell<'_> {
         Ok(())
     }
 
+    /// Whether a command has failed that must not be followed by others.
+    fn has_to_stop(&self) -> bool {
+        self.strict && self.failures > 0
+    }
+
+    /// After an action has ended without being told to: what was meant for it must not be done
+    /// outside of it, so somebody has to say first that he knows.
+    fn take_note(&mut self, command: &Command) -> anyhow::Result<()> {
+        let lost = self.lost.expect("only called when an action is lost");
+        if matches!(command, Command::Commit | Command::Abort) {
+            self.lost = None;
+            return Ok(());
+        }
+        bail!("action {lost} has ended by itself, so this is not done; say `abort` to go on")
+    }
+
     /// An object by name, looked up outside of any action, once.
     async fn callee(&mut self, name: &str) -> anyhow::Result<Rc<Callee>> {
         if let Some(known) = self.callees.get(name) {
@@ -320,13 +357,15 @@ impl Shell<'_> {
         let action = match action {
             Some(text) => text.parse().map_err(|error| Usage(format!("{error}")))?,
             None => match self.last {
-                Some(action) => action,
+                Some((action, _)) => action,
                 None => bail!("no top-level action has ended yet"),
             },
         };
-        let word = match self.stack.iter().any(|open| open.id.uid() == action.uid()) {
-            true => "open",
-            false => outcome::word(outcome::find(&self.system, action).await?.outcome),
+        let open = self.stack.iter().any(|open| open.id.uid() == action.uid());
+        let word = match self.last {
+            _ if open => "open",
+            Some((last, word)) if last.uid() == action.uid() && word != "unknown" => word,
+            _ => outcome::word(outcome::find(&self.system, action, false).await?.outcome),
         };
         self.say(word, json!(action.to_string()))?;
         Ok(())

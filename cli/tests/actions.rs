@@ -232,6 +232,7 @@ fn an_action_whose_time_is_up_is_over() {
         "{said}"
     );
     assert_eq!(shell.hear(), format!("aborted  {action}"));
+    shell.say("abort");
     assert_eq!(shell.ask("/bank/x.balance"), "100");
     assert_eq!(shell.ask("show"), "no action is open");
 }
@@ -256,9 +257,12 @@ fn outcomes_are_told_and_what_cannot_be_told_is_not_guessed() {
     shell.ask(r#"/bank/x.withdraw {"amount": 5}"#);
     shell.ask("abort");
     let never = "00c7d1f20be5a001-000001-0000000001";
-    eventually(LONG, || outcome(&system, &aborted).0 == 3);
-    assert_eq!(outcome(&system, never), (3, "aborted".to_owned()));
-    let told = system.run(&["outcome", never, "-o", "json"]).1;
+    // Nobody has a record of what was aborted, nor of what never was; asking changes nothing.
+    eventually(LONG, || outcome(&system, &aborted).0 == 5);
+    let (status, out, err) = system.run(&["outcome", never]);
+    assert_eq!((status, out.as_str()), (5, "unknown\n"));
+    assert!(err.contains("no node has a record"), "{err}");
+    let told = system.run(&["outcome", never, "--settle", "-o", "json"]).1;
     let told: Value = serde_json::from_str(&told).unwrap();
     assert_eq!(told["outcome"], "aborted");
     assert_eq!(rows(&told["told_by"]).len(), 4, "{told}");
@@ -272,6 +276,42 @@ fn outcomes_are_told_and_what_cannot_be_told_is_not_guessed() {
     assert_eq!(outcome(&system, &committed), (0, "committed".to_owned()));
     let (status, _, err) = system.run(&["outcome", "17"]);
     assert_eq!(status, 2, "{err}");
+}
+
+#[test]
+fn asking_for_an_outcome_ends_no_action() {
+    let system = System::start(&["a"]);
+    system.account("/bank/x", "a", 100);
+    let mut shell = Shell::start(&system);
+    let outer = shell.begin();
+    assert_eq!(system.run(&["outcome", &outer]).0, 5, "it has done nothing");
+    shell.ask(r#"/bank/x.deposit {"amount": 1}"#);
+    let inner = shell.begin();
+    shell.ask(r#"/bank/x.deposit {"amount": 2}"#);
+    for action in [&outer, &inner] {
+        assert_eq!(system.run(&["outcome", action]).1, "in flight\n");
+    }
+    assert_eq!(shell.ask(r#"/bank/x.deposit {"amount": 3}"#), "106");
+    shell.ask("commit");
+    assert_eq!(shell.ask("commit"), format!("committed  {outer}"));
+}
+
+#[test]
+fn what_was_meant_for_an_action_is_not_done_outside_of_it() {
+    let system = System::start(&["a"]);
+    system.account("/bank/x", "a", 100);
+    let balance = |system: &System| system.ok(&["call", "/bank/x", "balance"]);
+    let mut shell = Shell::start(&system);
+    shell.say("time 1");
+    let action = shell.begin();
+    assert_eq!(shell.ask(r#"/bank/x.deposit {"amount": 1}"#), "101");
+    assert!(shell.hear().contains("its time was up"));
+    assert_eq!(shell.hear(), format!("aborted  {action}"));
+    let said = shell.ask(r#"/bank/x.deposit {"amount": 1}"#);
+    assert!(said.contains("has ended by itself"), "{said}");
+    assert_eq!(balance(&system), "100\n");
+    shell.say("abort");
+    assert_eq!(shell.ask(r#"/bank/x.deposit {"amount": 1}"#), "101");
 }
 
 #[test]

@@ -58,6 +58,21 @@ pub(super) enum Command {
     },
 }
 
+impl Command {
+    /// Whether it does nothing to any object or action.
+    pub(super) fn is_about_the_shell(&self) -> bool {
+        match self {
+            Self::Nothing
+            | Self::Show
+            | Self::Outcome(_)
+            | Self::Time(_)
+            | Self::Help
+            | Self::Exit => true,
+            Self::Begin | Self::TopLevel | Self::Commit | Self::Abort | Self::Call { .. } => false,
+        }
+    }
+}
+
 /// Reads a line; blank ones and those that begin with `#` say nothing.
 pub(super) fn parse(line: &str) -> Result<Command, Usage> {
     let line = line.trim();

@@ -19,7 +19,10 @@ impl Shell {
     /// Starts one. What goes wrong in it is said among the other lines.
     pub(crate) fn start(system: &System) -> Self {
         // Errors in one pipe with all else, so that what it says comes in order.
-        let script = format!("exec {} shell 2>&1", env!("CARGO_BIN_EXE_partha"));
+        let script = format!(
+            "exec {} shell --keep-going 2>&1",
+            env!("CARGO_BIN_EXE_partha")
+        );
         let mut command = std::process::Command::new("sh");
         command.args(["-c", &script]);
         command.env("PARTHA_NAMING", &system.naming);

@@ -122,6 +122,7 @@ impl Shard {
     /// What is known of the end of an action.
     pub(crate) fn trace(&self, action: Uid) -> Trace {
         match self.phase(action) {
+            None if self.engine.borrow().is_part_of(action) => Trace::InFlight,
             None => Trace::None,
             Some(
                 Phase::Active
