@@ -10,7 +10,7 @@ use super::net::Life;
 use super::plan::{MS, S};
 use super::program::{Doing, For, Task};
 use super::truth::{Ending, Kind, OpNo, Outcome};
-use super::world::{Check, Event, Place, World};
+use super::world::{Check, Event, Place, RunNo, World};
 
 impl World {
     pub(crate) fn dispatch(
@@ -108,10 +108,9 @@ impl World {
             }
         };
         let steps = self.rng.range(1, self.plan.steps.max(1)).min(3);
-        self.summary.reach(if run.is_some() {
-            "servant: calls in its action"
-        } else {
-            "servant: calls outside of actions"
+        self.summary.reach(match run {
+            Some(_) => "servant: calls in its action",
+            None => "servant: calls outside of actions",
         });
         let task = self.add_task(Task {
             at: life,
@@ -132,9 +131,13 @@ impl World {
         if let Some(run) = run {
             self.runs[run].task = task;
         }
+        self.note_run(at, ticket, run);
+        Ok(())
+    }
+
+    fn note_run(&mut self, at: Place, ticket: Ticket, run: Option<RunNo>) {
         let held = self.nodes[at.node].shards[at.shard].held.get_mut(&ticket);
         held.expect("it is being served").run = run;
-        Ok(())
     }
 
     /// A servant ends.

@@ -167,9 +167,7 @@ impl World {
                 mode,
                 new,
                 action: None,
-            } => {
-                self.dispatch(at, ticket, uid, mode, new)?;
-            }
+            } => self.dispatch(at, ticket, uid, mode, new)?,
             Output::Flush {
                 ticket,
                 uid,

@@ -30,7 +30,7 @@ pub(crate) struct Broken {
 }
 
 /// Node, life, shard, object, path of the waiter, path of the owner.
-type Key = (usize, u32, usize, Uid, Vec<Uid>, Vec<Uid>);
+type Key = (usize, u32, usize, Uid, Path, Path);
 
 /// The graph of waits, now and before.
 #[derive(Debug, Default)]
@@ -94,7 +94,7 @@ impl Waits {
         let Broken { victim, cycle } = broken;
         for (index, edge) in cycle.iter().enumerate() {
             let next = &cycle[(index + 1) % cycle.len()];
-            let leads = target(edge.waiter.path.whole(), edge.owner.path.whole())
+            let leads = target(&edge.waiter.path, &edge.owner.path)
                 .is_some_and(|target| next.waiter.path.whole().contains(&target));
             if !leads {
                 return Err(format!(
@@ -119,8 +119,8 @@ impl Waits {
                 edge.wait.incarnation.0,
                 edge.wait.site.shard.into(),
                 edge.object,
-                edge.waiter.path.whole().to_vec(),
-                edge.owner.path.whole().to_vec(),
+                edge.waiter.path.clone(),
+                edge.owner.path.clone(),
             );
             let mut spans = self.past.get(&key).cloned().unwrap_or_default();
             spans.extend(self.now.get(&key).map(|(since, _)| (*since, u64::MAX)));
@@ -169,7 +169,7 @@ impl Waits {
                 };
                 let waits = edges.iter().enumerate();
                 waits
-                    .filter(|(_, next)| next.4.contains(&target))
+                    .filter(|(_, next)| next.4.whole().contains(&target))
                     .map(|(next, _)| next)
                     .collect()
             })
@@ -196,8 +196,11 @@ fn enter(at: Place, view: &LockView, edges: &mut BTreeMap<Key, bool>) {
         // Those before the waiter in the queue count only if nobody has the lock who excludes
         // it, and then the first of them: if that one never gets on, there is a cycle without
         // the waiter; if it does, it has the lock.
-        let holds = |path: &&Path| view.holders.iter().any(|holder| holder.path == **path);
-        let mut direct: Vec<&Path> = waiter.blockers.iter().filter(holds).collect();
+        let excludes = |path: &&Path| {
+            let mut holders = view.holders.iter();
+            holders.any(|holder| holder.path == **path && holder.mode.excludes(waiter.mode))
+        };
+        let mut direct: Vec<&Path> = waiter.blockers.iter().filter(excludes).collect();
         if direct.is_empty() {
             let mut queue = view.waiters.iter().map(|waiter| &waiter.path);
             direct.extend(queue.find(|path| waiter.blockers.contains(path)));
@@ -219,18 +222,19 @@ fn enter(at: Place, view: &LockView, edges: &mut BTreeMap<Key, bool>) {
 }
 
 fn key(at: Place, object: Uid, waiter: &Path, owner: &Path) -> Key {
-    let (waiter, owner) = (waiter.whole().to_vec(), owner.whole().to_vec());
+    let (waiter, owner) = (waiter.clone(), owner.clone());
     (at.node, at.life, at.shard, object, waiter, owner)
 }
 
 /// What must end for the waiter to go on: the part of the owner's path just below what both
-/// have in common. None if the waiter is within the owner.
-fn target(waiter: &[Uid], owner: &[Uid]) -> Option<Uid> {
-    let common = waiter
-        .iter()
-        .zip(owner)
-        .take_while(|(one, other)| one == other);
-    owner.get(common.count()).copied()
+/// have in common, or its top-level action, if that is nested in more. None if the waiter is
+/// within the owner.
+fn target(waiter: &Path, owner: &Path) -> Option<Uid> {
+    let pairs = waiter.whole().iter().zip(owner.whole());
+    let common = pairs.take_while(|(one, other)| one == other).count();
+    let (all, enclosing) = (owner.whole(), owner.enclosing());
+    let within = common < all.len();
+    within.then(|| all[common.max(enclosing)])
 }
 
 /// Times that are in a span of both.
