@@ -113,6 +113,23 @@ pub(crate) const MUTANTS: &[(Mutation, World, u64)] = &[
     (Mutation::SkipSave, World::Calls, 0),
     (Mutation::LoseFollowers, World::Calls, 0),
     (Mutation::TrustFault, World::Calls, 0),
+    (Mutation::VoteBeforeFlush, World::Actions, 20),
+    (Mutation::DecideBeforeFlush, World::Actions, 1),
+    (Mutation::ApplyBeforeDecision, World::Actions, 1),
+    (Mutation::NoTombstone, World::Actions, 2943),
+    (Mutation::ForgetAbortedLevels, World::Actions, 1036),
+    (Mutation::NoRestoreOnNestedAbort, World::Actions, 7),
+    (Mutation::InheritReplacesImage, World::Actions, 37),
+    (Mutation::UnlockAfterCall, World::Actions, 1),
+    (Mutation::SiblingsShare, World::Actions, 7),
+    (Mutation::PresumeCommit, World::Actions, 5),
+    (Mutation::AbortPrepared, World::Actions, 717),
+    (Mutation::ObeyRunnerWhenPrepared, World::Actions, 1562),
+    (Mutation::ExecuteRepeated, World::Actions, 29),
+    (Mutation::TrustPrepareFault, World::Actions, 142),
+    (Mutation::NoConfirm, World::Actions, 1007),
+    (Mutation::LosePrepareOnRecovery, World::Actions, 2491),
+    (Mutation::IgnoreLateCalls, World::Actions, 194),
 ];
 
 /// Runs a seed; an assert of the engine counts as a violation, too.
