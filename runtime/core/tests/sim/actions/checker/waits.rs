@@ -192,21 +192,9 @@ impl Waits {
 
 /// Enters whom the waiters of a lock wait for, and whom those wait for that they stand behind.
 fn enter(at: Place, view: &LockView, edges: &mut BTreeMap<Key, bool>) {
-    for waiter in &view.waiters {
-        // Those before the waiter in the queue count only if nobody has the lock who excludes
-        // it, and then the first of them: if that one never gets on, there is a cycle without
-        // the waiter; if it does, it has the lock.
-        let excludes = |path: &&Path| {
-            let mut holders = view.holders.iter();
-            holders.any(|holder| holder.path == **path && holder.mode.excludes(waiter.mode))
-        };
-        let mut direct: Vec<&Path> = waiter.blockers.iter().filter(excludes).collect();
-        if direct.is_empty() {
-            let mut queue = view.waiters.iter().map(|waiter| &waiter.path);
-            direct.extend(queue.find(|path| waiter.blockers.contains(path)));
-        }
-        for blocker in direct {
-            edges.insert(key(at, view.uid, &waiter.path, blocker), true);
+    for (index, waiter) in view.waiters.iter().enumerate() {
+        for owner in owners(view, index, view.waiters.len()) {
+            edges.insert(key(at, view.uid, &waiter.path, &owner), true);
         }
         let (mut todo, mut seen) = (waiter.blockers.clone(), Vec::new());
         while let Some(path) = todo.pop() {
@@ -219,6 +207,34 @@ fn enter(at: Place, view: &LockView, edges: &mut BTreeMap<Key, bool>) {
             }
         }
     }
+}
+
+/// Who has the lock and excludes a waiter. If nobody does, those who exclude the first request
+/// that it stands behind: if that one never gets on, there is a cycle without the waiter; if it
+/// does, it has the lock then. Where their end means another thing to it than to the waiter, it
+/// is the request itself.
+fn owners(view: &LockView, waiter: usize, deep: usize) -> Vec<Path> {
+    let it = &view.waiters[waiter];
+    let excludes = |path: &&Path| {
+        let mut holders = view.holders.iter();
+        holders.any(|holder| holder.path == **path && holder.mode.excludes(it.mode))
+    };
+    let held: Vec<Path> = it.blockers.iter().filter(excludes).cloned().collect();
+    if !held.is_empty() || deep == 0 {
+        return held;
+    }
+    let mut queue = view.waiters.iter().enumerate();
+    let first = queue.find(|(n, other)| *n != waiter && it.blockers.contains(&other.path));
+    let Some((first, other)) = first else {
+        return Vec::new();
+    };
+    let mut owners = owners(view, first, deep - 1);
+    let all = owners.len();
+    owners.retain(|owner| target(&it.path, owner) == target(&other.path, owner));
+    if owners.len() < all {
+        owners.push(other.path.clone());
+    }
+    owners
 }
 
 fn key(at: Place, object: Uid, waiter: &Path, owner: &Path) -> Key {
