@@ -20,7 +20,7 @@ use crate::wire::context::{Actions, TraceId};
 pub struct Context {
     serving: Serving,
     /// Made of the above when the servant calls somebody.
-    standing: OnceLock<Standing>,
+    standing: OnceLock<Box<Standing>>,
     pub(crate) caller: Peer,
     pub(crate) call: Option<CallId>,
     /// The caller speaks plain Cap'n Proto RPC.
@@ -66,13 +66,13 @@ impl Context {
     /// What the servant's calls are part of.
     pub(crate) fn standing(&self) -> &Standing {
         self.standing
-            .get_or_init(|| Standing::of_servant(&self.serving))
+            .get_or_init(|| Box::new(Standing::of_servant(&self.serving)))
     }
 
     /// For a call that is made in place of the one being served: what it says about actions, and
     /// who has to learn of its answer.
     pub(crate) fn relay(&self) -> Result<(Option<Box<Actions>>, Option<Track>)> {
-        let actions = self.serving.within.as_ref().map(Within::relayed);
+        let actions = self.serving.within.as_deref().map(Within::relayed);
         let track = match self.branch() {
             Some(branch) => Some(branch.track()?),
             None => None,

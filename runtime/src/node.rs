@@ -13,8 +13,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use partha_core::Limits;
 use partha_core::id::{ClassId, Peer, Uid};
+use partha_core::{Limits, Ticket};
 use partha_store::{LmdbStore, ObjectStore, Usage as StoreUsage};
 use partha_wire::Writer;
 use tokio::sync::oneshot;
@@ -358,7 +358,7 @@ async fn make_well_known(home: &Home, client: &Client, known: WellKnown) -> Resu
         client: client.clone(),
         shard: home.shards[0].clone(),
         object: home.manager(),
-        own: Uid::NIL,
+        ticket: Ticket(0),
         deadline: Instant::now() + crate::config::CALL_DEADLINE,
         trace: TraceId::default(),
         within: None,

@@ -27,7 +27,7 @@ pub struct Rows {
     object: Uid,
     writable: bool,
     /// What the actions that the call is made in have changed, outermost first.
-    overlays: Vec<Arc<Changes>>,
+    overlays: Box<[Arc<Changes>]>,
     changes: Mutex<Changes>,
 }
 
@@ -42,7 +42,7 @@ impl std::fmt::Debug for StoreHandle {
 
 impl Rows {
     pub(crate) fn new(store: Option<Arc<dyn ObjectStore>>, object: Uid, writable: bool) -> Self {
-        let (overlays, changes) = (Vec::new(), Mutex::new(Changes::new()));
+        let (overlays, changes) = (Box::default(), Mutex::new(Changes::new()));
         Self {
             store: store.map(StoreHandle),
             object,
@@ -54,7 +54,7 @@ impl Rows {
 
     /// The same rows as the actions that the call is made in have left them, outermost first.
     pub(crate) fn beneath(mut self, overlays: Vec<Arc<Changes>>) -> Self {
-        self.overlays = overlays;
+        self.overlays = overlays.into();
         self
     }
 

@@ -30,9 +30,9 @@ pub struct Request {
     root: StructAt,
     context: StructAt,
     callee: Callee,
+    /// With the call's id, if it has one.
     scope: CallScope,
     method: &'static Method,
-    call: Option<CallId>,
     deadline: Instant,
     /// The context speaks of actions.
     in_actions: bool,
@@ -91,7 +91,7 @@ impl Request {
     fn new(
         target: Target,
         callee: Callee,
-        scope: CallScope,
+        mut scope: CallScope,
         method: &'static Method,
         data: u16,
         pointers: u16,
@@ -106,9 +106,10 @@ impl Request {
         let longest = scope.standing.limit().map_or(longest, |l| l.min(longest));
         let deadline = scope.deadline.unwrap_or(now + usual).min(longest);
         let at_most_once = method.mutating && !method.idempotent;
-        let call = scope
-            .call
-            .or_else(|| at_most_once.then(|| scope.client.new_call_id()));
+        if at_most_once && scope.call.is_none() {
+            scope.call = Some(scope.client.new_call_id());
+        }
+        let call = scope.call;
         let context = CallContext {
             deadline: Some(deadline.saturating_duration_since(now)),
             call,
@@ -126,7 +127,6 @@ impl Request {
             callee,
             scope,
             method,
-            call,
             deadline,
             in_actions,
         }
@@ -146,7 +146,7 @@ impl Request {
     /// Whatever keeps the answer away; it says whether the operation was executed, and names the
     /// call if it may be asked for again.
     pub async fn send(self) -> Result<Reply> {
-        let call = self.call;
+        let call = self.scope.call;
         let (method, client) = (self.method, self.scope.client.clone());
         let result = match self.track() {
             Ok(track) => {

@@ -3,7 +3,8 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use partha_core::action::path::{Membership, Path};
+use partha_core::Ticket;
+use partha_core::action::path::{Membership, Path, own_action};
 use partha_core::action::scope::{Family, Report};
 use partha_core::id::{NodeId, Uid};
 use partha_core::time::Time;
@@ -35,12 +36,12 @@ pub(crate) struct Serving {
     /// Where the servant runs.
     pub(crate) shard: ShardHandle,
     pub(crate) object: Uid,
-    /// The name of the call as an action of its own: see `partha_core::action::path::own_action`.
-    pub(crate) own: Uid,
+    /// Of which the name of the call as an action of its own is made.
+    pub(crate) ticket: Ticket,
     /// When its caller stops waiting.
     pub(crate) deadline: Instant,
     pub(crate) trace: TraceId,
-    pub(crate) within: Option<Within>,
+    pub(crate) within: Option<Arc<Within>>,
 }
 
 impl Within {
@@ -99,16 +100,17 @@ impl Standing {
             client,
             shard,
             object,
-            own,
+            ticket,
             deadline,
             trace,
             within,
         } = serving;
         let trace = *trace;
-        let Some(Within { actions, until }) = within else {
+        let own = own_action(client.me(), shard.index(), *ticket);
+        let Some(Within { actions, until }) = within.as_deref() else {
             let mut roots = Roots::of_process(client, None);
             roots.stack.push(*object);
-            let (path, roots) = (Path::top(*own).outside(), Arc::new(roots));
+            let (path, roots) = (Path::top(own).outside(), Arc::new(roots));
             return Self::Outside(Arc::new(Outside { path, roots, trace }));
         };
         let home = actions.home;
@@ -123,7 +125,7 @@ impl Standing {
             stack,
         });
         let Some(leaf) = actions.path.leaf() else {
-            let path = actions.path.top_level(*own).outside();
+            let path = actions.path.top_level(own).outside();
             return Self::Outside(Arc::new(Outside { path, roots, trace }));
         };
         let line = Line::new(Beginning {

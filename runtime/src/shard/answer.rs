@@ -193,7 +193,7 @@ impl Shard {
     /// The call has waited until its deadline, most likely for whoever has the object.
     fn waited(&self, entry: &Entry, error: &Say<'_>) -> SystemError {
         let holder = self.engine.borrow().lock_owner(entry.object);
-        let in_action = entry.within.as_ref().is_some_and(Within::is_in_action);
+        let in_action = entry.within.as_deref().is_some_and(Within::is_in_action);
         match holder {
             Some((owner, true)) => self.lock_timeout(owner, true, error),
             Some((owner, false)) => {

@@ -1,6 +1,7 @@
 //! Calls arriving: what is kept of them, and what the engine is told.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -39,7 +40,7 @@ pub(super) struct Entry {
     /// Other tickets wait for the same answer.
     pub(super) joined: bool,
     /// What the call says about actions.
-    pub(super) within: Option<Within>,
+    pub(super) within: Option<Arc<Within>>,
     /// The servant's part of the action, once it runs: says what its calls joined.
     pub(super) branch: Option<Branch>,
     /// The object's state after the call, encoded.
@@ -47,7 +48,7 @@ pub(super) struct Entry {
     /// What the servant did to rows.
     pub(super) rows: Changes,
     /// The object's state from before this write in an action, encoded.
-    pub(super) before: Option<Bytes>,
+    pub(super) before: Option<Box<Bytes>>,
     /// It runs in an action.
     pub(super) in_action: bool,
 }
@@ -122,8 +123,8 @@ impl Shard {
             && (creating || !info.idempotent)
             && context.call.is_some();
         let (caller, call) = (incoming.caller, context.call);
-        let within = context.actions.map(Within::new);
-        let action = self.membership(within.as_ref(), &incoming.reply, volatile)?;
+        let within = context.actions.map(Within::new).map(Arc::new);
+        let action = self.membership(within.as_deref(), &incoming.reply, volatile)?;
         let invoke = Invoke {
             ticket,
             uid: object,

@@ -169,7 +169,7 @@ impl Shard {
         drop(entries);
         match before {
             _ if makes => self.drop_image(uid),
-            Some(state) => self.put_back(uid, state),
+            Some(state) => self.put_back(uid, *state),
             None if mutating => self.catalog.borrow_mut().lose(uid),
             None => {}
         }

@@ -33,6 +33,7 @@ use partha_core::time::Time;
 use partha_core::{Engine, Input, Limits, Outbox, Ticket};
 use partha_store::ObjectStore;
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::LocalSet;
 
 pub(crate) use self::inbound::ShardInbound;
 pub(crate) use self::inspect::{Abortion, Trace};
@@ -90,6 +91,8 @@ pub(crate) struct Shard {
     pub(crate) registry: Arc<Registry>,
     /// For calls that objects of this shard make.
     pub(crate) client: Client,
+    /// Where tasks of this thread run; a call may be let go on by one that does not.
+    local: std::rc::Weak<LocalSet>,
     engine: RefCell<Engine>,
     catalog: RefCell<Catalog>,
     images: RefCell<Images>,

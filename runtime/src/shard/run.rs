@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use partha_core::{Engine, Identity, Input, Outbox};
 use tokio::net::TcpStream;
-use tokio::runtime::LocalOptions;
 use tokio::sync::Notify;
+use tokio::task::LocalSet;
 
 use super::{CURRENT, Counters, Job, Jobs, Registry, Shard, ShardHandle, ShardInbound};
 use crate::client::Client;
@@ -37,27 +37,19 @@ pub(crate) struct Start {
 
 /// Starts the thread.
 pub(crate) fn spawn(start: Start) -> io::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let name = format!("partha-shard-{}", start.handle.index());
-    let (tell, told) = std::sync::mpsc::sync_channel(1);
-    let thread = std::thread::Builder::new().name(name).spawn(move || {
-        // Any task of the thread may start local ones: the reading loop of a connection that the
-        // node's client has made may let a servant begin, as one that was accepted may.
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build_local(LocalOptions::default());
-        let runtime = match runtime {
-            Ok(runtime) => runtime,
-            Err(error) => return drop(tell.send(Err(error))),
-        };
-        drop(tell);
-        let serving = std::panic::AssertUnwindSafe(|| runtime.block_on(serve(start)));
+    std::thread::Builder::new().name(name).spawn(move || {
+        // Not a local runtime: there every job from another thread costs a wake-up of its own.
+        let local = Rc::new(LocalSet::new());
+        let serve = serve(start, Rc::downgrade(&local));
+        let serving = std::panic::AssertUnwindSafe(|| local.block_on(&runtime, serve));
         if std::panic::catch_unwind(serving).is_err() {
             die();
         }
-    })?;
-    // It says nothing if all is well.
-    told.recv().unwrap_or(Ok(()))?;
-    Ok(thread)
+    })
 }
 
 /// Ends the process. Servants' panics are caught where they run: this one is ours. Going on would
@@ -68,7 +60,7 @@ pub(super) fn die() -> ! {
     std::process::abort();
 }
 
-async fn serve(start: Start) {
+async fn serve(start: Start, local: std::rc::Weak<LocalSet>) {
     let Start {
         handle,
         mut jobs,
@@ -86,6 +78,7 @@ async fn serve(start: Start) {
         handle,
         registry,
         client,
+        local,
         engine: RefCell::new(engine),
         catalog: RefCell::default(),
         images: RefCell::default(),

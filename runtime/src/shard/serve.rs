@@ -10,7 +10,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
 
-use partha_core::action::path::own_action;
 use partha_core::id::Uid;
 use partha_core::{Ended, Input, Mode, Ticket};
 use partha_store::ObjectStore;
@@ -42,6 +41,9 @@ impl Shard {
             self.later(input);
             return;
         }
+        let local = self.local.upgrade();
+        let local = local.expect("its tasks do not outlive the thread's set of them");
+        let _within = local.enter();
         let mut servant = match self.prepare(ticket, uid, mode) {
             Ok(servant) => servant,
             Err(error) => {
@@ -59,7 +61,7 @@ impl Shard {
             }
             Poll::Pending => {
                 let shard = self.clone();
-                tokio::task::spawn_local(async move {
+                local.spawn_local(async move {
                     let finished = servant.await;
                     let input = shard.ended(ticket, finished);
                     shard.feed(input);
@@ -74,7 +76,7 @@ impl Shard {
             Mode::Read | Mode::Upgrade => None,
             Mode::Write => {
                 self.capture(uid, action);
-                self.before_call(uid)
+                self.before_call(uid).map(Box::new)
             }
         };
         let mut entries = self.entries.borrow_mut();
@@ -117,7 +119,7 @@ impl Shard {
             client: self.client.clone(),
             shard: self.handle.clone(),
             object: uid,
-            own: own_action(self.registry.me, self.handle.index(), ticket),
+            ticket,
             deadline: entry.deadline,
             trace: entry.trace,
             within: entry.within.clone(),
