@@ -136,6 +136,10 @@ impl Mirror {
         }
     }
 
+    pub(crate) fn is_aborting(&self) -> bool {
+        matches!(self.phase, Phase::Aborting)
+    }
+
     pub(crate) fn is_active(&self) -> bool {
         match self.phase {
             Phase::Active => true,

@@ -12,8 +12,9 @@
 //! oldest when it is full: a mirror made anew by a late call has another number, so nobody will
 //! have it prepared, and it ends when its action's time is up.
 //!
-//! *Told* is weaker than *Aborted*: somebody who may not know the outcome said so, and nothing
-//! of the action was here. Who asks for the outcome of such a one is answered from the store.
+//! *Told* is weaker than *Aborted*: somebody who may not know the outcome said so, or what was
+//! here was given up; but what was here may have been begun by a late call, after the end. Who
+//! asks for the outcome of such a one is answered from the store.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -24,7 +25,7 @@ use crate::id::Uid;
 pub(crate) enum Fate {
     /// It is aborted, and nobody can commit it any more.
     Aborted,
-    /// Somebody said that it is aborted; it was not known here.
+    /// Somebody said that it is aborted, or its part here was given up; that decides nothing.
     Told,
     /// It is committed.
     Committed,

@@ -188,6 +188,7 @@ impl Engine {
             Next::Install => self.install(here(), out),
             Next::AbortAcknowledge => {
                 self.abort_mirror(here(), out);
+                self.note_fate(action, Fate::Committed);
                 Self::send(to, Message::Acknowledge { action }, out);
             }
             Next::Acknowledge => Self::send(to, Message::Acknowledge { action }, out),
@@ -458,10 +459,12 @@ impl Engine {
                     Self::send(site, Message::Abort { action }, out);
                 }
             }
-            None if self.tombstones.find(action) == Some(Fate::Aborted) => {
-                Self::send(site, Message::Abort { action }, out);
-            }
-            None => {}
+            None => match self.tombstones.find(action) {
+                Some(Fate::Aborted | Fate::Told) => {
+                    Self::send(site, Message::Abort { action }, out);
+                }
+                Some(Fate::Committed | Fate::ReadOnly { .. }) | None => {}
+            },
         }
     }
 

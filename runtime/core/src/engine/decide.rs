@@ -125,6 +125,7 @@ impl Engine {
         let Some(ballot) = Ballot::new(ticket, &others, aborted, vote_ends) else {
             self.abort_mirror(slot, out);
             let action = asked.action;
+            self.note_fate(action, Fate::Aborted);
             for other in &others {
                 Self::send(other.site, Message::Abort { action }, out);
             }
@@ -255,6 +256,7 @@ impl Engine {
             Err(fault) => {
                 let (requests, told) = (core::mem::take(requests), core::mem::take(told));
                 self.abort_mirror(slot, out);
+                self.note_fate(action, Fate::Aborted);
                 for site in told {
                     Self::send(site, Message::Abort { action }, out);
                 }
@@ -317,6 +319,7 @@ impl Engine {
         let requests = core::mem::take(&mut ballot.requests);
         let bound: Vec<Site> = ballot.bound().collect();
         self.abort_mirror(slot, out);
+        self.note_fate(action, Fate::Aborted);
         for site in bound {
             Self::send(site, Message::Abort { action }, out);
         }
@@ -341,16 +344,13 @@ impl Engine {
         if self.decisions.contains(action) {
             return Some(Verdict::Committed);
         }
-        if let Some(slot) = self.mirrors.find(action) {
-            return Some(match self.mirrors.mirror(slot).phase {
-                Phase::Aborting => Verdict::Aborted,
-                Phase::Active
-                | Phase::Preparing { .. }
-                | Phase::Prepared { .. }
-                | Phase::Installing { .. }
-                | Phase::Voting(_)
-                | Phase::Deciding { .. } => Verdict::InFlight,
-            });
+        // What is being aborted may have been begun by a late call: that decides nothing.
+        let here = self
+            .mirrors
+            .find(action)
+            .map(|slot| self.mirrors.mirror(slot));
+        if here.is_some_and(|mirror| !mirror.is_aborting()) {
+            return Some(Verdict::InFlight);
         }
         match self.tombstones.find(action) {
             Some(Fate::Committed) => Some(Verdict::Committed),

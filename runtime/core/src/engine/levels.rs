@@ -65,13 +65,14 @@ impl Engine {
         }
     }
 
-    /// A top-level action never happened, as far as this shard is concerned.
+    /// A top-level action never happened, as far as this shard is concerned. That says nothing
+    /// of what was decided: this may be what a late call began after the end.
     pub(super) fn abort_mirror(&mut self, slot: Slot, out: &mut Outbox) {
         let mirror = self.mirrors.mirror_mut(slot);
         mirror.phase = Phase::Aborting;
         let (action, root) = (mirror.uid(), mirror.root);
         self.mirrors.set_due(slot, crate::time::Time::NEVER);
-        self.note_fate(action, Fate::Aborted);
+        self.note_fate(action, Fate::Told);
         self.forward_abort(slot, action, out);
         self.abort_level(root, out);
     }
