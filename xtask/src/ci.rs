@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
-use crate::{cargo, codegen, crash_points, tidy, workspace_root};
+use crate::{cargo, codegen, crash_points, sim, tidy, workspace_root};
 
 /// Which steps to run
 #[derive(clap::Args)]
@@ -42,6 +42,8 @@ enum Action {
     Tidy,
     /// Whether generated files are fresh, in this process.
     Codegen,
+    /// Seeds of the simulator, in release mode.
+    Sim,
     /// Nodes that die at each point of a commit, built apart.
     CrashPoints,
     /// `cargo deny`, where it is installed.
@@ -95,6 +97,10 @@ const STEPS: &[Step] = &[
             &["test", "--locked", "--workspace"],
             &[("PARTHA_REQUIRE_TOOLS", "1")],
         ),
+    },
+    Step {
+        name: "sim",
+        action: Action::Sim,
     },
     Step {
         name: "crashes",
@@ -170,6 +176,7 @@ fn perform(action: &Action) -> anyhow::Result<Ended> {
     match action {
         Action::Tidy => tidy::run(&workspace_root())?,
         Action::Codegen => codegen::run(&workspace_root(), &codegen::CHECK)?,
+        Action::Sim => sim::run(&sim::SHORT)?,
         Action::CrashPoints => crash_points::run(&crash_points::ONCE)?,
         Action::Cargo(arguments, environment) => {
             succeed(cargo().args(*arguments).envs(environment.iter().copied()))?;
@@ -216,6 +223,7 @@ impl std::fmt::Display for Action {
         match self {
             Self::Tidy => f.write_str("cargo xtask tidy"),
             Self::Codegen => f.write_str("cargo xtask codegen --check"),
+            Self::Sim => f.write_str("cargo xtask sim"),
             Self::CrashPoints => f.write_str("cargo xtask crash-points"),
             Self::Deny => f.write_str("cargo deny --locked check bans licenses sources"),
             Self::Cargo(arguments, environment) => {

@@ -9,6 +9,7 @@ mod bench;
 mod ci;
 mod codegen;
 mod crash_points;
+mod sim;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -36,6 +37,8 @@ enum Chore {
     Codegen(codegen::Arguments),
     /// Run the benchmarks of Partha beside its peers, in release mode
     Bench(bench::Arguments),
+    /// Run the decisions of the core against faults chosen by seeds, and look for broken rules
+    Sim(sim::Arguments),
     /// Let nodes die at each point of a commit, and see that they recover
     CrashPoints(crash_points::Arguments),
     /// Run the steps of the continuous integration, with their times
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Chore::Tidy => tidy::run(&workspace_root()),
         Chore::Codegen(arguments) => codegen::run(&workspace_root(), &arguments),
         Chore::Bench(arguments) => bench::run(&arguments),
+        Chore::Sim(arguments) => sim::run(&arguments),
         Chore::CrashPoints(arguments) => crash_points::run(&arguments),
         Chore::Ci(arguments) => ci::run(&arguments),
     };

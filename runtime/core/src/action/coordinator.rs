@@ -160,9 +160,8 @@ impl Decisions {
     }
 
     /// Notes an acknowledgement; whether it was the last, so that the decision is gone. A node
-    /// that has fewer shards since its last start answers from another one than was told. With
-    /// `any` the first counts for all, a rule left out on purpose.
-    pub(crate) fn acknowledge(&mut self, action: Uid, site: Site, any: bool) -> bool {
+    /// that has fewer shards since its last start answers from another one than was told.
+    pub(crate) fn acknowledge(&mut self, action: Uid, site: Site) -> bool {
         let Some(row) = self.rows.get_mut(&action) else {
             return false;
         };
@@ -172,8 +171,8 @@ impl Decisions {
             .iter()
             .find(|told| moved && told.node == site.node);
         let site = stand_in.copied().unwrap_or(site);
-        let noted = row.untold.remove(&site);
-        let last = row.untold.is_empty() || (noted && any);
+        row.untold.remove(&site);
+        let last = row.untold.is_empty();
         if last {
             self.due.remove(&(row.due, action));
             self.rows.remove(&action);
@@ -287,14 +286,14 @@ mod tests {
             decisions.check();
         }
         assert_eq!(times, [10, 20, 40, 80, 120, 160]);
-        assert!(!decisions.acknowledge(uid, site(1), false));
-        assert!(!decisions.acknowledge(uid, site(1), false));
+        assert!(!decisions.acknowledge(uid, site(1)));
+        assert!(!decisions.acknowledge(uid, site(1)));
         let elsewhere = Site {
             shard: 7,
             ..site(2)
         };
-        assert!(decisions.acknowledge(uid, elsewhere, false));
-        assert!(!decisions.acknowledge(uid, site(2), false));
+        assert!(decisions.acknowledge(uid, elsewhere));
+        assert!(!decisions.acknowledge(uid, site(2)));
         assert_eq!((decisions.len(), decisions.next_due()), (0, None));
     }
 }

@@ -233,17 +233,12 @@ impl Engine {
         let mirror = self.mirrors.mirror(slot);
         let late = mirror.calls > 0 && self.mutation != Mutation::IgnoreLateCalls;
         let life = incarnation == self.identity.me.incarnation;
-        self.fits_join(mirror.join, join)
-            && (life || self.mutation == Mutation::IgnoreParticipantIncarnation)
-            && !late
+        self.fits_join(mirror.join, join) && life && !late
     }
 
     /// Whether two numbers are of the same mirror.
     pub(super) fn fits_join(&self, ours: u64, theirs: u64) -> bool {
-        let any = self.mutation == Mutation::IgnoreJoin || self.mutation == Mutation::NoTombstone;
-        let lives = self.mutation == Mutation::IgnoreParticipantIncarnation;
-        let differs = ours ^ theirs;
-        any || differs == 0 || (lives && differs.trailing_zeros() >= Uid::COUNTER_BITS)
+        ours == theirs || self.mutation == Mutation::NoTombstone
     }
 
     /// Phase 1 here.

@@ -303,8 +303,7 @@ impl Engine {
     }
 
     pub(super) fn acknowledge_heard(&mut self, from: Site, action: Uid, out: &mut Outbox) {
-        let early = self.mutation == Mutation::SettleEarly;
-        if self.decisions.acknowledge(action, from, early) {
+        if self.decisions.acknowledge(action, from) {
             self.store(Work::Settle(action), ActionBatch::Settle { action }, out);
         }
     }

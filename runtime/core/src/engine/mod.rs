@@ -87,10 +87,6 @@ pub enum Mutation {
     DecideBeforeFlush,
     /// Let others see a coordinator's objects before the decision is on disk.
     ApplyBeforeDecision,
-    /// Prepare a mirror other than the one that did the work.
-    IgnoreJoin,
-    /// Prepare what another life of the node did.
-    IgnoreParticipantIncarnation,
     /// Take calls of actions that were aborted here, and prepare whatever mirror there is.
     NoTombstone,
     /// Commit what nested actions did that were aborted, if nobody told otherwise.
@@ -109,16 +105,12 @@ pub enum Mutation {
     AbortPrepared,
     /// Abort what is prepared when whoever runs the action says so.
     ObeyRunnerWhenPrepared,
-    /// Forget who is to be told of a decision when the first has acknowledged.
-    SettleEarly,
     /// Execute a call of an action again when it is asked for again.
     ExecuteRepeated,
     /// Vote Yes although the prepared state could not be written.
     TrustPrepareFault,
     /// Break a cycle of waits without asking whether it is still there.
     NoConfirm,
-    /// Break a cycle of waits at each of its members.
-    VictimPerMember,
     /// After a restart, forget the locks of what is prepared.
     LosePrepareOnRecovery,
     /// Prepare while calls of the action still run or wait.

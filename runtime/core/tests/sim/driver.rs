@@ -20,9 +20,6 @@ use crate::{Job, MUTANTS, Summary, Trace, judge, missed};
 const PROGRESS: u64 = 2_000;
 /// A mistake not found within so many seeds is not found.
 pub(crate) const MUTANT_SEEDS: u64 = 40_000;
-/// With fewer seeds than this nobody expects to come by every point.
-const ENOUGH_SEEDS: u64 = 2_000;
-
 thread_local! {
     /// Where the last assert of this thread was.
     pub(crate) static PLACE: RefCell<String> = const { RefCell::new(String::new()) };
@@ -161,8 +158,8 @@ fn sweep(world: World, options: &Options) -> bool {
         println!("{}", tell(&shrink(job_of(failure.seed), failure)));
         return false;
     }
-    let missed = missed(world, &summary);
-    if options.seeds >= ENOUGH_SEEDS && options.caps == Caps::NONE && !missed.is_empty() {
+    let missed = missed(world, options.seeds, &summary);
+    if options.caps == Caps::NONE && !missed.is_empty() {
         println!("never reached: {}", missed.join(", "));
         return false;
     }
