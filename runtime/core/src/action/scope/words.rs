@@ -7,7 +7,7 @@ use crate::id::Uid;
 /// A message to be sent, once; it may get lost.
 pub type Send = (Site, Message);
 
-/// One call under way, from [`Family::calling`] to [`Family::answered`].
+/// One call under way, from [`super::Family::calling`] to [`super::Family::answered`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallKey(pub(super) u64);
 
