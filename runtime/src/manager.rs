@@ -16,7 +16,7 @@ use crate::error::{ErrorKind, Result, SystemError};
 use crate::hash::shard_of;
 use crate::net::connection::Connection;
 use crate::node::Home;
-use crate::shard::{Incoming, Job, ReplyTo, ShardReport};
+use crate::shard::{Incoming, Job, ReplyTo, ShardReport, Waiting};
 use crate::system::connection_manager::{
     self, AbortActionError, CreateError, InitiateError, InspectError, METHODS, Servant,
 };
@@ -393,7 +393,7 @@ impl Home {
         if let Some(track) = &track {
             track.reaching(self.site(shard.index()));
         }
-        shard.call(Incoming {
+        let open = shard.call(Incoming {
             object,
             interface: method.interface,
             method: method.ordinal,
@@ -402,8 +402,11 @@ impl Home {
             reply: ReplyTo::Channel(sender),
             held: None,
             create: Some(class),
+            number: None,
         });
+        let waiting = Waiting(open);
         let answer = receiver.await.map_err(|_| stopping())?;
+        waiting.answered();
         if let Some(track) = track {
             track.answered(answer.outcome.as_ref().err(), answer.report.as_deref());
         }

@@ -306,9 +306,13 @@ async fn a_deadline_while_it_runs_means_maybe(kind: Kind) {
     late.says(&["deadline passed", "did not end before its deadline"]);
     assert!(late.is_maybe(), "{late:?}");
     assert_eq!(begun(&gate), 1);
-    // It runs on, and its outcome is to be had later.
+    // Its servant was stopped where it waited: nothing of it is left, and nothing is locked.
+    assert_eq!(counter.value(&NOW).await, Ok(0));
     open(&gate, 1);
+    assert_eq!(counter.value(&NOW).await, Ok(0), "nobody is at the gate");
+    // So asking again executes it, and once.
     assert_eq!(counter.add_at_gate(&How::again(id), 1, &gate).await, Ok(1));
-    assert_eq!((begun(&gate), counter.value(&NOW).await), (1, Ok(1)));
+    assert_eq!(counter.add_at_gate(&How::again(id), 1, &gate).await, Ok(1));
+    assert_eq!((begun(&gate), counter.value(&NOW).await), (2, Ok(1)));
     stop(node).await;
 }

@@ -252,11 +252,14 @@ fn a_write_whose_connection_broke_may_have_been_executed() {
             (error.kind(), error.completion()),
             (ErrorKind::BindingBroken, Completed::Maybe)
         );
-        // It runs on, since its effect may have been seen; its outcome is to be had by its name.
+        // Nobody could hear its answer, so it was stopped where it waited, and nothing is left.
+        assert_eq!(object.value(&client).await.unwrap(), 0);
+        // Its outcome is to be had by its name: it is executed now, and once.
         open(&gate, 1);
         let again = client.call().again(error.call().unwrap());
         assert_eq!(object.add_at_gate(&again, 5, &gate).await.unwrap(), 5);
-        assert_eq!((begun(&gate), object.value(&client).await.unwrap()), (1, 5));
+        assert_eq!(object.add_at_gate(&again, 5, &gate).await.unwrap(), 5);
+        assert_eq!((begun(&gate), object.value(&client).await.unwrap()), (2, 5));
         stop(node).await;
     });
 }

@@ -10,19 +10,21 @@
 //! | Queued | – | – | Granted; in an action Gated | – | – | – | – | end |
 //! | Gated | – | – | – | Granted | – | – | – | end |
 //! | Granted | – | – | – | – | Running | – | – | end |
-//! | Running | – | – | – | – | – | see below | – | runs on |
+//! | Running | – | – | – | – | – | see below | – | killed |
 //! | Flushing | – | – | – | – | – | – | answer or refuse; end | runs on |
 //!
 //! `–` is a mistake of the engine or its shell and panics. A call that needs no search, as each
 //! in an action, is Queued at once. *Abandoned* means that no ticket waits any more (deadlines,
-//! cancels, a dead caller): what has not started never does; what has, runs to its end, so that
-//! the reply is saved and the object is whole.
+//! cancels, a dead caller): the call is an orphan. What has not started never does; a servant that
+//! runs is stopped where it waits (*killed*, as Rajdoot does with orphans), and the object is as
+//! if it had failed; what is on its way to the disk runs to its end, so that the reply is saved
+//! and the object is whole. A servant that has returned before it could be stopped has returned.
 //!
 //! | returned | read, or volatile | write, saved | write, not saved | write in an action |
 //! |---|---|---|---|---|
 //! | normal | answer; end | flush state and reply | flush state | keep; answer; end |
 //! | raised | answer; end | discard, unlock, flush reply | discard; answer; end | undo; answer; end |
-//! | failed | answer; end | discard; answer; end | discard; answer; end | undo; answer; end |
+//! | failed, killed | answer; end | discard; answer; end | discard; answer; end | undo; answer; end |
 //!
 //! In an action the lock is the action's, and nothing is flushed before that ends: *keep* makes
 //! what the call did part of it, *undo* puts the object back as the call found it.
@@ -42,7 +44,7 @@ use crate::input::{Ended, Fault, Invoke, Ticket};
 use crate::limits::Limits;
 use crate::list::{Link, Linked, List};
 use crate::lock::mode::Mode;
-use crate::output::Refusal;
+use crate::output::{Orphan, Refusal};
 use crate::slab::{Slab, Slot};
 use crate::time::Time;
 
@@ -82,7 +84,7 @@ pub(crate) enum Cue {
     ImageReady,
     Returned(Ended),
     Flushed(Result<(), Fault>),
-    Abandoned,
+    Abandoned(Orphan),
 }
 
 /// What of a call the machine looks at.
@@ -127,6 +129,8 @@ pub(crate) enum Next {
     Refuse { discard: bool, refusal: Refusal },
     /// The call ends without an answer.
     Vanish,
+    /// Stop the servant; its end comes as any other.
+    Kill(Orphan),
     /// Nothing now.
     RunOn,
     /// Somebody broke the rules.
@@ -147,10 +151,11 @@ pub(crate) fn next(stage: Stage, cue: Cue, traits: Traits) -> Next {
             discard: state,
             refusal: refusal_of(fault),
         },
-        (Stage::Searching | Stage::Queued | Stage::Gated | Stage::Granted, Cue::Abandoned) => {
+        (Stage::Searching | Stage::Queued | Stage::Gated | Stage::Granted, Cue::Abandoned(_)) => {
             Next::Vanish
         }
-        (Stage::Running | Stage::Flushing { .. }, Cue::Abandoned) => Next::RunOn,
+        (Stage::Running, Cue::Abandoned(why)) => Next::Kill(why),
+        (Stage::Flushing { .. }, Cue::Abandoned(_)) => Next::RunOn,
         (
             Stage::Queued | Stage::Gated | Stage::Granted | Stage::Running | Stage::Flushing { .. },
             Cue::Searched { .. },
@@ -208,7 +213,7 @@ fn returned(ended: Ended, traits: Traits) -> Next {
     if action {
         return match ended {
             Ended::Normal => Next::Keep,
-            Ended::Raised | Ended::Failed => Next::Undo,
+            Ended::Raised | Ended::Failed | Ended::Killed => Next::Undo,
         };
     }
     match ended {
@@ -224,7 +229,7 @@ fn returned(ended: Ended, traits: Traits) -> Next {
             reply: true,
             create: false,
         },
-        Ended::Raised | Ended::Failed => Next::Answer { discard: true },
+        Ended::Raised | Ended::Failed | Ended::Killed => Next::Answer { discard: true },
     }
 }
 
@@ -267,6 +272,20 @@ pub(crate) struct Leader {
     pub(crate) parked: bool,
     /// Whether its patience with locks and gates is noted among the timers.
     pub(crate) timed: bool,
+    pub(crate) kill: Kill,
+    /// Whether whoever looks for deadlocks knows that it waits.
+    pub(crate) told: bool,
+}
+
+/// Whether the servant of a call is to be stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kill {
+    /// Somebody waits for it.
+    No,
+    /// The shell was told to.
+    Asked,
+    /// It has been.
+    Done,
 }
 
 impl Leader {
@@ -368,6 +387,8 @@ impl Calls {
             since: Time::default(),
             parked: false,
             timed: false,
+            kill: Kill::No,
+            told: false,
         };
         let slot = self.enter(invoke, Role::Leader(leader));
         if let Some(call) = find_as {

@@ -86,7 +86,8 @@ pub enum Input {
         /// What the store said.
         outcome: Loaded,
     },
-    /// The servant that [`crate::Output::Dispatch`] started has ended.
+    /// The servant that [`crate::Output::Dispatch`] started has ended, by itself or because of
+    /// [`crate::Output::Kill`].
     Returned {
         /// The call.
         ticket: Ticket,
@@ -233,6 +234,9 @@ pub enum Ended {
     /// Without an answer of its own (a panic, undecodable arguments): the object must be as
     /// before, and asking again executes again.
     Failed,
+    /// It was stopped where it waited, since nobody needs its answer: the object must be as
+    /// before. Only after [`crate::Output::Kill`].
+    Killed,
 }
 
 /// Why the store did not do it.

@@ -40,6 +40,14 @@ pub enum Output {
         /// the state from before it, unless the `Capture` just before has.
         action: Option<Uid>,
     },
+    /// Stop the servant of this call where it waits, with all that it calls: it is an orphan
+    /// (Nelson's extermination, Rajdoot's killing). It is answered as any dispatch, by
+    /// `Input::Returned`, as `Killed` if the servant could be stopped; one that has just ended by
+    /// itself has ended so. At most one for each ticket.
+    Kill {
+        /// The call.
+        ticket: Ticket,
+    },
     /// One batch for the store; answered by `Input::Flushed`.
     Flush {
         /// The call whose batch it is.
@@ -319,6 +327,9 @@ pub enum Refusal {
     },
     /// The call was executed in this action before; its answer was sent and is gone.
     Repeated,
+    /// It was stopped, since nobody waited for it any more, just when this request asked for it
+    /// again; nothing of it stays at the object.
+    Killed,
     /// The store failed; what the call did to the object is undone.
     Store(Fault),
 }
@@ -383,6 +394,13 @@ pub enum Event {
         /// The reason.
         why: GaveUp,
     },
+    /// A servant was stopped, since nobody needed its answer.
+    OrphanKilled {
+        /// The object.
+        uid: Uid,
+        /// Why nobody does.
+        why: Orphan,
+    },
     /// A deadlock was found and broken here.
     DeadlockBroken {
         /// The action that is aborted.
@@ -397,6 +415,19 @@ pub enum Event {
         /// The new incarnation.
         incarnation: Incarnation,
     },
+}
+
+/// Why nobody needs what a servant does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Orphan {
+    /// The process that called is gone, or a newer life of it is known.
+    CallerGone,
+    /// The deadline of the call passed (Rajdoot's measure M1).
+    Expired,
+    /// The caller has given the call up.
+    Cancelled,
+    /// The action that it works for is aborted.
+    Aborted,
 }
 
 /// Why an action was aborted by a participant on its own.

@@ -44,6 +44,7 @@ struct Monkey {
     images: BTreeSet<(Uid, Uid)>,
     /// Calls that make an object, and run.
     creates: BTreeSet<Ticket>,
+    killed: BTreeSet<Ticket>,
 }
 
 /// Top-level actions, each with two nested ones.
@@ -61,6 +62,7 @@ impl Monkey {
             drained: 0,
             images: BTreeSet::new(),
             creates: BTreeSet::new(),
+            killed: BTreeSet::new(),
         };
         let limits = Limits {
             object_queue_max: monkey.pick(&[1, 4, 1_000]),
@@ -350,8 +352,10 @@ impl Monkey {
                 Input::Loaded { uid, outcome }
             }
             Output::Dispatch { ticket, .. } => {
+                let stopped = self.killed.remove(&ticket) && self.below(4) > 0;
                 let ended =
                     self.pick(&[Ended::Normal, Ended::Normal, Ended::Raised, Ended::Failed]);
+                let ended = if stopped { Ended::Killed } else { ended };
                 Input::Returned {
                     ticket,
                     ended,
@@ -424,6 +428,9 @@ impl Monkey {
                         self.tickets.remove(&ticket).is_some(),
                         "{ticket:?} is forgotten twice"
                     );
+                }
+                Output::Kill { ticket } => {
+                    assert!(self.killed.insert(ticket), "{ticket:?} is killed twice");
                 }
                 Output::Drained => self.drained += 1,
                 Output::Discard { .. }

@@ -18,7 +18,7 @@ use crate::config::{CALL_DEADLINE, CALL_DEADLINE_MAX, DEADLINE_GRACE};
 use crate::error::{Completed, ErrorKind, Result, SystemError};
 use crate::net::connection::Connection;
 use crate::net::pending::Answer;
-use crate::shard::{Incoming, ReplyTo, ShardHandle};
+use crate::shard::{Incoming, ReplyTo, ShardHandle, Waiting};
 use crate::wire::context::{CallContext, set_deadline, set_home, set_left};
 use crate::wire::frame::{self, Target};
 
@@ -318,7 +318,7 @@ impl Request {
         let attached = message.attached().to_vec();
         let parameters = message.rooted(self.parameters).with_attached(attached);
         let (sender, receiver) = oneshot::channel();
-        shard.call(Incoming {
+        let open = shard.call(Incoming {
             object,
             interface: self.method.interface,
             method: self.method.ordinal,
@@ -327,8 +327,12 @@ impl Request {
             reply: ReplyTo::Channel(sender),
             held: None,
             create: None,
+            number: None,
         });
-        receiver.await.unwrap_or_else(|_| {
+        let waiting = Waiting(open);
+        let answer = receiver.await;
+        waiting.answered();
+        answer.unwrap_or_else(|_| {
             let error = SystemError::new(ErrorKind::Draining, "the shard has stopped");
             error.completed(Completed::Maybe).into()
         })

@@ -14,7 +14,7 @@ use crate::capability::Way;
 use crate::client::WeakClient;
 use crate::config::CONNECT_DEADLINE;
 use crate::error::{ErrorKind, Result, SystemError};
-use crate::shard::{Incoming, ReplyTo};
+use crate::shard::{Incoming, Open, OpenCalls, ReplyTo};
 use crate::wire::frame::{Invoke, Target};
 use crate::wire::message::Action;
 
@@ -156,6 +156,7 @@ impl Pool {
         let (reader, writer) = stream.into_split();
         let inbound = ClientInbound {
             client: self.client.clone(),
+            open: Mutex::default(),
         };
         tokio::spawn(io::run(reader, writer, connection.clone(), inbound));
         Ok(connection)
@@ -188,6 +189,8 @@ impl Drop for Pool {
 /// this node.
 struct ClientInbound {
     client: WeakClient,
+    /// What the peer waits for.
+    open: Mutex<OpenCalls<Open>>,
 }
 
 impl Inbound for ClientInbound {
@@ -233,7 +236,7 @@ impl Inbound for ClientInbound {
                     Ok(held) => held,
                     Err(error) => return reply.fail(error),
                 };
-                shard.call(Incoming {
+                let open = shard.call(Incoming {
                     object,
                     interface,
                     method,
@@ -242,7 +245,9 @@ impl Inbound for ClientInbound {
                     reply,
                     held,
                     create,
+                    number: None,
                 });
+                lock(&self.open).note(question, open);
             }
             Err(error) => reply.fail(error),
         }
@@ -268,9 +273,16 @@ impl Inbound for ClientInbound {
         }
     }
 
-    fn cancel(&self, _connection: &Arc<Connection>, _question: u32) {
-        // A call-back under way runs to its end; its answer is dropped by the peer.
+    fn cancel(&self, _connection: &Arc<Connection>, question: u32) {
+        let open = lock(&self.open).take(question);
+        if let Some(open) = open {
+            open.give_up();
+        }
     }
 
-    fn closed(&self, _connection: &Arc<Connection>) {}
+    fn closed(&self, _connection: &Arc<Connection>) {
+        // Nobody hears the answers to what came by it.
+        let open = lock(&self.open).take_all();
+        open.for_each(Open::give_up);
+    }
 }

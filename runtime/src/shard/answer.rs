@@ -170,6 +170,11 @@ impl Shard {
                 let text = format!("action {action} is aborted here");
                 error(ErrorKind::ActionAborted, text).with_victim(Some(action))
             }
+            Refusal::Killed => {
+                let text = "it was stopped, since nobody waited for it, just when it was asked for \
+                            again; nothing of it stays at the object";
+                error(ErrorKind::Orphaned, text.to_owned()).completed(Completed::Maybe)
+            }
             Refusal::Repeated => {
                 let text = "the call was executed in this action before, and its answer is lost";
                 error(ErrorKind::ActionAborted, text.to_owned())

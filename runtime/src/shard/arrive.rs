@@ -11,6 +11,7 @@ use partha_core::{Input, Invoke, Mode, Ticket};
 use partha_store::Record;
 use partha_wire::{Message, Writer};
 
+use super::give_up::Running;
 use super::job::{Incoming, ReplyTo};
 use super::{Shard, count};
 use crate::abi::{Class, Method};
@@ -51,6 +52,10 @@ pub(super) struct Entry {
     pub(super) before: Option<Box<Bytes>>,
     /// It runs in an action.
     pub(super) in_action: bool,
+    /// The servant, once it waits for something.
+    pub(super) running: Option<Rc<Running>>,
+    /// By which a caller on another thread gives it up.
+    pub(super) number: Option<u64>,
 }
 
 impl Entry {
@@ -85,6 +90,9 @@ impl Shard {
                 entry.parameters = Some(incoming.parameters);
                 entry.held = incoming.held;
                 entry.reply = Some(incoming.reply);
+                if let Some(number) = entry.number {
+                    self.numbers.borrow_mut().insert(number, ticket);
+                }
                 self.entries.borrow_mut().insert(ticket, entry);
                 self.feed(if is_new {
                     Input::Create(invoke)
@@ -155,6 +163,8 @@ impl Shard {
             rows: Changes::new(),
             before: None,
             in_action: false,
+            running: None,
+            number: incoming.number,
         };
         Ok((invoke, entry))
     }

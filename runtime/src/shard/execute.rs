@@ -93,7 +93,8 @@ impl Shard {
                     answer,
                     joined,
                 } => self.reply(ticket, answer, joined),
-                Output::Forget { ticket } => drop(self.entries.borrow_mut().remove(&ticket)),
+                Output::Kill { ticket } => self.kill(ticket),
+                Output::Forget { ticket } => self.forget_call(ticket),
                 Output::Discard { uid } | Output::Passivate { uid } => self.drop_image(uid),
                 Output::Capture { uid, action } => self.capture(uid, action),
                 Output::Undo { ticket, uid } => self.undo(ticket, uid),
@@ -169,6 +170,10 @@ impl Shard {
             Event::GaveUp { action, why } => {
                 count(&self.counters.aborted);
                 tracing::info!(%action, ?why, "an action was aborted here");
+            }
+            Event::OrphanKilled { uid, why } => {
+                count(&self.counters.killed);
+                tracing::info!(%uid, ?why, "a servant is stopped, nobody needs its answer");
             }
             Event::DeadlockBroken { victim, length } => {
                 count(&self.counters.deadlocks);

@@ -2,7 +2,7 @@
 //!
 //! Shard 0 hosts their connections, behind the guard. A capability they hold is a number of their
 //! connection that stands for an object; a call becomes the same [`Incoming`] as on the native
-//! face. The servant runs as always; what the client drops is only the waiting.
+//! face, and is given up when the client drops its promise or is gone.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Shard;
+use super::give_up::Waiting;
 use super::job::{Incoming, Job, ReplyTo};
 use crate::capability::{Capability, Way};
 use crate::client::random_node;
@@ -183,7 +184,7 @@ impl Gateway for Face {
             let parameters = Message::from_segment(call.params.segment.into(), attached)
                 .map_err(|error| capnp::Error::failed(error.to_string()))?;
             let (sender, receiver) = oneshot::channel();
-            shard.call(Incoming {
+            let open = shard.call(Incoming {
                 object,
                 interface: ClassId(call.interface),
                 method: call.method,
@@ -193,8 +194,12 @@ impl Gateway for Face {
                 // The guard counts for itself.
                 held: None,
                 create: None,
+                number: None,
             });
+            // A client that drops its promise gives the call up.
+            let waiting = Waiting(open);
             let answer = wait(receiver, call.admission).await;
+            waiting.answered();
             answer
                 .and_then(|message| self.flat(&message))
                 .map_err(|error| to_capnp(&error))

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use partha_core::{Input, Ticket};
 
 use super::Shard;
+use super::give_up::{Open, OpenCalls};
 use super::job::{Incoming, Job, ReplyTo};
 use crate::capability::Way;
-use crate::config::QUESTIONS_MAX;
 use crate::error::{ErrorKind, SystemError};
 use crate::hash::shard_of;
 use crate::net::connection::Connection;
@@ -22,9 +22,16 @@ use crate::wire::message::Action;
 pub(crate) struct ShardInbound {
     shard: Rc<Shard>,
     home: Arc<Home>,
-    /// By question number less one: the ticket of the latest call with that number. One that has
-    /// ended is harmless, since tickets are never used again.
-    open: RefCell<Vec<Option<Ticket>>>,
+    /// What the peer waits for.
+    open: RefCell<OpenCalls<At>>,
+}
+
+/// Where a call of the peer is.
+enum At {
+    /// At this shard.
+    Here(Ticket),
+    /// At another one.
+    There(Open),
 }
 
 impl ShardInbound {
@@ -36,19 +43,11 @@ impl ShardInbound {
         }
     }
 
-    /// Notes the ticket of the latest call with this number; none if it was refused at the door.
-    fn remember(&self, question: u32, ticket: Option<Ticket>) {
-        let Some(index) = question.checked_sub(1).map(|index| index as usize) else {
-            return;
-        };
-        if index >= QUESTIONS_MAX {
-            return;
+    fn give_up(&self, at: At) {
+        match at {
+            At::Here(ticket) => self.shard.feed(Input::Cancel { ticket }),
+            At::There(open) => open.give_up(),
         }
-        let mut open = self.open.borrow_mut();
-        if open.len() <= index {
-            open.resize(index + 1, None);
-        }
-        open[index] = ticket;
     }
 }
 
@@ -106,14 +105,13 @@ impl Inbound for ShardInbound {
             reply,
             held,
             create,
+            number: None,
         };
-        match elsewhere {
-            Some(shard) => shard.call(incoming),
-            None => {
-                let ticket = self.shard.invoke(incoming);
-                self.remember(question, ticket);
-            }
-        }
+        let at = match elsewhere {
+            Some(shard) => shard.call(incoming).map(At::There),
+            None => self.shard.invoke(incoming).map(At::Here),
+        };
+        self.open.borrow_mut().note(question, at);
     }
 
     fn action(&self, connection: &Arc<Connection>, action: Action) {
@@ -126,14 +124,16 @@ impl Inbound for ShardInbound {
     }
 
     fn cancel(&self, _connection: &Arc<Connection>, question: u32) {
-        let index = question.wrapping_sub(1) as usize;
-        let ticket = self.open.borrow_mut().get_mut(index).and_then(Option::take);
-        if let Some(ticket) = ticket {
-            self.shard.feed(Input::Cancel { ticket });
+        let at = self.open.borrow_mut().take(question);
+        if let Some(at) = at {
+            self.give_up(at);
         }
     }
 
     fn closed(&self, connection: &Arc<Connection>) {
+        // Nobody hears the answers to what came by it.
+        let open = self.open.borrow_mut().take_all();
+        open.for_each(|at| self.give_up(at));
         let caller = connection.peer();
         if self.home.connection_closed(caller) {
             for shard in &self.home.shards {

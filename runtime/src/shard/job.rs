@@ -11,6 +11,7 @@ use partha_store::StoreError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::action_store::Work;
+use super::give_up::Called;
 use super::inspect::Look;
 use crate::abi::Class;
 use crate::error::{Completed, SystemError};
@@ -23,6 +24,8 @@ use crate::wire::message::{CommitRequest, What};
 pub(crate) enum Job {
     /// A call of an object of this shard.
     Call(Box<Incoming>),
+    /// Nobody waits for a call any more.
+    Cancel(Called),
     /// A native connection whose opener wants this shard.
     Connection {
         stream: std::net::TcpStream,
@@ -124,7 +127,7 @@ impl Job {
     /// Whether it must not overtake calls: it may be the end of what they are about.
     pub(crate) fn is_in_turn(&self) -> bool {
         match self {
-            Self::Call(_) | Self::Retire { .. } | Self::PeerGone { .. } => true,
+            Self::Call(_) | Self::Cancel(_) | Self::Retire { .. } | Self::PeerGone { .. } => true,
             Self::Connection { .. }
             | Self::Foreign { .. }
             | Self::Flushed { .. }
@@ -163,6 +166,8 @@ pub(crate) struct Incoming {
     pub(crate) held: Option<Held>,
     /// Set for a call that makes the object.
     pub(crate) create: Option<ClassId>,
+    /// By which it can be given up, if it comes from another thread; set on its way.
+    pub(crate) number: Option<u64>,
 }
 
 /// What whoever runs an action wants of a shard.

@@ -13,6 +13,7 @@ mod catalog;
 mod commit;
 mod execute;
 mod foreign_calls;
+mod give_up;
 mod images;
 mod inbound;
 mod inspect;
@@ -25,7 +26,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use partha_core::id::{ClassId, NodeId, Peer, Uid};
@@ -35,6 +36,7 @@ use partha_store::ObjectStore;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::LocalSet;
 
+pub(crate) use self::give_up::{Called, Open, OpenCalls, Waiting};
 pub(crate) use self::inbound::ShardInbound;
 pub(crate) use self::inspect::{Abortion, Trace};
 pub(crate) use self::job::{Incoming, Job, Jobs, ReplyTo, ShardReport, Wish};
@@ -83,6 +85,8 @@ struct HandleInner {
     waiting: AtomicUsize,
     /// Messages about actions in the inbox; bounded by losing further ones.
     messages: AtomicUsize,
+    /// Of the latest call that came from another thread.
+    number: AtomicU64,
 }
 
 /// The shard itself; lives on its thread.
@@ -97,6 +101,8 @@ pub(crate) struct Shard {
     catalog: RefCell<Catalog>,
     images: RefCell<Images>,
     entries: RefCell<IdMap<Ticket, Entry>>,
+    /// Calls that came from other threads, by their numbers.
+    numbers: RefCell<IdMap<u64, Ticket>>,
     /// Who waits for the end of an action.
     requests: RefCell<IdMap<Ticket, ReplyTo>>,
     /// Aborted actions of which prepared parts may still be in the store. Bounded by the engine,
@@ -129,6 +135,8 @@ pub(crate) struct Counters {
     pub(crate) aborted: Cell<u64>,
     /// Deadlocks broken by the refusal of a call here.
     pub(crate) deadlocks: Cell<u64>,
+    /// Servants stopped, since nobody needed their answers.
+    pub(crate) killed: Cell<u64>,
 }
 
 impl ShardHandle {
@@ -148,6 +156,7 @@ impl ShardHandle {
                     in_turn,
                     waiting,
                     messages,
+                    number: AtomicU64::new(1),
                 }),
             },
             jobs,
@@ -159,11 +168,14 @@ impl ShardHandle {
         self.inner.index
     }
 
-    /// Brings a call to the shard: at once if this is its thread.
-    pub(crate) fn call(&self, incoming: Incoming) {
+    /// Brings a call to the shard: at once if this is its thread. None if it is answered already.
+    pub(crate) fn call(&self, mut incoming: Incoming) -> Option<Open> {
+        let open = |called| {
+            let shard = self.clone();
+            Some(Open { shard, called })
+        };
         if let Some(shard) = self.on_its_thread() {
-            shard.invoke(incoming);
-            return;
+            return open(Called::Ticket(shard.invoke(incoming)?));
         }
         if self.inner.waiting.fetch_add(1, Ordering::Relaxed) >= INBOX_MAX {
             self.inner.waiting.fetch_sub(1, Ordering::Relaxed);
@@ -171,17 +183,18 @@ impl ShardHandle {
             incoming
                 .reply
                 .fail(SystemError::new(ErrorKind::Overloaded, detail));
-            return;
+            return None;
         }
+        let number = self.inner.number.fetch_add(1, Ordering::Relaxed);
+        incoming.number = Some(number);
         if let Err(refused) = self.inner.in_turn.send(Job::Call(Box::new(incoming))) {
-            let Job::Call(incoming) = refused.0 else {
-                return;
-            };
-            incoming.reply.fail(SystemError::new(
-                ErrorKind::Draining,
-                "the shard has stopped",
-            ));
+            if let Job::Call(incoming) = refused.0 {
+                let error = SystemError::new(ErrorKind::Draining, "the shard has stopped");
+                incoming.reply.fail(error);
+            }
+            return None;
         }
+        open(Called::Number(number))
     }
 
     /// Posts anything but a call. Such jobs are bounded by what causes them: connections,

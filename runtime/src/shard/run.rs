@@ -83,6 +83,7 @@ async fn serve(start: Start, local: std::rc::Weak<LocalSet>) {
         catalog: RefCell::default(),
         images: RefCell::default(),
         entries: RefCell::default(),
+        numbers: RefCell::default(),
         requests: RefCell::default(),
         unwanted: RefCell::default(),
         inputs: RefCell::default(),
@@ -157,6 +158,7 @@ impl Shard {
                 self.handle.call_taken();
                 self.invoke(*incoming);
             }
+            Job::Cancel(called) => self.give_up_call(called),
             Job::Connection {
                 stream,
                 hello,

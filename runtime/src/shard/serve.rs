@@ -3,7 +3,7 @@
 //! A servant is polled once where it is dispatched and gets a task of its own only if it waits
 //! for something.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -17,6 +17,7 @@ use partha_wire::Message;
 
 use super::Shard;
 use super::arrive::{Entry, Outcome};
+use super::give_up::Running;
 use super::job::ReplyTo;
 use crate::abi::{Call, Class, End, Finished, LocalFuture, Method, ObjectState};
 use crate::action::Serving;
@@ -60,11 +61,17 @@ impl Shard {
                 self.later(input);
             }
             Poll::Pending => {
+                let running = Running::new(servant);
+                if let Some(entry) = self.entries.borrow_mut().get_mut(&ticket) {
+                    entry.running = Some(running.clone());
+                }
                 let shard = self.clone();
                 local.spawn_local(async move {
-                    let finished = servant.await;
-                    let input = shard.ended(ticket, finished);
-                    shard.feed(input);
+                    // None if it was stopped: then the engine knows that already.
+                    if let Some(finished) = poll_fn(|task| running.poll(task)).await {
+                        let input = shard.ended(ticket, finished);
+                        shard.feed(input);
+                    }
                 });
             }
         }
@@ -185,6 +192,7 @@ impl Shard {
     fn ended(&self, ticket: Ticket, finished: Result<Finished, SystemError>) -> Input {
         let mut entries = self.entries.borrow_mut();
         let entry = entries.get_mut(&ticket).expect("a running call is kept");
+        entry.running = None;
         let (outcome, ended) = match finished {
             Ok(Finished {
                 state,
@@ -270,7 +278,7 @@ fn construct(class: &Class, arguments: &Message) -> Result<Box<dyn ObjectState>,
 }
 
 /// A servant at work, its panics caught.
-struct Servant {
+pub(super) struct Servant {
     running: LocalFuture,
     class: &'static str,
     method: &'static str,

@@ -36,7 +36,7 @@ const STAGES: [Stage; 7] = [
     Stage::Flushing { state: false },
 ];
 
-const CUES: [Cue; 13] = [
+const CUES: [Cue; 14] = [
     Cue::Searched { found: true },
     Cue::Searched { found: false },
     Cue::LockGranted,
@@ -45,11 +45,12 @@ const CUES: [Cue; 13] = [
     Cue::Returned(Ended::Normal),
     Cue::Returned(Ended::Raised),
     Cue::Returned(Ended::Failed),
+    Cue::Returned(Ended::Killed),
     Cue::Flushed(Ok(())),
     Cue::Flushed(Err(Fault::Full)),
     Cue::Flushed(Err(Fault::Fenced)),
     Cue::Flushed(Err(Fault::Exists)),
-    Cue::Abandoned,
+    Cue::Abandoned(Orphan::Expired),
 ];
 
 fn short(next: Next) -> &'static str {
@@ -73,6 +74,7 @@ fn short(next: Next) -> &'static str {
         Next::Refuse { discard: false, .. } => "refuse",
         Next::Refuse { discard: true, .. } => "undo+refuse",
         Next::Vanish => "vanish",
+        Next::Kill(_) => "kill",
         Next::RunOn => "run on",
         Next::Mistake => "-",
     }
@@ -95,13 +97,13 @@ fn every_stage_and_cue_of_a_saved_write() {
     check(
         SAVED,
         [
-            "saved, lock, -, -, -, -, -, -, -, -, -, -, vanish",
-            "-, -, image, -, -, -, -, -, -, -, -, -, vanish",
-            "-, -, -, image, -, -, -, -, -, -, -, -, vanish",
-            "-, -, -, -, run, -, -, -, -, -, -, -, vanish",
-            "-, -, -, -, -, flush, other flush, undo+answer, -, -, -, -, run on",
-            "-, -, -, -, -, -, -, -, answer, undo+refuse, undo+refuse, undo+refuse, run on",
-            "-, -, -, -, -, -, -, -, answer, refuse, refuse, refuse, run on",
+            "saved, lock, -, -, -, -, -, -, -, -, -, -, -, vanish",
+            "-, -, image, -, -, -, -, -, -, -, -, -, -, vanish",
+            "-, -, -, image, -, -, -, -, -, -, -, -, -, vanish",
+            "-, -, -, -, run, -, -, -, -, -, -, -, -, vanish",
+            "-, -, -, -, -, flush, other flush, undo+answer, undo+answer, -, -, -, -, kill",
+            "-, -, -, -, -, -, -, -, -, answer, undo+refuse, undo+refuse, undo+refuse, run on",
+            "-, -, -, -, -, -, -, -, -, answer, refuse, refuse, refuse, run on",
         ],
     );
 }
@@ -122,8 +124,9 @@ fn a_call_in_an_action_takes_its_turn_and_leaves_the_rest_to_the_action() {
             assert_eq!(ended(Ended::Normal), Next::Keep);
             assert_eq!(ended(Ended::Raised), Next::Undo);
             assert_eq!(ended(Ended::Failed), Next::Undo);
+            assert_eq!(ended(Ended::Killed), Next::Undo);
         } else {
-            for how in [Ended::Normal, Ended::Raised, Ended::Failed] {
+            for how in [Ended::Normal, Ended::Raised, Ended::Failed, Ended::Killed] {
                 assert_eq!(ended(how), Next::Answer { discard: false });
             }
         }
@@ -154,9 +157,10 @@ fn what_is_flushed_and_undone_when_a_servant_ends() {
     assert_eq!(ended(Ended::Raised, UNSAVED), answer(true));
     for traits in [SAVED, UNSAVED, CREATE] {
         assert_eq!(ended(Ended::Failed, traits), answer(true));
+        assert_eq!(ended(Ended::Killed, traits), answer(true));
     }
     for traits in [READ, VOLATILE] {
-        for how in [Ended::Normal, Ended::Raised, Ended::Failed] {
+        for how in [Ended::Normal, Ended::Raised, Ended::Failed, Ended::Killed] {
             assert_eq!(ended(how, traits), answer(false));
         }
     }

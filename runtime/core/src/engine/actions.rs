@@ -15,7 +15,7 @@ use super::{Drain, Engine, Mutation};
 use crate::action::mirror::{Before, Ending};
 use crate::action::path::Joined;
 use crate::activation;
-use crate::call::Leader;
+use crate::call::{Kill, Leader};
 use crate::id::{Peer, Uid};
 use crate::input::Invoke;
 use crate::lock::locks::Owner;
@@ -177,6 +177,8 @@ impl Engine {
                 let action = self.mirrors.level(level).uid;
                 Answer::Refused(Refusal::ActionAborted { action })
             }
+            // Only who has asked again since then hears of it.
+            None if self.calls.leader(slot).kill == Kill::Done => Answer::Refused(Refusal::Killed),
             None => Answer::Outcome,
         }
     }

@@ -1,8 +1,8 @@
 //! From arrival to the object's door, and out of it again unserved: bounds, late callers,
-//! duplicates, the search for a saved reply; cancels, deadlines, dead callers.
+//! duplicates, the search for a saved reply. How calls are given up is in `orphans`.
 
 use super::{Drain, Engine, Mutation};
-use crate::call::{self, Cue, Role};
+use crate::call::{self, Cue};
 use crate::id::{CallId, Peer, Uid};
 use crate::incarnation::Heard;
 use crate::input::{Invoke, Ticket};
@@ -86,8 +86,10 @@ impl Engine {
         if invoke.deadline <= self.now {
             return Err(Refusal::Deadline { started: false });
         }
+        self.check_incarnation(invoke.caller, out)?;
         let find_as = self.at_most_once(invoke);
-        if let Some(call) = find_as {
+        // Somebody else may ask for what a process that is gone has named.
+        if let Some(call) = find_as.filter(|call| call.caller != invoke.caller) {
             self.check_incarnation(call.caller, out)?;
         }
         self.check_action(invoke, out)?;
@@ -125,8 +127,10 @@ impl Engine {
                     incarnation: known,
                 };
                 out.push(Output::Event(Event::Reborn { old, incarnation }));
-                self.caller_gone(old, out);
-                self.give_up_older(node, incarnation, out);
+                if self.mutation != Mutation::SpareOlder {
+                    self.caller_gone(old, out);
+                    self.give_up_older(node, incarnation, out);
+                }
                 Ok(())
             }
             Heard::Older(_) if self.mutation == Mutation::IgnoreIncarnation => Ok(()),
@@ -138,65 +142,6 @@ impl Engine {
         if let Some(slot) = self.calls.slot(ticket) {
             self.step(slot, Cue::Searched { found }, out);
         }
-    }
-
-    /// Nobody waits for this ticket any more.
-    pub(super) fn cancel(&mut self, ticket: Ticket, out: &mut Outbox) {
-        if let Some(slot) = self.calls.slot(ticket) {
-            self.stop_waiting(slot, out);
-        }
-    }
-
-    /// A ticket's deadline passed.
-    pub(super) fn expire(&mut self, slot: Slot, out: &mut Outbox) {
-        let call = self.calls.entry(slot);
-        let (ticket, leader_slot) = match &call.role {
-            Role::Leader(leader) if !leader.waits => return,
-            Role::Leader(_) => (call.ticket, slot),
-            Role::Follower { leader } => (call.ticket, *leader),
-        };
-        let leader = self.calls.leader(leader_slot);
-        let others_wait = usize::from(leader.waits) + leader.followers.len() > 1;
-        let started = leader.stage.started() || others_wait;
-        let answer = Answer::Refused(Refusal::Deadline { started });
-        out.push(Output::Reply {
-            ticket,
-            answer,
-            joined: self.joined(leader_slot),
-        });
-        self.stop_waiting(slot, out);
-    }
-
-    /// Takes one ticket off those that wait for a call; without any it may end.
-    fn stop_waiting(&mut self, slot: Slot, out: &mut Outbox) {
-        let leader_slot = match &self.calls.entry(slot).role {
-            Role::Leader(_) => slot,
-            Role::Follower { leader } => *leader,
-        };
-        if leader_slot == slot {
-            self.calls.leader_mut(slot).waits = false;
-        } else {
-            self.calls
-                .leader_mut(leader_slot)
-                .followers
-                .retain(|follower| *follower != slot);
-            self.forget(slot, out);
-        }
-        let leader = self.calls.leader(leader_slot);
-        if !leader.waits && leader.followers.is_empty() {
-            self.step(leader_slot, Cue::Abandoned, out);
-        }
-    }
-
-    /// A caller is dead: nobody waits for its calls, and it is bound to nothing.
-    pub(super) fn caller_gone(&mut self, caller: Peer, out: &mut Outbox) {
-        for ticket in self.calls.of_caller(caller) {
-            self.cancel(ticket, out);
-        }
-        while let Some((uid, change)) = self.uses.forget_next(caller) {
-            self.rebound(uid, change);
-        }
-        self.give_up_called_by(caller, out);
     }
 
     pub(super) fn bind(&mut self, uid: Uid, caller: Peer, out: &mut Outbox) {
@@ -217,7 +162,7 @@ impl Engine {
         self.rebound(uid, change);
     }
 
-    fn rebound(&mut self, uid: Uid, change: Change) {
+    pub(super) fn rebound(&mut self, uid: Uid, change: Change) {
         let bound = match change {
             Change::First => true,
             Change::Last => false,

@@ -1,9 +1,9 @@
 //! The ends of levels: nested actions that commit into their parent or are aborted, and
 //! top-level actions that are aborted. The table is in [`crate::action::mirror`].
 //!
-//! A servant of an aborted action cannot be stopped. So what waits is refused at once, and the
-//! rest happens when the last servant has returned: before-images are restored, innermost level
-//! first, then locks are given back.
+//! What waits in an aborted action is refused at once, and servants that run in it are stopped.
+//! The rest happens when the last of them has returned: before-images are restored, innermost
+//! level first, then locks are given back.
 
 use super::{Engine, Mutation};
 use crate::action::message::{Message, To};
@@ -14,7 +14,7 @@ use crate::activation;
 use crate::id::{Incarnation, NodeId, Peer, Uid};
 use crate::lock::locks::Owner;
 use crate::outbox::Outbox;
-use crate::output::{Answer, Event, GaveUp, Output, Refusal};
+use crate::output::{Answer, Event, GaveUp, Orphan, Output, Refusal};
 use crate::slab::Slot;
 
 impl Engine {
@@ -94,6 +94,10 @@ impl Engine {
         }
         for at in &levels {
             self.mirrors.level_mut(*at).ending = Ending::Aborting;
+        }
+        let calls = levels.iter().flat_map(|at| &self.mirrors.level(*at).calls);
+        for call in calls.copied().collect::<Vec<_>>() {
+            self.kill(call, Orphan::Aborted, out);
         }
         self.level_left(slot, out);
     }

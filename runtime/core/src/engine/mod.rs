@@ -25,6 +25,7 @@ mod inspect;
 mod levels;
 mod locking;
 mod memory;
+mod orphans;
 mod run;
 mod view;
 mod waits;
@@ -50,7 +51,7 @@ use crate::input::{Input, Job, Ticket};
 use crate::limits::Limits;
 use crate::lock::locks::{Granted, Locks, Owner};
 use crate::outbox::Outbox;
-use crate::output::Output;
+use crate::output::{Orphan, Output};
 use crate::slab::Slot;
 use crate::time::Time;
 use crate::uselist::UseList;
@@ -115,6 +116,14 @@ pub enum Mutation {
     LosePrepareOnRecovery,
     /// Prepare while calls of the action still run or wait.
     IgnoreLateCalls,
+    /// Let servants run on whose deadline has passed (M1 of Rajdoot).
+    SpareExpired,
+    /// Leave what an earlier life of a caller began (M2).
+    SpareOlder,
+    /// Leave what a caller began that is gone (M3).
+    SpareLost,
+    /// Let servants of aborted actions run on.
+    SpareAborted,
 }
 
 /// Which shard this is.
@@ -239,9 +248,10 @@ impl Engine {
             }
             Input::Flushed { ticket, result } => self.flushed(ticket, result, out),
             Input::Loaded { uid, outcome } => self.loaded(uid, outcome, out),
-            Input::Cancel { ticket } => self.cancel(ticket, out),
+            Input::Cancel { ticket } => self.cancel(ticket, Orphan::Cancelled, out),
             Input::Bind { uid, caller } => self.bind(uid, caller, out),
             Input::Unbind { uid, caller } => self.unbind(uid, caller),
+            Input::PeerGone { .. } if self.mutation == Mutation::SpareLost => {}
             Input::PeerGone { caller } => {
                 self.detector.peer_gone(caller);
                 self.caller_gone(caller, out);

@@ -2,7 +2,7 @@
 
 use super::{Engine, Mutation};
 use crate::activation::{self, Image};
-use crate::call::{Cue, Next, Role, Stage};
+use crate::call::{Cue, Kill, Next, Role, Stage};
 use crate::id::Uid;
 use crate::input::{Ended, Fault, Ticket};
 use crate::lock::locks::Owner;
@@ -31,6 +31,11 @@ impl Engine {
         out: &mut Outbox,
     ) {
         let slot = self.slot_of(ticket, "returned");
+        if ended == Ended::Killed {
+            let leader = self.calls.leader_mut(slot);
+            assert!(leader.kill == Kill::Asked, "{ticket:?} was to live");
+            leader.kill = Kill::Done;
+        }
         let leader = self.calls.leader(slot);
         let object = leader.object;
         let changed = leader.traits.mode == Mode::Write && ended == Ended::Normal;
@@ -109,6 +114,7 @@ impl Engine {
                 self.end(slot, Some(Answer::Refused(refusal)), out);
             }
             Next::Vanish => self.end(slot, None, out),
+            Next::Kill(why) => self.kill(slot, why, out),
             Next::RunOn => {}
             Next::Mistake => {
                 let call = self.calls.entry(slot);

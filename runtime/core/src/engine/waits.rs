@@ -20,9 +20,9 @@ use crate::output::{Answer, Event, Output, Refusal};
 use crate::slab::Slot;
 use crate::time::Time;
 
-/// When an action began of which nobody says so: a call outside actions. Only as an owner, which
-/// is never compared; the calls that its servant makes say when it began to.
-const BORN_UNKNOWN_MS: u64 = u64::MAX;
+/// When an action began of which nobody says so: a call outside actions. It has nothing while it
+/// waits, so its end would seldom help the others: it is older than all of them, and no victim.
+const BORN_UNKNOWN_MS: u64 = 0;
 
 /// The lock table as the deadlock machine asks it.
 struct Table<'a> {
@@ -132,17 +132,27 @@ macro_rules! table {
 
 impl Engine {
     /// Hook: the call has asked for a lock and waits. One that is in no action, and works for
-    /// none, is not told of: it has nothing that anybody could wait for while it waits itself.
+    /// none, has nothing that anybody could wait for while it waits itself, but may stand in
+    /// another's way: it is told of when one that may be part of a deadlock comes behind it.
     pub(super) fn wait_began(&mut self, slot: Slot) {
         let leader = self.calls.leader(slot);
         if !leader.traits.action && leader.member.is_none() {
             return;
         }
-        let table = table!(self);
-        let wait = (self.calls.entry(slot).ticket.0, self.calls.leader(slot).uid);
-        let waiter = table.of_call(slot);
-        self.detector
-            .wait_began(self.now, wait, waiter, &table, &mut self.acts);
+        let waiters = self.locks.waiters(Self::lock_key(leader.uid));
+        let ahead = waiters.take_while(|request| request.asker != Asker(slot.0));
+        let ahead = ahead.map(|request| Slot(request.asker.0));
+        let untold = ahead.filter(|ahead| !self.calls.leader(*ahead).told);
+        let mut untold: Vec<Slot> = untold.collect();
+        untold.push(slot);
+        for slot in untold {
+            self.calls.leader_mut(slot).told = true;
+            let table = table!(self);
+            let wait = (self.calls.entry(slot).ticket.0, self.calls.leader(slot).uid);
+            let waiter = table.of_call(slot);
+            self.detector
+                .wait_began(self.now, wait, waiter, &table, &mut self.acts);
+        }
     }
 
     /// Hook: the lock of this object has an owner that it did not have before (by a grant, also

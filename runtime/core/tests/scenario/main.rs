@@ -195,6 +195,7 @@ impl Story {
                     "normal" => Ended::Normal,
                     "raised" => Ended::Raised,
                     "failed" => Ended::Failed,
+                    "killed" => Ended::Killed,
                     other => panic!("a servant does not end '{other}'"),
                 },
                 size_bytes: words.get(3).map_or(100, |word| parse(word)),

@@ -44,6 +44,7 @@ pub(crate) fn output(output: Output) -> String {
                 object(uid)
             )
         }
+        Output::Kill { ticket: t } => format!("Kill {}", ticket(t)),
         Output::Flush {
             ticket: t,
             uid,
@@ -152,6 +153,7 @@ fn refusal(refusal: Refusal) -> String {
         | Refusal::Draining
         | Refusal::CallIdReused
         | Refusal::Repeated
+        | Refusal::Killed
         | Refusal::Store(_) => format!("{refusal:?}"),
         Refusal::LockTimeout { owner, in_doubt } => {
             let in_doubt = if in_doubt { ", in doubt" } else { "" };
@@ -281,6 +283,7 @@ fn event(event: Event) -> String {
         Event::NotEvicted { uid } => format!("NotEvicted {}", object(uid)),
         Event::Fenced { uid } => format!("Fenced {}", object(uid)),
         Event::Overloaded { what, limit } => format!("Overloaded: {limit} {what}"),
+        Event::OrphanKilled { uid, why } => format!("OrphanKilled at {}, {why:?}", object(uid)),
         Event::Joined { ticket: t, first } => format!("Joined {} {}", ticket(t), ticket(first)),
         Event::InDoubt {
             action,

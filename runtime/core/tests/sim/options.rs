@@ -93,6 +93,10 @@ pub(crate) enum FaultKind {
     Disk,
     /// A servant fails.
     Servant,
+    /// A servant never returns.
+    Stuck,
+    /// A link is dead, and nobody says so.
+    HalfOpen,
     /// A caller gives a call up.
     Cancel,
     /// Clocks differ, and run at different speeds.
@@ -100,7 +104,7 @@ pub(crate) enum FaultKind {
 }
 
 impl FaultKind {
-    pub(crate) const ALL: [(Self, &'static str); 15] = [
+    pub(crate) const ALL: [(Self, &'static str); 17] = [
         (Self::Crash, "crash"),
         (Self::ClientCrash, "client-crash"),
         (Self::Cut, "cut"),
@@ -114,6 +118,8 @@ impl FaultKind {
         (Self::Late, "late"),
         (Self::Disk, "disk"),
         (Self::Servant, "servant"),
+        (Self::Stuck, "stuck"),
+        (Self::HalfOpen, "half-open"),
         (Self::Cancel, "cancel"),
         (Self::Skew, "skew"),
     ];

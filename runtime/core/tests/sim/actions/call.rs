@@ -8,7 +8,7 @@ use partha_core::time::Time;
 use partha_core::{Abort, End, Input, Invoke, Refusal, Ticket};
 
 use super::net::{Conn, ConnNo, Life, Request, Response};
-use super::plan::MS;
+use super::plan::{KILLED, MS};
 use super::shell::Held;
 use super::truth::{Ending, Fate, Kind, OpNo, Outcome};
 use super::world::{Asked, CallNo, Check, Event, Place, RunNo, TaskNo, World};
@@ -187,6 +187,7 @@ impl World {
         };
         let action = wire.map(|wire| Box::new(self.membership(node, wire)));
         let in_action = action.as_ref().is_some_and(|it| it.path.root().is_some());
+        let due = self.now.max(deadline) + KILLED;
         let deadline = Time(self.local(node).0 + deadline.saturating_sub(self.now).max(1));
         let shard = &mut self.nodes[node].shards[at.shard];
         let ticket = Ticket(shard.next_ticket);
@@ -207,6 +208,7 @@ impl World {
             deadline,
             action,
         };
+        self.schedule(due, Event::Overdue { at, ticket });
         let input = if create {
             Input::Create(invoke)
         } else {
@@ -331,7 +333,9 @@ impl World {
                 victim: *action,
                 why: Doom::Aborted,
             },
-            Refusal::Deadline { started: true } | Refusal::Repeated => CallEnd::Unknown,
+            Refusal::Deadline { started: true } | Refusal::Repeated | Refusal::Killed => {
+                CallEnd::Unknown
+            }
             Refusal::Deadline { started: false }
             | Refusal::NoSuchObject
             | Refusal::Overloaded { .. }
@@ -354,6 +358,7 @@ impl World {
             Refusal::Overloaded { .. }
             | Refusal::Draining
             | Refusal::Store(_)
+            | Refusal::Killed
             | Refusal::Deadline { .. } => true,
             Refusal::NoSuchObject
             | Refusal::Exists
@@ -427,6 +432,17 @@ impl World {
         self.schedule(down, Event::CallerLoses { conn });
     }
 
+    /// A connection carries nothing any more; both ends notice when the lease is over.
+    pub(crate) fn freeze(&mut self, conn: ConnNo) {
+        if !self.conns[conn].open || self.conns[conn].is_local() {
+            return;
+        }
+        self.summary.reach("link: frozen");
+        let (up, down) = self.conns[conn].freeze(self.now, &mut self.rng);
+        self.schedule(up, Event::ServerLoses { conn });
+        self.schedule(down, Event::CallerLoses { conn });
+    }
+
     /// A node notices that a connection is gone.
     pub(crate) fn server_loses(&mut self, conn: ConnNo) -> Check {
         if self.conns[conn].ended {
@@ -434,9 +450,14 @@ impl World {
         }
         self.conns[conn].ended = true;
         let Conn { caller, server, .. } = self.conns[conn];
+        if !self.is_alive(server) {
+            return Ok(());
+        }
+        // Nobody hears the answers to what came by it.
+        self.cancel_all(conn)?;
         let others = self.conns.iter();
         let mut others = others.filter(|it| it.caller == caller && it.server == server);
-        if !self.is_alive(server) || others.any(|it| !it.ended) {
+        if others.any(|it| !it.ended) {
             return Ok(());
         }
         let peer = Self::peer_of(caller);
@@ -446,6 +467,24 @@ impl World {
                 .tickets
                 .excuse_all_of(peer);
             self.input(at, Input::PeerGone { caller: peer })?;
+            // One that only was out of reach may be back, and live and die once more.
+            if !self.is_alive(caller) {
+                self.schedule(self.now + KILLED, Event::Orphans { at, of: caller });
+            }
+        }
+        Ok(())
+    }
+
+    fn cancel_all(&mut self, conn: ConnNo) -> Check {
+        let node = self.conns[conn].server.process;
+        for shard in 0..self.plan.shards {
+            let at = self.place(node, shard);
+            let held = self.nodes[node].shards[shard].held.iter();
+            let mine = held.filter(|(_, held)| held.conn == conn);
+            for ticket in mine.map(|(ticket, _)| *ticket).collect::<Vec<_>>() {
+                self.nodes[node].shards[shard].tickets.excuse(ticket);
+                self.input(at, Input::Cancel { ticket })?;
+            }
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use partha_core::Input;
 use partha_core::id::Uid;
 
-use super::plan::MS;
+use super::plan::{LEASE, MS};
 use super::program::Doing;
 use super::run::Stage;
 use super::truth::Fate;
@@ -57,8 +57,13 @@ impl World {
             FaultKind::Partition => self.part_from_others(chosen),
             FaultKind::Freeze => {
                 let process = self.rng.below(self.processes.len() as u64) as usize;
-                let until = self.now + self.rng.range(MS, 200 * MS);
+                let long = self.rng.chance(self.plan.half_open / 4);
+                let most = if long { 2 * LEASE } else { 200 * MS };
+                let until = self.now + self.rng.range(MS, most);
                 self.processes[process].frozen_until = until;
+                if until > self.now + LEASE {
+                    self.lose_leases(process);
+                }
             }
             FaultKind::Drain => {
                 if self.processes[chosen].up && !self.nodes[chosen].draining {
@@ -87,6 +92,8 @@ impl World {
             | FaultKind::Late
             | FaultKind::Disk
             | FaultKind::Servant
+            | FaultKind::Stuck
+            | FaultKind::HalfOpen
             | FaultKind::Cancel
             | FaultKind::Skew => {}
         }
@@ -101,6 +108,17 @@ impl World {
             );
             if ends == (one, other) || ends == (other, one) {
                 self.cut(conn);
+            }
+        }
+    }
+
+    /// A process stands still for longer than its lease: the others take it for dead, and it
+    /// learns that when it goes on.
+    fn lose_leases(&mut self, process: usize) {
+        let it = self.life(process);
+        for conn in 0..self.conns.len() {
+            if self.conns[conn].caller == it || self.conns[conn].server == it {
+                self.freeze(conn);
             }
         }
     }
@@ -142,7 +160,11 @@ impl World {
         self.processes[process].up = false;
         for conn in 0..self.conns.len() {
             if self.conns[conn].caller == it || self.conns[conn].server == it {
-                self.cut(conn);
+                if self.rng.chance(self.plan.half_open) {
+                    self.freeze(conn);
+                } else {
+                    self.cut(conn);
+                }
             }
         }
         for task in self.tasks.iter_mut().filter(|task| task.at == it) {

@@ -9,6 +9,7 @@ use partha_core::action::message::{Message, Verdict};
 use partha_core::action::scope::Report;
 use partha_core::{End, Refusal};
 
+use super::plan::LEASE;
 use super::truth::Outcome;
 use super::world::{CallNo, RunNo};
 use crate::rng::Rng;
@@ -112,6 +113,18 @@ impl Conn {
 
     pub(crate) fn reaches_caller(&self, at: u64) -> bool {
         self.down.lets_through(at)
+    }
+
+    /// Nothing arrives any more, and nobody hears of that before the lease is over; says when
+    /// the server and when the caller notice.
+    pub(crate) fn freeze(&mut self, now: u64, rng: &mut Rng) -> (u64, u64) {
+        self.up.cut_at.get_or_insert(now);
+        self.down.cut_at.get_or_insert(now);
+        let over = now + LEASE;
+        (
+            over + rng.range(0, 5_000_000),
+            over + rng.range(0, 5_000_000),
+        )
     }
 
     /// Breaks; says when the server and when the caller notice.

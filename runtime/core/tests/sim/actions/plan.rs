@@ -9,6 +9,10 @@ use crate::rng::Rng;
 pub(crate) const MS: u64 = 1_000_000;
 /// One second.
 pub(crate) const S: u64 = 1_000 * MS;
+/// A peer silent for so long is taken for dead.
+pub(crate) const LEASE: u64 = 2 * S;
+/// What is left of a dead caller has to be gone so soon after that is known.
+pub(crate) const KILLED: u64 = S;
 
 /// The shape of a run. Chances are in a thousand.
 #[derive(Clone, Debug)]
@@ -57,6 +61,12 @@ pub(crate) struct Plan {
     pub(crate) failed: u64,
     /// Servants that raise.
     pub(crate) raised: u64,
+    /// Servants that never return by themselves.
+    pub(crate) stuck: u64,
+    /// Servants that cannot be stopped at once.
+    pub(crate) deaf: u64,
+    /// Connections whose end is noticed only when the lease is over.
+    pub(crate) half_open: u64,
     /// Calls that are given up.
     pub(crate) cancelled: u64,
     /// Between two faults, at most.
@@ -100,6 +110,9 @@ impl Plan {
             full: rng.pick(&[0, 0, 30, 150]),
             failed: rng.pick(&[0, 0, 50]),
             raised: rng.pick(&[0, 80]),
+            stuck: rng.pick(&[0, 0, 0, 15, 60]),
+            deaf: rng.pick(&[0, 300]),
+            half_open: rng.pick(&[0, 0, 400]),
             cancelled: rng.pick(&[0, 0, 40]),
             fault_ns: rng.pick(&[5 * MS, 20 * MS, 80 * MS, 1_000 * S]),
             faults_until: rng.range(20, 400).min(caps.trouble_ms) * MS,
@@ -120,6 +133,8 @@ impl Plan {
             (FaultKind::Late, &mut self.late),
             (FaultKind::Disk, &mut self.full),
             (FaultKind::Servant, &mut self.failed),
+            (FaultKind::Stuck, &mut self.stuck),
+            (FaultKind::HalfOpen, &mut self.half_open),
             (FaultKind::Cancel, &mut self.cancelled),
             (FaultKind::Skew, &mut self.skew_ns),
             (FaultKind::Skew, &mut self.drift),

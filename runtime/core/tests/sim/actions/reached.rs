@@ -2,12 +2,12 @@
 //! runs that misses one of these points fails.
 
 use partha_core::action::message::{Deadlock, Message, Verdict, Vote};
-use partha_core::{Abort, ActionBatch, Answer, End, Event, GaveUp, Output, Refusal};
+use partha_core::{Abort, ActionBatch, Answer, End, Event, GaveUp, Orphan, Output, Refusal};
 
 use crate::Summary;
 
 /// The points to be reached.
-pub(crate) const POINTS: [&str; 62] = [
+pub(crate) const POINTS: [&str; 70] = [
     "abort: busy",
     "abort: ended",
     "abort: lost",
@@ -31,6 +31,7 @@ pub(crate) const POINTS: [&str; 62] = [
     "event: in doubt",
     "lost: of a runner",
     "lost: of a shard",
+    "link: frozen",
     "message: abort",
     "message: break",
     "message: confirmed",
@@ -50,6 +51,12 @@ pub(crate) const POINTS: [&str; 62] = [
     "nested: beside its parent",
     "nested: committed",
     "nested: top level within",
+    "orphan: its action is aborted",
+    "orphan: its caller gave it up",
+    "orphan: its caller is gone",
+    "orphan: its time is up",
+    "orphan: killed",
+    "orphan: returned before it was killed",
     "recovered: decided",
     "recovered: prepared",
     "refused: action aborted",
@@ -65,6 +72,7 @@ pub(crate) const POINTS: [&str; 62] = [
     "runner: time is up",
     "servant: calls in its action",
     "servant: calls outside of actions",
+    "servant: stuck",
     "store: decide with others",
     "store: decide alone",
     "store: install",
@@ -87,6 +95,7 @@ pub(crate) fn note(summary: &mut Summary, output: &Output) {
         Output::Inherit { keep: false, .. } => Some("undo: inherit"),
         Output::Release { .. } => Some("undo: release"),
         Output::Search { .. }
+        | Output::Kill { .. }
         | Output::SearchDecision { .. }
         | Output::Load { .. }
         | Output::Dispatch { .. }
@@ -124,6 +133,7 @@ fn answered(answer: &Answer) -> Option<&'static str> {
         Refusal::Reentrant { .. } => "refused: reentrant",
         Refusal::ActionAborted { .. } => "refused: action aborted",
         Refusal::Repeated => "refused: repeated",
+        Refusal::Killed => "refused: killed",
     })
 }
 
@@ -214,6 +224,15 @@ fn happened(summary: &mut Summary, event: &Event) -> Option<&'static str> {
             }
         }
         Event::Fenced { .. } => "event: fenced",
+        Event::OrphanKilled { why, .. } => {
+            summary.count("orphans killed");
+            match why {
+                Orphan::CallerGone => "orphan: its caller is gone",
+                Orphan::Expired => "orphan: its time is up",
+                Orphan::Cancelled => "orphan: its caller gave it up",
+                Orphan::Aborted => "orphan: its action is aborted",
+            }
+        }
         Event::Activated { .. }
         | Event::Created { .. }
         | Event::Passivated { .. }

@@ -30,6 +30,7 @@ impl World {
         };
         shard.activations.dispatch(uid, as_read, new)?;
         let held = shard.held.get_mut(&ticket).expect("a known ticket is held");
+        held.runs = true;
         let (op, kind) = (held.op, held.kind);
         if action != held.path().and_then(Path::leaf) || mode != kind.mode() {
             return Err(format!(
@@ -57,6 +58,10 @@ impl World {
         let calls = calls && !twice;
         if calls {
             return self.servant(at, ticket);
+        }
+        if !new && self.rng.chance(self.plan.stuck) {
+            self.summary.reach("servant: stuck");
+            return Ok(());
         }
         let takes = self.rng.range(0, self.plan.servant_ns);
         self.schedule(self.now + takes, Event::Returns { at, ticket });
@@ -140,6 +145,53 @@ impl World {
         held.expect("it is being served").run = run;
     }
 
+    /// Nobody needs what a servant does. One that waits for something ends at once, with what it
+    /// has called; one that computes may take a while to notice.
+    pub(crate) fn stop_servant(&mut self, at: Place, ticket: Ticket) -> Check {
+        self.nodes[at.node].shards[at.shard].tickets.used(ticket)?;
+        let serves = |task: &Task| {
+            let here = task.what == For::Servant && task.serving == Some((at, ticket));
+            here && task.doing != Doing::Done
+        };
+        let mut takes = 0;
+        match self.tasks.iter().rposition(serves) {
+            Some(task) => self.kill(task),
+            None if self.rng.chance(self.plan.deaf) => {
+                takes = self.rng.range(0, self.plan.servant_ns);
+            }
+            None => {}
+        }
+        self.schedule(self.now + takes, Event::Killed { at, ticket });
+        Ok(())
+    }
+
+    /// A servant has been stopped, unless it has just ended by itself.
+    pub(crate) fn killed(&mut self, at: Place, ticket: Ticket) -> Check {
+        let shard = &mut self.nodes[at.node].shards[at.shard];
+        let Some(held) = shard.held.get_mut(&ticket).filter(|held| held.runs) else {
+            self.summary.reach("orphan: returned before it was killed");
+            return Ok(());
+        };
+        held.runs = false;
+        let as_read = if held.kind.writes() {
+            Mode::Write
+        } else {
+            Mode::Read
+        };
+        let uid = held.uid;
+        shard.activations.returned(uid, as_read);
+        self.summary.reach("orphan: killed");
+        let (ended, size_bytes) = (Ended::Killed, 0);
+        self.input(
+            at,
+            Input::Returned {
+                ticket,
+                ended,
+                size_bytes,
+            },
+        )
+    }
+
     /// A servant ends.
     pub(crate) fn returns(&mut self, at: Place, ticket: Ticket) -> Check {
         let chance = if self.in_faults() {
@@ -149,8 +201,11 @@ impl World {
         };
         let fails = self.rng.chance(chance);
         let shard = &mut self.nodes[at.node].shards[at.shard];
-        shard.tickets.used(ticket)?;
-        let held = shard.held.get_mut(&ticket).expect("a known ticket is held");
+        let Some(held) = shard.held.get_mut(&ticket).filter(|held| held.runs) else {
+            // It was stopped before.
+            return Ok(());
+        };
+        held.runs = false;
         let uid = held.uid;
         let image = shard
             .images

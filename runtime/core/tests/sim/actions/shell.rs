@@ -11,7 +11,7 @@ use super::checker::atomic;
 use super::checker::waits::Broken;
 use super::disk::{Batch, Fact, For, State, What};
 use super::net::ConnNo;
-use super::plan::MS;
+use super::plan::{KILLED, MS};
 use super::servant::size_of;
 use super::truth::{Kind, OpNo, Outcome};
 use super::world::{CallNo, Check, Event, Place, RunNo, World};
@@ -33,6 +33,8 @@ pub(crate) struct Held {
     /// What it saw when it began.
     pub(crate) began_with: usize,
     pub(crate) fails: bool,
+    /// Its servant runs.
+    pub(crate) runs: bool,
 }
 
 impl Held {
@@ -56,6 +58,7 @@ impl Held {
             outcome: None,
             began_with: 0,
             fails: false,
+            runs: false,
         }
     }
 
@@ -87,6 +90,7 @@ impl World {
                 new,
                 action,
             } => self.dispatch(at, ticket, (uid, mode, new), action)?,
+            Output::Kill { ticket } => self.stop_servant(at, ticket)?,
             Output::Flush {
                 ticket,
                 uid,
@@ -132,7 +136,14 @@ impl World {
             Output::Send { to, message } => self.mail_out(at, to, *message),
             Output::Ended { ticket, end } => self.ended(at, ticket, end)?,
             Output::Told { ticket, verdict } => self.told_out(at, ticket, verdict)?,
-            Output::Event(Told::Reborn { old, .. }) => shard.tickets.excuse_all_of(old),
+            Output::Event(Told::Reborn { old, .. }) => {
+                shard.tickets.excuse_all_of(old);
+                let of = Self::life_of(old);
+                self.schedule(self.now + KILLED, Event::Orphans { at, of });
+            }
+            Output::Event(Told::GaveUp { action, .. }) => {
+                self.schedule(self.now + KILLED, Event::GivenUp { at, action });
+            }
             Output::Event(_) => {}
             Output::Drained => return self.drained(at),
         }

@@ -9,11 +9,11 @@ use partha_core::id::{CallId, Incarnation, NodeId, Peer, Uid};
 use partha_core::time::Time;
 use partha_core::{Engine, Identity, Input, Job as Work, Outbox, Ticket, invariants};
 
-use super::checker::waits::Waits;
+use super::checker::{orphan, waits::Waits};
 use super::disk::Disk;
 use super::image::Images;
 use super::net::{Conn, ConnNo, Life, Request, Response};
-use super::plan::{Clock, MS, Plan, S};
+use super::plan::{Clock, KILLED, MS, Plan, S};
 use super::program::Task;
 use super::reached;
 use super::run::Run;
@@ -77,6 +77,26 @@ pub(crate) enum Event {
         action: Uid,
     },
     Returns {
+        at: Place,
+        ticket: Ticket,
+    },
+    /// A servant that was told to stop has stopped.
+    Killed {
+        at: Place,
+        ticket: Ticket,
+    },
+    /// Nothing may be left of a process that is gone.
+    Orphans {
+        at: Place,
+        of: Life,
+    },
+    /// Nothing may run in an action that was given up.
+    GivenUp {
+        at: Place,
+        action: Uid,
+    },
+    /// The deadline of a call passed a while ago.
+    Overdue {
         at: Place,
         ticket: Ticket,
     },
@@ -334,6 +354,18 @@ impl World {
                 self.decision(at, work, action)
             }
             Event::Returns { at, ticket } if self.lives(at) => self.returns(at, ticket),
+            Event::Killed { at, ticket } if self.lives(at) => self.killed(at, ticket),
+            Event::Orphans { at, .. } | Event::GivenUp { at, .. } | Event::Overdue { at, .. }
+                if self.lives(at) =>
+            {
+                // One that stood still needs its time afterwards.
+                let awake = self.processes[at.node].frozen_until + KILLED;
+                if awake > self.now {
+                    self.schedule(awake, event);
+                    return Ok(());
+                }
+                orphan::check(self, at, &event)
+            }
             Event::DiskDone { node, life }
                 if self.is_alive(Life {
                     process: node,
@@ -356,6 +388,10 @@ impl World {
             | Event::Load { .. }
             | Event::Decision { .. }
             | Event::Returns { .. }
+            | Event::Killed { .. }
+            | Event::Orphans { .. }
+            | Event::GivenUp { .. }
+            | Event::Overdue { .. }
             | Event::DiskDone { .. }
             | Event::Timer { .. } => Ok(()),
         }
@@ -375,6 +411,10 @@ impl World {
             | Event::Load { at, .. }
             | Event::Decision { at, .. }
             | Event::Returns { at, .. }
+            | Event::Killed { at, .. }
+            | Event::Orphans { at, .. }
+            | Event::GivenUp { at, .. }
+            | Event::Overdue { at, .. }
             | Event::Timer { at } => Some(at.node),
             Event::Step { task } => Some(self.tasks[*task].at.process),
             Event::Patience { call } => Some(self.calls[*call].caller.process),
@@ -435,6 +475,12 @@ impl World {
     pub(crate) fn peer_of(it: Life) -> Peer {
         let (node, incarnation) = (Self::node_id(it.process), Incarnation(it.life));
         Peer { node, incarnation }
+    }
+
+    /// The inverse.
+    pub(crate) fn life_of(peer: Peer) -> Life {
+        let (process, life) = (Self::node_of(peer.node), peer.incarnation.0);
+        Life { process, life }
     }
 
     pub(crate) fn peer(&self, process: usize) -> Peer {

@@ -210,6 +210,8 @@ impl World {
                 ));
             }
             Refusal::Deadline { started } => started,
+            // What the servant did elsewhere may stay.
+            Refusal::Killed => true,
             Refusal::Overloaded { .. }
             | Refusal::Draining
             | Refusal::LockTimeout { .. }

@@ -5,10 +5,11 @@ use crate::Counts;
 use partha_core::{Answer, Event, Fault, Output, Refusal, Why};
 
 /// The points to be reached.
-pub(crate) const POINTS: [&str; 25] = [
+pub(crate) const POINTS: [&str; 26] = [
     "answered by outcome",
     "answered by the outcome of another ticket",
     "answered by a saved reply",
+    "orphan: killed",
     "refused: overloaded",
     "refused: deadline before it started",
     "refused: deadline after it started",
@@ -47,6 +48,7 @@ pub(crate) fn note(reached: &mut Counts, output: &Output) {
         Output::Flush { .. } => "flushed: reply alone",
         Output::Discard { .. } => "discarded",
         Output::Drained => "drained",
+        Output::Kill { .. } => "orphan: killed",
         Output::Event(event) => happened(*event),
         Output::Search { .. }
         | Output::Load { .. }
@@ -83,6 +85,7 @@ fn answered(answer: &Answer) -> &'static str {
             Refusal::Store(Fault::Full) => "refused: disk full",
             Refusal::Store(Fault::Store | Fault::Exists) => "refused: store",
             Refusal::LockTimeout { .. } => "refused: lock time-out",
+            Refusal::Killed => "refused: killed",
             Refusal::NoSuchObject
             | Refusal::Exists
             | Refusal::CallIdReused
@@ -113,6 +116,7 @@ fn happened(event: Event) -> &'static str {
         Event::Overloaded { .. } => "overloaded",
         Event::Joined { .. } => "joined",
         Event::Reborn { .. } => "reborn",
+        Event::OrphanKilled { .. } => "an orphan",
         Event::InDoubt { .. } | Event::GaveUp { .. } | Event::DeadlockBroken { .. } => "of actions",
     }
 }

@@ -88,6 +88,7 @@ impl World {
                 call,
                 outcome,
                 began_with,
+                runs: false,
             },
         );
         if let Some(call) = call.filter(|_| kind.is_saved()) {
@@ -168,6 +169,14 @@ impl World {
                 new,
                 action: None,
             } => self.dispatch(at, ticket, uid, mode, new)?,
+            Output::Kill { ticket } => {
+                shard.tickets.used(ticket)?;
+                // One that computes may take a while to notice.
+                let deaf = self.rng.chance(200);
+                let most = if deaf { self.plan.servant_ns } else { 0 };
+                let takes = self.rng.range(0, most);
+                self.schedule(self.now + takes, Event::Killed { at, ticket });
+            }
             Output::Flush {
                 ticket,
                 uid,
@@ -278,6 +287,7 @@ impl World {
         shard.tickets.used(ticket)?;
         shard.activations.dispatch(uid, mode, new)?;
         let held = shard.held.get_mut(&ticket).expect("a known ticket is held");
+        held.runs = true;
         if let Some(call) = held.call.filter(|_| held.kind.is_saved()) {
             shard.lives.starts(call)?;
         }
@@ -300,12 +310,34 @@ impl World {
         Ok(())
     }
 
+    /// A servant has been stopped, unless it has just ended by itself.
+    pub(crate) fn killed(&mut self, at: Place, ticket: Ticket) -> Result<(), String> {
+        let shard = &mut self.nodes[at.node].shards[at.shard];
+        let Some(held) = shard.held.get_mut(&ticket).filter(|held| held.runs) else {
+            return Ok(());
+        };
+        held.runs = false;
+        shard.activations.returned(held.uid, mode_of(held.kind));
+        let (ended, size_bytes) = (Ended::Killed, 0);
+        self.input(
+            at,
+            Input::Returned {
+                ticket,
+                ended,
+                size_bytes,
+            },
+        )
+    }
+
     /// A servant ends.
     pub(crate) fn returns(&mut self, at: Place, ticket: Ticket) -> Result<(), String> {
         let failed = self.rng.chance(self.plan.failed_per_mille);
         let shard = &mut self.nodes[at.node].shards[at.shard];
-        shard.tickets.used(ticket)?;
-        let held = shard.held.get_mut(&ticket).expect("a known ticket is held");
+        let Some(held) = shard.held.get_mut(&ticket).filter(|held| held.runs) else {
+            // It was stopped before.
+            return Ok(());
+        };
+        held.runs = false;
         let uid = held.uid;
         let (list, _) = shard
             .images

@@ -46,6 +46,10 @@ pub(crate) enum Event {
         at: Place,
         ticket: Ticket,
     },
+    Killed {
+        at: Place,
+        ticket: Ticket,
+    },
     DiskDone {
         node: usize,
         life: u32,
@@ -86,6 +90,8 @@ pub(crate) struct Held {
     pub(crate) outcome: Option<Outcome>,
     /// What a read saw when it began.
     pub(crate) began_with: usize,
+    /// Its servant runs.
+    pub(crate) runs: bool,
 }
 
 /// One shard: its engine, and the bytes the engine never sees.
@@ -257,6 +263,7 @@ impl World {
             Event::Search { at, ticket, call } if self.lives(at) => self.search(at, ticket, call),
             Event::Load { at, uid } if self.lives(at) => self.load(at, uid),
             Event::Returns { at, ticket } if self.lives(at) => self.returns(at, ticket),
+            Event::Killed { at, ticket } if self.lives(at) => self.killed(at, ticket),
             Event::DiskDone { node, life } if self.node_lives(node, life) => self.disk_done(node),
             Event::Timer { at } if self.lives(at) => self.timer(at),
             Event::Client { client, life, wake } => self.client_wakes(client, life, wake),
@@ -272,6 +279,7 @@ impl World {
             Event::Search { .. }
             | Event::Load { .. }
             | Event::Returns { .. }
+            | Event::Killed { .. }
             | Event::DiskDone { .. }
             | Event::Timer { .. } => Ok(()),
         }

@@ -10,6 +10,7 @@ pub(crate) mod isolated;
 pub(crate) mod liveness;
 pub(crate) mod locks;
 pub(crate) mod once;
+pub(crate) mod orphan;
 pub(crate) mod rest;
 pub(crate) mod serial;
 pub(crate) mod waits;

@@ -1,0 +1,58 @@
+//! Nothing that a dead caller left behind survives: a while after its end is known at a shard, no
+//! servant runs for it there and no action that it called in goes on, unless it is prepared.
+//! Servants do not outlive the deadlines of their calls either, nor the actions they work in.
+
+use partha_core::Ticket;
+use partha_core::engine::ActionPhase;
+use partha_core::id::Uid;
+
+use crate::actions::net::Life;
+use crate::actions::world::{Check, Event, Place, World};
+
+/// Looks at what should be over.
+pub(crate) fn check(world: &World, at: Place, event: &Event) -> Check {
+    match event {
+        Event::Orphans { of, .. } => gone(world, at, *of),
+        Event::GivenUp { action, .. } => given_up(world, at, *action),
+        Event::Overdue { ticket, .. } => overdue(world, at, *ticket),
+        _ => Ok(()),
+    }
+}
+
+/// Looks for what is left of a process that this shard knows to be gone.
+fn gone(world: &World, at: Place, of: Life) -> Check {
+    let shard = &world.nodes[at.node].shards[at.shard];
+    for (ticket, held) in &shard.held {
+        if held.runs && world.conns[held.conn].caller == of {
+            return Err(format!("orphan: {ticket:?} runs for {of:?}: {held:?}"));
+        }
+    }
+    let peer = World::peer_of(of);
+    for action in shard.engine.actions() {
+        let running = action.phase == ActionPhase::Active || action.phase == ActionPhase::Aborting;
+        if running && action.callers.contains(&peer) {
+            return Err(format!("orphan: {peer} is gone, but not {action:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// Looks at an action that this shard has given up.
+fn given_up(world: &World, at: Place, action: Uid) -> Check {
+    let shard = &world.nodes[at.node].shards[at.shard];
+    let mut actions = shard.engine.actions();
+    let left = actions.find(|it| it.path.root() == Some(action));
+    match left.filter(|it| it.phase == ActionPhase::Aborting) {
+        Some(action) => Err(format!("orphan: given up, but not gone: {action:?}")),
+        None => Ok(()),
+    }
+}
+
+/// Looks at a call that should have been over a while ago.
+fn overdue(world: &World, at: Place, ticket: Ticket) -> Check {
+    let shard = &world.nodes[at.node].shards[at.shard];
+    match shard.held.get(&ticket).filter(|held| held.runs) {
+        Some(held) => Err(format!("orphan: {ticket:?} outlives its time: {held:?}")),
+        None => Ok(()),
+    }
+}

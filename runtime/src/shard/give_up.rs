@@ -1,0 +1,202 @@
+//! Calls that are given up: from whoever stops waiting to the servant that is stopped.
+//!
+//! Whoever makes a call of an object of this process holds an [`Open`]; a connection keeps those
+//! of its peer in [`OpenCalls`]. To give one up is a wish: the engine says whether anybody else
+//! waits for the call, and has its servant stopped if not. A servant that waits is dropped there
+//! and then, and with it the calls it has made, so that orphans of orphans end as well.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use partha_core::{Ended, Input, Ticket};
+
+use super::job::Job;
+use super::serve::Servant;
+use super::{Shard, ShardHandle};
+use crate::abi::Finished;
+use crate::config::QUESTIONS_MAX;
+use crate::error::SystemError;
+
+/// How a shard knows a call that is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Called {
+    /// By its ticket: the caller is on the shard's thread.
+    Ticket(Ticket),
+    /// By the number that it was sent to the shard with.
+    Number(u64),
+}
+
+/// A call under way of an object of this process.
+#[derive(Debug)]
+pub(crate) struct Open {
+    pub(super) shard: ShardHandle,
+    pub(super) called: Called,
+}
+
+impl Open {
+    /// Nobody waits for its answer any more. Harmless if it is answered already.
+    pub(crate) fn give_up(self) {
+        match (self.shard.on_its_thread(), self.called) {
+            (Some(shard), Called::Ticket(ticket)) => shard.feed(Input::Cancel { ticket }),
+            // Behind the call itself, if that is still on its way.
+            (_, called) => self.shard.post(Job::Cancel(called)),
+        }
+    }
+}
+
+/// Gives a call up when it is dropped before its answer was there.
+#[derive(Debug)]
+pub(crate) struct Waiting(pub(crate) Option<Open>);
+
+impl Waiting {
+    /// The answer is there.
+    pub(crate) fn answered(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(open) = self.0.take() {
+            open.give_up();
+        }
+    }
+}
+
+/// What a peer has asked over one connection, by question number less one. One that was answered
+/// is harmless, since neither tickets nor numbers are used again.
+#[derive(Debug)]
+pub(crate) struct OpenCalls<T> {
+    by_question: Vec<Option<T>>,
+}
+
+impl<T> Default for OpenCalls<T> {
+    fn default() -> Self {
+        let by_question = Vec::new();
+        Self { by_question }
+    }
+}
+
+impl<T> OpenCalls<T> {
+    /// Notes the latest call with this number; none if it was refused at the door.
+    pub(crate) fn note(&mut self, question: u32, call: Option<T>) {
+        let Some(index) = question.checked_sub(1).map(|index| index as usize) else {
+            return;
+        };
+        if index >= QUESTIONS_MAX {
+            return;
+        }
+        if self.by_question.len() <= index {
+            self.by_question.resize_with(index + 1, || None);
+        }
+        self.by_question[index] = call;
+    }
+
+    /// Takes out the latest call with this number.
+    pub(crate) fn take(&mut self, question: u32) -> Option<T> {
+        let index = question.checked_sub(1)? as usize;
+        self.by_question.get_mut(index).and_then(Option::take)
+    }
+
+    /// Takes out all of them.
+    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = T> + use<T> {
+        std::mem::take(&mut self.by_question).into_iter().flatten()
+    }
+}
+
+/// A servant that waits for something, shared by the task that polls it and whoever may stop it.
+#[derive(Default)]
+pub(super) struct Running {
+    servant: RefCell<Option<Servant>>,
+    killed: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Running {
+    pub(super) fn new(servant: Servant) -> Rc<Self> {
+        let servant = RefCell::new(Some(servant));
+        Rc::new(Self {
+            servant,
+            ..Self::default()
+        })
+    }
+
+    /// Polls the servant; none if it was stopped.
+    pub(super) fn poll(
+        &self,
+        task: &mut Context<'_>,
+    ) -> Poll<Option<Result<Finished, SystemError>>> {
+        let mut servant = self.servant.borrow_mut();
+        let polled = servant
+            .as_mut()
+            .map(|servant| std::pin::Pin::new(servant).poll(task));
+        let stopped = self.killed.get();
+        match polled {
+            None => Poll::Ready(None),
+            Some(_) if stopped => {
+                let dropped = servant.take();
+                drop(servant);
+                drop(dropped);
+                Poll::Ready(None)
+            }
+            Some(Poll::Ready(finished)) => Poll::Ready(Some(finished)),
+            Some(Poll::Pending) => {
+                self.waker.replace(Some(task.waker().clone()));
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Drops the servant where it waits; one that causes its own end goes on to where it waits
+    /// next.
+    fn kill(&self) {
+        self.killed.set(true);
+        let servant = self.servant.try_borrow_mut();
+        let dropped = servant.ok().and_then(|mut servant| servant.take());
+        drop(dropped);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+impl Shard {
+    /// Nobody waits for a call any more.
+    pub(super) fn give_up_call(self: &Rc<Self>, called: Called) {
+        let ticket = match called {
+            Called::Ticket(ticket) => Some(ticket),
+            Called::Number(number) => self.numbers.borrow().get(&number).copied(),
+        };
+        if let Some(ticket) = ticket {
+            self.feed(Input::Cancel { ticket });
+        }
+    }
+
+    /// Stops a servant. One that has ended by itself is not there any more.
+    pub(super) fn kill(&self, ticket: Ticket) {
+        let mut entries = self.entries.borrow_mut();
+        let running = entries
+            .get_mut(&ticket)
+            .and_then(|entry| entry.running.take());
+        drop(entries);
+        let Some(running) = running else {
+            return;
+        };
+        running.kill();
+        self.later(Input::Returned {
+            ticket,
+            ended: Ended::Killed,
+            size_bytes: 0,
+        });
+    }
+
+    /// The call is over.
+    pub(super) fn forget_call(&self, ticket: Ticket) {
+        let entry = self.entries.borrow_mut().remove(&ticket);
+        if let Some(number) = entry.as_ref().and_then(|entry| entry.number) {
+            self.numbers.borrow_mut().remove(&number);
+        }
+        drop(entry);
+    }
+}
