@@ -85,9 +85,10 @@ pub use action::{
     ACTION_DEADLINE, ACTION_DEADLINE_MAX, ACTION_TRIES, AbortReason, Action, ActionError, ActionId,
     ActionOptions, ManualAction, Outcome, ParseActionIdError,
 };
+pub use binding::BindingHandle;
 pub use caller::{CallOptions, CallScope, Caller};
 pub use capability::Capability;
-pub use client::Client;
+pub use client::{Client, ClientBuilder};
 pub use config::{CALL_DEADLINE, CALL_DEADLINE_MAX, MESSAGE_BYTES_MAX, REPLY_RETENTION};
 pub use context::Context;
 pub use error::{Completed, ErrorKind, Result, SystemError};
