@@ -219,9 +219,9 @@ fn sync(dir: &Path) -> io::Result<()> {
 
 fn failed(what: &str, path: &Path, error: &io::Error) -> SystemError {
     let cure = match error.kind() {
-        io::ErrorKind::StorageFull
-        | io::ErrorKind::QuotaExceeded
-        | io::ErrorKind::FileTooLarge => "; make room: the incarnation has to be on disk first",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            "; make room: the incarnation has to be on disk first"
+        }
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             "; the client's identity needs a folder that it may write to"
         }
