@@ -10,6 +10,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use common::behaviour::Counter;
+use common::meddler::Meddler;
 use common::process::{NodeProcess, Start, serve};
 use common::proxy::Proxy;
 use common::{PATIENCE, client_of, counter, node, run, stop, until};
@@ -206,9 +207,36 @@ fn what_a_nested_action_used_is_its_parents_when_it_commits() {
         let nested = action.begin_nested().unwrap();
         first.add(&nested, 1).await.unwrap();
         nested.commit().await.unwrap();
-        scene.restart().await;
-        assert_eq!(first.value(&client).await.unwrap(), 0);
+        let stranger = scene.restart().await;
+        assert_eq!(scene.second.value(&client).await.unwrap(), 0);
+        let before = scene.calls(&stranger).await;
         is_refused(scene.second.add(&action, 1).await);
+        assert_eq!(scene.calls(&stranger).await, before + 1, "it was sent");
+        assert!(action.commit().await.is_err());
+        assert_eq!(scene.values().await, [0, 0, 0]);
+    });
+}
+
+#[test]
+fn another_life_of_a_node_is_not_called_although_the_connection_to_the_last_seems_alive() {
+    run(async {
+        let mut scene = Scene::open().await;
+        let relay = Meddler::new(scene.node.address).await;
+        let client = Client::alone().unwrap();
+        let locator = client.locator();
+        locator.introduce(&client, &relay.address()).await.unwrap();
+        let [first, second] =
+            [&scene.first, &scene.second].map(|object| Counter::from_uid(object.uid()));
+        let action = client.begin();
+        assert_eq!(first.add(&action, 1).await.unwrap(), 1);
+        relay.hold();
+        let stranger = scene.restart().await;
+        let address = scene.node.address.to_string();
+        locator.introduce(&client, &address).await.unwrap();
+        assert_eq!(second.value(&client).await.unwrap(), 0);
+        let before = scene.calls(&stranger).await;
+        is_refused(second.add(&action, 1).await);
+        assert_eq!(scene.calls(&stranger).await, before + 1, "it was sent");
         assert!(action.commit().await.is_err());
         assert_eq!(scene.values().await, [0, 0, 0]);
     });
@@ -246,26 +274,27 @@ fn a_watch_ends_with_the_reason_when_the_connection_is_cut() {
         locator.introduce(&client, &proxy.address()).await.unwrap();
 
         let binding = object.reference().binding(&client);
-        let reason = binding.on_broken().await;
+        let reason = in_time(binding.on_broken()).await;
         assert!(reason.detail().contains("is not bound"), "{reason}");
         assert_eq!(binding.peer(), None);
 
         object.reference().ensure_bound(&client).await.unwrap();
         assert_eq!(binding.peer(), Some(node.me()));
         let mut watch = Box::pin(binding.on_broken());
-        let elsewhere = tokio::spawn(binding.on_broken());
+        let elsewhere = tokio::spawn(in_time(binding.on_broken()));
         assert!(is_pending(&mut watch).await);
         object.add(&client, 1).await.unwrap();
         assert!(is_pending(&mut watch).await, "a call breaks nothing");
         drop(binding.on_broken());
         proxy.cut();
-        for reason in [watch.await, elsewhere.await.unwrap()] {
+        for reason in [in_time(watch).await, elsewhere.await.unwrap()] {
             assert_eq!(reason.kind(), ErrorKind::BindingBroken);
             assert!(reason.detail().contains(&proxy.address()), "{reason}");
         }
         assert_eq!(binding.peer(), None);
         // One who asks after it is told as well, until somebody binds anew.
-        assert_eq!(binding.on_broken().await.kind(), ErrorKind::BindingBroken);
+        let reason = in_time(binding.on_broken()).await;
+        assert_eq!(reason.kind(), ErrorKind::BindingBroken);
         object.add(&client, 1).await.unwrap();
         let mut watch = Box::pin(binding.on_broken());
         assert!(is_pending(&mut watch).await);
@@ -280,7 +309,7 @@ fn a_watch_ends_with_the_reason_when_the_connection_is_cut() {
         let mut here = Box::pin(own.on_broken());
         assert!(is_pending(&mut here).await);
         stop(node).await;
-        for reason in [watch.await, here.await] {
+        for reason in [in_time(watch).await, in_time(here).await] {
             assert_eq!(reason.kind(), ErrorKind::BindingBroken, "{reason}");
         }
     });
@@ -295,7 +324,7 @@ fn a_watch_ends_when_the_node_is_killed() {
         let life = binding.peer().unwrap();
         let watch = binding.on_broken();
         scene.node.child.kill();
-        let reason = tokio::time::timeout(PATIENCE, watch).await.unwrap();
+        let reason = in_time(watch).await;
         assert_eq!(reason.failure(), Failure::BindingBroken, "{reason}");
         scene.restart().await;
         scene.first.value(&scene.client).await.unwrap();
@@ -303,6 +332,11 @@ fn a_watch_ends_when_the_node_is_killed() {
         assert_eq!(next.node, life.node);
         assert!(next.incarnation > life.incarnation, "another life");
     });
+}
+
+async fn in_time(watch: impl Future<Output = SystemError>) -> SystemError {
+    let ended = tokio::time::timeout(PATIENCE, watch).await;
+    ended.expect("the watch never ends")
 }
 
 async fn is_pending(watch: &mut (impl Future<Output = SystemError> + Unpin)) -> bool {

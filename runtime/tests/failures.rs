@@ -10,7 +10,7 @@ use std::time::Duration;
 use common::behaviour::Counter;
 use common::behaviour::counter::GiveError;
 use common::meddler::{Meddle, Meddler};
-use common::{client_of, counter, node, run, stop};
+use common::{PATIENCE, client_of, counter, node, run, stop};
 use partha::{Client, Completed, ErrorKind, Failure, Node, SystemError, Uid};
 use test_support::{TempDir, temp_dir};
 
@@ -227,6 +227,24 @@ fn what_an_earlier_attempt_may_have_done_is_not_forgotten() {
 }
 
 #[test]
+fn a_call_whose_object_is_not_found_was_not_sent() {
+    run(async {
+        let scene = Scene::open().await;
+        // Binding the object takes a call of its own, which fails, perhaps executed.
+        let failed = Meddle::Refuse(ErrorKind::Store, Completed::Maybe, true);
+        let manager = Uid::connection_manager(scene.node.me().node);
+        scene.meddler.watch(manager, &[failed]);
+        let error = scene.object.add(&scene.client, 1).await.unwrap_err();
+        assert_eq!(scene.meddler.sent(), 1);
+        assert_eq!(error.kind(), ErrorKind::Store);
+        assert_eq!(error.failure(), Failure::NotSent, "{error}");
+        assert!(error.is_safe_to_retry());
+        assert_eq!(scene.object.add(&scene.client, 1).await.unwrap(), 1);
+        stop(scene.node).await;
+    });
+}
+
+#[test]
 fn what_a_servant_met_is_not_taken_for_the_way_to_it() {
     run(async {
         let scene = Scene::open().await;
@@ -263,6 +281,25 @@ fn what_a_servant_met_is_not_taken_for_the_way_to_it() {
             (error.failure(), error.call()),
             (Failure::Undone, Some(call))
         );
+        stop(scene.node).await;
+    });
+}
+
+#[test]
+fn a_watch_ends_when_a_call_finds_the_object_gone() {
+    run(async {
+        let scene = Scene::open().await;
+        let client = &scene.client;
+        // A reference that was used by another client first has no binding of this one.
+        let object = Counter::from_uid(scene.object.uid());
+        object.value(client).await.unwrap();
+        let watch = object.reference().binding(client).on_broken();
+        let denial = Meddle::Refuse(ErrorKind::NoSuchObject, Completed::No, false);
+        scene.meddler.watch(object.uid(), &[denial]);
+        let watching = async { tokio::time::timeout(PATIENCE, watch).await.unwrap() };
+        let (reason, value) = tokio::join!(watching, object.value(client));
+        assert_eq!((value, scene.meddler.sent()), (Ok(0), 2));
+        assert_eq!(reason.failure(), Failure::BindingBroken, "{reason}");
         stop(scene.node).await;
     });
 }

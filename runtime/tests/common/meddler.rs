@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use partha::abi::Message;
@@ -38,6 +38,8 @@ struct Shared {
     watched: Mutex<Uid>,
     script: Mutex<VecDeque<Meddle>>,
     sent: AtomicUsize,
+    /// Clients do not see it when the node's end of a connection closes.
+    held: AtomicBool,
 }
 
 /// One connection: questions whose answers are not to arrive whole, and the way to the client.
@@ -57,6 +59,7 @@ impl Meddler {
             watched: Mutex::new(Uid::NIL),
             script: Mutex::default(),
             sent: AtomicUsize::new(0),
+            held: AtomicBool::new(false),
         });
         let of_relays = shared.clone();
         tokio::spawn(async move {
@@ -83,6 +86,11 @@ impl Meddler {
         self.shared.sent.load(Ordering::Relaxed)
     }
 
+    /// From now on clients do not see it when the node's end of a connection closes.
+    pub fn hold(&self) {
+        self.shared.held.store(true, Ordering::Relaxed);
+    }
+
     /// Leads new connections elsewhere.
     pub fn lead_to(&self, target: SocketAddr) {
         *self.shared.target.lock().unwrap() = target;
@@ -94,6 +102,9 @@ async fn relay(client: TcpStream, shared: Arc<Shared>) {
     let Ok(node) = TcpStream::connect(target).await else {
         return;
     };
+    for stream in [&client, &node] {
+        stream.set_nodelay(true).unwrap();
+    }
     let (from_client, to_client) = client.into_split();
     let (from_node, to_node) = node.into_split();
     let relay = Relay {
@@ -136,7 +147,13 @@ impl Relay {
 
     async fn answers(&self, mut from: OwnedReadHalf) {
         let mut frames = Frames::default();
-        while let Some(bytes) = frames.next(&mut from).await {
+        loop {
+            let Some(bytes) = frames.next(&mut from).await else {
+                if self.shared.held.load(Ordering::Relaxed) {
+                    std::future::pending::<()>().await;
+                }
+                return;
+            };
             let message = bytes.message();
             let question = message.and_then(|message| {
                 let s = message.reader().unwrap();
