@@ -369,8 +369,14 @@ impl Request {
         }
     }
 
+    /// Whether twice is as good as once. What a transient object's `&self` says nothing of: it has
+    /// no state that could tell.
     fn is_repeatable(&self) -> bool {
-        !self.method.mutating || self.method.idempotent
+        let reads = match &self.callee {
+            Callee::Object(_) => !self.method.mutating,
+            Callee::Capability(_) => false,
+        };
+        reads || self.method.idempotent
     }
 
     fn is_late(&self) -> bool {

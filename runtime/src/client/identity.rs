@@ -85,9 +85,10 @@ fn lock(dir: &Path) -> Result<File> {
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            let owner = owner(&mut lock).map_or("another process".to_owned(), |pid| {
-                format!("process {}", pid.trim())
-            });
+            let owner = match owner(&mut lock) {
+                Some(pid) => format!("process {pid}"),
+                None => "another process".to_owned(),
+            };
             let detail = format!(
                 "the client identity in {} is in use by {owner}; each client needs one of its own",
                 dir.display()
@@ -103,11 +104,10 @@ fn lock(dir: &Path) -> Result<File> {
     Ok(lock)
 }
 
-fn owner(lock: &mut File) -> Option<String> {
+fn owner(lock: &mut File) -> Option<u32> {
     let mut text = String::new();
     lock.take(32).read_to_string(&mut text).ok()?;
-    let is_number = text.trim().parse::<u32>().is_ok();
-    is_number.then_some(text)
+    text.trim().parse().ok()
 }
 
 fn note_owner(lock: &mut File) -> io::Result<()> {

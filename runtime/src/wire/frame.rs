@@ -417,10 +417,12 @@ mod tests {
         assert_eq!(good.answer.report, None);
 
         let error = SystemError::new(ErrorKind::Store, "disk full").completed(Completed::Maybe);
-        let Frame::Return(bad) = round(failed(&error, None)) else {
-            panic!("no return")
-        };
-        assert_eq!(bad.answer.outcome.unwrap_err(), error);
+        for error in [error.clone(), error.handed_on(true)] {
+            let Frame::Return(bad) = round(failed(&error, None)) else {
+                panic!("no return")
+            };
+            assert_eq!(bad.answer.outcome.unwrap_err(), error);
+        }
     }
 
     #[test]
