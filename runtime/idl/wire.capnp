@@ -45,6 +45,8 @@ struct Failure {
   detail @1 :Text;
   victim @2 :Uid;
   # The action that has to be aborted because of it, if any.
+  hasBegun @3 :Bool;
+  # The servant had begun: the error came from within the operation.
 }
 
 struct Report {

@@ -5,6 +5,8 @@
 //! the object's own node where it is this process, the naming service's address for the root
 //! context, the name server's hint for the binder, the binder for everything else.
 
+mod handle;
+
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher;
@@ -26,6 +28,8 @@ use crate::hash::shard_of;
 use crate::net::connection::{Connection, lock};
 use crate::shard::{Job, ShardHandle};
 use crate::system::{Cid, ConnectionManager};
+
+pub use handle::BindingHandle;
 
 /// Where calls of an object go; the last owner to let go of it gives the binding back.
 pub(crate) type Route = Arc<Bound>;
@@ -154,13 +158,16 @@ impl Binding {
         error: &SystemError,
     ) -> Step {
         *lock(&self.failure) = Some(error.clone());
-        lock(&self.machine).stale(self.now(), generation, attempt)
+        let step = lock(&self.machine).stale(self.now(), generation, attempt);
+        self.changed.notify_waiters();
+        step
     }
 
     /// The connection broke.
     pub(crate) fn lost(&self, generation: u64) {
         self.troubled.store(true, Ordering::Relaxed);
         lock(&self.machine).lost(self.now(), generation, jitter());
+        self.changed.notify_waiters();
     }
 
     /// A call was answered.

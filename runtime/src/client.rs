@@ -1,12 +1,15 @@
 //! A process's way to objects: bindings, connections, and the services that find things.
 
+mod builder;
+mod identity;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
-use partha_core::id::{CallId, ClassId, Incarnation, NodeId, Peer, Uid};
+use partha_core::id::{CallId, ClassId, NodeId, Peer, Uid};
 
 use crate::binding::{Binding, shard_at};
 use crate::caller::{CallOptions, Caller};
@@ -18,6 +21,10 @@ use crate::net::pool::Pool;
 use crate::node::Home;
 use crate::services::{Locator, Naming};
 use crate::shard::ShardHandle;
+
+pub use builder::ClientBuilder;
+
+use identity::Identity;
 
 /// A handle to the distributed system, for a process of any kind; cheap to clone.
 ///
@@ -51,6 +58,8 @@ struct Inner {
     home: OnceLock<Arc<Home>>,
     /// Held by who starts the home.
     starting: Mutex<()>,
+    /// Nobody else may be who this client is while it lives.
+    _identity: Option<Identity>,
 }
 
 /// Bindings in use, by object and class; dead entries are swept when the table has doubled.
@@ -66,9 +75,13 @@ impl Client {
     /// # Errors
     /// `Unreachable` if nobody answers there, `VersionMismatch` if it is not one of ours.
     pub async fn connect(naming: impl Into<String>) -> Result<Self> {
-        let client = Self::new(naming)?;
-        client.connection_for(Uid::NAMING_ROOT).await?;
-        Ok(client)
+        Self::builder().naming(naming).connect().await
+    }
+
+    /// A client with wishes: an identity that outlives it, a name.
+    #[must_use]
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::new()
     }
 
     /// A client as [`Client::connect`] makes, that opens no connection before it needs one.
@@ -76,11 +89,7 @@ impl Client {
     /// # Errors
     /// If the system gives no random numbers.
     pub fn new(naming: impl Into<String>) -> Result<Self> {
-        let me = Peer {
-            node: random_node()?,
-            incarnation: Incarnation(1),
-        };
-        Ok(Self::of_process(me, "client", Some(naming.into()), 0, None))
+        Self::builder().naming(naming).build()
     }
 
     /// A client of a system without a naming service: it knows only the nodes it is introduced
@@ -89,11 +98,7 @@ impl Client {
     /// # Errors
     /// If the system gives no random numbers.
     pub fn alone() -> Result<Self> {
-        let me = Peer {
-            node: random_node()?,
-            incarnation: Incarnation(1),
-        };
-        Ok(Self::of_process(me, "client", None, 0, None))
+        Self::builder().build()
     }
 
     pub(crate) fn of_process(
@@ -102,6 +107,17 @@ impl Client {
         naming: Option<String>,
         index: u16,
         home: Option<Arc<Home>>,
+    ) -> Self {
+        Self::of(me, name, naming, index, home, None)
+    }
+
+    fn of(
+        me: Peer,
+        name: &str,
+        naming: Option<String>,
+        index: u16,
+        home: Option<Arc<Home>>,
+        identity: Option<Identity>,
     ) -> Self {
         static IDS: AtomicU64 = AtomicU64::new(1);
         let nodes = home.as_ref().map(|home| home.nodes.clone());
@@ -124,6 +140,7 @@ impl Client {
             lines: Lines::default(),
             home: home.map_or_else(OnceLock::new, OnceLock::from),
             starting: Mutex::new(()),
+            _identity: identity,
         });
         let user = User {
             inner: Arc::downgrade(&inner),

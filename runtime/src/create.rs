@@ -1,13 +1,17 @@
 //! Making new persistent objects: choosing a node, and the answer of the shard that makes them.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use partha_core::id::Uid;
+use partha_core::id::{CallId, Uid};
 use partha_wire::{Message, Writer};
 
 use crate::abi::{ClassInfo, Transient, read_uid};
 use crate::caller::{CallOptions, Caller};
 use crate::capability::Capability;
+use crate::client::Client;
 use crate::error::{ErrorKind, Result, SystemError};
+use crate::net::connection::Connection;
 use crate::reference::{Place, nowhere};
 use crate::services::binder::NodeEntry;
 use crate::system::ConnectionManager;
@@ -33,9 +37,9 @@ pub(crate) async fn create(
     {
         Some(home) => home.manager_capability(),
         None => {
-            let node = client.locator().choose(&client, place, info, call).await?;
-            let connection = client.locator().connect_to(&client, &node).await?;
-            Capability::manager(connection)
+            let found = find(&client, place, info, call).await;
+            let found = found.map_err(|error| error.before_sending().of_call(Some(call), false));
+            Capability::manager(found?)
         }
     };
     let manager = ConnectionManager::from_capability(manager);
@@ -50,6 +54,17 @@ pub(crate) async fn create(
         ),
         CreateError::System(error) => error,
     })
+}
+
+/// A connection to the node that is to make it.
+async fn find(
+    client: &Client,
+    place: &Place,
+    info: &'static ClassInfo,
+    call: CallId,
+) -> Result<Arc<Connection>> {
+    let node = client.locator().choose(client, place, info, call).await?;
+    client.locator().connect_to(client, &node).await
 }
 
 /// Whether a node may make an object of the class at the place.

@@ -2,12 +2,15 @@
 //!
 //! User exceptions are results; a [`SystemError`] is everything else. It says what was tried and
 //! where, and, what a caller needs most, whether the operation was executed (CORBA's completion
-//! status): only [`Completed::No`] may be tried again without thought.
+//! status). [`SystemError::failure`] is what the two amount to; which calls may be made again
+//! without thought, [`SystemError::is_safe_to_retry`] says.
 
 use std::fmt;
 
 use partha_core::id::{CallId, Uid};
 use partha_wire::{DecodeError, TooLarge};
+
+use crate::failure::Failure;
 
 /// `Result` with a [`SystemError`].
 pub type Result<T, E = SystemError> = std::result::Result<T, E>;
@@ -25,6 +28,10 @@ struct Inner {
     detail: String,
     call: Option<CallId>,
     victim: Option<Uid>,
+    /// The servant had begun: it is its word, and not that of whoever was to bring the call there.
+    has_begun: bool,
+    /// Executing the operation once more does no harm.
+    is_repeatable: bool,
 }
 
 /// Whether the operation was executed.
@@ -84,7 +91,7 @@ kinds! {
     TooLarge = 7, "message too large";
     /// No connection to the node can be made.
     Unreachable = 16, "unreachable";
-    /// The connection broke while the call was under way.
+    /// The connection broke while the call was under way, or earlier in the same action.
     BindingBroken = 17, "binding broken";
     /// The deadline passed.
     Deadline = 18, "deadline passed";
@@ -129,6 +136,8 @@ impl SystemError {
                 detail: detail.into(),
                 call,
                 victim,
+                has_begun: false,
+                is_repeatable: false,
             }),
         }
     }
@@ -159,6 +168,30 @@ impl SystemError {
         self
     }
 
+    /// The same error as a servant's answer: whatever it is about, it came from within the
+    /// operation.
+    #[must_use]
+    pub(crate) fn handed_on(mut self, has_begun: bool) -> Self {
+        self.inner.has_begun |= has_begun;
+        self
+    }
+
+    /// The same error as why a call was not sent: the object was not found, say. What it said of
+    /// calls made on the way there is not this call's.
+    #[must_use]
+    pub(crate) fn before_sending(mut self) -> Self {
+        let inner = &mut self.inner;
+        (inner.completed, inner.call, inner.has_begun) = (Completed::No, None, false);
+        self
+    }
+
+    /// The same error as that of this call, and of no call made on the way.
+    #[must_use]
+    pub(crate) fn of_call(mut self, call: Option<CallId>, is_repeatable: bool) -> Self {
+        (self.inner.call, self.inner.is_repeatable) = (call, is_repeatable);
+        self
+    }
+
     /// The same error with more said before its detail.
     #[must_use]
     pub fn context(mut self, what: impl fmt::Display) -> Self {
@@ -176,6 +209,37 @@ impl SystemError {
     #[must_use]
     pub fn completion(&self) -> Completed {
         self.inner.completed
+    }
+
+    /// What it means to the caller, in one word.
+    #[must_use]
+    pub fn failure(&self) -> Failure {
+        let Inner {
+            kind,
+            completed,
+            has_begun,
+            ..
+        } = *self.inner;
+        Failure::of(kind, completed, has_begun)
+    }
+
+    /// Whether the same call may be made once more without thought: nothing of it was executed,
+    /// or its method only reads or is `#[idempotent]`, so that twice is as good as once. It says
+    /// that it is safe, not that it helps; in an action that can only abort it does not.
+    ///
+    /// Any other call that has an id, see [`SystemError::call`], is asked for again under it with
+    /// [`CallOptions::again`](crate::CallOptions::again): it is then executed once, or answered
+    /// from what was saved.
+    #[must_use]
+    pub fn is_safe_to_retry(&self) -> bool {
+        let is_untouched = self.inner.completed == Completed::No && !self.has_begun();
+        is_untouched || self.inner.is_repeatable
+    }
+
+    /// Whether the servant had begun when it failed: it may have called others.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.inner.has_begun || self.inner.kind == ErrorKind::Servant
     }
 
     /// What was tried and where.
@@ -205,6 +269,8 @@ impl fmt::Display for SystemError {
             detail,
             call,
             victim: _,
+            has_begun: _,
+            is_repeatable: _,
         } = &*self.inner;
         write!(f, "{}: {detail}", kind.text())?;
         match completed {
@@ -247,6 +313,21 @@ mod tests {
     fn codes_are_unique_and_come_back() {
         for kind in ErrorKind::ALL {
             assert_eq!(ErrorKind::from_code(*kind as u16), *kind);
+        }
+    }
+
+    #[test]
+    fn only_what_does_no_harm_is_safe_to_retry() {
+        let error = |kind, completed| SystemError::new(kind, "").completed(completed);
+        for kind in ErrorKind::ALL {
+            let refused = error(*kind, Completed::No);
+            assert_eq!(refused.is_safe_to_retry(), *kind != ErrorKind::Servant);
+            assert!(!refused.handed_on(true).is_safe_to_retry(), "{kind:?}");
+            for completed in [Completed::Maybe, Completed::Yes] {
+                let error = error(*kind, completed);
+                assert!(!error.is_safe_to_retry(), "{kind:?}");
+                assert!(error.of_call(None, true).is_safe_to_retry(), "{kind:?}");
+            }
         }
     }
 

@@ -22,7 +22,8 @@
 //! - It is executed at most once. Its answer is saved with the state under the call's id, so
 //!   asking again ([`CallOptions::again`]), even after a crash of the node, gets the saved
 //!   answer; for [`REPLY_RETENTION`].
-//! - A [`SystemError`] says whether the operation was executed: [`Completed`].
+//! - A [`SystemError`] says whether the operation was executed, [`Completed`], and what that
+//!   means: [`Failure`].
 //!
 //! # Several calls at once
 //!
@@ -60,6 +61,7 @@ mod config;
 mod context;
 mod create;
 mod error;
+mod failure;
 mod hash;
 mod manager;
 mod net;
@@ -83,12 +85,14 @@ pub use action::{
     ACTION_DEADLINE, ACTION_DEADLINE_MAX, ACTION_TRIES, AbortReason, Action, ActionError, ActionId,
     ActionOptions, ManualAction, Outcome, ParseActionIdError,
 };
+pub use binding::BindingHandle;
 pub use caller::{CallOptions, CallScope, Caller};
 pub use capability::Capability;
-pub use client::Client;
+pub use client::{Client, ClientBuilder};
 pub use config::{CALL_DEADLINE, CALL_DEADLINE_MAX, MESSAGE_BYTES_MAX, REPLY_RETENTION};
 pub use context::Context;
 pub use error::{Completed, ErrorKind, Result, SystemError};
+pub use failure::Failure;
 pub use manager::NodeHandle;
 pub use node::{Node, NodeBuilder};
 pub use reference::{Place, Ref};

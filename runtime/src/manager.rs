@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use crate::abi::{Struct, Transient};
 use crate::capability::Capability;
 use crate::context::Context;
-use crate::error::{ErrorKind, Result, SystemError};
+use crate::error::{Completed, ErrorKind, Result, SystemError};
 use crate::hash::shard_of;
 use crate::net::connection::Connection;
 use crate::node::Home;
@@ -391,7 +391,7 @@ impl Home {
         let (sender, receiver) = oneshot::channel();
         let shard = self.shard(object);
         if let Some(track) = &track {
-            track.reaching(self.site(shard.index()));
+            track.reaching(self.site(shard.index()), None)?;
         }
         let open = shard.call(Incoming {
             object,
@@ -405,11 +405,13 @@ impl Home {
             number: None,
         });
         let waiting = Waiting(open);
-        let answer = receiver.await.map_err(|_| stopping())?;
+        let gone = |_| stopping().completed(Completed::Maybe);
+        let answer = receiver.await.map_err(gone)?;
         waiting.answered();
         if let Some(track) = track {
-            track.answered(answer.outcome.as_ref().err(), answer.report.as_deref());
+            track.answered(answer.outcome.as_ref().err(), answer.report.as_deref())?;
         }
-        crate::create::read_created(&answer.outcome?)
+        let made = crate::create::read_created(&answer.outcome?);
+        made.map_err(|error| error.completed(Completed::Yes))
     }
 }

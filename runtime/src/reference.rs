@@ -8,7 +8,7 @@ use partha_core::id::{ClassId, NodeId, Uid};
 use partha_wire::Writer;
 
 use crate::abi::{ClassInfo, Method, Request};
-use crate::binding::Binding;
+use crate::binding::{Binding, BindingHandle};
 use crate::caller::Caller;
 use crate::client::Client;
 use crate::error::{ErrorKind, Result, SystemError};
@@ -80,7 +80,7 @@ impl Ref {
     /// # Errors
     /// `WrongClass`, `NoSuchObject`, `Unreachable`.
     pub async fn ensure_bound(&self, client: &Client) -> Result<()> {
-        self.binding(client).ensure(client).await
+        self.bound_by(client).ensure(client).await
     }
 
     /// Makes a new object.
@@ -107,11 +107,17 @@ impl Ref {
         pointers: u16,
     ) -> Request {
         let scope = caller.scope();
-        let binding = self.binding(&scope.client);
+        let binding = self.bound_by(&scope.client);
         Request::of_object(binding, scope, method, data, pointers)
     }
 
-    fn binding(&self, client: &Client) -> Arc<Binding> {
+    /// The binding of the object by this client, to learn when it breaks.
+    #[must_use]
+    pub fn binding(&self, client: &Client) -> BindingHandle {
+        BindingHandle::new(self.bound_by(client))
+    }
+
+    fn bound_by(&self, client: &Client) -> Arc<Binding> {
         let cached = self
             .binding
             .get_or_init(|| client.binding(self.uid, self.class));

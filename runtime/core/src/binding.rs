@@ -249,6 +249,12 @@ impl<P: Clone> Binding<P> {
         }
     }
 
+    /// The generation of that place.
+    #[must_use]
+    pub fn generation(&self) -> Option<u64> {
+        self.place().map(|_| self.generation)
+    }
+
     fn break_off(&mut self, now: Time, jitter: Jitter) {
         self.state = State::Broken {
             not_before: now.after(pause(self.failures, jitter)),

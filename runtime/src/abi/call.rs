@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 
+use partha_core::id::Uid;
 use partha_wire::{DecodeError, Message, Slot, StructAt, StructReader, Writer};
 
 use super::class::ObjectState;
@@ -138,6 +139,13 @@ impl Call {
     /// The servant gave up.
     #[must_use]
     pub fn failed(self, error: SystemError) -> Finished {
+        // The connection manager has done nothing where it says no, as a shard that refuses.
+        let manager = Uid::connection_manager(self.context.client().me().node);
+        let is_users = self.context.uid() != manager;
+        self.refused(error.handed_on(is_users))
+    }
+
+    fn refused(self, error: SystemError) -> Finished {
         Finished {
             state: self.state,
             end: End::Failed(error),
@@ -149,7 +157,7 @@ impl Call {
     #[must_use]
     pub fn malformed(self, error: DecodeError) -> Finished {
         let error = SystemError::new(ErrorKind::Malformed, format!("argument {error}"));
-        self.failed(error)
+        self.refused(error)
     }
 
     fn results(&mut self, data: u16, pointers: u16, fill: impl FnOnce(&mut Writer, StructAt)) {

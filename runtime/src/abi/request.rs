@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use partha_core::action::path::Site;
 use partha_core::binding::{Attempt, Step};
-use partha_core::id::{CallId, NodeId};
+use partha_core::id::{CallId, NodeId, Peer};
 use partha_wire::{DecodeError, Message, Slot, StructAt, StructReader, Writer};
 use tokio::sync::oneshot;
 
 use super::Method;
 use crate::action::{Standing, Track};
-use crate::binding::{Binding, Bound, shard_at};
+use crate::binding::{Binding, Bound, Route, shard_at};
 use crate::caller::CallScope;
 use crate::capability::{Capability, Way};
 use crate::config::{CALL_DEADLINE, CALL_DEADLINE_MAX, DEADLINE_GRACE};
@@ -146,7 +146,7 @@ impl Request {
     /// Whatever keeps the answer away; it says whether the operation was executed, and names the
     /// call if it may be asked for again.
     pub async fn send(self) -> Result<Reply> {
-        let call = self.scope.call;
+        let (call, is_repeatable) = (self.scope.call, self.is_repeatable());
         let (method, client) = (self.method, self.scope.client.clone());
         let result = match self.track() {
             Ok(track) => {
@@ -154,10 +154,9 @@ impl Request {
                     Callee::Capability(_) => self.send_to_capability(track.as_ref()).await,
                     Callee::Object(_) => self.send_to_object(track.as_ref()).await,
                 };
-                if let Some(track) = track {
-                    track.answered(answer.outcome.as_ref().err(), answer.report.as_deref());
-                }
-                answer.outcome
+                let error = answer.outcome.as_ref().err();
+                let lost = track.map(|track| track.answered(error, answer.report.as_deref()));
+                lost.unwrap_or(Ok(())).and(answer.outcome)
             }
             Err(error) => Err(error),
         };
@@ -165,7 +164,7 @@ impl Request {
             Ok(results) => Ok(Reply { results, call }),
             Err(error) => {
                 tracing::debug!(method = method.name, %error, me = %client.me(), "call failed");
-                Err(error.with_call(call))
+                Err(error.of_call(call, is_repeatable))
             }
         }
     }
@@ -210,14 +209,22 @@ impl Request {
                 }
                 let home = self.scope.client.home_if_any();
                 let shards = home.map_or(1, |home| home.shards.len() as u16);
-                note_reached(track, &capability, node, shard.index(), shards);
-                self.deliver(&shard.clone(), None).await
+                let site = Site {
+                    node,
+                    shard: shard.index(),
+                };
+                match note_reached(track, &capability, site, shards, None) {
+                    Ok(()) => self.deliver(&shard.clone(), None).await,
+                    Err(error) => error.into(),
+                }
             }
             Way::Imported(connection) => {
-                let (node, hello) = (connection.peer().node, connection.hello());
-                self.going_to(node);
-                note_reached(track, &capability, node, hello.shard, hello.shards);
-                ask(connection, &mut self.w, self.deadline).await
+                self.going_to(connection.peer().node);
+                let (site, shards) = (connection.site(), connection.hello().shards);
+                match note_reached(track, &capability, site, shards, Some(connection.peer())) {
+                    Ok(()) => ask(connection, &mut self.w, self.deadline, track).await,
+                    Err(error) => error.into(),
+                }
             }
             Way::Foreign(object) => {
                 let (interface, method) = (self.method.interface, self.method.ordinal);
@@ -246,32 +253,29 @@ impl Request {
     async fn attempts(mut self, binding: &Binding, track: Option<&Track>) -> Answer {
         let repeatable = self.is_repeatable() && track.is_none();
         let (mut attempt, mut step, mut last) = (Attempt::default(), None, None);
+        // An attempt before this one may have been executed, whatever this one meets.
+        let mut in_doubt = false;
         loop {
             let found = match (step.take(), binding.cached()) {
                 (None, Some(cached)) => Ok(cached),
-                (step, _) => {
-                    let finding = binding.route(&self.scope.client, &mut attempt, step);
-                    let limit = tokio::time::Instant::from_std(self.deadline);
-                    match tokio::time::timeout_at(limit, finding).await {
-                        Ok(found) => found,
-                        Err(_) => return out_of_time(last, binding).into(),
-                    }
-                }
+                (step, _) => self.find(binding, &mut attempt, step, last.as_ref()).await,
             };
             let (route, generation) = match found {
                 Ok(found) => found,
-                Err(error) if is_passing(&error) && Instant::now() < self.deadline => {
+                Err(error) if is_passing(&error) && !self.is_late() => {
                     last = Some(error);
                     continue;
                 }
-                Err(error) => return error.into(),
+                Err(error) => return doubted(error, in_doubt).into(),
             };
             let connection = match &*route {
                 Bound::Local { shard, .. } => {
                     let (shard, node) = (shard.clone(), self.scope.client.me().node);
                     self.going_to(node);
-                    reaching(track, node, shard.index());
-                    return self.deliver(&shard, Some(binding)).await;
+                    return match reaching(track, node, shard.index(), None) {
+                        Ok(()) => self.deliver(&shard, Some(binding)).await,
+                        Err(error) => error.into(),
+                    };
                 }
                 Bound::Remote { connection, .. } => connection,
             };
@@ -279,26 +283,47 @@ impl Request {
                 let left = self.deadline.saturating_duration_since(Instant::now());
                 set_deadline(&mut self.w, self.context, left);
             }
-            let node = connection.peer().node;
-            self.going_to(node);
-            reaching(track, node, shard_at(binding.object(), connection));
-            let answer = ask(connection, &mut self.w, self.deadline).await;
+            let peer = connection.peer();
+            self.going_to(peer.node);
+            let shard = shard_at(binding.object(), connection);
+            if let Err(error) = reaching(track, peer.node, shard, Some(peer)) {
+                return error.into();
+            }
+            let answer = ask(connection, &mut self.w, self.deadline, track).await;
             match answer.outcome {
                 Err(error)
                     if may_try_again(&error, repeatable)
-                        && is_untouched(track, node, &error, answer.report.is_some())
+                        && is_untouched(track, peer.node, &error, answer.report.is_some())
                         && !self.is_late() =>
                 {
                     step = after(binding, generation, &mut attempt, &error);
+                    in_doubt |= error.completion() == Completed::Maybe;
                     last = Some(error);
                 }
                 outcome => {
                     self.note(binding, generation, &outcome);
                     frame::recycle(self.w);
+                    let outcome = outcome.map_err(|error| doubted(error, in_doubt));
                     let report = answer.report;
                     return Answer { outcome, report };
                 }
             }
+        }
+    }
+
+    /// The way to the object, in time; errors are those of a call that was not sent.
+    async fn find(
+        &self,
+        binding: &Binding,
+        attempt: &mut Attempt,
+        step: Option<Step>,
+        last: Option<&SystemError>,
+    ) -> Result<(Route, u64)> {
+        let finding = binding.route(&self.scope.client, attempt, step);
+        let limit = tokio::time::Instant::from_std(self.deadline);
+        match tokio::time::timeout_at(limit, finding).await {
+            Ok(found) => found.map_err(SystemError::before_sending),
+            Err(_) => Err(out_of_time(last, binding)),
         }
     }
 
@@ -341,13 +366,21 @@ impl Request {
     fn note(&self, binding: &Binding, generation: u64, answer: &Result<Message>) {
         match answer {
             Ok(_) => binding.worked(generation),
-            Err(error) if error.kind() == ErrorKind::BindingBroken => binding.lost(generation),
+            Err(error) if error.kind() == ErrorKind::BindingBroken && !error.has_begun() => {
+                binding.lost(generation);
+            }
             Err(_) => {}
         }
     }
 
+    /// Whether twice is as good as once. What a transient object's `&self` says nothing of: it has
+    /// no state that could tell.
     fn is_repeatable(&self) -> bool {
-        !self.method.mutating || self.method.idempotent
+        let reads = match &self.callee {
+            Callee::Object(_) => !self.method.mutating,
+            Callee::Capability(_) => false,
+        };
+        reads || self.method.idempotent
     }
 
     fn is_late(&self) -> bool {
@@ -356,29 +389,25 @@ impl Request {
 }
 
 /// The action has to know where its call goes, before it goes.
-fn reaching(track: Option<&Track>, node: NodeId, shard: u16) {
-    if let Some(track) = track {
-        track.reaching(Site { node, shard });
-    }
+fn reaching(track: Option<&Track>, node: NodeId, shard: u16, peer: Option<Peer>) -> Result<()> {
+    track.map_or(Ok(()), |track| track.reaching(Site { node, shard }, peer))
 }
 
 /// The same for a capability: a connection manager makes objects at any shard of its node.
 fn note_reached(
     track: Option<&Track>,
     capability: &Capability,
-    node: NodeId,
-    shard: u16,
+    site: Site,
     shards: u16,
-) {
+    peer: Option<Peer>,
+) -> Result<()> {
     let is_manager = capability.class() == crate::system::connection_manager::CLASS;
-    let all = if is_manager {
+    let mut all = if is_manager {
         0..shards
     } else {
-        shard..shard + 1
+        site.shard..site.shard + 1
     };
-    for shard in all {
-        reaching(track, node, shard);
-    }
+    all.try_for_each(|shard| reaching(track, site.node, shard, peer))
 }
 
 /// Whether a call in an action has left nothing where it failed, nor the action before it: else
@@ -396,10 +425,20 @@ fn is_untouched(
 }
 
 /// Asks on a connection; if the caller stops waiting, the peer is told.
-async fn ask(connection: &Arc<Connection>, w: &mut Writer, deadline: Instant) -> Answer {
-    question(connection, w, deadline)
-        .await
-        .unwrap_or_else(Answer::from)
+async fn ask(
+    connection: &Arc<Connection>,
+    w: &mut Writer,
+    deadline: Instant,
+    track: Option<&Track>,
+) -> Answer {
+    let answer = question(connection, w, deadline).await;
+    let answer = answer.unwrap_or_else(Answer::from);
+    if let Some(track) = track
+        && (answer.outcome.is_ok() || answer.report.is_some())
+    {
+        track.used(connection);
+    }
+    answer
 }
 
 async fn question(
@@ -445,11 +484,13 @@ async fn question(
     Ok(answer)
 }
 
-/// Whether another attempt can do no harm and may help.
+/// Whether another attempt can do no harm and may help. What a servant says stands: it may have
+/// called others, and what it met is no news of the way to it.
 fn may_try_again(error: &SystemError, repeatable: bool) -> bool {
     let harmless = error.completion() == Completed::No || repeatable;
     let kind = error.kind();
     harmless
+        && !error.has_begun()
         && matches!(
             kind,
             ErrorKind::NoSuchObject
@@ -467,6 +508,14 @@ fn is_passing(error: &SystemError) -> bool {
     )
 }
 
+/// The truth about a call of which an earlier attempt may have been executed.
+fn doubted(error: SystemError, in_doubt: bool) -> SystemError {
+    match error.completion() {
+        Completed::No if in_doubt => error.completed(Completed::Maybe),
+        Completed::No | Completed::Maybe | Completed::Yes => error,
+    }
+}
+
 fn after(
     binding: &Binding,
     generation: u64,
@@ -480,8 +529,8 @@ fn after(
     None
 }
 
-fn out_of_time(last: Option<SystemError>, binding: &Binding) -> SystemError {
-    match last {
+fn out_of_time(last: Option<&SystemError>, binding: &Binding) -> SystemError {
+    match last.cloned() {
         Some(error) => error.context("gave up at the deadline; the last attempt said"),
         None => {
             let detail = format!("object {} could not be found in time", binding.object());

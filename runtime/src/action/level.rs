@@ -92,11 +92,12 @@ impl Level {
     pub(super) fn nested_in<E>(line: &Arc<Line>, parent: Uid) -> Result<Self, ActionError<E>> {
         let action = new_action(line.client().me());
         let begun = line.with(|state| {
+            let sends = state.check_bonds(parent, None);
             let begun = match state.family.begin(parent, action) {
                 Ok(path) => Ok((path, state.tick())),
                 Err(over) => Err(state.refused(parent, over)),
             };
-            (begun, Vec::new())
+            (begun, sends)
         });
         let (path, began) = begun.map_err(|error| aborted(action, error, None))?;
         tracing::debug!(%action, ?path, "nested action begun");
@@ -136,7 +137,10 @@ impl Level {
     }
 
     pub(super) fn doomed(&self) -> Option<SystemError> {
-        let doomed = self.line.look(|state| state.doomed(self.action));
+        let doomed = self.line.with(|state| {
+            let sends = state.check_bonds(self.action, None);
+            (state.doomed(self.action), sends)
+        });
         doomed.map(|(_, _, error)| error)
     }
 
@@ -161,16 +165,16 @@ impl Level {
 
     fn commit_nested<E>(mut self, parent: Uid) -> Result<(), ActionError<E>> {
         let (action, began) = (self.action, self.began);
-        let ended = self
-            .line
-            .with(|state| match state.family.end_nested(action, true) {
-                Ok(sends) => {
-                    state.forget(action);
-                    state.well(parent, began);
-                    (Ok(()), sends)
-                }
-                Err(over) => (Err(over), Vec::new()),
+        let ended = self.line.with(|state| {
+            let mut sends = state.check_bonds(action, None);
+            let ended = state.family.end_nested(action, true).map(|merges| {
+                sends.extend(merges);
+                state.bonds.hand_on(action, parent);
+                state.forget(action);
+                state.well(parent, began);
             });
+            (ended, sends)
+        });
         match ended {
             Ok(()) => {
                 self.ended = true;
@@ -182,7 +186,10 @@ impl Level {
     }
 
     async fn commit_top<E>(mut self) -> Result<(), ActionError<E>> {
-        let plan = self.line.with(|state| (state.family.commit(), Vec::new()));
+        let plan = self.line.with(|state| {
+            let sends = state.check_bonds(self.action, None);
+            (state.family.commit(), sends)
+        });
         match plan {
             Ok(Plan::Nothing) => {}
             Ok(Plan::Ask {

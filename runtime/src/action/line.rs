@@ -13,6 +13,7 @@ use partha_core::action::path::{PATH_MAX, Path, Site};
 use partha_core::action::scope::{Doom, Family, Over, Send};
 use partha_core::id::{NodeId, Peer, Uid};
 
+use super::bonds::Bonds;
 use super::error;
 use crate::client::Client;
 use crate::error::{ErrorKind, Result, SystemError};
@@ -80,6 +81,8 @@ pub(super) struct State {
     causes: HashMap<Uid, SystemError>,
     /// Where the own shard's mirror knows that the action is.
     reached: HashSet<Site>,
+    /// The connections that calls of open levels were answered on.
+    pub(super) bonds: Bonds,
 }
 
 /// How a family begins.
@@ -225,6 +228,7 @@ impl Line {
             troubles: HashMap::new(),
             causes: HashMap::new(),
             reached: HashSet::new(),
+            bonds: Bonds::default(),
         };
         Arc::new(Self {
             client,
@@ -346,6 +350,21 @@ impl State {
         self.causes.entry(doomed).or_insert_with(cause);
     }
 
+    /// Dooms the outermost of the level and those it is in that has used a connection which is
+    /// broken, or that leads to another life of `peer`. To be asked before anything is done in
+    /// the level.
+    pub(super) fn check_bonds(&mut self, action: Uid, peer: Option<Peer>) -> Vec<Send> {
+        let path = self.family.path_of(action);
+        let levels = path.map_or(&[][..], |path| path.own());
+        let Some((level, bond)) = self.bonds.broken(levels, peer) else {
+            return Vec::new();
+        };
+        let (why, site) = (bond.broken(), bond.site());
+        let sends = self.family.doom(level, Doom::Lost(site));
+        self.note_cause(level, || Some(why));
+        sends
+    }
+
     /// Why the level can only abort, if so.
     pub(super) fn doomed(&self, action: Uid) -> Option<(Uid, Doom, SystemError)> {
         let (doomed, why) = self.family.doomed(action)?;
@@ -377,6 +396,7 @@ impl State {
     pub(super) fn forget(&mut self, action: Uid) {
         self.troubles.remove(&action);
         self.causes.remove(&action);
+        self.bonds.forget(action);
     }
 }
 

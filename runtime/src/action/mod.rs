@@ -25,6 +25,7 @@
 //! transactions and their locks are Moss'; servants that join their caller's action, and
 //! top-level actions within actions, are Argus'.
 
+mod bonds;
 mod branch;
 mod cycle;
 mod error;

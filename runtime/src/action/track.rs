@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use partha_core::action::path::Site;
-use partha_core::action::scope::{CallEnd, CallKey, Doom, Report};
-use partha_core::id::{NodeId, Uid};
+use partha_core::action::scope::{CallEnd, CallKey, Doom, Over, Report};
+use partha_core::id::{NodeId, Peer, Uid};
 
 use super::line::{Line, State};
 use crate::error::{Completed, ErrorKind, Result, SystemError};
+use crate::net::connection::Connection;
 
 /// A call under way. Dropped before its answer came, nobody knows whether it was executed, and
 /// its action can only abort.
@@ -31,11 +32,12 @@ impl Track {
     /// If nothing can be called in the action any more.
     pub(crate) fn begin(line: &Arc<Line>, action: Uid) -> Result<Self> {
         let begun = line.with(|state| {
+            let sends = state.check_bonds(action, None);
             let begun = match state.family.calling(action) {
                 Ok(key) => Ok((key, state.tick())),
                 Err(over) => Err(state.refused(action, over)),
             };
-            (begun, Vec::new())
+            (begun, sends)
         });
         let (key, began) = begun?;
         let (line, ended) = (line.clone(), false);
@@ -49,12 +51,37 @@ impl Track {
         })
     }
 
-    /// It is about to be sent there.
-    pub(crate) fn reaching(&self, site: Site) {
+    /// It is about to be sent there, to this life of a peer if it is not this process.
+    ///
+    /// # Errors
+    /// If the action can only abort meanwhile: its binding to the peer broke, for instance.
+    pub(crate) fn reaching(&self, site: Site, peer: Option<Peer>) -> Result<()> {
+        let action = self.action;
+        self.line.with(|state| {
+            let sends = state.check_bonds(action, peer);
+            let refused = match state.family.doomed(action) {
+                Some((action, why)) => {
+                    let over = Over::Doomed { action, why };
+                    Err(state.refused(self.action, over))
+                }
+                None => Ok(()),
+            };
+            if refused.is_ok() {
+                state.family.reaching(self.key, site);
+            }
+            (refused, sends)
+        })?;
         self.sent.store(true, Ordering::Relaxed);
         self.line.reaching(site);
+        Ok(())
+    }
+
+    /// It was answered on this connection, and has done something there.
+    pub(crate) fn used(&self, connection: &Arc<Connection>) {
         self.line.with(|state| {
-            state.family.reaching(self.key, site);
+            if state.family.path_of(self.action).is_some() {
+                state.bonds.tie(self.action, connection);
+            }
             ((), Vec::new())
         });
     }
@@ -65,21 +92,36 @@ impl Track {
     }
 
     /// It has its answer.
-    pub(crate) fn answered(mut self, error: Option<&SystemError>, report: Option<&Report>) {
+    ///
+    /// # Errors
+    /// If that is a good one, but shows that a node has lost what the action did there: it was
+    /// made of a state that has forgotten the action, and is nothing to go on with.
+    pub(crate) fn answered(
+        mut self,
+        error: Option<&SystemError>,
+        report: Option<&Report>,
+    ) -> Result<()> {
         self.ended = true;
         let none = Report::default();
         let report = report.unwrap_or(&none);
         let (action, began) = (self.action, self.began);
         self.line.with(|state| {
+            let before = state.family.doomed(action);
             let ended = error.map_or(CallEnd::Known, |error| end(state, action, error));
             let sends = state.family.answered(self.key, report, ended);
             state.note_cause(action, || error.cloned());
+            let lost = match (before, state.family.doomed(action)) {
+                (None, Some((action, why @ Doom::Lost(_)))) => Some(Over::Doomed { action, why }),
+                (_, _) => None,
+            };
             match error {
                 Some(error) => state.trouble(action, error),
                 None => state.well(action, began),
             }
-            ((), sends)
-        });
+            let refused = lost.filter(|_| error.is_none());
+            let told = refused.map_or(Ok(()), |over| Err(state.refused(action, over)));
+            (told, sends)
+        })
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use partha_core::action::path::Site;
 use partha_core::action::scope::Report;
 use partha_core::id::Peer;
 use partha_wire::{Attachment, Writer};
@@ -39,6 +40,8 @@ pub(crate) struct Connection {
     filled: Notify,
     /// Something left the outbox.
     emptied: Notify,
+    /// It is closed.
+    ended: Notify,
     pending: Mutex<Pending>,
     exports: Mutex<Exports>,
     closed: AtomicBool,
@@ -72,6 +75,7 @@ impl Connection {
             outbox: Mutex::default(),
             filled: Notify::new(),
             emptied: Notify::new(),
+            ended: Notify::new(),
             pending: Mutex::new(Pending::new(QUESTIONS_MAX)),
             exports: Mutex::default(),
             closed: AtomicBool::new(false),
@@ -86,6 +90,12 @@ impl Connection {
     /// Who is at the other end.
     pub(crate) fn peer(&self) -> Peer {
         self.peer.peer
+    }
+
+    /// The shard at the other end.
+    pub(crate) fn site(&self) -> Site {
+        let (node, shard) = (self.peer.peer.node, self.peer.shard);
+        Site { node, shard }
     }
 
     /// What the other end said of itself.
@@ -365,6 +375,29 @@ impl Connection {
         let exports = lock(&self.exports).clear();
         drop(exports);
         self.emptied.notify_waiters();
+        self.ended.notify_waiters();
+    }
+
+    /// Why nothing can be sent any more, of a connection that is closed or about to be.
+    pub(crate) fn broken(&self) -> SystemError {
+        let known = lock(&self.pending).closed().cloned();
+        known.unwrap_or_else(|| {
+            let detail = format!("the connection to {} broke", self.peer_text());
+            SystemError::new(ErrorKind::BindingBroken, detail)
+        })
+    }
+
+    /// Waits until it is closed; says why. Nothing is lost if the future is dropped.
+    pub(crate) async fn breaks(&self) -> SystemError {
+        loop {
+            let ended = self.ended.notified();
+            tokio::pin!(ended);
+            ended.as_mut().enable();
+            if let Some(reason) = lock(&self.pending).closed() {
+                return reason.clone();
+            }
+            ended.await;
+        }
     }
 
     // What the connection's own task uses.

@@ -140,6 +140,11 @@ impl Pending {
         self.slots.len() > self.free.len()
     }
 
+    /// Why the connection ended, if it has.
+    pub(crate) fn closed(&self) -> Option<&SystemError> {
+        self.closed.as_ref()
+    }
+
     /// Ends the table: everybody who waits gets the error, and so does who comes later.
     pub(crate) fn close(&mut self, error: &SystemError) {
         if self.closed.is_some() {

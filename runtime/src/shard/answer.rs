@@ -42,7 +42,8 @@ impl Shard {
                 Some(Err(error)) => reply.fail(error),
                 None => {
                     let detail = "the first call's answer is gone";
-                    reply.fail(SystemError::new(ErrorKind::Internal, detail));
+                    let error = SystemError::new(ErrorKind::Internal, detail);
+                    reply.fail(error.completed(Completed::Maybe));
                 }
             },
             Answer::Saved(call) => {
@@ -276,13 +277,13 @@ fn answer_with(reply: ReplyTo, outcome: &mut Outcome, keep: bool, report: Option
     match outcome {
         Outcome::None => {
             let error = SystemError::new(ErrorKind::Internal, "an answer without an outcome");
-            reply.fail_reporting(error, report);
+            reply.fail_reporting(error.completed(Completed::Maybe), report);
         }
         Outcome::Failed(error) => reply.fail_reporting(error.clone(), report),
         Outcome::Frame(w) if keep && report.is_some() => answer_writer(reply, w.clone(), report),
         Outcome::Frame(w) if keep => match w.to_framed() {
             Ok(framed) => answer_framed(reply, framed),
-            Err(error) => reply.fail(error.into()),
+            Err(error) => reply.fail(SystemError::from(error).completed(Completed::Yes)),
         },
         Outcome::Frame(_) => {
             if let Outcome::Frame(w) = std::mem::replace(outcome, Outcome::None) {
@@ -330,7 +331,7 @@ fn answer_framed(reply: ReplyTo, framed: Vec<u8>) {
             let slot = frame::RETURN_BODY;
             let answer = answer
                 .map(|message| message.rooted(slot))
-                .map_err(SystemError::from);
+                .map_err(|error| SystemError::from(error).completed(Completed::Yes));
             // A receiver that is gone has stopped waiting: nothing is lost.
             let _ = sender.send(answer.into());
         }

@@ -49,7 +49,7 @@ impl Shard {
 
     fn refuse_flush(&self, ticket: Ticket, error: SystemError) {
         if let Some(entry) = self.entries.borrow_mut().get_mut(&ticket) {
-            entry.outcome = Outcome::Failed(error);
+            entry.outcome = Outcome::Failed(error.handed_on(true));
         }
         let result = Err(partha_core::Fault::Store);
         self.later(Input::Flushed { ticket, result });
@@ -114,7 +114,9 @@ impl Shard {
                 partha_store::StoreError::Overloaded { .. } => ErrorKind::Overloaded,
                 _ => ErrorKind::Store,
             };
+            // Only what a servant has ended well is written.
             let text = SystemError::new(kind, detail).completed(completed);
+            let text = text.handed_on(true);
             if let Some(entry) = self.entries.borrow_mut().get_mut(&ticket) {
                 entry.outcome = Outcome::Failed(text);
             }

@@ -21,7 +21,7 @@ use super::give_up::Waiting;
 use super::job::{Incoming, Job, ReplyTo};
 use crate::capability::{Capability, Way};
 use crate::client::random_node;
-use crate::error::{ErrorKind, SystemError};
+use crate::error::{Completed, ErrorKind, SystemError};
 use crate::net::foreign::{ForeignObject, ForeignRequest};
 use crate::net::pending::Answer;
 use crate::node::Home;
@@ -236,10 +236,10 @@ async fn wait(
     });
     match answered.await {
         Ok(Ok(answer)) => answer.outcome,
-        Ok(Err(_)) | Err(_) => Err(SystemError::new(
-            ErrorKind::Draining,
-            "the shard has stopped",
-        )),
+        Ok(Err(_)) | Err(_) => {
+            let error = SystemError::new(ErrorKind::Draining, "the shard has stopped");
+            Err(error.completed(Completed::Maybe))
+        }
     }
 }
 
@@ -284,6 +284,8 @@ async fn call_out(
 fn to_capnp(error: &SystemError) -> capnp::Error {
     let text = error.to_string();
     match error.kind() {
+        // A client that sees the kind of a refusal would call again.
+        _ if error.has_begun() => capnp::Error::failed(text),
         ErrorKind::Overloaded | ErrorKind::Deadline => capnp::Error::overloaded(text),
         ErrorKind::Unreachable | ErrorKind::BindingBroken | ErrorKind::Draining => {
             capnp::Error::disconnected(text)
@@ -301,5 +303,5 @@ fn from_capnp(error: &capnp::Error) -> SystemError {
         _ => ErrorKind::Servant,
     };
     let detail = format!("the foreign client's object: {}", error.extra);
-    SystemError::new(kind, detail).completed(crate::error::Completed::Maybe)
+    SystemError::new(kind, detail).completed(Completed::Maybe)
 }

@@ -210,6 +210,11 @@ impl ShardHandle {
         }
     }
 
+    /// Waits until the shard has stopped.
+    pub(crate) async fn stops(&self) {
+        self.inner.prompt.closed().await;
+    }
+
     /// A volatile object's last capability is gone.
     pub(crate) fn retire(&self, object: Uid) {
         self.post(Job::Retire { object });

@@ -255,7 +255,7 @@ impl Shard {
                 }
             }
             Err(error) => {
-                entry.outcome = Outcome::Failed(error);
+                entry.outcome = Outcome::Failed(error.handed_on(true));
                 Input::Returned {
                     ticket,
                     ended: Ended::Failed,

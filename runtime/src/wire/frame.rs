@@ -200,6 +200,7 @@ pub(crate) fn failed(error: &SystemError, report: Option<&Report>) -> Vec<u8> {
         Completed::Yes => 2,
     };
     w.set_u16(e, 0, completed);
+    w.set_bool(e, 16, error.has_begun());
     let mut detail = error.detail();
     if detail.len() > 4096 {
         detail = &detail[..detail.floor_char_boundary(4096)];
@@ -329,7 +330,8 @@ fn read_error(code: u16, s: partha_wire::StructReader<'_>) -> Result<SystemError
     let detail = s.pointer(0).text()?;
     let victim = parts::read_uid_if_any(s.pointer(1))?;
     let error = SystemError::new(ErrorKind::from_code(code), detail);
-    Ok(error.completed(completed).with_victim(victim))
+    let error = error.completed(completed).handed_on(s.bool(16));
+    Ok(error.with_victim(victim))
 }
 
 fn descriptors(pointer: partha_wire::PointerReader<'_>) -> Result<Vec<Descriptor>, DecodeError> {
@@ -415,10 +417,12 @@ mod tests {
         assert_eq!(good.answer.report, None);
 
         let error = SystemError::new(ErrorKind::Store, "disk full").completed(Completed::Maybe);
-        let Frame::Return(bad) = round(failed(&error, None)) else {
-            panic!("no return")
-        };
-        assert_eq!(bad.answer.outcome.unwrap_err(), error);
+        for error in [error.clone(), error.handed_on(true)] {
+            let Frame::Return(bad) = round(failed(&error, None)) else {
+                panic!("no return")
+            };
+            assert_eq!(bad.answer.outcome.unwrap_err(), error);
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@
 pub mod face;
 pub mod foreign;
 pub mod logs;
+pub mod meddler;
 mod mover;
 mod ops;
 pub mod pair;

@@ -143,6 +143,23 @@ fn stale_news_of_an_old_place_uses_the_new_one() {
 }
 
 #[test]
+fn a_place_has_a_generation_as_long_as_it_is_there() {
+    let unbound: Binding<char> = Binding::new();
+    assert_eq!(unbound.generation(), None);
+    assert_eq!(Binding::bound('a').generation(), Some(1));
+    let (mut binding, mut attempt) = bound();
+    assert_eq!(binding.generation(), Some(1));
+    binding.lost(ms(2), 1, NONE);
+    assert_eq!(binding.generation(), None);
+    assert_eq!(binding.want(ms(3), &mut attempt), resolve(0));
+    assert_eq!(binding.generation(), None);
+    assert_eq!(binding.resolved(ms(4), &mut attempt, Ok('b'), NONE), go(2));
+    assert_eq!(binding.generation(), Some(2));
+    assert_eq!(binding.stale(ms(5), 2, &mut attempt), resolve(0));
+    assert_eq!(binding.generation(), None);
+}
+
+#[test]
 fn a_lost_place_is_resolved_anew_with_growing_pauses_until_a_call_works() {
     let (mut binding, _) = bound();
     let mut now = 10;

@@ -1,0 +1,95 @@
+//! How a client is to be: where the naming service is, who it is, what it is called.
+
+use std::path::PathBuf;
+
+use partha_core::id::{Incarnation, Peer, Uid};
+
+use super::identity::Identity;
+use super::{Client, random_node};
+use crate::error::{ErrorKind, Result, SystemError};
+
+/// What a client is made of: [`Client::builder`].
+#[derive(Clone, Debug)]
+pub struct ClientBuilder {
+    naming: Option<String>,
+    identity: Option<PathBuf>,
+    name: String,
+}
+
+impl ClientBuilder {
+    pub(super) fn new() -> Self {
+        Self {
+            naming: None,
+            identity: None,
+            name: "client".to_owned(),
+        }
+    }
+
+    /// Where the naming service listens, `host:port`. Without it the client knows only the nodes
+    /// it is introduced to, see [`crate::services::Locator::introduce`].
+    #[must_use]
+    pub fn naming(mut self, address: impl Into<String>) -> Self {
+        self.naming = Some(address.into());
+        self
+    }
+
+    /// The folder where the client keeps who it is: a node id and how often it has begun to live.
+    /// It is made if there is none.
+    ///
+    /// With it nodes know a client that was started again: its new life is served at once, and
+    /// what the older one left there, locks for instance, is cleared. Without it every client is
+    /// somebody new. The folder is for one client at a time; a second one is refused.
+    ///
+    /// An identity has 16,777,215 lives, those of one start a second for half a year; then the
+    /// client is refused and its folder has to be removed.
+    #[must_use]
+    pub fn identity(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.identity = Some(dir.into());
+        self
+    }
+
+    /// A name for people, shown where a node tells of its clients; at most 256 characters of it.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Makes the client, and connects it to the naming service if it has one.
+    ///
+    /// # Errors
+    /// Those of [`ClientBuilder::build`]; `Unreachable` if nobody answers at the naming service's
+    /// address, `VersionMismatch` if it is not one of ours.
+    pub async fn connect(self) -> Result<Client> {
+        let has_naming = self.naming.is_some();
+        // The disk may take its time; other tasks of the thread need not wait for it.
+        let client = match self.identity {
+            Some(_) => tokio::task::spawn_blocking(|| self.build())
+                .await
+                .map_err(|error| SystemError::new(ErrorKind::Internal, error.to_string()))??,
+            None => self.build()?,
+        };
+        if has_naming {
+            client.connection_for(Uid::NAMING_ROOT).await?;
+        }
+        Ok(client)
+    }
+
+    /// Makes the client without connecting it. With an identity it blocks until that is on disk.
+    ///
+    /// # Errors
+    /// `Store` if the identity is in use, damaged, used up, or cannot be written, a full disk for
+    /// instance; the error says what to do. `Internal` if the system gives no random numbers.
+    pub fn build(self) -> Result<Client> {
+        let identity = self.identity.as_deref().map(Identity::take).transpose()?;
+        let me = match &identity {
+            Some(identity) => identity.me(),
+            None => Peer {
+                node: random_node()?,
+                incarnation: Incarnation(1),
+            },
+        };
+        let (name, naming) = (self.name.as_str(), self.naming);
+        Ok(Client::of(me, name, naming, 0, None, identity))
+    }
+}
