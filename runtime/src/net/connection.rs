@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use partha_core::action::scope::Report;
@@ -42,6 +42,10 @@ pub(crate) struct Connection {
     pending: Mutex<Pending>,
     exports: Mutex<Exports>,
     closed: AtomicBool,
+    /// Why the node wants nothing more of it.
+    cut: OnceLock<SystemError>,
+    /// It was cut.
+    cut_now: Notify,
     /// So much is unsent that no further calls are taken from the peer.
     crowded: AtomicBool,
     /// Bytes of large parameters of the peer's calls that are under way.
@@ -75,6 +79,8 @@ impl Connection {
             pending: Mutex::new(Pending::new(QUESTIONS_MAX)),
             exports: Mutex::default(),
             closed: AtomicBool::new(false),
+            cut: OnceLock::new(),
+            cut_now: Notify::new(),
             crowded: AtomicBool::new(false),
             held: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
@@ -91,6 +97,39 @@ impl Connection {
     /// What the other end said of itself.
     pub(crate) fn hello(&self) -> &Hello {
         &self.peer
+    }
+
+    /// Where the other end is.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// For how long it has been open.
+    pub(crate) fn age(&self) -> Duration {
+        self.opened.elapsed()
+    }
+
+    /// Ends the connection at once, whatever is unsent. May be said on any thread: calls that have
+    /// come by it and wait for another shard are not taken any more.
+    pub(crate) fn cut(&self, reason: &SystemError) {
+        // One who says so later has nothing to add.
+        let _ = self.cut.set(reason.clone());
+        self.cut_now.notify_one();
+    }
+
+    /// Whether it was cut.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut.get().is_some()
+    }
+
+    /// Waits until it is cut.
+    pub(crate) async fn reason_to_cut(&self) -> SystemError {
+        loop {
+            if let Some(reason) = self.cut.get() {
+                return reason.clone();
+            }
+            self.cut_now.notified().await;
+        }
     }
 
     /// The other end, for messages.

@@ -42,8 +42,8 @@ pub(crate) trait Inbound {
     fn action(&self, connection: &Arc<Connection>, action: Action);
     /// The caller does not wait any more.
     fn cancel(&self, connection: &Arc<Connection>, question: u32);
-    /// The connection ended.
-    fn closed(&self, connection: &Arc<Connection>);
+    /// The connection ended; `Unreachable` if the peer was silent for too long.
+    fn closed(&self, reason: &SystemError);
 }
 
 /// Serves a connection until it ends, for whatever reason.
@@ -57,6 +57,7 @@ where
     let closing = CloseOnDrop(connection.clone());
     let reason = tokio::select! {
         biased;
+        reason = connection.reason_to_cut() => reason,
         reason = read(reader, &connection, &inbound) => reason,
         reason = write(writer, &connection) => reason,
         reason = watch(&connection) => reason,
@@ -68,7 +69,7 @@ where
     }
     connection.close(&reason);
     drop(closing);
-    inbound.closed(&connection);
+    inbound.closed(&reason);
 }
 
 struct CloseOnDrop(Arc<Connection>);

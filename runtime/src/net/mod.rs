@@ -16,6 +16,8 @@ use std::time::Duration;
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::TcpStream;
 
+use crate::config::{HEARTBEAT, PEER_SILENT_MAX};
+
 /// Connections that may wait to be accepted: all clients of a node come at once when it restarts,
 /// and one that finds no place tries again only after a second.
 const BACKLOG: i32 = 1024;
@@ -40,4 +42,20 @@ pub(crate) fn prepare(stream: &TcpStream) -> std::io::Result<()> {
         .with_interval(Duration::from_secs(5))
         .with_retries(3);
     SockRef::from(stream).set_tcp_keepalive(&keepalive)
+}
+
+/// For a peer without heartbeats: the system asks as often as we would, and ends a connection that
+/// is half open, or whose peer takes nothing, when a lease would be over.
+pub(crate) fn prepare_foreign(stream: &TcpStream) -> std::io::Result<()> {
+    let interval = Duration::from_secs(1);
+    let probes = (PEER_SILENT_MAX - HEARTBEAT).as_secs() as u32;
+    let keepalive = TcpKeepalive::new()
+        .with_time(HEARTBEAT)
+        .with_interval(interval)
+        .with_retries(probes);
+    let socket = SockRef::from(stream);
+    socket.set_tcp_keepalive(&keepalive)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(PEER_SILENT_MAX))?;
+    Ok(())
 }

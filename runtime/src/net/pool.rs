@@ -272,5 +272,5 @@ impl Inbound for ClientInbound {
         // A call-back under way runs to its end; its answer is dropped by the peer.
     }
 
-    fn closed(&self, _connection: &Arc<Connection>) {}
+    fn closed(&self, _reason: &SystemError) {}
 }

@@ -1,20 +1,20 @@
 //! The shard's side of a native connection: calls in, cancellations in.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use partha_core::{Input, Ticket};
 
 use super::Shard;
-use super::job::{Incoming, Job, ReplyTo};
+use super::job::{Incoming, ReplyTo};
 use crate::capability::Way;
 use crate::config::QUESTIONS_MAX;
 use crate::error::{ErrorKind, SystemError};
 use crate::hash::shard_of;
 use crate::net::connection::Connection;
 use crate::net::io::Inbound;
-use crate::node::Home;
+use crate::node::{Ending, Home, Seat};
 use crate::wire::frame::{Invoke, Target};
 use crate::wire::message::Action;
 
@@ -22,16 +22,19 @@ use crate::wire::message::Action;
 pub(crate) struct ShardInbound {
     shard: Rc<Shard>,
     home: Arc<Home>,
+    /// Its place in the session of the peer.
+    seat: Cell<Option<Seat>>,
     /// By question number less one: the ticket of the latest call with that number. One that has
     /// ended is harmless, since tickets are never used again.
     open: RefCell<Vec<Option<Ticket>>>,
 }
 
 impl ShardInbound {
-    pub(crate) fn new(shard: Rc<Shard>, home: Arc<Home>) -> Self {
+    pub(crate) fn new(shard: Rc<Shard>, home: Arc<Home>, seat: Seat) -> Self {
         Self {
             shard,
             home,
+            seat: Cell::new(Some(seat)),
             open: RefCell::default(),
         }
     }
@@ -133,12 +136,13 @@ impl Inbound for ShardInbound {
         }
     }
 
-    fn closed(&self, connection: &Arc<Connection>) {
-        let caller = connection.peer();
-        if self.home.connection_closed(caller) {
-            for shard in &self.home.shards {
-                shard.post(Job::PeerGone { caller });
-            }
+    fn closed(&self, reason: &SystemError) {
+        let ending = match reason.kind() {
+            ErrorKind::Unreachable => Ending::Expired,
+            _ => Ending::Lost,
+        };
+        if let Some(seat) = self.seat.take() {
+            seat.leave(ending);
         }
     }
 }

@@ -15,8 +15,8 @@ use super::inspect::Look;
 use crate::abi::Class;
 use crate::error::{Completed, SystemError};
 use crate::net::connection::{Connection, Held};
-use crate::net::handshake::Hello;
 use crate::net::pending::Answer;
+use crate::node::Seat;
 use crate::wire::message::{CommitRequest, What};
 
 /// One job.
@@ -26,8 +26,8 @@ pub(crate) enum Job {
     /// A native connection whose opener wants this shard.
     Connection {
         stream: std::net::TcpStream,
-        hello: Box<Hello>,
-        address: String,
+        connection: Arc<Connection>,
+        seat: Seat,
     },
     /// A connection of a plain Cap'n Proto client.
     Foreign {
@@ -121,12 +121,15 @@ impl Jobs {
 }
 
 impl Job {
-    /// Whether it must not overtake calls: it may be the end of what they are about.
+    /// Whether it must not overtake calls: it may be the end of what they are about. Nor must a
+    /// connection overtake the end of what its peer was before.
     pub(crate) fn is_in_turn(&self) -> bool {
         match self {
-            Self::Call(_) | Self::Retire { .. } | Self::PeerGone { .. } => true,
-            Self::Connection { .. }
-            | Self::Foreign { .. }
+            Self::Call(_)
+            | Self::Retire { .. }
+            | Self::PeerGone { .. }
+            | Self::Connection { .. } => true,
+            Self::Foreign { .. }
             | Self::Flushed { .. }
             | Self::Initiate { .. }
             | Self::Terminate { .. }
@@ -163,6 +166,16 @@ pub(crate) struct Incoming {
     pub(crate) held: Option<Held>,
     /// Set for a call that makes the object.
     pub(crate) create: Option<ClassId>,
+}
+
+impl Incoming {
+    /// Whether the connection it came by was cut since: the session it belongs to is over.
+    pub(super) fn is_cut_off(&self) -> bool {
+        match &self.reply {
+            ReplyTo::Connection { connection, .. } => connection.is_cut(),
+            ReplyTo::Channel(_) | ReplyTo::Foreign(_) => false,
+        }
+    }
 }
 
 /// What whoever runs an action wants of a shard.
