@@ -4,7 +4,7 @@ mod home;
 mod sessions;
 
 pub(crate) use home::Home;
-pub(crate) use sessions::{Ending, ForeignLink, Seat};
+pub(crate) use sessions::{Ending, ForeignLink, LinkView, Seat, SessionView};
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, ToSocketAddrs};

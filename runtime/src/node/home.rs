@@ -1,8 +1,9 @@
 //! What all threads of a process that runs objects share.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::time::Instant;
 
 use partha_core::id::{Peer, Uid};
 
@@ -27,6 +28,7 @@ pub(crate) struct Home {
     pub(crate) registry: Arc<Registry>,
     next_counter: AtomicU64,
     next_shard: AtomicU16,
+    pub(crate) started: Instant,
     /// Who is connected.
     pub(super) sessions: Sessions,
     /// What is known of other nodes.
@@ -49,6 +51,7 @@ impl Home {
             registry,
             next_counter: AtomicU64::new(FIRST_COUNTER),
             next_shard: AtomicU16::new(0),
+            started: Instant::now(),
             sessions: Sessions::default(),
             nodes: Arc::default(),
             draining: AtomicBool::new(false),

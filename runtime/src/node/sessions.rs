@@ -333,12 +333,6 @@ impl Home {
         (table.live.len(), table.ended)
     }
 
-    /// Whether the process has a session in this life.
-    pub(crate) fn has_session(&self, peer: Peer) -> bool {
-        let table = lock(&self.sessions.table);
-        let live = table.live.get(&peer.node);
-        live.is_some_and(|session| session.incarnation == peer.incarnation)
-    }
 
     /// The life of a process that has a session here.
     pub(crate) fn session_of(&self, node: NodeId) -> Option<Peer> {

@@ -1,6 +1,7 @@
 //! Questions about a shard: bindings, objects, figures.
 
 mod actions;
+mod sessions;
 
 use std::rc::Rc;
 
@@ -8,6 +9,8 @@ use partha_core::Input;
 use partha_core::id::{ClassId, Peer, Uid};
 
 pub(crate) use self::actions::{Abortion, Look, Trace};
+pub(super) use self::sessions::Uses;
+pub(crate) use self::sessions::{Eviction, Share};
 
 use super::Shard;
 use super::job::{Initiated, ObjectReport, ShardReport};
@@ -34,6 +37,8 @@ impl Shard {
             );
             return Err(SystemError::new(ErrorKind::WrongClass, detail));
         }
+        let uses_max = self.registry.limits.uses_max;
+        self.uses.borrow_mut().bind(object, caller, uses_max);
         self.feed(Input::Bind {
             uid: object,
             caller,
@@ -45,7 +50,7 @@ impl Shard {
     }
 
     /// The class of an object, in memory or in the store.
-    fn class_of(&self, object: Uid) -> Result<Option<ClassId>, SystemError> {
+    pub(crate) fn class_of(&self, object: Uid) -> Result<Option<ClassId>, SystemError> {
         if let Some(class) = self.catalog.borrow().class(object) {
             return Ok(Some(class.info().id));
         }
@@ -120,6 +125,7 @@ impl Shard {
             committed: self.counters.committed.get(),
             aborted: self.counters.aborted.get(),
             deadlocks: self.counters.deadlocks.get(),
+            killed: self.counters.killed.get(),
         }
     }
 }

@@ -283,6 +283,7 @@ pub(crate) struct ShardReport {
     pub(crate) committed: u64,
     pub(crate) aborted: u64,
     pub(crate) deadlocks: u64,
+    pub(crate) killed: u64,
 }
 
 /// The engine's word for a store error.

@@ -36,7 +36,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::LocalSet;
 
 pub(crate) use self::inbound::ShardInbound;
-pub(crate) use self::inspect::{Abortion, Trace};
+pub(crate) use self::inspect::{Abortion, Eviction, Share, Trace};
 pub(crate) use self::job::{Incoming, Job, Jobs, ReplyTo, ShardReport, Wish};
 pub(crate) use self::run::{Start, spawn};
 
@@ -102,6 +102,8 @@ pub(crate) struct Shard {
     /// Aborted actions of which prepared parts may still be in the store. Bounded by the engine,
     /// which tries to remove them again and again.
     unwanted: RefCell<BTreeSet<Uid>>,
+    /// Which objects callers are bound to.
+    uses: RefCell<inspect::Uses>,
     inputs: RefCell<VecDeque<Input>>,
     outbox: RefCell<Outbox>,
     /// The engine is being driven further up the stack.
@@ -129,6 +131,8 @@ pub(crate) struct Counters {
     pub(crate) aborted: Cell<u64>,
     /// Deadlocks broken by the refusal of a call here.
     pub(crate) deadlocks: Cell<u64>,
+    /// Running calls that were killed, since their caller was gone.
+    pub(crate) killed: Cell<u64>,
 }
 
 impl ShardHandle {

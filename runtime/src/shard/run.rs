@@ -84,6 +84,7 @@ async fn serve(start: Start, local: std::rc::Weak<LocalSet>) {
         entries: RefCell::default(),
         requests: RefCell::default(),
         unwanted: RefCell::default(),
+        uses: RefCell::default(),
         inputs: RefCell::default(),
         outbox: RefCell::new(Outbox::new()),
         driving: Cell::new(false),
@@ -174,11 +175,17 @@ impl Shard {
             } => {
                 let _ = answer.send(self.initiate(object, class, caller));
             }
-            Job::Terminate { object, caller } => self.feed(Input::Unbind {
-                uid: object,
-                caller,
-            }),
-            Job::PeerGone { caller } => self.feed(Input::PeerGone { caller }),
+            Job::Terminate { object, caller } => {
+                self.uses.borrow_mut().unbind(object, caller);
+                self.feed(Input::Unbind {
+                    uid: object,
+                    caller,
+                });
+            }
+            Job::PeerGone { caller } => {
+                self.uses.borrow_mut().forget(caller);
+                self.feed(Input::PeerGone { caller });
+            }
             Job::Serve { object, class } => {
                 self.catalog.borrow_mut().serve(object, class);
                 self.feed(Input::Serve { uid: object });
