@@ -333,7 +333,6 @@ impl Home {
         (table.live.len(), table.ended)
     }
 
-
     /// The life of a process that has a session here.
     pub(crate) fn session_of(&self, node: NodeId) -> Option<Peer> {
         let table = lock(&self.sessions.table);
