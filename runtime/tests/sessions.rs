@@ -20,6 +20,7 @@ use partha::{Client, Node, NodeHandle, Uid};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use test_support::temp_dir;
 
+const ECHO: (u64, u16) = (counters::CLASS.0, 10);
 const VALUE: (u64, u16) = (counters::CLASS.0, 0);
 const ADD_AT_GATE: (u64, u16) = (counters::CLASS.0, 4);
 const OLD_INCARNATION: u16 = 21;
@@ -406,6 +407,42 @@ impl Crowd {
             came.unwrap();
         }
     }
+}
+
+#[test]
+fn a_session_keeps_little_of_a_burst() {
+    const SESSIONS: usize = 500;
+    const BURST: usize = 8;
+    let dir = temp_dir("burst");
+    let node = Start::new(dir.path()).ready();
+    run(async {
+        let operator = Client::alone().unwrap();
+        let address = node.address.to_string();
+        let introduced = operator.locator().introduce(&operator, &address).await;
+        let place = partha::Place::Node(introduced.unwrap());
+        let object = Counter::create(&operator, &place, 1, &[]).await.unwrap();
+        let before = node.memory();
+        let crowd = Crowd::new();
+        crowd.come(&node, object.uid(), SESSIONS).await;
+        // What one gives back when it is idle is there for the next one.
+        for peer in crowd.peers.lock().unwrap().iter_mut() {
+            let echo = |question| {
+                invoke(question, object.uid(), ECHO, |w, s| {
+                    w.data(s.slot(1), &[7; 10_000]);
+                })
+            };
+            let calls: Vec<u8> = (1..=BURST as u32).flat_map(echo).collect();
+            peer.send(&calls);
+            for _ in 0..BURST {
+                assert!(peer.answer().is_some_and(|(_, error)| error.is_none()));
+            }
+            peer.is_read();
+            peer.is_read();
+        }
+        let kept = (node.memory() - before) / SESSIONS as i64;
+        println!("after a burst a session takes {kept} bytes");
+        assert!(kept < 10_000, "{kept}");
+    });
 }
 
 impl Drop for Crowd {

@@ -46,6 +46,8 @@ pub(crate) struct Connection {
     cut: OnceLock<SystemError>,
     /// It was cut.
     cut_now: Notify,
+    /// It is idle, so what it keeps for its next frames is to become little.
+    trimmed: Notify,
     /// So much is unsent that no further calls are taken from the peer.
     crowded: AtomicBool,
     /// Bytes of large parameters of the peer's calls that are under way.
@@ -81,6 +83,7 @@ impl Connection {
             closed: AtomicBool::new(false),
             cut: OnceLock::new(),
             cut_now: Notify::new(),
+            trimmed: Notify::new(),
             crowded: AtomicBool::new(false),
             held: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
@@ -407,6 +410,23 @@ impl Connection {
     }
 
     // What the connection's own task uses.
+
+    /// Nothing but heartbeats has passed for a while: gives back what was kept for a burst.
+    pub(crate) fn trim(&self) {
+        let spare = std::mem::take(&mut lock(&self.outbox).spare);
+        drop(spare);
+        self.trimmed.notify_one();
+    }
+
+    /// Waits until the connection is idle.
+    pub(crate) async fn to_be_trimmed(&self) {
+        self.trimmed.notified().await;
+    }
+
+    /// Whether this end has ever asked anything by it.
+    pub(crate) fn has_asked(&self) -> bool {
+        lock(&self.pending).has_asked()
+    }
 
     pub(crate) fn heard(&self) {
         let ms = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);

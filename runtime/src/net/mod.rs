@@ -59,3 +59,25 @@ pub(crate) fn prepare_foreign(stream: &TcpStream) -> std::io::Result<()> {
     socket.set_tcp_user_timeout(Some(PEER_SILENT_MAX))?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_foreign_peer_is_asked_by_the_system_as_often_as_ours_by_us() {
+        let listener = listen_at(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await;
+        let stream = stream.unwrap();
+        prepare(&stream).unwrap();
+        prepare_foreign(&stream).unwrap();
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        let (first, between) = (socket.tcp_keepalive_time(), socket.tcp_keepalive_interval());
+        let probes = socket.tcp_keepalive_retries().unwrap();
+        assert_eq!(first.unwrap(), HEARTBEAT);
+        assert_eq!(HEARTBEAT + between.unwrap() * probes, PEER_SILENT_MAX);
+        #[cfg(target_os = "linux")]
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(PEER_SILENT_MAX));
+    }
+}
