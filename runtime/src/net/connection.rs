@@ -112,17 +112,13 @@ impl Connection {
         self.opened.elapsed()
     }
 
-    /// Ends the connection at once, whatever is unsent. May be said on any thread: calls that have
-    /// come by it and wait for another shard are not taken any more.
+    /// Ends the connection at once, whatever is unsent; may be said on any thread. It is closed
+    /// from now on, and its task ends when it has its turn.
     pub(crate) fn cut(&self, reason: &SystemError) {
+        self.closed.store(true, Ordering::Release);
         // One who says so later has nothing to add.
         let _ = self.cut.set(reason.clone());
         self.cut_now.notify_one();
-    }
-
-    /// Whether it was cut.
-    pub(crate) fn is_cut(&self) -> bool {
-        self.cut.get().is_some()
     }
 
     /// Waits until it is cut.

@@ -10,10 +10,11 @@
 //! | a life that is over | refused | session begins | session begins |
 //! | a session | refused | one more connection | the session ends, then one begins |
 //!
-//! What always holds: a `PeerGone` of an earlier session of a process lies before a connection of
-//! a later one in the lane of each shard, since both are posted in the order of this table, and
-//! none of the two overtakes calls. So nothing that a later session asks is ended by the end of an
-//! earlier one, and nothing of it is done before that.
+//! What always holds: every shard hears of the end of a process's session before it hears of a
+//! connection or a call of the next one, since both are posted in the order of this table and
+//! neither overtakes the other. So nothing that a later session asks is ended by the end of an
+//! earlier one, and nothing of it is done before that. Nor is anything done for the earlier one
+//! later: its connections are closed by then, and calls that came by a closed one are not taken.
 //!
 //! It is bounded by its connections, of which each session has one at least, and by the lives it
 //! remembers. It does not tell what a process is bound to or runs here: the shards know.
@@ -292,7 +293,7 @@ impl Home {
         }
         *table.ended.of(ending) += 1;
         for shard in &self.shards {
-            shard.post(Job::PeerGone { caller });
+            shard.post(Job::PeerGone { caller, foreign });
         }
         tracing::debug!(process = %caller.node, life = caller.incarnation.0, ?ending, "session ended");
     }
@@ -331,6 +332,11 @@ impl Home {
     pub(crate) fn session_counts(&self) -> (usize, Ended) {
         let table = lock(&self.sessions.table);
         (table.live.len(), table.ended)
+    }
+
+    /// Whether the process has a session in this life.
+    pub(crate) fn has_session(&self, peer: Peer) -> bool {
+        self.session_of(peer.node) == Some(peer)
     }
 
     /// The life of a process that has a session here.

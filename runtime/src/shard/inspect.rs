@@ -17,12 +17,13 @@ use super::job::{Initiated, ObjectReport, ShardReport};
 use crate::error::{ErrorKind, SystemError};
 
 impl Shard {
-    /// Binds an object: it must exist and be of the class.
+    /// Binds an object: it must exist and be of the class. A caller whose session has ended in the
+    /// meantime is not noted: nobody would say when it is gone.
     pub(super) fn initiate(
         self: &Rc<Self>,
         object: Uid,
         class: ClassId,
-        caller: Peer,
+        caller: Option<Peer>,
     ) -> Result<Initiated, SystemError> {
         let found = self.class_of(object)?.ok_or_else(|| {
             let detail = format!("{} does not have object {object}", self.registry.here());
@@ -37,12 +38,14 @@ impl Shard {
             );
             return Err(SystemError::new(ErrorKind::WrongClass, detail));
         }
-        let uses_max = self.registry.limits.uses_max;
-        self.uses.borrow_mut().bind(object, caller, uses_max);
-        self.feed(Input::Bind {
-            uid: object,
-            caller,
-        });
+        if let Some(caller) = caller {
+            let uses_max = self.registry.limits.uses_max;
+            self.uses.borrow_mut().bind(object, caller, uses_max);
+            self.feed(Input::Bind {
+                uid: object,
+                caller,
+            });
+        }
         Ok(Initiated {
             class: found,
             shard: self.handle.index(),

@@ -48,8 +48,8 @@ pub(crate) enum Job {
     },
     /// Break a binding.
     Terminate { object: Uid, caller: Peer },
-    /// A caller's last connection is gone.
-    PeerGone { caller: Peer },
+    /// A caller's session is over.
+    PeerGone { caller: Peer, foreign: bool },
     /// Start a transient object.
     Serve { object: Uid, class: Class },
     /// End a transient object.
@@ -121,15 +121,15 @@ impl Jobs {
 }
 
 impl Job {
-    /// Whether it must not overtake calls: it may be the end of what they are about. Nor must a
-    /// connection overtake the end of what its peer was before.
+    /// Whether it must not overtake calls: it may be the end of what they are about.
     pub(crate) fn is_in_turn(&self) -> bool {
         match self {
-            Self::Call(_)
-            | Self::Retire { .. }
-            | Self::PeerGone { .. }
-            | Self::Connection { .. } => true,
-            Self::Foreign { .. }
+            Self::Call(_) | Self::Retire { .. } => true,
+            // Calls of our own peers are not taken once their connection is closed: see
+            // `Incoming::is_late`. Those of others do not tell.
+            Self::PeerGone { foreign, .. } => *foreign,
+            Self::Connection { .. }
+            | Self::Foreign { .. }
             | Self::Flushed { .. }
             | Self::Initiate { .. }
             | Self::Terminate { .. }
@@ -169,10 +169,11 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
-    /// Whether the connection it came by was cut since: the session it belongs to is over.
-    pub(super) fn is_cut_off(&self) -> bool {
+    /// Whether the connection it came by is closed: nobody waits for it, and its caller may have
+    /// been given up here already.
+    pub(super) fn is_late(&self) -> bool {
         match &self.reply {
-            ReplyTo::Connection { connection, .. } => connection.is_cut(),
+            ReplyTo::Connection { connection, .. } => !connection.is_open(),
             ReplyTo::Channel(_) | ReplyTo::Foreign(_) => false,
         }
     }

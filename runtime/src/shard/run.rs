@@ -155,7 +155,7 @@ impl Shard {
         match job {
             Job::Call(incoming) => {
                 self.handle.call_taken();
-                if !incoming.is_cut_off() {
+                if !incoming.is_late() {
                     self.invoke(*incoming);
                 }
             }
@@ -173,7 +173,8 @@ impl Shard {
                 caller,
                 answer,
             } => {
-                let _ = answer.send(self.initiate(object, class, caller));
+                let noted = caller == self.registry.me || home.has_session(caller);
+                let _ = answer.send(self.initiate(object, class, noted.then_some(caller)));
             }
             Job::Terminate { object, caller } => {
                 self.uses.borrow_mut().unbind(object, caller);
@@ -182,7 +183,7 @@ impl Shard {
                     caller,
                 });
             }
-            Job::PeerGone { caller } => {
+            Job::PeerGone { caller, .. } => {
                 self.uses.borrow_mut().forget(caller);
                 self.feed(Input::PeerGone { caller });
             }
