@@ -24,8 +24,29 @@ pub(crate) fn confirm(what: &str, yes: bool) -> anyhow::Result<()> {
     let mut answer = String::new();
     let read = stdin.lock().read_line(&mut answer);
     read.context("cannot read the answer")?;
-    match answer.trim() {
-        "y" | "Y" | "yes" => Ok(()),
-        _ => bail!("not confirmed; nothing has been done"),
+    if !is_yes(&answer) {
+        bail!("not confirmed; nothing has been done");
+    }
+    Ok(())
+}
+
+/// Whether it is yes; an empty answer, or the end of the input, is no.
+fn is_yes(answer: &str) -> bool {
+    let answer = answer.trim().to_lowercase();
+    answer == "y" || answer == "yes"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_yes;
+
+    #[test]
+    fn nothing_but_yes_is_yes() {
+        assert!(["y", "Y\n", " yes "].iter().all(|answer| is_yes(answer)));
+        assert!(
+            !["", "\n", "n", "yess", "ok"]
+                .iter()
+                .any(|answer| is_yes(answer))
+        );
     }
 }

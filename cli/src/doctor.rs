@@ -45,7 +45,8 @@ pub(crate) struct Arguments {
     #[arg(value_name = "NODE")]
     nodes: Vec<String>,
     /// How long a call may wait for a lock, or an action be in doubt, before that is wrong
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "5s")]
+    #[arg(value_parser = humantime::parse_duration)]
     after: Duration,
     #[command(flatten)]
     cluster: Cluster,

@@ -295,10 +295,16 @@ mod tests {
         let coordinator = Some(ActionSite { node: 2, shard: 1 });
         let part = ActionDescription {
             path,
+            shard: 0,
             phase: ActionPhase::Prepared,
             coordinator,
+            callers: Vec::new(),
+            locks: 2,
+            objects: 2,
+            running: 0,
+            waiting: 0,
             age,
-            ..ActionDescription::default()
+            left: Duration::ZERO,
         };
         let parts = vec![part];
         Answer { parts, ..answer() }

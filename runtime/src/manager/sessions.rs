@@ -82,7 +82,8 @@ impl Manager {
         let Some(cut) = cut else {
             return Err(self.no_session(process, incarnation).into());
         };
-        tracing::info!(process = %NodeId(process), connections = cut, "an operator ended a session");
+        let process = NodeId(process);
+        tracing::info!(%process, connections = cut, "an operator ended a session");
         Ok(u32::try_from(cut).unwrap_or(u32::MAX))
     }
 

@@ -295,7 +295,7 @@ impl Home {
         for shard in &self.shards {
             shard.post(Job::PeerGone { caller, foreign });
         }
-        tracing::debug!(process = %caller.node, life = caller.incarnation.0, ?ending, "session ended");
+        tracing::debug!(process = %node, life = incarnation.0, ?ending, "session ended");
     }
 
     /// Ends the session of a process as an operator wishes: of this life, or of whichever one if

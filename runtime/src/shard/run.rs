@@ -176,17 +176,8 @@ impl Shard {
                 let noted = caller == self.registry.me || home.has_session(caller);
                 let _ = answer.send(self.initiate(object, class, noted.then_some(caller)));
             }
-            Job::Terminate { object, caller } => {
-                self.uses.borrow_mut().unbind(object, caller);
-                self.feed(Input::Unbind {
-                    uid: object,
-                    caller,
-                });
-            }
-            Job::PeerGone { caller, .. } => {
-                self.uses.borrow_mut().forget(caller);
-                self.feed(Input::PeerGone { caller });
-            }
+            Job::Terminate { object, caller } => self.terminate(object, caller),
+            Job::PeerGone { caller, .. } => self.caller_gone(caller),
             Job::Serve { object, class } => {
                 self.catalog.borrow_mut().serve(object, class);
                 self.feed(Input::Serve { uid: object });

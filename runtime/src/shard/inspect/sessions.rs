@@ -81,6 +81,19 @@ impl Uses {
 }
 
 impl Shard {
+    /// Breaks one binding of a caller.
+    pub(in crate::shard) fn terminate(self: &Rc<Self>, object: Uid, caller: Peer) {
+        self.uses.borrow_mut().unbind(object, caller);
+        let uid = object;
+        self.feed(Input::Unbind { uid, caller });
+    }
+
+    /// A caller's session is over.
+    pub(in crate::shard) fn caller_gone(self: &Rc<Self>, caller: Peer) {
+        self.uses.borrow_mut().forget(caller);
+        self.feed(Input::PeerGone { caller });
+    }
+
     /// What each of these processes has here, in their order.
     pub(crate) fn shares(&self, peers: &[Peer]) -> Vec<Share> {
         let mut shares: HashMap<Peer, Share> = HashMap::with_capacity(peers.len());
