@@ -94,7 +94,7 @@ fn answering(node: &Examined, answer: &Answer, exact: bool) -> Vec<Value> {
         json!("answers"),
         json!(answer.life),
         time(statistics.up, exact),
-        json!(statistics.sessions),
+        json!(answer.sessions.len()),
         json!(bindings.sum::<u64>()),
         json!(statistics.connections),
         json!(statistics.active_objects),
