@@ -74,7 +74,17 @@ pub(crate) async fn actions(arguments: &Actions, out: &mut Output) -> anyhow::Re
 pub(crate) async fn abort(arguments: &Abort, out: &mut Output) -> anyhow::Result<()> {
     let action = arguments.action.uid();
     let system = System::connect(&arguments.cluster).await?;
-    let (reached, silent) = survey::reach_all(&system).await?;
+    let nodes = abort_everywhere(&system, action).await?;
+    out.facts(&[
+        ("aborted", json!(action.to_string())),
+        ("nodes", json!(nodes)),
+    ])?;
+    Ok(())
+}
+
+/// Aborts an action at all nodes; the names of those where it was.
+pub(crate) async fn abort_everywhere(system: &System, action: Uid) -> anyhow::Result<Vec<String>> {
+    let (reached, silent) = survey::reach_all(system).await?;
     survey::warn(&silent);
     let (mut aborted, mut refused) = (Vec::new(), Vec::new());
     for node in &reached {
@@ -95,11 +105,7 @@ pub(crate) async fn abort(arguments: &Abort, out: &mut Output) -> anyhow::Result
     if aborted.is_empty() {
         bail!("no node knows action {action}; `partha outcome {action}` tells how it ended");
     }
-    out.facts(&[
-        ("aborted", json!(action.to_string())),
-        ("nodes", json!(aborted)),
-    ])?;
-    Ok(())
+    Ok(aborted)
 }
 
 /// How parts of actions become rows.

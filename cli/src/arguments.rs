@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use partha::ActionId;
 
-use crate::{demo, dev, serve, shell};
+use crate::{demo, dev, doctor, serve, sessions, shell};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -18,6 +18,7 @@ Examples:
   partha describe /bank/alice                   what it is and can do
   partha call /bank/alice deposit '{\"amount\": 5}'
   partha why /bank/alice                        who has it locked, who waits
+  partha doctor                                 what is wrong, and what to do
 
 The naming service is looked for at --naming, then at PARTHA_NAMING, then where the nearest
 .partha/cluster.toml of this folder or one above says, then at 127.0.0.1:7401.";
@@ -71,6 +72,10 @@ pub(crate) enum Command {
     Outcome(Outcome),
     /// Abort an action that nobody ends
     Abort(Abort),
+    /// List the processes that are connected to nodes, and what they have there
+    Sessions(sessions::Arguments),
+    /// Look the whole system over, say what is wrong, and mend it
+    Doctor(doctor::Arguments),
     /// Run actions by hand: begin, call, nest, commit, abort
     Shell(shell::Arguments),
     /// Print a completion script
@@ -97,6 +102,8 @@ impl Command {
             Self::Why(arguments) => &arguments.shown,
             Self::Outcome(arguments) => &arguments.shown,
             Self::Abort(arguments) => &arguments.shown,
+            Self::Sessions(arguments) => return arguments.shape.format(),
+            Self::Doctor(arguments) => return arguments.format(),
             Self::Shell(arguments) => &arguments.shown,
             Self::Generate(_)
             | Self::Check(_)

@@ -11,8 +11,10 @@
 mod actions;
 mod arguments;
 mod cluster;
+mod confirm;
 mod demo;
 mod dev;
+mod doctor;
 mod dynamic;
 mod failure;
 mod idl;
@@ -25,6 +27,7 @@ mod objects;
 mod outcome;
 mod output;
 mod serve;
+mod sessions;
 mod shell;
 mod suggest;
 mod supervise;
@@ -78,6 +81,8 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Why(arguments) => why::why(&arguments, &mut out).await,
         Command::Outcome(arguments) => return outcome::outcome(&arguments, &mut out).await,
         Command::Abort(arguments) => actions::abort(&arguments, &mut out).await,
+        Command::Sessions(arguments) => sessions::sessions(&arguments, &mut out).await,
+        Command::Doctor(arguments) => return doctor::run(&arguments, &mut out).await,
         Command::Shell(arguments) => return shell::run(&arguments, &mut out).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -71,6 +71,14 @@ pub(crate) async fn stats(arguments: &Stats, out: &mut Output) -> anyhow::Result
         ("actions_committed", json!(stats.actions_committed)),
         ("actions_aborted", json!(stats.actions_aborted)),
         ("deadlocks_broken", json!(stats.deadlocks_broken)),
+        ("sessions", json!(stats.sessions)),
+        ("sessions_lost", json!(stats.sessions_lost)),
+        ("sessions_expired", json!(stats.sessions_expired)),
+        ("sessions_replaced", json!(stats.sessions_replaced)),
+        ("sessions_broken", json!(stats.sessions_broken)),
+        ("orphans_killed", json!(stats.orphans_killed)),
+        ("store_failures", json!(stats.store_failures)),
+        ("up_seconds", json!(stats.up.as_secs())),
     ])?;
     Ok(())
 }

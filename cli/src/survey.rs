@@ -20,7 +20,7 @@ const PAGE: u32 = 500;
 /// How long a node may take to answer all questions.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// What the binder appends to the name of a node whose place another one has taken.
-const REPLACED: &str = " (replaced)";
+pub(crate) const REPLACED: &str = " (replaced)";
 
 /// What was asked, and of whom.
 #[derive(Debug)]
@@ -231,8 +231,7 @@ pub(crate) fn warn(silent: &[Silent]) {
 }
 
 async fn reach(system: &System, node: &NodeEntry) -> anyhow::Result<NodeInfo> {
-    let reached = tokio::time::timeout(PATIENCE, system.reach(node)).await;
-    reached.with_context(|| format!("no answer within {PATIENCE:?}"))?
+    in_time(system.reach(node)).await
 }
 
 async fn ask(system: &System, info: NodeInfo, locks: Locks) -> anyhow::Result<Surveyed> {
@@ -243,11 +242,22 @@ async fn ask(system: &System, info: NodeInfo, locks: Locks) -> anyhow::Result<Su
             info,
         })
     };
+    in_time(asked).await
+}
+
+/// An answer, or that it took too long.
+pub(crate) async fn in_time<T>(
+    asked: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
     let answered = tokio::time::timeout(PATIENCE, asked).await;
     answered.with_context(|| format!("no answer within {PATIENCE:?}"))?
 }
 
-async fn parts(system: &System, info: &NodeInfo) -> anyhow::Result<Vec<ActionDescription>> {
+/// The parts of actions at a node.
+pub(crate) async fn parts(
+    system: &System,
+    info: &NodeInfo,
+) -> anyhow::Result<Vec<ActionDescription>> {
     let manager = info.handle.manager();
     let (mut parts, mut after) = (Vec::new(), Uid::NIL);
     loop {
@@ -260,7 +270,8 @@ async fn parts(system: &System, info: &NodeInfo) -> anyhow::Result<Vec<ActionDes
     }
 }
 
-async fn locks_of(
+/// The locks of a node.
+pub(crate) async fn locks_of(
     system: &System,
     info: &NodeInfo,
     wanted: Locks,

@@ -46,8 +46,12 @@ pub(crate) const INBOX_MAX: usize = 65_536;
 /// may be.
 pub(crate) const MESSAGES_MAX: usize = 65_536;
 
-/// Connections of a node; each costs about 10 KiB while it is idle.
+/// Connections of a node, and so its sessions; each costs less than 10 KiB while it is idle.
 pub(crate) const CONNECTIONS_MAX: usize = 16_384;
+
+/// Processes whose newest life is remembered when their session is over. One that is forgotten is
+/// learnt again when it comes; late messages are late by seconds, not by so many processes.
+pub(crate) const LIVES_MAX: usize = 65_536;
 
 /// How long to try to open a connection.
 pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(5);

@@ -2,6 +2,7 @@
 //! handle by which others ask it.
 
 mod actions;
+mod sessions;
 
 use std::sync::Arc;
 
@@ -18,12 +19,14 @@ use crate::net::connection::Connection;
 use crate::node::Home;
 use crate::shard::{Incoming, Job, ReplyTo, ShardReport, Waiting};
 use crate::system::connection_manager::{
-    self, AbortActionError, CreateError, InitiateError, InspectError, METHODS, Servant,
+    self, AbortActionError, BindingsError, CreateError, EndSessionError, EvictError, InitiateError,
+    InspectError, METHODS, Servant,
 };
 use crate::system::{
-    ActionDescription, ActionOutcome, BadArguments, Bound, Cid, ClassDescription,
-    ConnectionManager, LockDescription, NoSuchClass, NoSuchObject, NodeDescription, NodeStatistics,
-    Object, ObjectDescription, StoredObject, WrongClass,
+    ActionDescription, ActionOutcome, BadArguments, BindingDescription, Bound, Cid,
+    ClassDescription, ConnectionManager, LockDescription, NoSuchClass, NoSuchObject,
+    NodeDescription, NodeStatistics, Object, ObjectDescription, SessionDescription, StoredObject,
+    WrongClass,
 };
 use crate::wire::context::CallContext;
 use crate::wire::frame::{self, Target};
@@ -108,6 +111,7 @@ impl Manager {
             sum.committed += report.committed;
             sum.aborted += report.aborted;
             sum.deadlocks += report.deadlocks;
+            sum.killed += report.killed;
         }
         Ok(sum)
     }
@@ -238,6 +242,7 @@ impl Servant for Manager {
         let sum = self.reports().await?;
         let store = self.home.registry.store.as_ref();
         let usage = store.map(|store| store.usage()).unwrap_or_default();
+        let (sessions, ended) = self.home.session_counts();
         Ok(NodeStatistics {
             active_objects: sum.active_objects,
             active_bytes: sum.active_bytes,
@@ -254,6 +259,14 @@ impl Servant for Manager {
             actions_committed: sum.committed,
             actions_aborted: sum.aborted,
             deadlocks_broken: sum.deadlocks,
+            sessions: sessions as u64,
+            sessions_lost: ended.lost,
+            sessions_expired: ended.expired,
+            sessions_replaced: ended.replaced,
+            sessions_broken: ended.broken,
+            orphans_killed: sum.killed,
+            store_failures: usage.batches_failed,
+            up: self.home.started.elapsed(),
         })
     }
 
@@ -334,6 +347,40 @@ impl Servant for Manager {
 
     async fn abort_action(&self, _cx: &Context, action: Uid) -> Result<u32, AbortActionError> {
         self.abort_everywhere(action).await
+    }
+
+    async fn sessions(
+        &self,
+        _cx: &Context,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<SessionDescription>> {
+        self.sessions_after(after, limit).await
+    }
+
+    async fn bindings(
+        &self,
+        _cx: &Context,
+        process: u64,
+        incarnation: u32,
+        after: Uid,
+        limit: u32,
+    ) -> Result<Vec<BindingDescription>, BindingsError> {
+        self.bindings_after(process, incarnation, after, limit)
+            .await
+    }
+
+    async fn end_session(
+        &self,
+        _cx: &Context,
+        process: u64,
+        incarnation: u32,
+    ) -> Result<u32, EndSessionError> {
+        self.end_session_of(process, incarnation)
+    }
+
+    async fn evict(&self, _cx: &Context, object: Uid) -> Result<bool, EvictError> {
+        self.evict_object(object).await
     }
 }
 

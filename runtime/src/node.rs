@@ -1,8 +1,10 @@
 //! A node: a process that serves objects.
 
 mod home;
+mod sessions;
 
 pub(crate) use home::Home;
+pub(crate) use sessions::{Ending, ForeignLink, LinkView, Seat, SessionView};
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, ToSocketAddrs};

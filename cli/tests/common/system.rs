@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
+use rustix::process::Signal;
 use serde_json::Value;
 use test_support::{Child, Exit, TempDir, temp_dir};
 
@@ -60,6 +61,14 @@ impl System {
     pub(crate) fn kill(&mut self, name: &str) {
         let child = self.processes.remove(name);
         child.unwrap_or_else(|| panic!("no process {name}")).kill();
+    }
+
+    /// Sends a process a signal.
+    #[track_caller]
+    pub(crate) fn signal(&self, name: &str, signal: Signal) {
+        let child = self.processes.get(name);
+        let child = child.unwrap_or_else(|| panic!("no process {name}"));
+        child.signal(signal);
     }
 
     /// Starts a killed node of the bank again, at another address.

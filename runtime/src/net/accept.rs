@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 
+use super::connection::Connection;
 use super::handshake::{self, ANY_SHARD, Hello, MAGIC};
 use crate::error::{ErrorKind, SystemError};
 use crate::node::Home;
@@ -88,6 +89,7 @@ async fn meet(mut stream: TcpStream, address: &str, home: &Arc<Home>) -> Result<
         if let Some(error) = closed {
             return Err(error);
         }
+        super::prepare_foreign(&stream).map_err(io)?;
         let stream = stream.into_std().map_err(io)?;
         home.shards[0].post(Job::Foreign { stream, address });
         return Ok(());
@@ -122,13 +124,20 @@ async fn meet(mut stream: TcpStream, address: &str, home: &Arc<Home>) -> Result<
         );
     }
     let welcome = Hello::new(me, &home.registry.name, shard, shards, hello.peer.node);
+    let connection = Connection::new(hello, address);
+    let seat = match home.admit(&connection, shard) {
+        Ok(seat) => seat,
+        Err(error) => {
+            handshake::refuse(&mut stream, &error).await;
+            return Err(error);
+        }
+    };
     handshake::welcome(&mut stream, &welcome).await?;
     let stream = stream.into_std().map_err(io)?;
-    let hello = Box::new(hello);
     home.shards[shard as usize].post(Job::Connection {
         stream,
-        hello,
-        address,
+        connection,
+        seat,
     });
     Ok(())
 }

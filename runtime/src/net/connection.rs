@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use partha_core::action::path::Site;
@@ -45,6 +45,12 @@ pub(crate) struct Connection {
     pending: Mutex<Pending>,
     exports: Mutex<Exports>,
     closed: AtomicBool,
+    /// Why the node wants nothing more of it.
+    cut: OnceLock<SystemError>,
+    /// It was cut.
+    cut_now: Notify,
+    /// It is idle, so what it keeps for its next frames is to become little.
+    trimmed: Notify,
     /// So much is unsent that no further calls are taken from the peer.
     crowded: AtomicBool,
     /// Bytes of large parameters of the peer's calls that are under way.
@@ -79,6 +85,9 @@ impl Connection {
             pending: Mutex::new(Pending::new(QUESTIONS_MAX)),
             exports: Mutex::default(),
             closed: AtomicBool::new(false),
+            cut: OnceLock::new(),
+            cut_now: Notify::new(),
+            trimmed: Notify::new(),
             crowded: AtomicBool::new(false),
             held: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
@@ -101,6 +110,35 @@ impl Connection {
     /// What the other end said of itself.
     pub(crate) fn hello(&self) -> &Hello {
         &self.peer
+    }
+
+    /// Where the other end is.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// For how long it has been open.
+    pub(crate) fn age(&self) -> Duration {
+        self.opened.elapsed()
+    }
+
+    /// Ends the connection at once, whatever is unsent; may be said on any thread. It is closed
+    /// from now on, and its task ends when it has its turn.
+    pub(crate) fn cut(&self, reason: &SystemError) {
+        self.closed.store(true, Ordering::Release);
+        // One who says so later has nothing to add.
+        let _ = self.cut.set(reason.clone());
+        self.cut_now.notify_one();
+    }
+
+    /// Waits until it is cut.
+    pub(crate) async fn reason_to_cut(&self) -> SystemError {
+        loop {
+            if let Some(reason) = self.cut.get() {
+                return reason.clone();
+            }
+            self.cut_now.notified().await;
+        }
     }
 
     /// The other end, for messages.
@@ -401,6 +439,23 @@ impl Connection {
     }
 
     // What the connection's own task uses.
+
+    /// Nothing but heartbeats has passed for a while: gives back what was kept for a burst.
+    pub(crate) fn trim(&self) {
+        let spare = std::mem::take(&mut lock(&self.outbox).spare);
+        drop(spare);
+        self.trimmed.notify_one();
+    }
+
+    /// Waits until the connection is idle.
+    pub(crate) async fn to_be_trimmed(&self) {
+        self.trimmed.notified().await;
+    }
+
+    /// Whether this end has ever asked anything by it.
+    pub(crate) fn has_asked(&self) -> bool {
+        lock(&self.pending).has_asked()
+    }
 
     pub(crate) fn heard(&self) {
         let ms = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -31,6 +31,8 @@ const FRAMES_A_LOOK: u32 = 4;
 /// How long a frame may take to arrive, from its first byte to its last: 4 Mbit/s for the largest.
 /// Shorter than the silence of a dead peer, so that the log says which it was.
 const FRAME_DEADLINE: Duration = Duration::from_secs(8);
+/// Between two looks at what was not answered in time.
+const LOOK: Duration = Duration::from_millis(250);
 /// How long a peer may take for what is written at once.
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -42,8 +44,8 @@ pub(crate) trait Inbound {
     fn action(&self, connection: &Arc<Connection>, action: Action);
     /// The caller does not wait any more.
     fn cancel(&self, connection: &Arc<Connection>, question: u32);
-    /// The connection ended.
-    fn closed(&self, connection: &Arc<Connection>);
+    /// The connection ended; `Unreachable` if the peer was silent for too long.
+    fn closed(&self, reason: &SystemError);
 }
 
 /// Serves a connection until it ends, for whatever reason.
@@ -57,6 +59,7 @@ where
     let closing = CloseOnDrop(connection.clone());
     let reason = tokio::select! {
         biased;
+        reason = connection.reason_to_cut() => reason,
         reason = read(reader, &connection, &inbound) => reason,
         reason = write(writer, &connection) => reason,
         reason = watch(&connection) => reason,
@@ -68,7 +71,7 @@ where
     }
     connection.close(&reason);
     drop(closing);
-    inbound.closed(&connection);
+    inbound.closed(&reason);
 }
 
 struct CloseOnDrop(Arc<Connection>);
@@ -85,7 +88,7 @@ where
     I: Inbound,
 {
     let mut buffer = BytesMut::with_capacity(IDLE_BYTES);
-    let mut room = IDLE_BYTES;
+    let (mut room, mut grown) = (IDLE_BYTES, false);
     // When the frame whose beginning lies in the buffer has to be whole.
     let mut due: Option<Instant> = None;
     loop {
@@ -111,9 +114,20 @@ where
             Some(_) | None => Some(Instant::now() + FRAME_DEADLINE),
         };
         let begun = buffer.len();
+        // What is taken from its front stays allocated as long as the buffer does.
+        grown |= buffer.capacity() > IDLE_BYTES;
+        let large = begun == 0 && grown;
         let reading = reader.read_buf(&mut buffer);
         let got = match due {
-            None => reading.await,
+            None => tokio::select! {
+                biased;
+                got = reading => got,
+                () = connection.to_be_trimmed(), if large => {
+                    buffer = BytesMut::with_capacity(IDLE_BYTES);
+                    (room, grown) = (IDLE_BYTES, false);
+                    continue;
+                }
+            },
             Some(due) => match tokio::time::timeout_at(due.into(), reading).await {
                 Ok(got) => got,
                 Err(_) => return late(begun),
@@ -210,7 +224,11 @@ fn take<I: Inbound>(
         }
         Frame::Action(action) => inbound.action(connection, *action),
         Frame::Cancel { question } => inbound.cancel(connection, question),
-        Frame::Ping { number } => connection.send_short(&Frame::Pong { number }),
+        Frame::Ping { number } => {
+            // The peer has not heard anything else of us for as long as we wait for that.
+            connection.trim();
+            connection.send_short(&Frame::Pong { number });
+        }
         Frame::Pong { .. } => {}
         Frame::Goodbye => connection.drain(),
         Frame::Release { export } => connection.released(export),
@@ -246,11 +264,9 @@ async fn write<W: AsyncWrite + Unpin>(mut writer: W, connection: &Connection) ->
 /// Heartbeats, and callers whose deadline passed although the peer should have said so.
 async fn watch(connection: &Connection) -> SystemError {
     let mut number = 0;
-    let mut tick = tokio::time::interval(Duration::from_millis(250));
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut last_ping = Instant::now();
     loop {
-        tick.tick().await;
+        tokio::time::sleep(until_next_look(connection)).await;
         connection.expire();
         let silent = connection.silent_for();
         if connection.is_crowded() {
@@ -263,9 +279,20 @@ async fn watch(connection: &Connection) -> SystemError {
         if silent >= HEARTBEAT && last_ping.elapsed() >= HEARTBEAT {
             number += 1;
             last_ping = Instant::now();
+            connection.trim();
             connection.send_short(&Frame::Ping { number });
         }
     }
+}
+
+/// A connection that asks nothing has no callers to look after, only the silence of its peer: of
+/// such ones a node has thousands.
+fn until_next_look(connection: &Connection) -> Duration {
+    if connection.has_asked() || connection.age() < 8 * LOOK {
+        return LOOK;
+    }
+    let left = PEER_SILENT_MAX.saturating_sub(connection.silent_for());
+    left.clamp(LOOK, 4 * LOOK)
 }
 
 fn bytes_of(chunks: &[Vec<u8>]) -> usize {

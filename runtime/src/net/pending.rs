@@ -86,6 +86,11 @@ impl Pending {
         Ok(self.slots.len() as u32)
     }
 
+    /// Whether there ever was a question.
+    pub(crate) fn has_asked(&self) -> bool {
+        !self.slots.is_empty()
+    }
+
     /// Takes out who waits for this answer. `Err` if no such question is open, which is the
     /// peer's mistake; `Ok(None)` if its caller is gone.
     pub(crate) fn answered(

@@ -280,7 +280,7 @@ impl Inbound for ClientInbound {
         }
     }
 
-    fn closed(&self, _connection: &Arc<Connection>) {
+    fn closed(&self, _reason: &SystemError) {
         // Nobody hears the answers to what came by it.
         let open = lock(&self.open).take_all();
         open.for_each(Open::give_up);

@@ -1,19 +1,19 @@
 //! What all threads of a process that runs objects share.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use partha_core::id::{Peer, Uid};
 
+use super::sessions::Sessions;
 use super::{registry, thread_error};
 use crate::abi::{Class, ClassInfo};
 use crate::capability::Capability;
 use crate::client::WeakClient;
-use crate::config::CONNECTIONS_MAX;
 use crate::error::{ErrorKind, Result, SystemError};
 use crate::hash::shard_of;
-use crate::net::connection::lock;
 use crate::reference::Place;
 use crate::services::Nodes;
 use crate::shard::{Job, Registry, ShardHandle, Start, spawn};
@@ -28,8 +28,9 @@ pub(crate) struct Home {
     pub(crate) registry: Arc<Registry>,
     next_counter: AtomicU64,
     next_shard: AtomicU16,
-    /// Open connections by peer.
-    peers: Mutex<HashMap<Peer, usize>>,
+    pub(crate) started: Instant,
+    /// Who is connected.
+    pub(super) sessions: Sessions,
     /// What is known of other nodes.
     pub(crate) nodes: Arc<Nodes>,
     /// No new connections are accepted.
@@ -50,7 +51,8 @@ impl Home {
             registry,
             next_counter: AtomicU64::new(FIRST_COUNTER),
             next_shard: AtomicU16::new(0),
-            peers: Mutex::default(),
+            started: Instant::now(),
+            sessions: Sessions::default(),
             nodes: Arc::default(),
             draining: AtomicBool::new(false),
             recovered,
@@ -145,42 +147,15 @@ impl Home {
 
     /// Why no further connection is to be accepted, if so.
     pub(crate) fn is_closed_to_new(&self) -> Option<SystemError> {
-        if self.draining.load(Ordering::Relaxed) {
+        self.is_draining().then(|| {
             let detail = format!("{} is shutting down", self.registry.here());
-            return Some(SystemError::new(ErrorKind::Draining, detail));
-        }
-        let open = self.open_connections();
-        (open >= CONNECTIONS_MAX).then(|| {
-            let detail = format!("{} has {open} connections already", self.registry.here());
-            SystemError::new(ErrorKind::Overloaded, detail)
+            SystemError::new(ErrorKind::Draining, detail)
         })
     }
 
-    /// Connections of all shards and both faces.
-    pub(crate) fn open_connections(&self) -> usize {
-        lock(&self.peers).values().sum()
-    }
-
-    pub(crate) fn connection_opened(&self, peer: Peer) {
-        *lock(&self.peers).entry(peer).or_default() += 1;
-    }
-
-    pub(crate) fn is_connected(&self, peer: Peer) -> bool {
-        lock(&self.peers).contains_key(&peer)
-    }
-
-    /// True if it was the peer's last one.
-    pub(crate) fn connection_closed(&self, peer: Peer) -> bool {
-        let mut peers = lock(&self.peers);
-        let Some(count) = peers.get_mut(&peer) else {
-            return false;
-        };
-        *count -= 1;
-        let last = *count == 0;
-        if last {
-            peers.remove(&peer);
-        }
-        last
+    /// Whether the node takes no new calls.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
     }
 }
 

@@ -24,7 +24,7 @@ use crate::client::random_node;
 use crate::error::{Completed, ErrorKind, SystemError};
 use crate::net::foreign::{ForeignObject, ForeignRequest};
 use crate::net::pending::Answer;
-use crate::node::Home;
+use crate::node::{Ending, ForeignLink, Home};
 
 /// The number of the connection manager, which every client is given first.
 const BOOTSTRAP: u64 = 0;
@@ -68,21 +68,27 @@ impl Shard {
             node,
             incarnation: Incarnation(1),
         };
-        home.connection_opened(peer);
+        let link = ForeignLink::new(address.clone());
+        let seat = match home.admit_foreign(peer, link.clone()) {
+            Ok(seat) => seat,
+            Err(error) => {
+                tracing::warn!(peer = %address, %error, "connection refused");
+                return;
+            }
+        };
         let face = Face::new(home.clone(), peer);
         let bootstrap = partha_guard::capability(face.clone(), BOOTSTRAP);
-        let home = home.clone();
         tokio::task::spawn_local(async move {
             tracing::debug!(peer = %address, "a foreign client has connected");
             let logged = address.clone();
             let cut = move |reason| tracing::warn!(peer = %logged, %reason, "connection cut");
-            partha_guard::serve(stream, Limits::default(), bootstrap, cut).await;
-            drop(face);
-            if home.connection_closed(peer) {
-                for shard in &home.shards {
-                    shard.post(Job::PeerGone { caller: peer });
-                }
+            tokio::select! {
+                biased;
+                () = link.cut() => {}
+                () = partha_guard::serve(stream, Limits::default(), bootstrap, cut) => {}
             }
+            drop(face);
+            seat.leave(Ending::Lost);
             tracing::debug!(peer = %address, "a foreign client has gone");
         });
     }

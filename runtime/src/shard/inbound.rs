@@ -1,6 +1,6 @@
 //! The shard's side of a native connection: calls in, cancellations in.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -8,13 +8,13 @@ use partha_core::{Input, Ticket};
 
 use super::Shard;
 use super::give_up::{Open, OpenCalls};
-use super::job::{Incoming, Job, ReplyTo};
+use super::job::{Incoming, ReplyTo};
 use crate::capability::Way;
 use crate::error::{ErrorKind, SystemError};
 use crate::hash::shard_of;
 use crate::net::connection::Connection;
 use crate::net::io::Inbound;
-use crate::node::Home;
+use crate::node::{Ending, Home, Seat};
 use crate::wire::frame::{Invoke, Target};
 use crate::wire::message::Action;
 
@@ -22,6 +22,8 @@ use crate::wire::message::Action;
 pub(crate) struct ShardInbound {
     shard: Rc<Shard>,
     home: Arc<Home>,
+    /// Its place in the session of the peer.
+    seat: Cell<Option<Seat>>,
     /// What the peer waits for.
     open: RefCell<OpenCalls<At>>,
 }
@@ -35,10 +37,11 @@ enum At {
 }
 
 impl ShardInbound {
-    pub(crate) fn new(shard: Rc<Shard>, home: Arc<Home>) -> Self {
+    pub(crate) fn new(shard: Rc<Shard>, home: Arc<Home>, seat: Seat) -> Self {
         Self {
             shard,
             home,
+            seat: Cell::new(Some(seat)),
             open: RefCell::default(),
         }
     }
@@ -130,15 +133,16 @@ impl Inbound for ShardInbound {
         }
     }
 
-    fn closed(&self, connection: &Arc<Connection>) {
+    fn closed(&self, reason: &SystemError) {
         // Nobody hears the answers to what came by it.
         let open = self.open.borrow_mut().take_all();
         open.for_each(|at| self.give_up(at));
-        let caller = connection.peer();
-        if self.home.connection_closed(caller) {
-            for shard in &self.home.shards {
-                shard.post(Job::PeerGone { caller });
-            }
+        let ending = match reason.kind() {
+            ErrorKind::Unreachable => Ending::Expired,
+            _ => Ending::Lost,
+        };
+        if let Some(seat) = self.seat.take() {
+            seat.leave(ending);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Questions about a shard: bindings, objects, figures.
 
 mod actions;
+mod sessions;
 
 use std::rc::Rc;
 
@@ -8,18 +9,21 @@ use partha_core::Input;
 use partha_core::id::{ClassId, Peer, Uid};
 
 pub(crate) use self::actions::{Abortion, Look, Trace};
+pub(super) use self::sessions::Uses;
+pub(crate) use self::sessions::{Eviction, Share};
 
 use super::Shard;
 use super::job::{Initiated, ObjectReport, ShardReport};
 use crate::error::{ErrorKind, SystemError};
 
 impl Shard {
-    /// Binds an object: it must exist and be of the class.
+    /// Binds an object: it must exist and be of the class. A caller whose session has ended in the
+    /// meantime is not noted: nobody would say when it is gone.
     pub(super) fn initiate(
         self: &Rc<Self>,
         object: Uid,
         class: ClassId,
-        caller: Peer,
+        caller: Option<Peer>,
     ) -> Result<Initiated, SystemError> {
         let found = self.class_of(object)?.ok_or_else(|| {
             let detail = format!("{} does not have object {object}", self.registry.here());
@@ -34,10 +38,14 @@ impl Shard {
             );
             return Err(SystemError::new(ErrorKind::WrongClass, detail));
         }
-        self.feed(Input::Bind {
-            uid: object,
-            caller,
-        });
+        if let Some(caller) = caller {
+            let uses_max = self.registry.limits.uses_max;
+            self.uses.borrow_mut().bind(object, caller, uses_max);
+            self.feed(Input::Bind {
+                uid: object,
+                caller,
+            });
+        }
         Ok(Initiated {
             class: found,
             shard: self.handle.index(),
@@ -45,7 +53,7 @@ impl Shard {
     }
 
     /// The class of an object, in memory or in the store.
-    fn class_of(&self, object: Uid) -> Result<Option<ClassId>, SystemError> {
+    pub(crate) fn class_of(&self, object: Uid) -> Result<Option<ClassId>, SystemError> {
         if let Some(class) = self.catalog.borrow().class(object) {
             return Ok(Some(class.info().id));
         }
@@ -120,6 +128,7 @@ impl Shard {
             committed: self.counters.committed.get(),
             aborted: self.counters.aborted.get(),
             deadlocks: self.counters.deadlocks.get(),
+            killed: self.counters.killed.get(),
         }
     }
 }

@@ -16,8 +16,8 @@ use super::inspect::Look;
 use crate::abi::Class;
 use crate::error::{Completed, SystemError};
 use crate::net::connection::{Connection, Held};
-use crate::net::handshake::Hello;
 use crate::net::pending::Answer;
+use crate::node::Seat;
 use crate::wire::message::{CommitRequest, What};
 
 /// One job.
@@ -29,8 +29,8 @@ pub(crate) enum Job {
     /// A native connection whose opener wants this shard.
     Connection {
         stream: std::net::TcpStream,
-        hello: Box<Hello>,
-        address: String,
+        connection: Arc<Connection>,
+        seat: Seat,
     },
     /// A connection of a plain Cap'n Proto client.
     Foreign {
@@ -51,8 +51,8 @@ pub(crate) enum Job {
     },
     /// Break a binding.
     Terminate { object: Uid, caller: Peer },
-    /// A caller's last connection is gone.
-    PeerGone { caller: Peer },
+    /// A caller's session is over.
+    PeerGone { caller: Peer, foreign: bool },
     /// Start a transient object.
     Serve { object: Uid, class: Class },
     /// End a transient object.
@@ -127,7 +127,10 @@ impl Job {
     /// Whether it must not overtake calls: it may be the end of what they are about.
     pub(crate) fn is_in_turn(&self) -> bool {
         match self {
-            Self::Call(_) | Self::Cancel(_) | Self::Retire { .. } | Self::PeerGone { .. } => true,
+            Self::Call(_) | Self::Cancel(_) | Self::Retire { .. } => true,
+            // Calls of our own peers are not taken once their connection is closed: see
+            // `Incoming::is_late`. Those of others do not tell.
+            Self::PeerGone { foreign, .. } => *foreign,
             Self::Connection { .. }
             | Self::Foreign { .. }
             | Self::Flushed { .. }
@@ -168,6 +171,17 @@ pub(crate) struct Incoming {
     pub(crate) create: Option<ClassId>,
     /// By which it can be given up, if it comes from another thread; set on its way.
     pub(crate) number: Option<u64>,
+}
+
+impl Incoming {
+    /// Whether the connection it came by is closed: nobody waits for it, and its caller may have
+    /// been given up here already.
+    pub(super) fn is_late(&self) -> bool {
+        match &self.reply {
+            ReplyTo::Connection { connection, .. } => !connection.is_open(),
+            ReplyTo::Channel(_) | ReplyTo::Foreign(_) => false,
+        }
+    }
 }
 
 /// What whoever runs an action wants of a shard.
@@ -275,6 +289,7 @@ pub(crate) struct ShardReport {
     pub(crate) committed: u64,
     pub(crate) aborted: u64,
     pub(crate) deadlocks: u64,
+    pub(crate) killed: u64,
 }
 
 /// The engine's word for a store error.

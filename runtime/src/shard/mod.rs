@@ -38,7 +38,7 @@ use tokio::task::LocalSet;
 
 pub(crate) use self::give_up::{Called, Open, OpenCalls, Waiting};
 pub(crate) use self::inbound::ShardInbound;
-pub(crate) use self::inspect::{Abortion, Trace};
+pub(crate) use self::inspect::{Abortion, Eviction, Share, Trace};
 pub(crate) use self::job::{Incoming, Job, Jobs, ReplyTo, ShardReport, Wish};
 pub(crate) use self::run::{Start, spawn};
 
@@ -108,6 +108,8 @@ pub(crate) struct Shard {
     /// Aborted actions of which prepared parts may still be in the store. Bounded by the engine,
     /// which tries to remove them again and again.
     unwanted: RefCell<BTreeSet<Uid>>,
+    /// Which objects callers are bound to.
+    uses: RefCell<inspect::Uses>,
     inputs: RefCell<VecDeque<Input>>,
     outbox: RefCell<Outbox>,
     /// The engine is being driven further up the stack.

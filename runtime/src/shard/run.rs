@@ -16,9 +16,8 @@ use super::{CURRENT, Counters, Job, Jobs, Registry, Shard, ShardHandle, ShardInb
 use crate::client::Client;
 use crate::net::accept;
 use crate::net::connection::Connection;
-use crate::net::handshake::Hello;
 use crate::net::io::{TURN, run};
-use crate::node::Home;
+use crate::node::{Home, Seat};
 use crate::wire::frame::Frame;
 
 /// Jobs between two looks at the clock: after [`TURN`] connections have their turn.
@@ -86,6 +85,7 @@ async fn serve(start: Start, local: std::rc::Weak<LocalSet>) {
         numbers: RefCell::default(),
         requests: RefCell::default(),
         unwanted: RefCell::default(),
+        uses: RefCell::default(),
         inputs: RefCell::default(),
         outbox: RefCell::new(Outbox::new()),
         driving: Cell::new(false),
@@ -156,16 +156,16 @@ impl Shard {
         match job {
             Job::Call(incoming) => {
                 self.handle.call_taken();
-                self.invoke(*incoming);
+                if !incoming.is_late() {
+                    self.invoke(*incoming);
+                }
             }
             Job::Cancel(called) => self.give_up_call(called),
             Job::Connection {
                 stream,
-                hello,
-                address,
-            } => {
-                self.connect(stream, *hello, address, home);
-            }
+                connection,
+                seat,
+            } => self.connect(stream, connection, seat, home),
             Job::Foreign { stream, address } => self.connect_foreign(stream, address, home),
             Job::Flushed { ticket, result } => self.flushed(ticket, result),
             // Whoever asked may be gone by the time of the answer.
@@ -175,15 +175,11 @@ impl Shard {
                 caller,
                 answer,
             } => {
-                let _ = answer.send(self.initiate(object, class, caller));
+                let noted = caller == self.registry.me || home.has_session(caller);
+                let _ = answer.send(self.initiate(object, class, noted.then_some(caller)));
             }
-            Job::Terminate { object, caller } => self.feed(Input::Unbind {
-                uid: object,
-                caller,
-            }),
-            // It may be back already: then what it asks on its new connection is not to be ended.
-            Job::PeerGone { caller } if home.is_connected(caller) => {}
-            Job::PeerGone { caller } => self.feed(Input::PeerGone { caller }),
+            Job::Terminate { object, caller } => self.terminate(object, caller),
+            Job::PeerGone { caller, .. } => self.caller_gone(caller),
             Job::Serve { object, class } => {
                 self.catalog.borrow_mut().serve(object, class);
                 self.feed(Input::Serve { uid: object });
@@ -225,21 +221,24 @@ impl Shard {
     fn connect(
         self: &Rc<Self>,
         stream: std::net::TcpStream,
-        hello: Hello,
-        address: String,
+        connection: Arc<Connection>,
+        seat: Seat,
         home: &Arc<Home>,
     ) {
         let stream = match TcpStream::from_std(stream) {
             Ok(stream) => stream,
             Err(error) => {
-                tracing::warn!(%address, %error, "an accepted connection was lost");
+                let peer = connection.peer_text();
+                tracing::warn!(%peer, %error, "an accepted connection was lost");
                 return;
             }
         };
-        let connection = Connection::new(hello, address);
         self.note_connection(&connection);
-        home.connection_opened(connection.peer());
-        let inbound = ShardInbound::new(self.clone(), home.clone());
+        if home.is_draining() {
+            // It was accepted just before, and not heard of when the others were told.
+            connection.send_short(&Frame::Goodbye);
+        }
+        let inbound = ShardInbound::new(self.clone(), home.clone(), seat);
         let (reader, writer) = stream.into_split();
         tokio::task::spawn_local(run(reader, writer, connection, inbound));
     }

@@ -125,11 +125,17 @@ impl Start {
 impl NodeProcess {
     /// Bytes of memory that no file backs: heap and stacks, in use now.
     pub fn memory(&self) -> i64 {
+        self.figure("RssAnon:")
+    }
+
+    /// Bytes of memory in use now, with what the store has mapped.
+    pub fn resident(&self) -> i64 {
+        self.figure("VmRSS:")
+    }
+
+    fn figure(&self, name: &str) -> i64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("RssAnon:"))
-            .unwrap();
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
         let kib: i64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
         kib << 10
     }
