@@ -7,11 +7,11 @@ mod common;
 
 use std::time::Duration;
 
-use common::behaviour::Counter;
 use common::behaviour::counter::GiveError;
+use common::behaviour::{Counter, Listener, listener};
 use common::meddler::{Meddle, Meddler};
 use common::{PATIENCE, client_of, counter, node, run, stop};
-use partha::{Client, Completed, ErrorKind, Failure, Node, SystemError, Uid};
+use partha::{Client, Completed, Context, ErrorKind, Failure, Node, SystemError, Uid};
 use test_support::{TempDir, temp_dir};
 
 const STATUS: [Completed; 3] = [Completed::No, Completed::Maybe, Completed::Yes];
@@ -222,6 +222,35 @@ fn what_an_earlier_attempt_may_have_done_is_not_forgotten() {
         assert_eq!(error.failure(), Failure::NotSent, "{error}");
         assert!(error.is_safe_to_retry());
         assert_eq!(scene.meddler.sent(), 1);
+        stop(scene.node).await;
+    });
+}
+
+/// Does not know what it has done.
+struct Doubtful;
+
+impl listener::Servant for Doubtful {
+    async fn heard(&self, _cx: &Context, _value: i64) -> partha::Result<i64> {
+        let error = SystemError::new(ErrorKind::Unreachable, "somebody else");
+        Err(error.completed(Completed::Maybe))
+    }
+}
+
+#[test]
+fn what_a_transient_object_did_is_not_taken_for_reading() {
+    run(async {
+        let scene = Scene::open().await;
+        let listener = Listener::serve(&scene.client, Doubtful).unwrap();
+        let error = listener.heard(&scene.client, 1).await.unwrap_err();
+        assert_eq!(error.failure(), Failure::Unknown, "{error}");
+        assert!(!error.is_safe_to_retry());
+        // Told by an object, the object's own method has failed, which only reads.
+        scene.meddler.watch(scene.object.uid(), &[]);
+        let error = scene.object.tell(&scene.client, &listener).await;
+        let error = error.unwrap_err();
+        assert_eq!(scene.meddler.sent(), 1, "it is not told twice");
+        assert_eq!(error.failure(), Failure::Unknown, "{error}");
+        assert!(error.is_safe_to_retry());
         stop(scene.node).await;
     });
 }

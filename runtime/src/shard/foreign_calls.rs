@@ -311,3 +311,23 @@ fn from_capnp(error: &capnp::Error) -> SystemError {
     let detail = format!("the foreign client's object: {}", error.extra);
     SystemError::new(kind, detail).completed(Completed::Maybe)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_refusals_tell_a_foreign_client_to_call_again() {
+        for kind in [
+            ErrorKind::Unreachable,
+            ErrorKind::BindingBroken,
+            ErrorKind::Draining,
+        ] {
+            let refusal = SystemError::new(kind, "x");
+            let told = to_capnp(&refusal);
+            assert_eq!(told.kind, capnp::ErrorKind::Disconnected, "{kind:?}");
+            let told = to_capnp(&refusal.handed_on(true));
+            assert_eq!(told.kind, capnp::ErrorKind::Failed, "{kind:?}");
+        }
+    }
+}
