@@ -23,7 +23,7 @@ use crate::system::connection_manager::{
 use crate::system::{
     ActionDescription, ActionOutcome, BadArguments, Bound, Cid, ClassDescription,
     ConnectionManager, LockDescription, NoSuchClass, NoSuchObject, NodeDescription, NodeStatistics,
-    Object, ObjectDescription, StoredObject, WrongClass,
+    Object, ObjectDescription, ServerProcess, StoredObject, WrongClass,
 };
 use crate::wire::context::CallContext;
 use crate::wire::frame::{self, Target};
@@ -57,6 +57,11 @@ impl NodeHandle {
     #[must_use]
     pub fn id(&self) -> partha_core::id::NodeId {
         self.connection.peer().node
+    }
+
+    /// Ends when the connection to it does.
+    pub(crate) async fn gone(&self) {
+        self.connection.gone().await;
     }
 }
 
@@ -334,6 +339,10 @@ impl Servant for Manager {
 
     async fn abort_action(&self, _cx: &Context, action: Uid) -> Result<u32, AbortActionError> {
         self.abort_everywhere(action).await
+    }
+
+    async fn offer(&self, _cx: &Context, token: Bytes, server: ServerProcess) -> Result<()> {
+        self.home.registry.elsewhere.servers.offered(&token, server)
     }
 }
 

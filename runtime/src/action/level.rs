@@ -182,6 +182,11 @@ impl Level {
     }
 
     async fn commit_top<E>(mut self) -> Result<(), ActionError<E>> {
+        if let Err(error) = self.line.roots().check() {
+            let error = self.failed(None, AbortReason::Call(error));
+            self.abort(&"its servant's call was killed");
+            return Err(error);
+        }
         let plan = self.line.with(|state| (state.family.commit(), Vec::new()));
         match plan {
             Ok(Plan::Nothing) => {}

@@ -367,6 +367,18 @@ impl Connection {
         self.emptied.notify_waiters();
     }
 
+    /// Ends when nothing can be sent any more.
+    pub(crate) async fn gone(&self) {
+        loop {
+            // The end of a connection empties its outbox.
+            let emptied = self.emptied.notified();
+            if !self.is_open() {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
     // What the connection's own task uses.
 
     pub(crate) fn heard(&self) {

@@ -35,10 +35,12 @@ use partha_store::ObjectStore;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::LocalSet;
 
+pub(crate) use self::catalog::{State, decode, encode};
 pub(crate) use self::inbound::ShardInbound;
 pub(crate) use self::inspect::{Abortion, Trace};
 pub(crate) use self::job::{Incoming, Job, Jobs, ReplyTo, ShardReport, Wish};
 pub(crate) use self::run::{Start, spawn};
+pub(crate) use self::serve::panic_text;
 
 use self::arrive::Entry;
 use self::catalog::Catalog;
@@ -46,6 +48,7 @@ use self::images::Images;
 use crate::abi::{Class, Method};
 use crate::client::Client;
 use crate::config::INBOX_MAX;
+use crate::elsewhere::{Elsewhere, Polls};
 use crate::error::{ErrorKind, SystemError};
 use crate::hash::IdMap;
 use crate::net::connection::Connection;
@@ -66,6 +69,7 @@ pub(crate) struct Registry {
     pub(crate) limits: Limits,
     /// An object of this process that was not born here.
     pub(crate) well_known: Option<Uid>,
+    pub(crate) elsewhere: Elsewhere,
 }
 
 /// The way to a shard from any thread.
@@ -83,6 +87,7 @@ struct HandleInner {
     waiting: AtomicUsize,
     /// Messages about actions in the inbox; bounded by losing further ones.
     messages: AtomicUsize,
+    polls: Polls,
 }
 
 /// The shard itself; lives on its thread.
@@ -148,6 +153,7 @@ impl ShardHandle {
                     in_turn,
                     waiting,
                     messages,
+                    polls: Polls::default(),
                 }),
             },
             jobs,
@@ -157,6 +163,11 @@ impl ShardHandle {
     /// Its number in the node.
     pub(crate) fn index(&self) -> u16 {
         self.inner.index
+    }
+
+    /// What its thread polls now.
+    pub(crate) fn polls(&self) -> &Polls {
+        &self.inner.polls
     }
 
     /// Brings a call to the shard: at once if this is its thread.
