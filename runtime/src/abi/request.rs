@@ -367,12 +367,10 @@ fn note_reached(
     shards: u16,
 ) {
     let is_manager = capability.class() == crate::system::connection_manager::CLASS;
-    let all = if is_manager {
-        0..shards
+    if is_manager {
+        (0..shards).for_each(|shard| reaching(track, node, shard));
     } else {
-        shard..shard + 1
-    };
-    for shard in all {
+        // Of a client this is the shard that it wanted here, which may be any.
         reaching(track, node, shard);
     }
 }
