@@ -18,6 +18,7 @@ use common::{PATIENCE, builder, client_of, logs, run, stop, until};
 use partha::{Client, Completed, ErrorKind, Node, NodeBuilder};
 use test_support::temp_dir;
 use tokio::task::spawn_local;
+use worker::elsewhere::Worker;
 use worker::elsewhere::worker::{self as workers, TakeApartError};
 use worker::{Gate, WorkerServant, worker};
 
@@ -164,6 +165,31 @@ fn there_are_no_more_of_them_than_allowed() {
             assert_eq!(call.await.unwrap().unwrap(), 3);
         }
         assert_eq!(one.thread_apart(&client).await.unwrap(), "partha-blocking");
+        stop(node).await;
+    });
+}
+
+#[test]
+fn a_node_stops_although_one_of_them_does_not() {
+    run(async {
+        let dir = temp_dir("blocking-stop");
+        let (node, client) = start(small(dir.path())).await;
+        let one = worker(&client, &node, 1).await;
+        let (uid, gate) = (one.uid(), Gate::new(dir.path(), "gate"));
+        let call = {
+            let (client, name) = (client.clone(), gate.name());
+            spawn_local(async move { one.compute_apart(&client, &name).await })
+        };
+        until(|| async { gate.is_reached() }).await;
+        let stopped = node.shutdown(Duration::from_millis(50)).await;
+        assert_eq!(stopped.unwrap_err().kind(), ErrorKind::Deadline);
+        call.await.unwrap().unwrap_err();
+        // It still runs; what it does is nothing to the next life of the object.
+        let (node, client) = start(small(dir.path())).await;
+        let one = Worker::from_uid(uid);
+        assert_eq!(one.add(&client, 4).await.unwrap(), 5);
+        gate.open();
+        assert_eq!(one.compute_apart(&client, &gate.name()).await.unwrap(), 6);
         stop(node).await;
     });
 }

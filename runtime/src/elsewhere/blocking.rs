@@ -175,6 +175,11 @@ impl Blocking {
         table.running.values().filter_map(runaway).collect()
     }
 
+    #[cfg(test)]
+    pub(super) fn is_idle(&self) -> bool {
+        lock(&self.table).running.is_empty()
+    }
+
     /// Warns of those that have gone on for this long, once of each.
     pub(super) fn warn(&self, after: Duration) {
         let mut table = lock(&self.table);

@@ -13,6 +13,8 @@
 mod blocking;
 mod cancel;
 pub(crate) mod servers;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::future::Future;
