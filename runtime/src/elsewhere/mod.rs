@@ -1,10 +1,10 @@
 //! Servants that run elsewhere than on their shard's thread: on a thread of their own
 //! (`#[blocking]` in the IDL), or in a process of their own ([`ActivationPolicy`]).
 //!
-//! The engine, the store, locks and actions stay where they are. What leaves is an [`Errand`]: the
+//! The engine, the store, locks and actions stay where they are. What leaves is an [`Order`]: the
 //! parameters and an encoded copy of the state; what comes back is the answer and, after a write,
 //! the encoded new state, which the shard takes for the object's. So nothing is shared with a
-//! servant that is given up: whoever drops the future of the errand has killed the call, and the
+//! servant that is given up: whoever drops the future of a call has killed the call, and the
 //! object can be used again at once.
 //!
 //! The two policies for a new activation, a new server or an existing one, are Arjuna's
@@ -62,16 +62,7 @@ pub(crate) enum Place {
 /// A servant at work elsewhere; killed by being dropped.
 pub(crate) type Away = Pin<Box<dyn Future<Output = Result<Finished>>>>;
 
-/// A call that is to be executed elsewhere, as its shard has it.
-#[derive(Debug)]
-pub(crate) struct Errand {
-    pub(crate) order: Order,
-    /// The object's own state, which stays where it is.
-    pub(crate) state: Option<State>,
-    pub(crate) cancel: Cancel,
-}
-
-/// The part of it that travels.
+/// A call that is to be executed elsewhere.
 #[derive(Debug)]
 pub(crate) struct Order {
     pub(crate) class: Class,
@@ -114,18 +105,15 @@ impl Elsewhere {
         }
     }
 
-    /// Begins an errand; dropping the future kills the call.
-    pub(crate) fn run(&self, place: Place, errand: Errand) -> Away {
+    /// Has a call executed; dropping the future kills it. `state` is the object's own, which
+    /// stays where it is.
+    pub(crate) fn run(&self, place: Place, mut order: Order, state: Option<State>) -> Away {
+        let class = order.class.clone();
         match place {
             Place::Thread => {
-                let blocking = self.blocking.clone();
+                let (blocking, cancel) = (self.blocking.clone(), Cancel::default());
+                order.context = order.context.cancelled_by(&cancel);
                 Box::pin(async move {
-                    let Errand {
-                        order,
-                        state,
-                        cancel,
-                    } = errand;
-                    let class = order.class.clone();
                     let done = blocking.run(order, cancel, None).await?;
                     done.arrived(&class, state)
                 })
@@ -133,8 +121,6 @@ impl Elsewhere {
             Place::Server(key) => {
                 let servers = self.servers.clone();
                 Box::pin(async move {
-                    let Errand { order, state, .. } = errand;
-                    let class = order.class.clone();
                     let done = servers::execute(&servers, key, order).await?;
                     done.arrived(&class, state)
                 })

@@ -97,7 +97,9 @@ impl Skeleton for Deaf {
                 0 => std::future::pending().await,
                 1 => while cx.check().is_ok() {},
                 _ => {
-                    while !told.let_go.load(Ordering::SeqCst) {}
+                    while !told.let_go.load(Ordering::SeqCst) {
+                        std::hint::spin_loop();
+                    }
                     let refused = call_somebody(cx).await;
                     *lock(&told.refused) = refused.err();
                 }

@@ -1,8 +1,8 @@
 //! Running servants.
 //!
 //! A servant is polled once where it is dispatched and gets a task of its own only if it waits
-//! for something. Some run elsewhere (see [`crate::elsewhere`]): then what waits here is a stand-in,
-//! and the object's state stays in the catalog until the new one comes back.
+//! for something. Some run elsewhere (see [`crate::elsewhere`]): then what waits here is a
+//! stand-in, and the object's state stays in the catalog until the new one comes back.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,7 +22,7 @@ use super::{Shard, ShardHandle};
 use crate::abi::{Call, Class, End, Finished, LocalFuture, Method, ObjectState};
 use crate::action::Serving;
 use crate::context::{Asked, Context};
-use crate::elsewhere::{Away, Cancel, Errand, Order};
+use crate::elsewhere::{Away, Order};
 use crate::error::{ErrorKind, SystemError};
 use crate::rows::Rows;
 
@@ -98,26 +98,14 @@ impl Shard {
             .class(uid)
             .expect("the engine dispatches on loaded objects")
             .clone();
-        let Method {
-            interface,
-            ordinal,
-            name,
-            ..
-        } = *entry.method;
-        let index = class.info().method(interface, ordinal).ok_or_else(|| {
-            let detail = format!(
-                "{uid} is of class {}, which has no {name}",
-                class.info().name
-            );
-            SystemError::new(ErrorKind::BadOperation, detail)
-        })?;
-        let place = self.registry.elsewhere.place(&class, entry.method, uid);
+        let (method, of_class) = (entry.method, class.info());
+        let index = index_of(method, &class, uid)?;
+        let place = self.registry.elsewhere.place(&class, method, uid);
         let state = catalog.active(uid).and_then(|active| match mode {
             Mode::Write if place.is_none() => active.state.take(),
             Mode::Read | Mode::Upgrade | Mode::Write => active.state.clone(),
         });
-        let persistent = class.info().persistent;
-        let store = self.registry.store.clone().filter(|_| persistent);
+        let store = self.registry.store.clone().filter(|_| of_class.persistent);
         let serving = Serving {
             client: self.client.clone(),
             shard: self.handle.clone(),
@@ -135,7 +123,6 @@ impl Shard {
         let context = Context::new(serving, asked, self.rows(store, uid, mode));
         entry.branch = context.branch();
         let parameters = entry.parameters.take().expect("a call is dispatched once");
-        let of_class = class.info().name;
         let running = match place {
             None => {
                 let call = Call::new(parameters, state, context);
@@ -143,26 +130,20 @@ impl Shard {
             }
             Some(place) => {
                 let copy = catalog.active(uid).map(|active| active.snapshot());
-                let cancel = Cancel::default();
                 let order = Order {
                     class,
                     method: index,
                     parameters,
                     state: copy.transpose()?,
-                    context: context.cancelled_by(&cancel),
+                    context,
                 };
-                let errand = Errand {
-                    order,
-                    state,
-                    cancel,
-                };
-                Running::Elsewhere(self.registry.elsewhere.run(place, errand))
+                Running::Elsewhere(self.registry.elsewhere.run(place, order, state))
             }
         };
         Ok(Servant {
             running,
-            class: of_class,
-            method: name,
+            class: of_class.name,
+            method: method.name,
             object: uid,
             shard: self.handle.clone(),
         })
@@ -281,6 +262,16 @@ impl Shard {
             }
         }
     }
+}
+
+/// The index of a method in the class of an object.
+fn index_of(method: &Method, class: &Class, uid: Uid) -> Result<usize, SystemError> {
+    let (info, name) = (class.info(), method.name);
+    info.method(method.interface, method.ordinal)
+        .ok_or_else(|| {
+            let detail = format!("{uid} is of class {}, which has no {name}", info.name);
+            SystemError::new(ErrorKind::BadOperation, detail)
+        })
 }
 
 /// Runs a constructor, its panics caught.

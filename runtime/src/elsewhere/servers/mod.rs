@@ -150,7 +150,8 @@ impl Servers {
     async fn up(&self, key: Key, deadline: Instant) -> Result<Arc<Server>> {
         let mut asked = false;
         loop {
-            let mut changes = match lock(&self.table).want(key, self.max, deadline, asked)? {
+            let step = lock(&self.table).want(key, self.max, deadline, asked)?;
+            let mut changes = match step {
                 Step::Up(server) if !server.has_ended() => return Ok(server),
                 Step::Up(server) => match lock(&self.table).changes(key, server.number) {
                     Some(changes) => changes,
