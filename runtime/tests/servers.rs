@@ -229,7 +229,10 @@ fn an_action_whose_servant_dies_leaves_nothing() {
             one.crash(a, 3).await
         });
         let error = undone.await.unwrap_err();
-        assert!(error.to_string().contains("exit status: 3"), "{error}");
+        // The node may see first that a process has gone that called in the action.
+        let texts = ["exit status: 3", "is aborted here"];
+        let known = texts.iter().any(|text| error.to_string().contains(text));
+        assert!(known, "{error}");
         assert_eq!(one.value(&client).await.unwrap(), 1);
         assert_eq!(two.value(&client).await.unwrap(), 2);
         stop(node).await;
@@ -291,9 +294,10 @@ fn a_call_that_does_not_stop_is_stopped_with_its_process() {
         let brief = client.call().deadline(Duration::from_millis(300));
         let error = one.compute(&brief, &gate.name()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Deadline);
-        until(|| async { is_gone(pid) }).await;
+        // Nobody else is sent to a process that may be killed.
         assert_eq!(one.add(&client, 1).await.unwrap(), 3);
         assert_ne!(one.process(&client).await.unwrap(), pid);
+        until(|| async { is_gone(pid) }).await;
         let exit = node.servers()[0].last_exit.clone().unwrap();
         assert!(exit.contains("was given up, but did not stop"), "{exit}");
         stop(node).await;

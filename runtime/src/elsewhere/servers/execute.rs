@@ -26,6 +26,7 @@ const NEWS: Duration = Duration::from_secs(2);
 /// A call under way; dropped before its end, it is stopped.
 struct UnderWay<'a> {
     servers: &'a Servers,
+    key: Key,
     server: Arc<Server>,
     execution: u64,
     what: String,
@@ -45,6 +46,7 @@ pub(crate) async fn execute(servers: &Arc<Servers>, key: Key, order: Order) -> R
     let execution = execution(number, &order).map_err(|error| error.context(&what))?;
     let mut under_way = UnderWay {
         servers,
+        key,
         server: server.clone(),
         execution: number,
         what,
@@ -57,7 +59,7 @@ pub(crate) async fn execute(servers: &Arc<Servers>, key: Key, order: Order) -> R
             let what = || format!("the answer of {}", key.describe());
             returned(executed).map_err(|error| SystemError::from(error).context(what()))
         }
-        Err(error) => Err(under_way.failed(key, error).await),
+        Err(error) => Err(under_way.failed(error).await),
     }
 }
 
@@ -130,11 +132,11 @@ fn returned(executed: Executed) -> Result<Done, partha_wire::DecodeError> {
 
 impl UnderWay<'_> {
     /// What an error that is not the servant's means for the caller.
-    async fn failed(&mut self, key: Key, error: SystemError) -> SystemError {
-        let what = format!("{} at {}", self.what, key.describe());
+    async fn failed(&mut self, error: SystemError) -> SystemError {
+        let what = format!("{} at {}", self.what, self.key.describe());
         match error.kind() {
             ErrorKind::BindingBroken | ErrorKind::Unreachable | ErrorKind::Draining => {
-                let end = match self.exit(key).await {
+                let end = match self.exit().await {
                     Some(exit) => {
                         self.ended = true;
                         exit
@@ -142,6 +144,7 @@ impl UnderWay<'_> {
                     None => {
                         let why = "its connection to the node broke".to_owned();
                         let number = self.server.number;
+                        lock(&self.servers.table).doubt(self.key, number);
                         // A keeper that is gone has ended it.
                         let _ = self.servers.order(Command::Kill { number, why });
                         error.detail().to_owned()
@@ -163,8 +166,9 @@ impl UnderWay<'_> {
     }
 
     /// How the process has ended, if it has, or does so soon.
-    async fn exit(&self, key: Key) -> Option<String> {
-        let (number, deadline) = (self.server.number, Instant::now() + NEWS);
+    async fn exit(&self) -> Option<String> {
+        let (key, number) = (self.key, self.server.number);
+        let deadline = Instant::now() + NEWS;
         loop {
             let changes = lock(&self.servers.table).changes(key, number);
             let Some(mut changes) = changes else {
@@ -181,7 +185,9 @@ impl Drop for UnderWay<'_> {
         if self.ended {
             return;
         }
+        lock(&self.servers.table).doubt(self.key, self.server.number);
         let stop = Command::Stop {
+            key: self.key,
             server: self.server.clone(),
             execution: self.execution,
             what: std::mem::take(&mut self.what),

@@ -38,6 +38,7 @@ pub(super) enum Command {
     Start { key: Key, number: u64 },
     /// A call was killed or given up: stop it, and if it does not stop, its process.
     Stop {
+        key: Key,
         server: Arc<Server>,
         execution: u64,
         what: String,
@@ -137,13 +138,14 @@ impl Keeper {
                 });
             }
             Command::Stop {
+                key,
                 server,
                 execution,
                 what,
             } => {
                 let keeper = self.clone();
                 tokio::task::spawn_local(async move {
-                    keeper.stop(&server, execution, what).await;
+                    keeper.stop(key, &server, execution, what).await;
                 });
             }
             Command::End { number } => self.say(number, Word::End),
@@ -239,11 +241,12 @@ impl Keeper {
     }
 
     /// Stops a call; if it does not stop in time, it is stopped with its process.
-    async fn stop(&self, server: &Server, execution: u64, what: String) {
+    async fn stop(&self, key: Key, server: &Server, execution: u64, what: String) {
         let caller = self.client.call().deadline(SERVER_GRACE);
         let stopping = server.stub.stop(&caller, execution);
         let stopped = tokio::time::timeout(SERVER_GRACE, stopping).await;
         if matches!(stopped, Ok(Ok(()))) {
+            lock(&self.servers.table).stopped(key, server.number);
             return;
         }
         let why = format!(

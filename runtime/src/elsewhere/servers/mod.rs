@@ -152,11 +152,8 @@ impl Servers {
         loop {
             let step = lock(&self.table).want(key, self.max, deadline, asked)?;
             let mut changes = match step {
-                Step::Up(server) if !server.has_ended() => return Ok(server),
-                Step::Up(server) => match lock(&self.table).changes(key, server.number) {
-                    Some(changes) => changes,
-                    None => continue,
-                },
+                Step::Up(server) => return Ok(server),
+                Step::Doubt(changes) => changes,
                 Step::Pause(until) => {
                     tokio::time::sleep_until(until.into()).await;
                     continue;

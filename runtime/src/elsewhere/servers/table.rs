@@ -62,6 +62,8 @@ enum Phase {
     Up {
         server: Arc<Server>,
         since: Instant,
+        /// Calls that are being stopped there, or its kill: it may not live long.
+        stopping: u32,
     },
 }
 
@@ -69,6 +71,8 @@ enum Phase {
 pub(super) enum Step {
     /// Use it.
     Up(Arc<Server>),
+    /// It may be killed soon: see what becomes of it.
+    Doubt(watch::Receiver<u64>),
     /// Try again then.
     Pause(Instant),
     /// Have it started, then wait.
@@ -94,7 +98,12 @@ impl Table {
         let (now, live) = (Instant::now(), self.live);
         let entry = self.entries.entry(key).or_insert_with(Entry::new);
         match &entry.phase {
-            Phase::Up { server, .. } => return Ok(Step::Up(server.clone())),
+            Phase::Up {
+                server,
+                stopping: 0,
+                ..
+            } if !server.has_ended() => return Ok(Step::Up(server.clone())),
+            Phase::Up { .. } => return Ok(Step::Doubt(entry.changes.subscribe())),
             Phase::Starting { .. } => return Ok(Step::Wait(entry.changes.subscribe())),
             Phase::Down if asked && entry.last_exit.is_some() => return Err(entry.failed(key)),
             Phase::Down => {}
@@ -157,7 +166,32 @@ impl Table {
         if let Some(entry) = self.of(key, server.number) {
             let since = Instant::now();
             let server = Arc::new(server);
-            entry.set(Phase::Up { server, since });
+            let stopping = 0;
+            entry.set(Phase::Up {
+                server,
+                since,
+                stopping,
+            });
+        }
+    }
+
+    /// A call is being stopped there, or it is about to be killed: nobody else is to call there
+    /// until it is known how that ends.
+    pub(super) fn doubt(&mut self, key: Key, number: u64) {
+        if let Some(entry) = self.of(key, number)
+            && let Phase::Up { stopping, .. } = &mut entry.phase
+        {
+            *stopping += 1;
+        }
+    }
+
+    /// A call has stopped there.
+    pub(super) fn stopped(&mut self, key: Key, number: u64) {
+        if let Some(entry) = self.of(key, number)
+            && let Phase::Up { stopping, .. } = &mut entry.phase
+        {
+            *stopping = stopping.saturating_sub(1);
+            entry.changes.send_modify(|count| *count += 1);
         }
     }
 
@@ -206,7 +240,7 @@ impl Table {
             let (pid, since) = match &entry.phase {
                 Phase::Down => (None, None),
                 Phase::Starting { since, pid, .. } => (*pid, Some(*since)),
-                Phase::Up { server, since } => (Some(server.pid), Some(*since)),
+                Phase::Up { server, since, .. } => (Some(server.pid), Some(*since)),
             };
             ServerReport {
                 class: key.name,
@@ -226,7 +260,7 @@ impl Table {
 
 impl Server {
     /// Whether the process is known to have ended, perhaps before its keeper has noticed.
-    pub(super) fn has_ended(&self) -> bool {
+    fn has_ended(&self) -> bool {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         let Some(pid) = Pid::from_raw(self.pid.cast_signed()) else {
             return true;
