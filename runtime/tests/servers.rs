@@ -17,7 +17,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::{PATIENCE, builder, client_of, run, stop, until};
-use partha::{ActivationPolicy, Client, Completed, ErrorKind, Limits, Node, NodeBuilder, Place};
+use partha::{ActivationPolicy, Client, Completed, ErrorKind, Limits, Node, NodeBuilder};
+use partha::{Place, ServerReport};
 use rustix::process::{Pid, Signal, kill_process};
 use test_support::{Child, temp_dir};
 use tokio::task::spawn_local;
@@ -144,6 +145,15 @@ fn a_servant_that_ends_its_process_fails_its_calls_and_nothing_else() {
             1,
             "what it did is undone"
         );
+        // One that reads is tried once more, and then it is the call that is to blame.
+        let restarts = || {
+            let of_one = |report: &ServerReport| report.object == Some(one.uid());
+            node.servers().into_iter().find(of_one).unwrap().restarts
+        };
+        assert_eq!(restarts(), 1);
+        let error = one.crash_reading(&client, 8).await.unwrap_err();
+        assert!(error.detail().contains("exit status: 8"), "{error}");
+        assert_eq!(restarts(), 2);
         stop(node).await;
     });
 }

@@ -129,6 +129,10 @@ impl worker::Servant for WorkerServant {
         std::process::exit(status.into());
     }
 
+    async fn crash_reading(&self, _: &worker::State, _cx: &Context, status: u8) -> Result<()> {
+        std::process::exit(status.into());
+    }
+
     async fn wait(&self, state: &mut worker::State, _cx: &Context, gate: String) -> Result<()> {
         state.value = -1;
         reach(&gate);

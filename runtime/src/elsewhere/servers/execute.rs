@@ -29,42 +29,52 @@ struct UnderWay<'a> {
     key: Key,
     server: Arc<Server>,
     execution: u64,
-    what: String,
+    what: &'a str,
+    /// It has ended, with its process if not well.
     ended: bool,
 }
 
-/// Executes a call in the process that serves its object.
+/// Executes a call in the process that serves its object. One that only reads is executed again
+/// if the process dies under it, once: a process that was dying already is not always seen to.
 pub(crate) async fn execute(servers: &Arc<Servers>, key: Key, order: Order) -> Result<Done> {
     let deadline = Instant::now() + order.context.time_left();
-    let what = {
-        let info = order.class.info();
-        let method = info.methods[order.method].name;
-        format!("{}.{method} of {}", info.name, order.context.uid())
-    };
-    let server = servers.up(key, deadline).await?;
-    let number = lock(&servers.table).execution();
-    let execution = execution(number, &order).map_err(|error| error.context(&what))?;
-    let mut under_way = UnderWay {
-        servers,
-        key,
-        server: server.clone(),
-        execution: number,
-        what,
-        ended: false,
-    };
-    match server.stub.execute(&order.context, &execution).await {
-        Ok(executed) => {
-            under_way.ended = true;
-            lock(&servers.table).worked(key, server.number);
-            let what = || format!("the answer of {}", key.describe());
-            returned(executed).map_err(|error| SystemError::from(error).context(what()))
+    let info = order.class.info();
+    let method = &info.methods[order.method];
+    let what = format!("{}.{} of {}", info.name, method.name, order.context.uid());
+    let mut execution = execution(&order).map_err(|error| error.context(&what))?;
+    let in_action = order.context.branch().is_some();
+    let mut again = (!method.mutating || method.idempotent) && !in_action;
+    loop {
+        let server = servers.up(key, deadline).await?;
+        execution.number = lock(&servers.table).execution();
+        let mut under_way = UnderWay {
+            servers,
+            key,
+            server: server.clone(),
+            execution: execution.number,
+            what: &what,
+            ended: false,
+        };
+        match server.stub.execute(&order.context, &execution).await {
+            Ok(executed) => {
+                under_way.ended = true;
+                lock(&servers.table).worked(key, server.number);
+                let what = || format!("the answer of {}", key.describe());
+                return returned(executed)
+                    .map_err(|error| SystemError::from(error).context(what()));
+            }
+            Err(error) => {
+                let error = under_way.failed(error).await;
+                if !std::mem::take(&mut again) || !under_way.ended {
+                    return Err(error);
+                }
+            }
         }
-        Err(error) => Err(under_way.failed(error).await),
     }
 }
 
 /// What the process is told of a call.
-fn execution(number: u64, order: &Order) -> Result<Execution> {
+fn execution(order: &Order) -> Result<Execution> {
     let Order {
         class,
         method,
@@ -85,7 +95,7 @@ fn execution(number: u64, order: &Order) -> Result<Execution> {
         incarnation: peer.incarnation.0,
     };
     Ok(Execution {
-        number,
+        number: 0,
         class: info.id.0,
         object: context.uid(),
         interface: method.interface.0,
@@ -190,7 +200,7 @@ impl Drop for UnderWay<'_> {
             key: self.key,
             server: self.server.clone(),
             execution: self.execution,
-            what: std::mem::take(&mut self.what),
+            what: self.what.to_owned(),
         };
         // A keeper that is gone has ended the process.
         let _ = self.servers.order(stop);
