@@ -83,6 +83,17 @@ fn kill(pid: u32) {
     kill_process(pid, Signal::KILL).unwrap();
 }
 
+/// A process that nobody ends where its test fails.
+struct Left(u32);
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        if !is_gone(self.0) {
+            kill(self.0);
+        }
+    }
+}
+
 /// Whether a process is gone, or dead and only not reaped.
 fn is_gone(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
@@ -382,6 +393,26 @@ fn they_end_with_their_objects_and_are_bounded() {
         until(|| async { is_gone(pid) }).await;
         until(|| async { two.value(&client).await.is_ok() }).await;
         stop(node).await;
+    });
+}
+
+#[test]
+fn one_that_the_system_does_not_end_with_its_node_notices_by_itself() {
+    run(async {
+        let dir = temp_dir("servers-orphan");
+        let node = workshop(dir.path(), ActivationPolicy::ProcessPerObject);
+        let program = std::env::current_exe().unwrap();
+        let program = program.to_str().unwrap();
+        // Whose child it was is gone before it begins.
+        let script = format!(
+            "('{program}' --ignored --exact server_process --nocapture &); exec sleep 1000"
+        );
+        let (node, client) = start(node.server_command("sh", ["-c", &script])).await;
+        let one = worker(&client, &node, 1).await;
+        let left = Left(one.process(&client).await.unwrap());
+        assert!(!is_gone(left.0));
+        stop(node).await;
+        until(|| async { is_gone(left.0) }).await;
     });
 }
 

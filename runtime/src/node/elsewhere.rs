@@ -108,7 +108,8 @@ impl NodeBuilder {
             return Ok(());
         };
         let classes = std::mem::take(&mut self.classes);
-        let serving = wish.serve(&self.name, self.naming.take(), classes);
+        let (naming, blocking_max) = (self.naming.take(), self.elsewhere.blocking_max);
+        let serving = wish.serve(&self.name, naming, classes, blocking_max);
         let Err(error) = serving.await;
         // The node is told by the exit status, people by this.
         eprintln!("a server process cannot begin: {error}");

@@ -16,7 +16,6 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use partha_core::id::{CallId, ClassId, Incarnation, NodeId, Peer};
 use partha_wire::Message;
-use rustix::process::{Signal, set_parent_process_death_signal};
 use tokio::sync::Notify;
 
 use crate::abi::{Class, End};
@@ -92,11 +91,9 @@ impl Wish {
         name: &str,
         naming: Option<String>,
         classes: Vec<Class>,
+        blocking_max: usize,
     ) -> Result<Infallible> {
-        set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| {
-            let detail = format!("a server process cannot ask to end with its node: {error}");
-            SystemError::new(ErrorKind::Internal, detail)
-        })?;
+        end_with_parent()?;
         let mut classes = classes.into_iter();
         let class = classes.find(|class| class.info().id == self.class);
         let class = class.filter(|_| name == self.node).ok_or_else(|| {
@@ -115,7 +112,7 @@ impl Wish {
         let client = Client::of_process(me, &described, naming, 0, None);
         let runner = Runner {
             class,
-            blocking: Arc::default(),
+            blocking: Arc::new(Blocking::new(blocking_max)),
             running: Arc::default(),
         };
         let server = ServerProcess::serve(&client, runner)?;
@@ -127,6 +124,19 @@ impl Wish {
         tracing::info!("the node is gone, and with it its server processes");
         std::process::exit(0);
     }
+}
+
+/// Where the system has a word for it, even a process that computes ends with its node. Else it
+/// ends when it sees that its connection is gone.
+fn end_with_parent() -> Result<()> {
+    #[cfg(target_os = "linux")]
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).map_err(
+        |error| {
+            let detail = format!("a server process cannot ask to end with its node: {error}");
+            SystemError::new(ErrorKind::Internal, detail)
+        },
+    )?;
+    Ok(())
 }
 
 impl Servant for Runner {
