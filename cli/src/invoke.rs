@@ -189,6 +189,7 @@ fn leak_method(interface: u64, method: &Method) -> &'static RuntimeMethod {
         mutating: true,
         mode: Mode::Write,
         idempotent: false,
+        blocking: false,
         deadline_us: None,
     }))
 }

@@ -109,6 +109,7 @@ fn method_row(abi: &TokenStream, interface: &TokenStream, method: &Method) -> To
         mutating,
         upgrade,
         idempotent,
+        blocking,
         deadline_us,
         ..
     } = method;
@@ -130,6 +131,7 @@ fn method_row(abi: &TokenStream, interface: &TokenStream, method: &Method) -> To
             mutating: #mutating,
             mode: #abi::Mode::#mode,
             idempotent: #idempotent,
+            blocking: #blocking,
             deadline_us: #deadline,
         }
     }

@@ -62,6 +62,7 @@ pub(crate) struct Attributes {
     pub(crate) deprecated: Option<String>,
     pub(crate) idempotent: bool,
     pub(crate) deadline_us: Option<u64>,
+    pub(crate) blocking: bool,
     /// Where `#[upgrade]` stands.
     pub(crate) upgrade: Option<Span>,
     pub(crate) id: Option<(u64, Span)>,

@@ -233,15 +233,17 @@ codes! {
     // Attributes and ordinals
     ATTRIBUTE_UNKNOWN "E0501" "an attribute is not known"
         example!("fail", "attribute_unknown"),
-        "The attributes are `idempotent`, `deadline`, `upgrade`, `deprecated` and `id`.";
+        "The attributes are `idempotent`, `deadline`, `upgrade`, `blocking`, `deprecated` and \
+         `id`.";
     ATTRIBUTE_PLACE "E0502" "an attribute stands in the wrong place"
         example!("fail", "attribute_place"),
-        "`#[idempotent]`, `#[deadline]` and `#[upgrade]` stand before methods, `#[id]` before \
-         `module`, `#[deprecated]` before declarations, members and methods.";
+        "`#[idempotent]`, `#[deadline]`, `#[upgrade]` and `#[blocking]` stand before methods, \
+         `#[id]` before `module`, `#[deprecated]` before declarations, members and methods.";
     ATTRIBUTE_ARGUMENT "E0503" "an attribute's argument is wrong"
         example!("fail", "attribute_argument"),
         "`#[deadline(\"5s\")]` takes a time with a unit of us, ms, s, m or h; \
-         `#[deprecated(\"why\")]` a reason; `#[idempotent]` and `#[upgrade]` nothing.";
+         `#[deprecated(\"why\")]` a reason; `#[idempotent]`, `#[upgrade]` and `#[blocking]` \
+         nothing.";
     ATTRIBUTE_TWICE "E0504" "an attribute stands twice"
         example!("fail", "attribute_twice"),
         "Each attribute stands once before a declaration.";

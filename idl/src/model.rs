@@ -177,6 +177,9 @@ pub struct Method {
     pub raises: Vec<ItemId>,
     /// `#[idempotent]`: may be retried silently.
     pub idempotent: bool,
+    /// `#[blocking]`: its servant may compute or block for long, so it runs on a thread of its
+    /// own.
+    pub blocking: bool,
     /// `#[deadline("5s")]` in microseconds.
     pub deadline_us: Option<u64>,
 }

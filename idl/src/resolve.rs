@@ -206,6 +206,7 @@ impl Resolver<'_> {
             result: method.result.as_ref().map(|ty| self.ty(ty)),
             raises: self.raises(&method.raises),
             idempotent: method.attributes.idempotent,
+            blocking: method.attributes.blocking,
             deadline_us: method.attributes.deadline_us,
         };
         self.from_deprecated = outer;

@@ -55,3 +55,24 @@ pub(crate) const LIVES_MAX: usize = 65_536;
 
 /// How long to try to open a connection.
 pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Methods marked `#[blocking]` that run at a time in one process, if its builder does not say:
+/// each has a thread, which costs little until it computes.
+pub(crate) const BLOCKING_MAX: usize = 64;
+
+/// Server processes of a node, if its builder does not say: each costs some megabytes.
+pub(crate) const SERVERS_MAX: usize = 64;
+
+/// How long a server process may take from its start until it offers itself.
+pub(crate) const SERVER_START_MAX: Duration = Duration::from_secs(10);
+
+/// How long a servant in a server process may take to stop once its call was killed, and the
+/// process to end once nobody needs it; then the process is killed.
+pub(crate) const SERVER_GRACE: Duration = Duration::from_secs(1);
+
+/// The pause before a server process is started again after its first crash. It doubles with each
+/// further one.
+pub(crate) const SERVER_PAUSE: Duration = Duration::from_millis(100);
+
+/// The longest such pause.
+pub(crate) const SERVER_PAUSE_MAX: Duration = Duration::from_secs(10);

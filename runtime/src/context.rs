@@ -9,6 +9,7 @@ use partha_core::id::{CallId, Peer, Uid};
 use crate::action::{Branch, Serving, Standing, Track, Within};
 use crate::caller::{CallOptions, CallScope, Caller};
 use crate::client::Client;
+use crate::elsewhere::Cancel;
 use crate::error::Result;
 use crate::rows::Rows;
 use crate::wire::context::{Actions, TraceId};
@@ -26,6 +27,8 @@ pub struct Context {
     /// The caller speaks plain Cap'n Proto RPC.
     foreign: bool,
     pub(crate) rows: Rows,
+    /// Set where the servant runs elsewhere than on its shard's thread.
+    cancel: Option<Cancel>,
 }
 
 /// Who calls, and how.
@@ -52,7 +55,33 @@ impl Context {
             call,
             foreign,
             rows,
+            cancel: None,
         }
+    }
+
+    /// The context of a call that is served in place of the one that `cx` is of: what is called
+    /// with it is that one's.
+    pub(crate) fn in_place_of(cx: &Self, object: Uid, asked: Asked) -> Self {
+        let of = &cx.serving;
+        let serving = Serving {
+            client: of.client.clone(),
+            shard: of.shard.clone(),
+            object,
+            ticket: of.ticket,
+            deadline: of.deadline,
+            trace: of.trace,
+            within: of.within.clone(),
+        };
+        let mut context = Self::new(serving, asked, Rows::elsewhere(object));
+        context.standing = OnceLock::from(Box::new(cx.standing().clone()));
+        context
+    }
+
+    /// The same context of a call that ends when this is said.
+    pub(crate) fn cancelled_by(mut self, cancel: &Cancel) -> Self {
+        self.standing().cancelled_by(cancel);
+        self.cancel = Some(cancel.clone());
+        self
     }
 
     /// The servant's part of the action that the call is in, if it is in one: its report goes
@@ -104,6 +133,31 @@ impl Context {
         self.serving
             .deadline
             .saturating_duration_since(Instant::now())
+    }
+
+    /// Whether the call was killed, for a servant that computes for long in a `#[blocking]`
+    /// method: nobody waits for it any more, what it does is thrown away, and it cannot call
+    /// others. A servant that waits for something is dropped there instead.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.cancel.as_ref().is_some_and(Cancel::is_cancelled)
+    }
+
+    /// The same as an error, for a `?` in a long loop.
+    ///
+    /// # Errors
+    /// `Servant` once the call was killed.
+    pub fn check(&self) -> Result<()> {
+        self.cancel.as_ref().map_or(Ok(()), Cancel::check)
+    }
+
+    /// Ends when the call is killed; of use to those that the servant has handed work to.
+    pub async fn cancelled(&self) {
+        match &self.cancel {
+            Some(cancel) => cancel.cancelled().await,
+            // Such a servant is dropped where it waits.
+            None => std::future::pending().await,
+        }
     }
 
     /// The trace the call belongs to.

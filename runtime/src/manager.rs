@@ -25,7 +25,8 @@ use crate::system::connection_manager::{
 use crate::system::{
     ActionDescription, ActionOutcome, BadArguments, BindingDescription, Bound, Cid,
     ClassDescription, ConnectionManager, LockDescription, NoSuchClass, NoSuchObject,
-    NodeDescription, NodeStatistics, Object, ObjectDescription, SessionDescription, StoredObject,
+    NodeDescription, NodeStatistics, Object, ObjectDescription, ServerProcess, SessionDescription,
+    StoredObject,
     WrongClass,
 };
 use crate::wire::context::CallContext;
@@ -60,6 +61,11 @@ impl NodeHandle {
     #[must_use]
     pub fn id(&self) -> partha_core::id::NodeId {
         self.connection.peer().node
+    }
+
+    /// Ends when the connection to it does.
+    pub(crate) async fn gone(&self) {
+        self.connection.gone().await;
     }
 }
 
@@ -381,6 +387,10 @@ impl Servant for Manager {
 
     async fn evict(&self, _cx: &Context, object: Uid) -> Result<bool, EvictError> {
         self.evict_object(object).await
+    }
+
+    async fn offer(&self, _cx: &Context, token: Bytes, server: ServerProcess) -> Result<()> {
+        self.home.registry.elsewhere.servers.offered(&token, server)
     }
 }
 

@@ -1,5 +1,6 @@
 //! A node: a process that serves objects.
 
+mod elsewhere;
 mod home;
 mod sessions;
 
@@ -25,6 +26,7 @@ use crate::abi::{Class, ClassInfo};
 use crate::action::Serving;
 use crate::client::Client;
 use crate::context::{Asked, Context};
+use crate::elsewhere::{Elsewhere, Watch};
 use crate::error::{ErrorKind, Result, SystemError};
 use crate::manager::Manager;
 use crate::recovery::Recovered;
@@ -48,6 +50,7 @@ pub struct NodeBuilder {
     classes: Vec<Class>,
     limits: Limits,
     well_known: Option<WellKnown>,
+    elsewhere: elsewhere::Wishes,
 }
 
 /// An object whose identity is known beforehand.
@@ -66,6 +69,7 @@ pub struct Node {
     address: SocketAddr,
     threads: Vec<JoinHandle<()>>,
     registration: Option<Registration>,
+    _watch: Watch,
 }
 
 impl Node {
@@ -82,6 +86,7 @@ impl Node {
             classes: Vec::new(),
             limits: Limits::default(),
             well_known: None,
+            elsewhere: elsewhere::Wishes::default(),
         }
     }
 
@@ -160,6 +165,7 @@ impl Node {
         for shard in &self.home.shards {
             shard.post(Job::Stop);
         }
+        self.home.registry.elsewhere.servers.end();
         let threads = std::mem::take(&mut self.threads);
         let store = self.home.registry.store.clone();
         let closing = tokio::task::spawn_blocking(move || {
@@ -192,6 +198,7 @@ impl Drop for Node {
         for shard in &self.home.shards {
             shard.post(Job::Stop);
         }
+        self.home.registry.elsewhere.servers.end();
     }
 }
 
@@ -266,9 +273,14 @@ impl NodeBuilder {
     /// Opens the store, starts the shards, listens. It goes on to register with the binder in
     /// the background, for as long as that takes: see [`Node::registered`].
     ///
+    /// In a process that a node has started to run servants in, this does not return: see
+    /// [`NodeBuilder::class_with`].
+    ///
     /// # Errors
     /// `Store` if the store cannot be opened, `Unreachable` if the address cannot be listened at.
     pub async fn start(mut self) -> Result<Node> {
+        self.serve_if_child().await?;
+        let elsewhere = self.elsewhere()?;
         let dir = self.data_dir.clone();
         let opening = tokio::task::spawn_blocking(move || LmdbStore::open(dir));
         let opened = opening
@@ -286,9 +298,10 @@ impl NodeBuilder {
         let known = well_known.as_ref().map(|known| known.uid);
         let classes = std::mem::take(&mut self.classes);
         let mut registry = registry(me, self.name.clone(), classes, Some(store), known);
-        registry.limits = self.limits;
+        (registry.limits, registry.elsewhere) = (self.limits, elsewhere);
         let registry = Arc::new(registry);
-        let (home, client, threads) = self.start_shards(&registry, &recovered, listener)?;
+        let (home, client, mut threads) = self.start_shards(&registry, &recovered, listener)?;
+        let _watch = self.start_watching(&home, &client, address, &mut threads)?;
         if let Some(known) = well_known {
             make_well_known(&home, &client, known).await?;
         }
@@ -305,6 +318,7 @@ impl NodeBuilder {
             address,
             threads,
             registration,
+            _watch,
         })
     }
 
@@ -411,7 +425,7 @@ fn registry(
         .into_iter()
         .map(|class| (class.info().id, class))
         .collect();
-    let limits = Limits::default();
+    let (limits, elsewhere) = (Limits::default(), Elsewhere::default());
     Registry {
         me,
         name,
@@ -420,6 +434,7 @@ fn registry(
         store,
         limits,
         well_known,
+        elsewhere,
     }
 }
 

@@ -24,6 +24,8 @@ pub(crate) type Changes = BTreeMap<(u16, Bytes), Option<Bytes>>;
 #[derive(Debug)]
 pub struct Rows {
     store: Option<StoreHandle>,
+    /// Why there are none.
+    absent: &'static str,
     object: Uid,
     writable: bool,
     /// What the actions that the call is made in have changed, outermost first.
@@ -45,11 +47,20 @@ impl Rows {
         let (overlays, changes) = (Box::default(), Mutex::new(Changes::new()));
         Self {
             store: store.map(StoreHandle),
+            absent: "a transient object has no rows",
             object,
             writable,
             overlays,
             changes,
         }
+    }
+
+    /// Those of an object whose servant runs in a server process.
+    pub(crate) fn elsewhere(object: Uid) -> Self {
+        let mut rows = Self::new(None, object, true);
+        rows.absent = "a class that has processes of its own has no rows, since the store is the \
+                       node's; serve it in the node's process (NodeBuilder::class)";
+        rows
     }
 
     /// The same rows as the actions that the call is made in have left them, outermost first.
@@ -143,14 +154,14 @@ impl Rows {
             let detail = "a method that only reads (&self in the IDL) cannot change rows";
             return Err(SystemError::new(ErrorKind::BadOperation, detail));
         }
+        self.store()?;
         lock(&self.changes).insert((part, Bytes::copy_from_slice(key)), row);
         Ok(())
     }
 
     fn store(&self) -> Result<&Arc<dyn ObjectStore>> {
-        let detail = "a transient object has no rows";
         let store = self.store.as_ref().map(|handle| &handle.0);
-        store.ok_or_else(|| SystemError::new(ErrorKind::BadOperation, detail))
+        store.ok_or_else(|| SystemError::new(ErrorKind::BadOperation, self.absent))
     }
 }
 

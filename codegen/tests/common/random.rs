@@ -332,6 +332,7 @@ impl Maker {
             result: (!self.random.one_in(4)).then(|| self.ty(0)),
             raises,
             idempotent: self.random.one_in(4),
+            blocking: self.random.one_in(4),
             deadline_us: self.random.one_in(4).then_some(5_000_000),
         }
     }

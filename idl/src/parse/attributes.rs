@@ -81,6 +81,7 @@ const KNOWN: &[(&str, &[Place], Option<&Explanation>)] = &[
     ("idempotent", &[Place::Method], None),
     ("deadline", &[Place::Method], None),
     ("upgrade", &[Place::Method], None),
+    ("blocking", &[Place::Method], None),
     ("id", &[Place::Module], None),
     ("lock", &[Place::Method], Some(&codes::LATER_LOCK)),
     (
@@ -237,6 +238,10 @@ impl<'a> Parser<'a> {
         match name.text.as_str() {
             "idempotent" => {
                 to.idempotent = true;
+                self.no_argument(name, argument);
+            }
+            "blocking" => {
+                to.blocking = true;
                 self.no_argument(name, argument);
             }
             "upgrade" => {

@@ -125,6 +125,9 @@ impl Dump<'_> {
             if method.idempotent {
                 line.push_str(" idempotent");
             }
+            if method.blocking {
+                line.push_str(" blocking");
+            }
             if let Some(time) = method.deadline_us {
                 let _ = write!(line, " deadline {time} us");
             }

@@ -10,6 +10,7 @@ use partha_wire::{DecodeError, Message, Slot, StructAt, StructReader, Writer};
 use super::class::ObjectState;
 use crate::context::Context;
 use crate::error::{ErrorKind, SystemError};
+use crate::rows::Changes;
 use crate::wire::frame;
 
 /// What a skeleton returns: the call, finished.
@@ -29,7 +30,8 @@ pub struct Call {
 pub struct Finished {
     pub(crate) state: Option<Rc<Box<dyn ObjectState>>>,
     pub(crate) end: End,
-    pub(crate) context: Context,
+    /// What the servant did to rows.
+    pub(crate) changes: Changes,
 }
 
 /// How it ended.
@@ -116,7 +118,7 @@ impl Call {
         Finished {
             state: self.state,
             end,
-            context: self.context,
+            changes: self.context.rows.into_changes(),
         }
     }
 
@@ -132,7 +134,7 @@ impl Call {
         Finished {
             state: self.state,
             end,
-            context: self.context,
+            changes: self.context.rows.into_changes(),
         }
     }
 
@@ -149,7 +151,7 @@ impl Call {
         Finished {
             state: self.state,
             end: End::Failed(error),
-            context: self.context,
+            changes: self.context.rows.into_changes(),
         }
     }
 

@@ -47,6 +47,8 @@ pub struct Method {
     pub mode: Mode,
     /// It may be executed again.
     pub idempotent: bool,
+    /// Its servant may compute or block for long, and runs on a thread of its own.
+    pub blocking: bool,
     /// How long a call may take, in microseconds, where the IDL says so.
     pub deadline_us: Option<u64>,
 }

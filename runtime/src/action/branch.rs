@@ -123,6 +123,7 @@ impl Standing {
             },
             born_ms: actions.born_ms,
             stack,
+            cancel: OnceLock::new(),
         });
         let Some(leaf) = actions.path.leaf() else {
             let path = actions.path.top_level(own).outside();

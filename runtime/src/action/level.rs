@@ -186,6 +186,11 @@ impl Level {
     }
 
     async fn commit_top<E>(mut self) -> Result<(), ActionError<E>> {
+        if let Err(error) = self.line.roots().check() {
+            let error = self.failed(None, AbortReason::Call(error));
+            self.abort(&"its servant's call was killed");
+            return Err(error);
+        }
         let plan = self.line.with(|state| {
             let sends = state.check_bonds(self.action, None);
             (state.family.commit(), sends)

@@ -16,6 +16,7 @@ use partha_core::id::{NodeId, Peer, Uid};
 use super::bonds::Bonds;
 use super::error;
 use crate::client::Client;
+use crate::elsewhere::Cancel;
 use crate::error::{ErrorKind, Result, SystemError};
 use crate::net::actions;
 use crate::net::connection::lock;
@@ -51,6 +52,9 @@ pub(crate) struct Roots {
     pub(crate) born_ms: u64,
     /// The objects of this process and others that wait.
     pub(crate) stack: Vec<Uid>,
+    /// Ends with the servant's call, where it runs apart from its object: then nothing can be
+    /// called any more.
+    pub(crate) cancel: OnceLock<Cancel>,
 }
 
 /// A top-level action that this process runs, or a servant's part of its caller's action.
@@ -105,7 +109,13 @@ impl Roots {
             home: home.map_or_else(OnceLock::new, OnceLock::from),
             born_ms: born_ms.unwrap_or_else(now_ms),
             stack: Vec::new(),
+            cancel: OnceLock::new(),
         }
+    }
+
+    /// Refuses what comes of a call that was killed.
+    pub(super) fn check(&self) -> Result<()> {
+        self.cancel.get().map_or(Ok(()), Cancel::check)
     }
 }
 
@@ -156,11 +166,20 @@ impl Standing {
         }))
     }
 
-    /// Refuses calls of a program that nests without end.
+    /// The servant's calls end with it.
+    pub(crate) fn cancelled_by(&self, cancel: &Cancel) {
+        if let Some(roots) = self.roots() {
+            // It is set once, by the one that runs the servant.
+            let _ = roots.cancel.set(cancel.clone());
+        }
+    }
+
+    /// Refuses calls of a program that nests without end, and of a servant whose call was killed.
     pub(crate) fn check_depth(&self) -> Result<()> {
         let Some(roots) = self.roots() else {
             return Ok(());
         };
+        roots.check()?;
         let depth = match self {
             Self::Alone => 0,
             Self::Outside(outside) => outside.path.whole().len(),

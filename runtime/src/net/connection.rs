@@ -438,6 +438,18 @@ impl Connection {
         }
     }
 
+    /// Ends when nothing can be sent any more.
+    pub(crate) async fn gone(&self) {
+        loop {
+            // The end of a connection empties its outbox.
+            let emptied = self.emptied.notified();
+            if !self.is_open() {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
     // What the connection's own task uses.
 
     /// Nothing but heartbeats has passed for a while: gives back what was kept for a burst.

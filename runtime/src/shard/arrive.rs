@@ -11,7 +11,7 @@ use partha_core::{Input, Invoke, Mode, Ticket};
 use partha_store::Record;
 use partha_wire::{Message, Writer};
 
-use super::give_up::Running;
+use super::give_up::Stoppable;
 use super::job::{Incoming, ReplyTo};
 use super::{Shard, count};
 use crate::abi::{Class, Method};
@@ -53,7 +53,7 @@ pub(super) struct Entry {
     /// It runs in an action.
     pub(super) in_action: bool,
     /// The servant, once it waits for something.
-    pub(super) running: Option<Rc<Running>>,
+    pub(super) running: Option<Rc<Stoppable>>,
     /// By which a caller on another thread gives it up.
     pub(super) number: Option<u64>,
 }

@@ -19,7 +19,7 @@ use crate::error::{ErrorKind, SystemError};
 use crate::hash::IdMap;
 
 /// The state of an object; more than one owner only while it is read.
-pub(super) type State = Rc<Box<dyn ObjectState>>;
+pub(crate) type State = Rc<Box<dyn ObjectState>>;
 
 /// The objects of a shard that are in memory.
 #[derive(Default)]
@@ -213,23 +213,37 @@ impl Active {
         self.encoded = None;
     }
 
+    /// The state as it is now, for a servant that runs elsewhere.
+    pub(super) fn snapshot(&self) -> Result<Bytes, SystemError> {
+        match &self.encoded {
+            Some(encoded) => Ok(encoded.clone()),
+            None => self.encode(),
+        }
+    }
+
     fn encode(&self) -> Result<Bytes, SystemError> {
         let missing = || SystemError::new(ErrorKind::Internal, "the state is out at a writer");
         let state = self.state.as_ref().ok_or_else(missing)?;
-        let mut w = Writer::new(MESSAGE_BYTES_MAX);
-        state.save(&mut w);
-        let (bytes, attached) = w.finish().map_err(|error| {
-            SystemError::from(error).context("the object's state; keep large data in rows")
-        })?;
-        if !attached.is_empty() {
-            let detail = "a state cannot hold capabilities: they end with their process";
-            return Err(SystemError::new(ErrorKind::BadOperation, detail));
-        }
-        Ok(bytes.into())
+        encode(&***state)
     }
 }
 
-fn decode(class: &Class, state: &Bytes) -> Result<Box<dyn ObjectState>, DecodeError> {
+/// A state as the store and servants elsewhere get it.
+pub(crate) fn encode(state: &dyn ObjectState) -> Result<Bytes, SystemError> {
+    let mut w = Writer::new(MESSAGE_BYTES_MAX);
+    state.save(&mut w);
+    let (bytes, attached) = w.finish().map_err(|error| {
+        SystemError::from(error).context("the object's state; keep large data in rows")
+    })?;
+    if !attached.is_empty() {
+        let detail = "a state cannot hold capabilities: they end with their process";
+        return Err(SystemError::new(ErrorKind::BadOperation, detail));
+    }
+    Ok(bytes.into())
+}
+
+/// The state that was encoded so.
+pub(crate) fn decode(class: &Class, state: &Bytes) -> Result<Box<dyn ObjectState>, DecodeError> {
     let message = Message::from_framed(state.clone(), Vec::new())?;
     class.skeleton().restore(message.reader()?)
 }

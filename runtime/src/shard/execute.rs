@@ -148,6 +148,7 @@ impl Shard {
             }
             Event::Passivated { uid, why } => {
                 count(&self.counters.passivations);
+                self.registry.elsewhere.passivated(uid);
                 tracing::debug!(%uid, ?why, "passivated");
             }
             Event::Joined { first, .. } => {

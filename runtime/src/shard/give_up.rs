@@ -107,13 +107,13 @@ impl<T> OpenCalls<T> {
 
 /// A servant that waits for something, shared by the task that polls it and whoever may stop it.
 #[derive(Default)]
-pub(super) struct Running {
+pub(super) struct Stoppable {
     servant: RefCell<Option<Servant>>,
     killed: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
-impl Running {
+impl Stoppable {
     pub(super) fn new(servant: Servant) -> Rc<Self> {
         let servant = RefCell::new(Some(servant));
         Rc::new(Self {

@@ -36,11 +36,13 @@ use partha_store::ObjectStore;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::LocalSet;
 
+pub(crate) use self::catalog::{State, decode, encode};
 pub(crate) use self::give_up::{Called, Open, OpenCalls, Waiting};
 pub(crate) use self::inbound::ShardInbound;
 pub(crate) use self::inspect::{Abortion, Eviction, Share, Trace};
 pub(crate) use self::job::{Incoming, Job, Jobs, ReplyTo, ShardReport, Wish};
 pub(crate) use self::run::{Start, spawn};
+pub(crate) use self::serve::panic_text;
 
 use self::arrive::Entry;
 use self::catalog::Catalog;
@@ -48,6 +50,7 @@ use self::images::Images;
 use crate::abi::{Class, Method};
 use crate::client::Client;
 use crate::config::INBOX_MAX;
+use crate::elsewhere::{Elsewhere, Polls};
 use crate::error::{ErrorKind, SystemError};
 use crate::hash::IdMap;
 use crate::net::connection::Connection;
@@ -68,6 +71,7 @@ pub(crate) struct Registry {
     pub(crate) limits: Limits,
     /// An object of this process that was not born here.
     pub(crate) well_known: Option<Uid>,
+    pub(crate) elsewhere: Elsewhere,
 }
 
 /// The way to a shard from any thread.
@@ -87,6 +91,7 @@ struct HandleInner {
     messages: AtomicUsize,
     /// Of the latest call that came from another thread.
     number: AtomicU64,
+    polls: Polls,
 }
 
 /// The shard itself; lives on its thread.
@@ -159,6 +164,7 @@ impl ShardHandle {
                     waiting,
                     messages,
                     number: AtomicU64::new(1),
+                    polls: Polls::default(),
                 }),
             },
             jobs,
@@ -168,6 +174,11 @@ impl ShardHandle {
     /// Its number in the node.
     pub(crate) fn index(&self) -> u16 {
         self.inner.index
+    }
+
+    /// What its thread polls now.
+    pub(crate) fn polls(&self) -> &Polls {
+        &self.inner.polls
     }
 
     /// Brings a call to the shard: at once if this is its thread. None if it is answered already.

@@ -1,7 +1,8 @@
 //! Running servants.
 //!
 //! A servant is polled once where it is dispatched and gets a task of its own only if it waits
-//! for something.
+//! for something. Some run elsewhere (see [`crate::elsewhere`]): then what waits here is a
+//! stand-in, and the object's state stays in the catalog until the new one comes back.
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,13 +16,14 @@ use partha_core::{Ended, Input, Mode, Ticket};
 use partha_store::ObjectStore;
 use partha_wire::Message;
 
-use super::Shard;
 use super::arrive::{Entry, Outcome};
-use super::give_up::Running;
+use super::give_up::Stoppable;
 use super::job::ReplyTo;
+use super::{Shard, ShardHandle};
 use crate::abi::{Call, Class, End, Finished, LocalFuture, Method, ObjectState};
 use crate::action::Serving;
 use crate::context::{Asked, Context};
+use crate::elsewhere::{Away, Order};
 use crate::error::{ErrorKind, SystemError};
 use crate::rows::Rows;
 
@@ -61,7 +63,7 @@ impl Shard {
                 self.later(input);
             }
             Poll::Pending => {
-                let running = Running::new(servant);
+                let running = Stoppable::new(servant);
                 if let Some(entry) = self.entries.borrow_mut().get_mut(&ticket) {
                     entry.running = Some(running.clone());
                 }
@@ -103,25 +105,14 @@ impl Shard {
             .class(uid)
             .expect("the engine dispatches on loaded objects")
             .clone();
-        let Method {
-            interface,
-            ordinal,
-            name,
-            ..
-        } = *entry.method;
-        let index = class.info().method(interface, ordinal).ok_or_else(|| {
-            let detail = format!(
-                "{uid} is of class {}, which has no {name}",
-                class.info().name
-            );
-            SystemError::new(ErrorKind::BadOperation, detail)
-        })?;
+        let (method, of_class) = (entry.method, class.info());
+        let index = index_of(method, &class, uid)?;
+        let place = self.registry.elsewhere.place(&class, method, uid);
         let state = catalog.active(uid).and_then(|active| match mode {
-            Mode::Read | Mode::Upgrade => active.state.clone(),
-            Mode::Write => active.state.take(),
+            Mode::Write if place.is_none() => active.state.take(),
+            Mode::Read | Mode::Upgrade | Mode::Write => active.state.clone(),
         });
-        let persistent = class.info().persistent;
-        let store = self.registry.store.clone().filter(|_| persistent);
+        let store = self.registry.store.clone().filter(|_| of_class.persistent);
         let serving = Serving {
             client: self.client.clone(),
             shard: self.handle.clone(),
@@ -139,14 +130,29 @@ impl Shard {
         let context = Context::new(serving, asked, self.rows(store, uid, mode));
         entry.branch = context.branch();
         let parameters = entry.parameters.take().expect("a call is dispatched once");
-        let running = class
-            .skeleton()
-            .dispatch(index, Call::new(parameters, state, context));
-        let class = class.info().name;
+        let running = match place {
+            None => {
+                let call = Call::new(parameters, state, context);
+                Running::Here(class.skeleton().dispatch(index, call))
+            }
+            Some(place) => {
+                let copy = catalog.active(uid).map(|active| active.snapshot());
+                let order = Order {
+                    class,
+                    method: index,
+                    parameters,
+                    state: copy.transpose()?,
+                    context,
+                };
+                Running::Elsewhere(self.registry.elsewhere.run(place, order, state))
+            }
+        };
         Ok(Servant {
             running,
-            class,
-            method: name,
+            class: of_class.name,
+            method: method.name,
+            object: uid,
+            shard: self.handle.clone(),
         })
     }
 
@@ -197,14 +203,14 @@ impl Shard {
             Ok(Finished {
                 state,
                 end,
-                context,
+                changes,
             }) => {
                 if entry.method.mutating
                     && let Some(active) = self.catalog.borrow_mut().active(entry.object)
                 {
                     active.state = state;
                 }
-                entry.rows = context.rows.into_changes();
+                entry.rows = changes;
                 match end {
                     End::Returned(w) => (Outcome::Frame(w), Ended::Normal),
                     End::Raised(w) => (Outcome::Frame(w), Ended::Raised),
@@ -266,6 +272,16 @@ impl Shard {
     }
 }
 
+/// The index of a method in the class of an object.
+fn index_of(method: &Method, class: &Class, uid: Uid) -> Result<usize, SystemError> {
+    let (info, name) = (class.info(), method.name);
+    info.method(method.interface, method.ordinal)
+        .ok_or_else(|| {
+            let detail = format!("{uid} is of class {}, which has no {name}", info.name);
+            SystemError::new(ErrorKind::BadOperation, detail)
+        })
+}
+
 /// Runs a constructor, its panics caught.
 fn construct(class: &Class, arguments: &Message) -> Result<Box<dyn ObjectState>, SystemError> {
     let constructing =
@@ -279,18 +295,38 @@ fn construct(class: &Class, arguments: &Message) -> Result<Box<dyn ObjectState>,
 
 /// A servant at work, its panics caught.
 pub(super) struct Servant {
-    running: LocalFuture,
+    running: Running,
     class: &'static str,
     method: &'static str,
+    object: Uid,
+    /// Where its polls are noted.
+    shard: ShardHandle,
+}
+
+enum Running {
+    Here(LocalFuture),
+    Elsewhere(Away),
 }
 
 impl Future for Servant {
     type Output = Result<Finished, SystemError>;
 
     fn poll(mut self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        let running = AssertUnwindSafe(|| self.running.as_mut().poll(task));
-        match catch_unwind(running) {
-            Ok(poll) => poll.map(Ok),
+        let Self {
+            class,
+            method,
+            object,
+            ..
+        } = *self;
+        let outer = self.shard.polls().enter(class, method, object);
+        let running = AssertUnwindSafe(|| match &mut self.running {
+            Running::Here(servant) => servant.as_mut().poll(task).map(Ok),
+            Running::Elsewhere(away) => away.as_mut().poll(task),
+        });
+        let polled = catch_unwind(running);
+        self.shard.polls().leave(outer);
+        match polled {
+            Ok(poll) => poll,
             Err(panic) => {
                 let text = panic_text(&*panic);
                 let detail = format!("{}.{} panicked: {text}", self.class, self.method);
@@ -300,7 +336,8 @@ impl Future for Servant {
     }
 }
 
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+/// What a panic says.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no message")

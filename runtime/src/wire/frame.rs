@@ -177,6 +177,21 @@ pub(crate) fn returned() -> Writer {
     w
 }
 
+/// A Return frame that another process has laid out with [`returned`]; it brings no capabilities
+/// and no report.
+pub(crate) fn returned_elsewhere(framed: Vec<u8>) -> Result<Writer, DecodeError> {
+    let mut fresh = returned();
+    let fresh_bytes = fresh.framed().expect("an empty frame is within the limit");
+    // Root pointer and header are the same, the pointers behind the results are null.
+    let parts = [HEADER..HEADER + 16, HEADER + 24..HEADER + 40];
+    let same = parts.map(|part| framed.get(part.clone()) == fresh_bytes.get(part));
+    recycle(fresh);
+    if same != [true, true] {
+        return Err(DecodeError::invalid("a Return frame with results"));
+    }
+    Writer::resuming(framed, MESSAGE_BYTES_MAX)
+}
+
 /// Where the results of a Return frame go.
 pub(crate) fn body(_returned: &Writer) -> Slot {
     RETURN_BODY

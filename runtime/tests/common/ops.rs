@@ -245,6 +245,7 @@ impl Obj {
             mutating: true,
             mode: partha::abi::Mode::Write,
             idempotent: false,
+            blocking: false,
             deadline_us: None,
         };
         match &self.way {

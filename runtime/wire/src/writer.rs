@@ -1,7 +1,7 @@
 //! Laying out a message: everything goes to the end of one segment.
 
-use crate::message::{Attachment, Message};
-use crate::{Element, HEADER, WORD};
+use crate::message::{Attachment, Message, frame_len};
+use crate::{DecodeError, Element, HEADER, WORD};
 
 /// A message under construction.
 ///
@@ -137,6 +137,23 @@ impl Writer {
             attached: Vec::new(),
             bytes_max,
             overflow: false,
+        }
+    }
+
+    /// Goes on with a message that was written before, from its framed bytes; it has no
+    /// capabilities.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if the framing is not that of exactly these bytes.
+    pub fn resuming(framed: Vec<u8>, bytes_max: usize) -> Result<Self, DecodeError> {
+        match frame_len(&framed, framed.len()) {
+            Ok(Some(len)) if len == framed.len() => Ok(Self {
+                bytes: framed,
+                attached: Vec::new(),
+                bytes_max: bytes_max.min((1 << 29) * WORD),
+                overflow: false,
+            }),
+            _ => Err(DecodeError::invalid("one framed message of one segment")),
         }
     }
 
