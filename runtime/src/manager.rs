@@ -26,8 +26,7 @@ use crate::system::{
     ActionDescription, ActionOutcome, BadArguments, BindingDescription, Bound, Cid,
     ClassDescription, ConnectionManager, LockDescription, NoSuchClass, NoSuchObject,
     NodeDescription, NodeStatistics, Object, ObjectDescription, ServerProcess, SessionDescription,
-    StoredObject,
-    WrongClass,
+    StoredObject, WrongClass,
 };
 use crate::wire::context::CallContext;
 use crate::wire::frame::{self, Target};

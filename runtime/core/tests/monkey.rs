@@ -44,6 +44,7 @@ struct Monkey {
     images: BTreeSet<(Uid, Uid)>,
     /// Calls that make an object, and run.
     creates: BTreeSet<Ticket>,
+    /// Calls whose servants are to be stopped.
     killed: BTreeSet<Ticket>,
 }
 
@@ -566,20 +567,14 @@ impl Monkey {
         assert_eq!(self.drained, 1, "all is answered: the drain is over");
         self.drained = 0;
         for local in 0..6 {
-            self.handle(Input::Retire {
-                uid: Uid {
-                    node: NodeId(0),
-                    local,
-                },
-            });
+            let node = NodeId(0);
+            let uid = Uid { node, local };
+            self.handle(Input::Retire { uid });
         }
-        for node in 0..3 {
-            for life in 0..3 {
-                let (node, incarnation) = (NodeId(node), Incarnation(life));
-                self.handle(Input::PeerGone {
-                    caller: Peer { node, incarnation },
-                });
-            }
+        for (node, life) in (0..9).map(|n| (n / 3, n % 3)) {
+            let (node, incarnation) = (NodeId(node.into()), Incarnation(life));
+            let caller = Peer { node, incarnation };
+            self.handle(Input::PeerGone { caller });
         }
         assert!(self.tickets.is_empty(), "not forgotten: {:?}", self.tickets);
         assert_eq!(self.images, BTreeSet::new());

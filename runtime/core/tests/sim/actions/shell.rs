@@ -136,18 +136,27 @@ impl World {
             Output::Send { to, message } => self.mail_out(at, to, *message),
             Output::Ended { ticket, end } => self.ended(at, ticket, end)?,
             Output::Told { ticket, verdict } => self.told_out(at, ticket, verdict)?,
-            Output::Event(Told::Reborn { old, .. }) => {
+            Output::Event(event) => self.told_event(at, event),
+            Output::Drained => return self.drained(at),
+        }
+        Ok(())
+    }
+
+    /// An engine tells of something: where a caller or an action is given up, nothing of it may
+    /// be left in a while.
+    fn told_event(&mut self, at: Place, event: Told) {
+        match event {
+            Told::Reborn { old, .. } => {
+                let shard = &mut self.nodes[at.node].shards[at.shard];
                 shard.tickets.excuse_all_of(old);
                 let of = Self::life_of(old);
                 self.schedule(self.now + KILLED, Event::Orphans { at, of });
             }
-            Output::Event(Told::GaveUp { action, .. }) => {
+            Told::GaveUp { action, .. } => {
                 self.schedule(self.now + KILLED, Event::GivenUp { at, action });
             }
-            Output::Event(_) => {}
-            Output::Drained => return self.drained(at),
+            _ => {}
         }
-        Ok(())
     }
 
     /// What leaves memory is in the store; of a node that stops it may be prepared only.

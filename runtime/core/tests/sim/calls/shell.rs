@@ -169,14 +169,7 @@ impl World {
                 new,
                 action: None,
             } => self.dispatch(at, ticket, uid, mode, new)?,
-            Output::Kill { ticket } => {
-                shard.tickets.used(ticket)?;
-                // One that computes may take a while to notice.
-                let deaf = self.rng.chance(200);
-                let most = if deaf { self.plan.servant_ns } else { 0 };
-                let takes = self.rng.range(0, most);
-                self.schedule(self.now + takes, Event::Killed { at, ticket });
-            }
+            Output::Kill { ticket } => self.stop_servant(at, ticket)?,
             Output::Flush {
                 ticket,
                 uid,
@@ -307,6 +300,16 @@ impl World {
         }
         let takes = self.rng.range(0, self.plan.servant_ns);
         self.schedule(self.now + takes, Event::Returns { at, ticket });
+        Ok(())
+    }
+
+    /// A servant is to stop; one that computes may take a while to notice.
+    fn stop_servant(&mut self, at: Place, ticket: Ticket) -> Result<(), String> {
+        self.nodes[at.node].shards[at.shard].tickets.used(ticket)?;
+        let deaf = self.rng.chance(200);
+        let most = if deaf { self.plan.servant_ns } else { 0 };
+        let takes = self.rng.range(0, most);
+        self.schedule(self.now + takes, Event::Killed { at, ticket });
         Ok(())
     }
 
