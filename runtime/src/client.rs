@@ -14,6 +14,7 @@ use crate::error::{ErrorKind, Result, SystemError};
 use crate::net::actions::Lines;
 use crate::net::connection::{Connection, lock};
 use crate::net::handshake::ANY_SHARD;
+use crate::net::links::Links;
 use crate::net::pool::Pool;
 use crate::node::Home;
 use crate::services::{Locator, Naming};
@@ -80,7 +81,9 @@ impl Client {
             node: random_node()?,
             incarnation: Incarnation(1),
         };
-        Ok(Self::of_process(me, "client", Some(naming.into()), 0, None))
+        let naming = Naming::new(Some(naming.into()));
+        let links = Links::default();
+        Ok(Self::of_process(me, "client", Some(naming), links, 0, None))
     }
 
     /// A client of a system without a naming service: it knows only the nodes it is introduced
@@ -93,13 +96,15 @@ impl Client {
             node: random_node()?,
             incarnation: Incarnation(1),
         };
-        Ok(Self::of_process(me, "client", None, 0, None))
+        let links = Links::default();
+        Ok(Self::of_process(me, "client", None, links, 0, None))
     }
 
     pub(crate) fn of_process(
         me: Peer,
         name: &str,
-        naming: Option<String>,
+        naming: Option<Naming>,
+        links: Links,
         index: u16,
         home: Option<Arc<Home>>,
     ) -> Self {
@@ -115,11 +120,12 @@ impl Client {
             pool: Pool::new(
                 me,
                 name.to_owned(),
+                links,
                 WeakClient {
                     inner: weak.clone(),
                 },
             ),
-            naming: naming.map(Naming::new),
+            naming,
             locator: Locator::sharing(nodes),
             lines: Lines::default(),
             home: home.map_or_else(OnceLock::new, OnceLock::from),
@@ -245,10 +251,24 @@ impl Client {
         home.is_some_and(|home| home.registry.store.is_some())
     }
 
+    /// Whether this process makes no connections.
+    pub(crate) fn is_embedded(&self) -> bool {
+        self.inner.pool.links().embedded
+    }
+
     /// A connection to the node, and there to the shard, that has the object.
     pub(crate) async fn connection_for(&self, object: Uid) -> Result<Arc<Connection>> {
-        if object == Uid::NAMING_ROOT {
-            let address = self.naming()?.address();
+        if self.is_embedded() {
+            let detail = format!(
+                "object {object} is not of this node, which is embedded: it has no sockets, and \
+                 reaches no other"
+            );
+            // Not `Unreachable`: asking again would not help.
+            return Err(SystemError::new(ErrorKind::NoSuchObject, detail));
+        }
+        if object == Uid::NAMING_ROOT
+            && let Some(address) = self.naming()?.address()
+        {
             let connection = self.inner.pool.by_address(address, ANY_SHARD).await;
             let what = "the naming service";
             let connection = connection.map_err(|error| error.context(what))?;

@@ -32,6 +32,10 @@ pub(crate) async fn create(
         .filter(|home| home.is_place(place, info))
     {
         Some(home) => home.manager_capability(),
+        None if client.is_embedded() => {
+            let why = "an embedded node makes objects at itself alone, of the classes it runs";
+            return Err(nowhere(place, info, why));
+        }
         None => {
             let node = client.locator().choose(&client, place, info, call).await?;
             let connection = client.locator().connect_to(&client, &node).await?;

@@ -6,7 +6,7 @@ mod actions;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use partha_core::id::{ClassId, Peer, Uid};
+use partha_core::id::{ClassId, NodeId, Peer, Uid};
 use tokio::sync::oneshot;
 
 use crate::abi::{Struct, Transient};
@@ -35,16 +35,21 @@ const OBJECTS_MAX: u32 = 1000;
 #[derive(Clone, Debug)]
 pub struct NodeHandle {
     manager: ConnectionManager,
-    connection: Arc<Connection>,
+    node: NodeId,
 }
 
 impl NodeHandle {
     pub(crate) fn new(connection: Arc<Connection>) -> Self {
-        let manager = ConnectionManager::from_capability(Capability::manager(connection.clone()));
-        Self {
-            manager,
-            connection,
-        }
+        let node = connection.peer().node;
+        let manager = ConnectionManager::from_capability(Capability::manager(connection));
+        Self { manager, node }
+    }
+
+    /// The node of this very process.
+    pub(crate) fn here(home: &Home) -> Self {
+        let manager = ConnectionManager::from_capability(home.manager_capability());
+        let node = home.me.node;
+        Self { manager, node }
     }
 
     /// The node's connection manager.
@@ -55,8 +60,8 @@ impl NodeHandle {
 
     /// The node's identity.
     #[must_use]
-    pub fn id(&self) -> partha_core::id::NodeId {
-        self.connection.peer().node
+    pub fn id(&self) -> NodeId {
+        self.node
     }
 }
 

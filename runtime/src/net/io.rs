@@ -11,7 +11,7 @@ use partha_wire::frame_len;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::connection::Connection;
-use crate::config::{HEARTBEAT, MESSAGE_BYTES_MAX, PEER_SILENT_MAX};
+use crate::config::MESSAGE_BYTES_MAX;
 use crate::error::{ErrorKind, SystemError};
 use crate::wire::frame::{self, Frame};
 use crate::wire::message::Action;
@@ -245,8 +245,8 @@ async fn write<W: AsyncWrite + Unpin>(mut writer: W, connection: &Connection) ->
 
 /// Heartbeats, and callers whose deadline passed although the peer should have said so.
 async fn watch(connection: &Connection) -> SystemError {
-    let mut number = 0;
-    let mut tick = tokio::time::interval(Duration::from_millis(250));
+    let (mut number, lease) = (0, connection.lease());
+    let mut tick = tokio::time::interval(lease.tick());
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut last_ping = Instant::now();
     loop {
@@ -256,11 +256,11 @@ async fn watch(connection: &Connection) -> SystemError {
         if connection.is_crowded() {
             // It may say a lot, which is not read now; the writer has a deadline of its own.
             connection.heard();
-        } else if silent >= PEER_SILENT_MAX {
-            let detail = format!("the peer was silent for {} s", silent.as_secs());
+        } else if silent >= lease.silent_max {
+            let detail = format!("the peer was silent for {:.1} s", silent.as_secs_f32());
             return SystemError::new(ErrorKind::Unreachable, detail);
         }
-        if silent >= HEARTBEAT && last_ping.elapsed() >= HEARTBEAT {
+        if silent >= lease.heartbeat && last_ping.elapsed() >= lease.heartbeat {
             number += 1;
             last_ping = Instant::now();
             connection.send_short(&Frame::Ping { number });

@@ -171,9 +171,11 @@ impl Locator {
             Err(none) => return Err(failure.unwrap_or(none)),
         };
         // The naming service and the binder are found without the binder.
-        let first = client.pool().by_address(naming, ANY_SHARD).await?;
-        if first.peer().node == node {
-            return Ok(first);
+        if let Some(naming) = naming {
+            let first = client.pool().by_address(naming, ANY_SHARD).await?;
+            if first.peer().node == node {
+                return Ok(first);
+            }
         }
         let manager = Uid::connection_manager(node);
         let place = self.binder_place(client).await?;
@@ -218,7 +220,7 @@ impl Locator {
         Ok(fitting.swap_remove(index))
     }
 
-    fn remember(&self, node: &NodeEntry) {
+    pub(crate) fn remember(&self, node: &NodeEntry) {
         let mut nodes = lock(&self.nodes);
         if nodes.len() >= NODES_MAX {
             nodes.clear();

@@ -49,6 +49,7 @@ use crate::config::INBOX_MAX;
 use crate::error::{ErrorKind, SystemError};
 use crate::hash::IdMap;
 use crate::net::connection::Connection;
+use crate::net::links::Links;
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<Shard>>> = const { RefCell::new(None) };
@@ -64,6 +65,7 @@ pub(crate) struct Registry {
     pub(crate) methods: HashMap<(ClassId, u16), &'static Method>,
     pub(crate) store: Option<Arc<dyn ObjectStore>>,
     pub(crate) limits: Limits,
+    pub(crate) links: Links,
     /// An object of this process that was not born here.
     pub(crate) well_known: Option<Uid>,
 }

@@ -227,14 +227,17 @@ impl Shard {
         address: String,
         home: &Arc<Home>,
     ) {
-        let stream = match TcpStream::from_std(stream) {
+        let links = &self.registry.links;
+        let (me, peer) = (self.registry.me, hello.peer);
+        let stream = TcpStream::from_std(stream);
+        let stream = match stream.and_then(|stream| links.accepted(stream, me, peer)) {
             Ok(stream) => stream,
             Err(error) => {
                 tracing::warn!(%address, %error, "an accepted connection was lost");
                 return;
             }
         };
-        let connection = Connection::new(hello, address);
+        let connection = Connection::new(hello, address, links.lease);
         self.note_connection(&connection);
         home.connection_opened(connection.peer());
         let inbound = ShardInbound::new(self.clone(), home.clone());
