@@ -70,6 +70,8 @@ mod registration;
 mod rows;
 pub mod services;
 mod shard;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 mod timestamp;
 mod wire;
 

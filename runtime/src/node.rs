@@ -1,5 +1,7 @@
 //! A node: a process that serves objects.
 
+#[cfg(feature = "testkit")]
+mod crash;
 mod embedded;
 mod home;
 

@@ -66,14 +66,11 @@ impl Default for Lease {
     }
 }
 
-/// Sockets as they are.
+/// Sockets as they are. With the test kit these are in `testkit::stream`.
 #[cfg(not(feature = "testkit"))]
 mod plain {
     use partha_core::id::{NodeId, Peer};
     use tokio::net::TcpStream;
-
-    /// A connection.
-    pub(crate) type Stream = TcpStream;
 
     impl super::Links {
         /// Connects to whoever listens at `address`.
@@ -82,14 +79,14 @@ mod plain {
             _me: Peer,
             address: &str,
             _node: NodeId,
-        ) -> std::io::Result<Stream> {
+        ) -> std::io::Result<TcpStream> {
             let stream = TcpStream::connect(address).await?;
             crate::net::prepare(&stream)?;
             Ok(stream)
         }
 
         /// Who is at the other end of a connection that this one opened.
-        pub(crate) fn met(&self, _stream: &Stream, _peer: Peer) {}
+        pub(crate) fn met(&self, _stream: &TcpStream, _peer: Peer) {}
 
         /// A connection that a peer opened.
         pub(crate) fn accepted(
@@ -97,17 +94,11 @@ mod plain {
             stream: TcpStream,
             _me: Peer,
             _peer: Peer,
-        ) -> std::io::Result<Stream> {
+        ) -> std::io::Result<TcpStream> {
             Ok(stream)
         }
     }
 }
-
-#[cfg(not(feature = "testkit"))]
-pub(crate) use plain::Stream;
-
-#[cfg(feature = "testkit")]
-pub(crate) use crate::testkit::Stream;
 
 #[cfg(test)]
 mod tests {

@@ -92,6 +92,9 @@ pub(crate) enum Job {
     GiveUp,
     /// Take no new calls, finish what runs, empty the memory.
     Drain { done: oneshot::Sender<()> },
+    /// Stand still, as if the process were stopped.
+    #[cfg(feature = "testkit")]
+    Pause(crate::testkit::Pause),
     /// End the thread.
     Stop,
 }
@@ -125,6 +128,8 @@ impl Job {
     pub(crate) fn is_in_turn(&self) -> bool {
         match self {
             Self::Call(_) | Self::Retire { .. } | Self::PeerGone { .. } => true,
+            #[cfg(feature = "testkit")]
+            Self::Pause(_) => false,
             Self::Connection { .. }
             | Self::Foreign { .. }
             | Self::Flushed { .. }

@@ -216,6 +216,8 @@ impl Shard {
                 self.drained.replace(Some(done));
                 self.feed(Input::Drain);
             }
+            #[cfg(feature = "testkit")]
+            Job::Pause(pause) => pause.stand(),
             Job::Stop => {}
         }
     }

@@ -162,6 +162,11 @@ pub fn with_classes(builder: NodeBuilder) -> NodeBuilder {
         .class(movers::class(MoverServant))
 }
 
+/// The class of counters alone.
+pub fn counter_class() -> partha::Class {
+    counter::class(CounterServant)
+}
+
 /// A node on a folder.
 pub async fn node(dir: &Path) -> Node {
     builder(dir).start().await.unwrap()
