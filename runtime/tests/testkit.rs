@@ -180,7 +180,7 @@ fn a_partition_stops_calls_and_healing_lets_them_through() {
 fn a_partition_leaves_connections_open_until_the_lease_ends() {
     run(async {
         let (heartbeat, lease) = (Duration::from_millis(200), Duration::from_secs(2));
-        let cluster = plan(1).lease(heartbeat, lease).start().await.unwrap();
+        let mut cluster = plan(1).lease(heartbeat, lease).start().await.unwrap();
         let client = cluster.client_named("far");
         let object = counter(&client, &cluster.at("a"), 1).await;
         assert_eq!(object.value(&client).await.unwrap(), 1);
@@ -188,8 +188,8 @@ fn a_partition_leaves_connections_open_until_the_lease_ends() {
         assert!(before > 0);
         cluster.partition("far", "a");
         let begun = Instant::now();
-        // The client goes, and nobody hears of it.
-        drop((client, object));
+        // The client dies, and nobody hears of it.
+        cluster.kill("far").await;
         wait_until(async || connections(&cluster, "a").await == 0, PATIENCE).await;
         let took = begun.elapsed();
         assert!(took > lease / 2, "it was seen after {took:?} already");
@@ -246,6 +246,62 @@ fn a_connection_to_who_is_cut_off_is_not_made() {
         tokio::task::yield_now().await;
         cluster.heal();
         meeting.await.unwrap().unwrap();
+        cluster.stop().await.unwrap();
+    });
+}
+
+#[test]
+fn silence_has_a_direction() {
+    run(async {
+        let cluster = cluster(1).await;
+        let client = cluster.client();
+        let object = counter(&client, &cluster.at("a"), 1).await;
+        assert_eq!(object.value(&client).await.unwrap(), 1);
+        // The call arrives, its answer does not.
+        cluster.silence("a", "client");
+        let adding = {
+            let (object, client) = (object.clone(), client.clone());
+            spawn_local(async move { object.add(&client.call().deadline(SOON), 1).await })
+        };
+        let other = cluster.client_named("other");
+        wait_until(async || object.value(&other).await == Ok(2), PATIENCE).await;
+        let error = adding.await.unwrap().unwrap_err();
+        assert_eq!(error.completion(), Completed::Maybe, "{error}");
+        cluster.heal();
+        assert_eq!(object.value(&client).await.unwrap(), 2);
+        // Neither does what is not said.
+        cluster.silence("client", "a");
+        let soon = client.call().deadline(SOON);
+        object.add(&soon, 1).await.unwrap_err();
+        assert_eq!(object.value(&other).await.unwrap(), 2);
+        cluster.heal();
+        cluster.stop().await.unwrap();
+    });
+}
+
+#[test]
+fn a_cut_is_learnt_at_once_and_loses_what_was_held_up() {
+    run(async {
+        let cluster = cluster(1).await;
+        let (client, gate) = (cluster.client(), new_gate("held-up"));
+        let object = counter(&client, &cluster.at("a"), 1).await;
+        let adding = {
+            let (object, client, gate) = (object.clone(), client.clone(), gate.clone());
+            spawn_local(async move { object.add_at_gate(&client, 1, &gate).await })
+        };
+        arrived(&gate, 1).await;
+        cluster.silence("a", "client");
+        open(&gate, 1);
+        let other = cluster.client_named("other");
+        wait_until(async || object.value(&other).await == Ok(2), PATIENCE).await;
+        cluster.cut("client", "a");
+        cluster.heal();
+        let error = adding.await.unwrap().unwrap_err();
+        assert_eq!(
+            (error.kind(), error.completion()),
+            (ErrorKind::BindingBroken, Completed::Maybe)
+        );
+        assert_eq!(object.value(&client).await.unwrap(), 2);
         cluster.stop().await.unwrap();
     });
 }
@@ -437,7 +493,7 @@ async fn everything() {
     let client = cluster.client();
     let object = counter(&client, &cluster.at("b"), 0).await;
     let mut sum = 0;
-    let mut add = async |sum: &mut i64| {
+    let add = async |sum: &mut i64| {
         let id = client.new_call_id();
         let long = client.call().deadline(PATIENCE).id(id);
         let mut result = object.add(&long, 1).await;

@@ -38,8 +38,7 @@ impl Node {
         pause.all_stand(self.home.shards.len()).await
     }
 
-    /// Ends it where it is: nothing more is written to its store, and its threads end without a
-    /// word. Its connections are the switchboard's to cut, before this. False if one of its
+    /// Ends it where it is: what waits to be written is not, and its threads end without a word. Its connections are the switchboard's to cut, before this. False if one of its
     /// threads does not end.
     pub(crate) async fn crash(mut self) -> bool {
         if let Some(registration) = self.registration.take() {
@@ -49,10 +48,9 @@ impl Node {
         let store = self.home.registry.store.clone();
         let closing = tokio::task::spawn_blocking(move || {
             if let Some(store) = store {
-                store.close();
+                store.abandon();
             }
         });
-        // It reports every batch, so the store has ended when its thread has.
         let closed = closing.await.is_ok();
         for shard in &self.home.shards {
             shard.post(Job::Stop);

@@ -216,7 +216,26 @@ impl Cluster {
         }
     }
 
-    /// Ends all partitions.
+    /// Has what one member says not reach another one until [`Cluster::heal`]; what the other
+    /// says arrives. New connections of the two are not made.
+    ///
+    /// # Panics
+    /// If there is none of the name.
+    pub fn silence(&self, from: &str, to: &str) {
+        assert_ne!(from, to, "a member cannot be cut off from itself");
+        self.faults.silence(self.id(from), self.id(to));
+    }
+
+    /// Breaks all connections of two members; both learn it, and new ones can be made. What was
+    /// not delivered is lost, also that which a partition had held up.
+    ///
+    /// # Panics
+    /// If there is none of the name.
+    pub fn cut(&self, a: &str, b: &str) {
+        self.faults.cut(self.id(a), self.id(b));
+    }
+
+    /// Ends all partitions and silences.
     pub fn heal(&self) {
         self.faults.heal();
     }

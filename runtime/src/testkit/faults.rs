@@ -14,7 +14,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::Shutdown;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Waker};
 
@@ -34,8 +34,8 @@ pub(crate) struct Faults {
 
 #[derive(Debug, Default)]
 struct Board {
-    /// Pairs that do not hear each other, the smaller first.
-    parted: BTreeSet<(NodeId, NodeId)>,
+    /// What the first says does not reach the second.
+    silenced: BTreeSet<(NodeId, NodeId)>,
     paused: BTreeSet<NodeId>,
     dead: BTreeSet<Peer>,
     /// Who listens where, for those who connect to an address and not to a node.
@@ -53,13 +53,12 @@ struct Kept {
 }
 
 /// What a process may do to a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     Open,
     /// Nothing passes, nothing is learnt.
     Held,
-    /// The process is dead.
-    Dead,
+    /// The connection is broken, or the process is dead.
+    Broken(io::Error),
 }
 
 /// Which half of a connection asks.
@@ -76,6 +75,7 @@ pub(crate) struct Link {
     me: Peer,
     /// 0 until the handshake has told.
     other: AtomicU64,
+    cut: AtomicBool,
     /// None once it is handed on to the board.
     socket: Option<Socket>,
     waiting: Mutex<[Option<Waker>; 2]>,
@@ -84,14 +84,30 @@ pub(crate) struct Link {
 impl Faults {
     /// From now on the two do not hear each other.
     pub(crate) fn part(&self, a: NodeId, b: NodeId) {
-        self.change(|board| {
-            board.parted.insert(pair(a, b));
-        });
+        self.change(|board| board.silenced.extend([(a, b), (b, a)]));
+    }
+
+    /// From now on what the first says does not reach the other.
+    pub(crate) fn silence(&self, from: NodeId, to: NodeId) {
+        self.change(|board| board.silenced.extend([(from, to)]));
     }
 
     /// All hear each other again.
     pub(crate) fn heal(&self) {
-        self.change(|board| board.parted.clear());
+        self.change(|board| board.silenced.clear());
+    }
+
+    /// Breaks the connections of the two, and both learn it.
+    pub(crate) fn cut(&self, a: NodeId, b: NodeId) {
+        self.change(|board| {
+            for link in board.links.iter().filter_map(Weak::upgrade) {
+                let ends = (link.me.node, link.other());
+                if ends == (a, b) || ends == (b, a) {
+                    link.cut.store(true, Ordering::Relaxed);
+                    link.shut();
+                }
+            }
+        });
     }
 
     /// From now on nothing is heard of it, and nothing is read that it gets.
@@ -158,6 +174,7 @@ impl Faults {
             faults: self.clone(),
             me,
             other: AtomicU64::new(other.0),
+            cut: AtomicBool::new(false),
             socket: Some(SockRef::from(stream).try_clone()?),
             waiting: Mutex::default(),
         });
@@ -172,11 +189,15 @@ impl Faults {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let way = lock(&self.board).way(me, other);
-            match way {
-                Way::Open => return Ok(()),
-                Way::Held => changed.await,
-                Way::Dead => return Err(killed()),
+            // A handshake takes both ways.
+            let ways = {
+                let board = lock(&self.board);
+                [Side::Read, Side::Write].map(|side| board.way(me, other, side))
+            };
+            match ways {
+                [Way::Open, Way::Open] => return Ok(()),
+                [Way::Broken(error), _] | [_, Way::Broken(error)] => return Err(error),
+                [Way::Held, _] | [_, Way::Held] => changed.await,
             }
         }
     }
@@ -204,10 +225,16 @@ impl Faults {
 }
 
 impl Board {
-    fn way(&self, me: Peer, other: NodeId) -> Way {
+    fn way(&self, me: Peer, other: NodeId, side: Side) -> Way {
+        let (from, to) = match side {
+            Side::Read => (other, me.node),
+            Side::Write => (me.node, other),
+        };
         if self.dead.contains(&me) {
-            Way::Dead
-        } else if self.is_unheard(me.node, other) {
+            let killed = "the test has killed this process";
+            let kind = io::ErrorKind::ConnectionAborted;
+            Way::Broken(io::Error::new(kind, killed))
+        } else if self.paused.contains(&me.node) || self.silenced.contains(&(from, to)) {
             Way::Held
         } else {
             Way::Open
@@ -216,7 +243,7 @@ impl Board {
 
     /// Whether nothing that the first does reaches the other.
     fn is_unheard(&self, me: NodeId, other: NodeId) -> bool {
-        self.paused.contains(&me) || self.parted.contains(&pair(me, other))
+        self.paused.contains(&me) || self.silenced.contains(&(me, other))
     }
 }
 
@@ -226,15 +253,20 @@ impl Link {
         self.other.store(other.0, Ordering::Relaxed);
     }
 
-    /// Ready when bytes may pass; an error if the process is dead.
+    /// Ready when bytes may pass; an error if the connection is broken or the process is dead.
     pub(crate) fn poll_open(&self, cx: &mut Context<'_>, side: Side) -> Poll<io::Result<()>> {
         // Before the board is asked, so that a change after that wakes.
         lock(&self.waiting)[side as usize] = Some(cx.waker().clone());
-        let way = lock(&self.faults.board).way(self.me, self.other());
+        if self.cut.load(Ordering::Relaxed) {
+            let cut = "the test has broken the connection";
+            let kind = io::ErrorKind::ConnectionReset;
+            return Poll::Ready(Err(io::Error::new(kind, cut)));
+        }
+        let way = lock(&self.faults.board).way(self.me, self.other(), side);
         match way {
             Way::Open => Poll::Ready(Ok(())),
             Way::Held => Poll::Pending,
-            Way::Dead => Poll::Ready(Err(killed())),
+            Way::Broken(error) => Poll::Ready(Err(error)),
         }
     }
 
@@ -273,15 +305,4 @@ impl Drop for Link {
             });
         }
     }
-}
-
-fn pair(a: NodeId, b: NodeId) -> (NodeId, NodeId) {
-    (a.min(b), a.max(b))
-}
-
-fn killed() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::ConnectionAborted,
-        "the test has killed this process",
-    )
 }

@@ -30,14 +30,17 @@
 //! # What the faults are
 //!
 //! - [`Cluster::kill`]: the member stops where it is. Its connections close at once, nothing more
-//!   leaves it, its store writes nothing more but the batches that it had begun: these are on disk
-//!   or not, as after any crash. A node's servants are dropped where they wait.
+//!   leaves it, its store finishes the write it is at and forgets what waits behind it. A node's
+//!   servants are dropped where they wait.
 //! - [`Cluster::restart`]: the next incarnation of a member: a node on the same folder at another
 //!   port, a client with the same identity. Who is alive is told the new address, as a binder
 //!   would tell it.
 //! - [`Cluster::partition`]: no byte passes between two members, in either direction, and neither
 //!   learns what the other does: their connections stay open, and new ones are not made. After
 //!   [`Cluster::heal`] what was written before and meanwhile comes through, as TCP has it.
+//!   [`Cluster::silence`] does the same in one direction.
+//! - [`Cluster::cut`]: the connections of two members break, as if something between them had been
+//!   started anew. Both learn it, and may connect again.
 //! - [`Cluster::pause`]: nothing is heard of the member and nothing is read that it is sent, as if
 //!   it had got SIGSTOP. The threads of a node stand still until [`Cluster::resume`]; what it had
 //!   given to its store is finished. A client's own program goes on, but reaches nobody.

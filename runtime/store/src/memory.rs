@@ -266,6 +266,11 @@ impl ObjectStore for MemoryStore {
         }
     }
 
+    fn abandon(&self) {
+        self.writer.abandon();
+        self.close();
+    }
+
     fn close(&self) {
         let ours = {
             let tables = self
