@@ -193,7 +193,8 @@ fn a_partition_leaves_connections_open_until_the_lease_ends() {
         wait_until(async || connections(&cluster, "a").await == 0, PATIENCE).await;
         let took = begun.elapsed();
         assert!(took > lease / 2, "it was seen after {took:?} already");
-        assert!(took < lease + PATIENCE / 2, "it was seen after {took:?}");
+        // Well before the usual lease, which nobody asked for here.
+        assert!(took < Duration::from_secs(9), "it was seen after {took:?}");
         cluster.stop().await.unwrap();
     });
 }
