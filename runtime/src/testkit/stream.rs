@@ -147,3 +147,185 @@ impl<T: Socket + AsyncWrite> AsyncWrite for Gated<T> {
         ready!(self.poll_open(cx, Side::Write))?.poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use partha_core::id::Incarnation;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::super::faults::Faults;
+    use super::*;
+
+    const ME: NodeId = NodeId(1);
+    const OTHER: NodeId = NodeId(2);
+    const PATIENCE: Duration = Duration::from_secs(10);
+    /// Long enough for what must not happen to be seen if it does.
+    const WHILE: Duration = Duration::from_millis(50);
+
+    fn me() -> Peer {
+        Peer {
+            node: ME,
+            incarnation: Incarnation(1),
+        }
+    }
+
+    struct Scene {
+        faults: Arc<Faults>,
+        listener: TcpListener,
+        links: Links,
+    }
+
+    impl Scene {
+        async fn open() -> Self {
+            let faults: Arc<Faults> = Arc::default();
+            Self {
+                listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
+                links: Links {
+                    faults: Some(faults.clone()),
+                    ..Links::default()
+                },
+                faults,
+            }
+        }
+
+        async fn connect(&self) -> io::Result<Stream> {
+            let address = self.listener.local_addr().unwrap().to_string();
+            self.links.connect(me(), &address, OTHER).await
+        }
+
+        /// Our end, and the other one as it is.
+        async fn pair(&self) -> (Stream, TcpStream) {
+            let (ours, theirs) = tokio::join!(self.connect(), self.listener.accept());
+            (ours.unwrap(), theirs.unwrap().0)
+        }
+    }
+
+    /// That nothing can be read, not even an end.
+    async fn hears_nothing(stream: &mut (impl AsyncRead + Unpin)) {
+        let mut byte = [0];
+        let read = tokio::time::timeout(WHILE, stream.read(&mut byte)).await;
+        read.unwrap_err();
+    }
+
+    async fn next(stream: &mut (impl AsyncRead + Unpin)) -> Option<u8> {
+        let mut byte = [0];
+        let read = tokio::time::timeout(PATIENCE, stream.read(&mut byte)).await;
+        let read = read.expect("somebody wakes who waits").ok()?;
+        (read == 1).then_some(byte[0])
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_woken_when_it_may_go_on() {
+        let scene = Scene::open().await;
+        let (mut ours, mut theirs) = scene.pair().await;
+        type Fault = fn(&Faults);
+        let faults: [(Fault, Fault); 3] = [
+            (|it| it.part(ME, OTHER), Faults::heal),
+            (|it| it.silence(OTHER, ME), Faults::heal),
+            (|it| it.pause(ME), |it| it.resume(ME)),
+        ];
+        for (begin, end) in faults {
+            begin(&scene.faults);
+            theirs.write_all(&[7]).await.unwrap();
+            hears_nothing(&mut ours).await;
+            let heard = async {
+                tokio::task::yield_now().await;
+                end(&scene.faults);
+            };
+            let (byte, ()) = tokio::join!(next(&mut ours), heard);
+            assert_eq!(byte, Some(7));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_silenced_is_not_written_and_the_rest_is() {
+        let scene = Scene::open().await;
+        let (mut ours, mut theirs) = scene.pair().await;
+        scene.faults.silence(OTHER, ME);
+        ours.write_all(&[1]).await.unwrap();
+        assert_eq!(next(&mut theirs).await, Some(1));
+        scene.faults.silence(ME, OTHER);
+        tokio::time::timeout(WHILE, ours.write_all(&[2]))
+            .await
+            .unwrap_err();
+        hears_nothing(&mut theirs).await;
+        scene.faults.heal();
+        ours.write_all(&[3]).await.unwrap();
+        assert_eq!(next(&mut theirs).await, Some(3));
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_made_when_both_hear_each_other() {
+        let scene = Scene::open().await;
+        for (from, to) in [(ME, OTHER), (OTHER, ME)] {
+            scene.faults.silence(from, to);
+            let connecting = scene.connect();
+            tokio::pin!(connecting);
+            let early = tokio::time::timeout(WHILE, &mut connecting).await;
+            early.map(drop).unwrap_err();
+            scene.faults.heal();
+            let made = tokio::time::timeout(PATIENCE, connecting).await;
+            made.unwrap().unwrap();
+        }
+        scene.faults.kill(me());
+        scene.connect().await.map(drop).unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn an_end_that_nobody_may_hear_of_is_heard_of_later() {
+        let scene = Scene::open().await;
+        for (begin, end) in [
+            (Faults::pause as fn(&Faults, NodeId), Faults::resume as _),
+            (
+                |it: &Faults, node| it.silence(node, OTHER),
+                |it: &Faults, _| it.heal(),
+            ),
+        ] as [(fn(&Faults, NodeId), fn(&Faults, NodeId)); 2]
+        {
+            let (ours, mut theirs) = scene.pair().await;
+            begin(&scene.faults, ME);
+            // In halves, as connections drop them.
+            drop(ours.into_split());
+            hears_nothing(&mut theirs).await;
+            end(&scene.faults, ME);
+            assert_eq!(next(&mut theirs).await, None, "closed");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_sockets_of_the_dead_close_at_once_or_with_the_partition() {
+        let scene = Scene::open().await;
+        let (ours, mut theirs) = scene.pair().await;
+        scene.faults.part(ME, OTHER);
+        let (_reader, mut writer) = ours.into_split();
+        scene.faults.kill(me());
+        writer.write_all(&[1]).await.unwrap_err();
+        hears_nothing(&mut theirs).await;
+        drop((_reader, writer));
+        hears_nothing(&mut theirs).await;
+        scene.faults.heal();
+        assert_eq!(next(&mut theirs).await, None);
+
+        let scene = Scene::open().await;
+        // Nobody polls it, as if its thread hung.
+        let (_ours, mut theirs) = scene.pair().await;
+        scene.faults.kill(me());
+        assert_eq!(next(&mut theirs).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_cut_breaks_both_ends_and_no_later_connection() {
+        let scene = Scene::open().await;
+        let (mut ours, mut theirs) = scene.pair().await;
+        scene.faults.cut(OTHER, ME);
+        let mut byte = [0];
+        ours.read(&mut byte).await.unwrap_err();
+        assert_eq!(next(&mut theirs).await, None);
+        let (mut ours, mut theirs) = scene.pair().await;
+        theirs.write_all(&[5]).await.unwrap();
+        assert_eq!(next(&mut ours).await, Some(5));
+    }
+}
