@@ -231,12 +231,18 @@ mod tests {
             begin(&scene.faults);
             theirs.write_all(&[7]).await.unwrap();
             hears_nothing(&mut ours).await;
-            let heard = async {
-                tokio::task::yield_now().await;
-                end(&scene.faults);
-            };
-            let (byte, ()) = tokio::join!(next(&mut ours), heard);
+            // A task of its own, which nothing else wakes.
+            let waiting = tokio::spawn(async move { (next(&mut ours).await, ours) });
+            tokio::time::sleep(WHILE).await;
+            end(&scene.faults);
+            let ended = std::time::Instant::now();
+            let (byte, back) = waiting.await.unwrap();
+            assert!(
+                ended.elapsed() < PATIENCE / 2,
+                "it was woken by its deadline"
+            );
             assert_eq!(byte, Some(7));
+            ours = back;
         }
     }
 
