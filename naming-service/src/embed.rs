@@ -23,7 +23,8 @@ use crate::service::ServiceServant;
 /// # tokio::runtime::Runtime::new().unwrap().block_on(example()).unwrap();
 /// ```
 ///
-/// A node with sockets is then found by others at its own address.
+/// A node with sockets is then found by others at its own address; if it is to find objects of
+/// others through the binder, it is to be given that address itself, with `NodeBuilder::naming`.
 #[must_use]
 pub fn embed(builder: NodeBuilder) -> NodeBuilder {
     let (data, pointers) = (0, 0);

@@ -172,6 +172,19 @@ impl Client {
         })
     }
 
+    /// Where the naming service listens, and so the way to the binder.
+    ///
+    /// # Errors
+    /// `NameNotFound` if there is none, or none that has an address: then nodes are known only
+    /// by being introduced.
+    pub(crate) fn naming_address(&self) -> Result<&str> {
+        self.naming()?.address().ok_or_else(|| {
+            let detail = "the naming service of this process has no address, so that no binder is \
+                          found by it; pass its address";
+            SystemError::new(ErrorKind::NameNotFound, detail)
+        })
+    }
+
     /// The nodes of the system and what is known of them.
     #[must_use]
     pub fn locator(&self) -> &Locator {

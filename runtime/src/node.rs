@@ -55,6 +55,8 @@ pub struct NodeBuilder {
     well_known: Option<WellKnown>,
     /// Heartbeat and lease, where they are not the usual ones.
     lease: Option<(Duration, Duration)>,
+    /// A naming service is known, though not by its address.
+    names: bool,
     links: Links,
 }
 
@@ -92,6 +94,7 @@ impl Node {
             limits: Limits::default(),
             well_known: None,
             lease: None,
+            names: false,
             links: Links::default(),
         }
     }
@@ -333,10 +336,10 @@ impl NodeBuilder {
         let (handles, receivers): (Vec<_>, Vec<_>) = (0..count).map(ShardHandle::new).unzip();
         let home = Home::new(registry.clone(), handles, recovered.shards(count));
         let mut inputs = recovered.inputs(count);
-        let is_naming = registry.well_known == Some(Uid::NAMING_ROOT);
+        let names = self.names || registry.well_known == Some(Uid::NAMING_ROOT);
         let client_of = |index| {
             let elsewhere = self.naming.clone();
-            let naming = (is_naming || elsewhere.is_some()).then(|| Naming::new(elsewhere));
+            let naming = (names || elsewhere.is_some()).then(|| Naming::new(elsewhere));
             let (links, home) = (self.links.clone(), Some(home.clone()));
             Client::of_process(registry.me, &self.name, naming, links, index, home)
         };

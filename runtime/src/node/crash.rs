@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use partha_core::id::Uid;
+
 use super::{Node, NodeBuilder};
 use crate::registration;
 use crate::services::binder::NodeEntry;
@@ -15,9 +17,11 @@ const ENDS: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(1);
 
 impl NodeBuilder {
-    /// Has a test hold the switches of its connections.
-    pub(crate) fn faults(mut self, faults: Arc<Faults>) -> Self {
+    /// Has a test hold the switches of its connections. `names` says that it will be told who the
+    /// naming service is.
+    pub(crate) fn tested(mut self, faults: Arc<Faults>, names: bool) -> Self {
         self.links.faults = Some(faults);
+        self.names = names;
         self
     }
 }
@@ -27,6 +31,18 @@ impl Node {
     pub(crate) fn entry(&self) -> NodeEntry {
         let addresses = self.address.iter().map(ToString::to_string).collect();
         registration::entry(&self.home, addresses)
+    }
+
+    /// What is to be known of it by those who look for names, if it is the naming service: an
+    /// entry for the node of [`Uid::NAMING_ROOT`], which no node is.
+    pub(crate) fn naming_entry(&self) -> Option<NodeEntry> {
+        let root = Uid::NAMING_ROOT;
+        (self.home.registry.well_known == Some(root)).then(|| NodeEntry {
+            node: root.node.0,
+            name: String::new(),
+            classes: Vec::new(),
+            ..self.entry()
+        })
     }
 
     /// Has all its threads stand still until the pause ends. False if one of them does not come

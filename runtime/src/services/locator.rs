@@ -131,9 +131,9 @@ impl Locator {
                 Err(error) => failure = Some(error),
             }
         }
-        if let (Some(error), Err(_)) = (failure, client.naming()) {
+        if let Err(none) = client.naming_address() {
             // Without a naming service there is nobody who could know better.
-            return Err(error);
+            return Err(failure.unwrap_or(none));
         }
         let place = self.binder_place(client).await?;
         if object == place.binder.uid() {
@@ -166,16 +166,14 @@ impl Locator {
                 Err(error) => failure = Some(error),
             }
         }
-        let naming = match client.naming() {
-            Ok(naming) => naming.address(),
+        let naming = match client.naming_address() {
+            Ok(naming) => naming,
             Err(none) => return Err(failure.unwrap_or(none)),
         };
         // The naming service and the binder are found without the binder.
-        if let Some(naming) = naming {
-            let first = client.pool().by_address(naming, ANY_SHARD).await?;
-            if first.peer().node == node {
-                return Ok(first);
-            }
+        let first = client.pool().by_address(naming, ANY_SHARD).await?;
+        if first.peer().node == node {
+            return Ok(first);
         }
         let manager = Uid::connection_manager(node);
         let place = self.binder_place(client).await?;
@@ -204,7 +202,7 @@ impl Locator {
         info: &'static ClassInfo,
         call: CallId,
     ) -> Result<NodeEntry> {
-        let nodes = match client.naming() {
+        let nodes = match client.naming_address() {
             Ok(_) => self.nodes(client).await?,
             Err(_) => lock(&self.nodes).values().cloned().collect(),
         };

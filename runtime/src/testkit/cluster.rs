@@ -334,7 +334,7 @@ impl Cluster {
     }
 
     fn entries(&self) -> Vec<NodeEntry> {
-        self.nodes.values().filter_map(NodeMember::entry).collect()
+        self.nodes.values().flat_map(NodeMember::entries).collect()
     }
 
     fn member(&self, name: &str) -> &NodeMember {

@@ -9,9 +9,10 @@ use super::faults::Faults;
 use super::pause::Pause;
 use super::plan::Plan;
 use crate::client::{Client, random_node};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result, SystemError};
 use crate::net::links::Links;
 use crate::node::Node;
+use crate::services::Naming;
 use crate::services::binder::NodeEntry;
 
 /// A node and its folder.
@@ -40,8 +41,17 @@ impl NodeMember {
         name: &str,
         dir: PathBuf,
     ) -> Result<Self> {
-        let builder = plan.builder(name).data_dir(&dir).faults(faults.clone());
+        let builder = plan.builder(name).data_dir(&dir);
+        let builder = builder.tested(faults.clone(), plan.naming.is_some());
         let node = builder.start().await?;
+        let is_meant = plan
+            .naming
+            .as_ref()
+            .is_some_and(|(naming, _)| naming == name);
+        if is_meant && node.naming_entry().is_none() {
+            let detail = format!("node '{name}' was not made the naming service");
+            return Err(SystemError::new(ErrorKind::BadOperation, detail));
+        }
         let me = node.me();
         if let Some(address) = node.listens_at() {
             faults.listens(address.to_string(), me.node);
@@ -54,8 +64,11 @@ impl NodeMember {
         })
     }
 
-    pub(super) fn entry(&self) -> Option<NodeEntry> {
-        self.node.as_ref().map(Node::entry)
+    /// What others are told of it.
+    pub(super) fn entries(&self) -> impl Iterator<Item = NodeEntry> {
+        let node = self.node.as_ref();
+        let own = node.map(Node::entry);
+        own.into_iter().chain(node.and_then(Node::naming_entry))
     }
 
     /// Lets its threads go on.
@@ -92,8 +105,9 @@ impl ClientMember {
             faults: Some(faults.clone()),
             ..Links::default()
         };
+        let naming = plan.naming.as_ref().map(|_| Naming::new(None));
         Self {
-            client: Client::of_process(me, name, None, links, 0, None),
+            client: Client::of_process(me, name, naming, links, 0, None),
             alive: true,
         }
     }

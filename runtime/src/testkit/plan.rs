@@ -26,6 +26,8 @@ pub struct Plan {
     asked_lease: (Duration, Duration),
     classes: Vec<Box<dyn Fn() -> Class + Send + Sync>>,
     configure: Option<Box<dyn Fn(&str, NodeBuilder) -> NodeBuilder + Send + Sync>>,
+    /// The node that is the naming service, and what makes it that.
+    pub(super) naming: Option<(String, fn(NodeBuilder) -> NodeBuilder)>,
     seed: Option<u64>,
 }
 
@@ -37,6 +39,7 @@ impl Plan {
             asked_lease: (HEARTBEAT, LEASE),
             classes: Vec::new(),
             configure: None,
+            naming: None,
             seed: None,
         }
     }
@@ -77,6 +80,14 @@ impl Plan {
         self
     }
 
+    /// Has the node of this name be the naming service for all members, with what
+    /// `partha_naming::embed` makes of it: `.naming("a", partha_naming::embed)`.
+    #[must_use]
+    pub fn naming(mut self, name: &str, embed: fn(NodeBuilder) -> NodeBuilder) -> Self {
+        self.naming = Some((name.to_owned(), embed));
+        self
+    }
+
     /// How often a silent peer is asked whether it lives, and after how much silence it is taken
     /// for dead, for nodes and clients; 300 ms and 1.5 s if not said. The lease is at least two
     /// heartbeats long, and better as long as the machine may keep a thread waiting.
@@ -96,7 +107,8 @@ impl Plan {
     /// Starts the nodes.
     ///
     /// # Errors
-    /// Those of [`NodeBuilder::start`], a lease that is too short, two nodes of one name.
+    /// Those of [`NodeBuilder::start`], a lease that is too short, two nodes of one name, a naming
+    /// service that is no node or no naming service.
     pub async fn start(mut self) -> Result<Cluster> {
         let wrong = |what: String| Err(SystemError::new(ErrorKind::BadOperation, what));
         let (heartbeat, lease) = self.asked_lease;
@@ -110,6 +122,13 @@ impl Plan {
                 return wrong(format!("'{name}' is no name for a node and its folder"));
             }
         }
+        if let Some((naming, _)) = &self.naming
+            && !self.names.contains(naming)
+        {
+            return wrong(format!(
+                "'{naming}' is to be the naming service, and is no node of the cluster"
+            ));
+        }
         let random = Random::new(self.choose_seed()?);
         Cluster::start(self, random).await
     }
@@ -122,6 +141,11 @@ impl Plan {
         }
         if let Some(configure) = &self.configure {
             builder = configure(name, builder);
+        }
+        if let Some((naming, embed)) = &self.naming
+            && naming == name
+        {
+            builder = embed(builder);
         }
         let Lease {
             heartbeat,
