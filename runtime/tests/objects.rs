@@ -12,7 +12,7 @@ use common::behaviour::{counter, named, other};
 use common::{
     Face, Failure, How, Kind, NOW, arrived, begun, new_gate, node_for, node_of, open, stop, until,
 };
-use partha::{Limits, Uid};
+use partha::{Limits, Node, Uid};
 use test_support::temp_dir;
 use tokio::task::spawn_local;
 
@@ -375,6 +375,16 @@ async fn an_object_in_use_is_not_evicted(kind: Kind) {
     stop(node).await;
 }
 
+async fn count_connections(kind: Kind, face: &Face, node: &Node) {
+    let before = face.statistics().await.connections;
+    let (another, third) = (Face::open(kind, node).await, Face::open(kind, node).await);
+    // A node without a face has no connections.
+    let more = if kind == Kind::Embedded { 0 } else { 2 };
+    assert_eq!(face.statistics().await.connections, before + more);
+    drop((another, third));
+    until(|| async { face.statistics().await.connections == before }).await;
+}
+
 async fn a_node_tells_what_it_is_and_has(kind: Kind) {
     let dir = temp_dir("objects");
     let node = node_for(kind, dir.path()).await;
@@ -400,13 +410,7 @@ async fn a_node_tells_what_it_is_and_has(kind: Kind) {
     assert_eq!(derived.ancestors, [named::CLASS.0, counter::CLASS.0]);
     assert!(derived.persistent && !derived.reflection.is_empty());
 
-    let before = face.statistics().await.connections;
-    let (another, third) = (Face::open(kind, &node).await, Face::open(kind, &node).await);
-    // A node without a face has no connections.
-    let more = if kind == Kind::Embedded { 0 } else { 2 };
-    assert_eq!(face.statistics().await.connections, before + more);
-    drop((another, third));
-    until(|| async { face.statistics().await.connections == before }).await;
+    count_connections(kind, &face, &node).await;
 
     let mut made = Vec::new();
     for value in 0..7 {

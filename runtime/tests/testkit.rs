@@ -36,7 +36,7 @@ async fn counter(client: &Client, place: &Place, value: i64) -> Counter {
 async fn connections(cluster: &Cluster, name: &str) -> u64 {
     let node = cluster.node(name);
     let statistics = node.handle().manager().statistics(node.client()).await;
-    statistics.unwrap().connections.into()
+    statistics.unwrap().connections
 }
 
 fn is_out_of_reach(error: &SystemError) -> bool {

@@ -54,8 +54,9 @@ impl Node {
         pause.all_stand(self.home.shards.len()).await
     }
 
-    /// Ends it where it is: what waits to be written is not, and its threads end without a word. Its connections are the switchboard's to cut, before this. False if one of its
-    /// threads does not end.
+    /// Ends it where it is: what waits to be written is not, and its threads end without a word.
+    /// Its connections are the switchboard's to cut, before this. False if one of its threads
+    /// does not end.
     pub(crate) async fn crash(mut self) -> bool {
         if let Some(registration) = self.registration.take() {
             registration.abandon();

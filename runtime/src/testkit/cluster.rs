@@ -287,7 +287,8 @@ impl Cluster {
             if let Some(node) = member.node.take()
                 && let Err(error) = node.shutdown(PATIENCE).await
             {
-                failed.get_or_insert(error.context(format_args!("stopping node '{name}'")));
+                let error = error.context(format_args!("stopping node '{name}'"));
+                failed = failed.or(Some(error));
             }
         }
         failed.map_or(Ok(()), Err)

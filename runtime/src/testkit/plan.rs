@@ -19,15 +19,20 @@ const LEASE: Duration = Duration::from_millis(1500);
 /// Threads of a node: two, so that objects of one node are on different shards.
 const SHARDS: u16 = 2;
 
+/// Says what else a node is to be, by its name.
+type Configure = dyn Fn(&str, NodeBuilder) -> NodeBuilder + Send + Sync;
+/// Makes a node the naming service.
+type Embed = fn(NodeBuilder) -> NodeBuilder;
+
 /// How a cluster is to be: begun by [`Cluster::new`], ended by [`Plan::start`].
 pub struct Plan {
     pub(super) names: Vec<String>,
     pub(super) lease: Lease,
     asked_lease: (Duration, Duration),
     classes: Vec<Box<dyn Fn() -> Class + Send + Sync>>,
-    configure: Option<Box<dyn Fn(&str, NodeBuilder) -> NodeBuilder + Send + Sync>>,
+    configure: Option<Box<Configure>>,
     /// The node that is the naming service, and what makes it that.
-    pub(super) naming: Option<(String, fn(NodeBuilder) -> NodeBuilder)>,
+    pub(super) naming: Option<(String, Embed)>,
     seed: Option<u64>,
 }
 
