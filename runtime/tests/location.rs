@@ -11,21 +11,11 @@ use std::time::Duration;
 
 use common::behaviour::Counter;
 use common::behaviour::counter::GiveError;
-use common::{
-    arrived, begun, builder, client_of, counter, new_gate, node, open, run, stop, until,
-    with_classes,
-};
-use partha::testkit::Cluster;
+use common::cluster::cluster;
+use common::{arrived, begun, builder, client_of, counter, new_gate, node, open, run, stop, until};
 use partha::{Client, Completed, ErrorKind, Node, Place, SystemError};
 use test_support::temp_dir;
 use tokio::task::spawn_local;
-
-/// Nodes with all test classes.
-async fn cluster(nodes: usize) -> Cluster {
-    let plan = Cluster::new().nodes(nodes);
-    let plan = plan.configure(|_, builder| with_classes(builder));
-    plan.start().await.unwrap()
-}
 
 /// Asks again until the outcome is known.
 async fn settle(counter: &Counter, client: &Client, error: SystemError, amount: i64) -> i64 {

@@ -1,36 +1,21 @@
-//! The test kit itself: each fault does what it says, and no more.
+//! The faults of the test kit: each does what it says, and no more.
 
 #![allow(clippy::unwrap_used, reason = "a failed helper is a failed test")]
 
 mod common;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use common::behaviour::Counter;
-use common::{arrived, new_gate, open, run, with_classes};
-use partha::testkit::{Cluster, Plan, wait_until};
-use partha::{ActionError, Client, Completed, ErrorKind, Place, SystemError};
+use common::cluster::{cluster, counter_at, plan};
+use common::{arrived, new_gate, open, run};
+use partha::testkit::{Cluster, wait_until};
+use partha::{ActionError, Client, Completed, ErrorKind, SystemError};
 use tokio::task::spawn_local;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Much shorter than any lease, long enough for a call that is answered.
 const SOON: Duration = Duration::from_millis(300);
-
-fn plan(nodes: usize) -> Plan {
-    Cluster::new()
-        .nodes(nodes)
-        .configure(|_, builder| with_classes(builder))
-}
-
-async fn cluster(nodes: usize) -> Cluster {
-    plan(nodes).start().await.unwrap()
-}
-
-async fn counter(client: &Client, place: &Place, value: i64) -> Counter {
-    Counter::create(client, place, value, &[]).await.unwrap()
-}
 
 /// Counts the connections of a node, as the node sees them.
 async fn connections(cluster: &Cluster, name: &str) -> u64 {
@@ -47,38 +32,13 @@ fn is_out_of_reach(error: &SystemError) -> bool {
 }
 
 #[test]
-fn members_know_each_other_without_a_naming_service() {
-    run(async {
-        let cluster = Cluster::new()
-            .names(["left", "right"])
-            .configure(|_, builder| with_classes(builder))
-            .start()
-            .await
-            .unwrap();
-        let client = cluster.client();
-        let from = counter(&client, &cluster.at("left"), 100).await;
-        let to = counter(&client, &cluster.at("right"), 0).await;
-        assert_eq!(from.give(&client, &to, 30).await.unwrap(), 30);
-        let named = counter(&client, &Place::Named("right".to_owned()), 1).await;
-        assert_eq!(named.uid().node, cluster.node("right").me().node);
-        let other = cluster.client_named("other");
-        assert_ne!(other.me(), client.me());
-        assert_eq!(cluster.client_named("other").me(), other.me());
-        assert_eq!(to.value(&other).await.unwrap(), 30);
-        let own = cluster.node("left").client();
-        assert_eq!(to.value(own).await.unwrap(), 30);
-        cluster.stop().await.unwrap();
-    });
-}
-
-#[test]
 fn a_killed_node_keeps_what_it_has_acknowledged() {
     run(async {
         let mut cluster = cluster(2).await;
         let client = cluster.client();
         let mut counters = Vec::new();
         for _ in 0..8 {
-            counters.push(counter(&client, &cluster.at("a"), 0).await);
+            counters.push(counter_at(&client, &cluster.at("a"), 0).await);
         }
         let mut sums = vec![0; counters.len()];
         for round in 1..=4 {
@@ -116,7 +76,7 @@ fn a_kill_is_no_goodbye() {
     run(async {
         let mut cluster = cluster(1).await;
         let (client, gate) = (cluster.client(), new_gate("killed"));
-        let object = counter(&client, &cluster.at("a"), 0).await;
+        let object = counter_at(&client, &cluster.at("a"), 0).await;
         let (begun, waiting) = (Instant::now(), {
             let (object, client, gate) = (object.clone(), client.clone(), gate.clone());
             spawn_local(async move { object.add_at_gate(&client, 5, &gate).await })
@@ -148,8 +108,8 @@ fn a_partition_stops_calls_and_healing_lets_them_through() {
     run(async {
         let cluster = cluster(2).await;
         let client = cluster.client();
-        let there = counter(&client, &cluster.at("a"), 1).await;
-        let elsewhere = counter(&client, &cluster.at("b"), 1).await;
+        let there = counter_at(&client, &cluster.at("a"), 1).await;
+        let elsewhere = counter_at(&client, &cluster.at("b"), 1).await;
         assert_eq!(there.value(&client).await.unwrap(), 1);
         cluster.partition("client", "a");
         let soon = client.call().deadline(SOON);
@@ -182,7 +142,7 @@ fn a_partition_leaves_connections_open_until_the_lease_ends() {
         let (heartbeat, lease) = (Duration::from_millis(200), Duration::from_secs(2));
         let mut cluster = plan(1).lease(heartbeat, lease).start().await.unwrap();
         let client = cluster.client_named("far");
-        let object = counter(&client, &cluster.at("a"), 1).await;
+        let object = counter_at(&client, &cluster.at("a"), 1).await;
         assert_eq!(object.value(&client).await.unwrap(), 1);
         let before = connections(&cluster, "a").await;
         assert!(before > 0);
@@ -204,7 +164,7 @@ fn a_partition_outlives_kill_and_restart() {
     run(async {
         let mut cluster = cluster(2).await;
         let client = cluster.client();
-        let there = counter(&client, &cluster.at("a"), 1).await;
+        let there = counter_at(&client, &cluster.at("a"), 1).await;
         assert_eq!(there.value(&client).await.unwrap(), 1);
         cluster.partition("client", "a");
         let calling = {
@@ -256,7 +216,7 @@ fn silence_has_a_direction() {
     run(async {
         let cluster = cluster(1).await;
         let client = cluster.client();
-        let object = counter(&client, &cluster.at("a"), 1).await;
+        let object = counter_at(&client, &cluster.at("a"), 1).await;
         assert_eq!(object.value(&client).await.unwrap(), 1);
         // The call arrives, its answer does not.
         cluster.silence("a", "client");
@@ -285,7 +245,7 @@ fn a_cut_is_learnt_at_once_and_loses_what_was_held_up() {
     run(async {
         let cluster = cluster(1).await;
         let (client, gate) = (cluster.client(), new_gate("held-up"));
-        let object = counter(&client, &cluster.at("a"), 1).await;
+        let object = counter_at(&client, &cluster.at("a"), 1).await;
         let adding = {
             let (object, client, gate) = (object.clone(), client.clone(), gate.clone());
             spawn_local(async move { object.add_at_gate(&client, 1, &gate).await })
@@ -312,10 +272,10 @@ fn nodes_are_cut_off_from_each_other_as_clients_are() {
     run(async {
         let cluster = cluster(3).await;
         let client = cluster.client();
-        let from = counter(&client, &cluster.at("a"), 100).await;
+        let from = counter_at(&client, &cluster.at("a"), 100).await;
         let to = [
-            counter(&client, &cluster.at("b"), 0).await,
-            counter(&client, &cluster.at("c"), 0).await,
+            counter_at(&client, &cluster.at("b"), 0).await,
+            counter_at(&client, &cluster.at("c"), 0).await,
         ];
         for to in &to {
             from.give(&client, to, 10).await.unwrap();
@@ -345,7 +305,7 @@ fn a_paused_node_is_silent_and_goes_on_where_it_was() {
     run(async {
         let mut cluster = cluster(2).await;
         let client = cluster.client();
-        let object = counter(&client, &cluster.at("a"), 1).await;
+        let object = counter_at(&client, &cluster.at("a"), 1).await;
         assert_eq!(object.value(&client).await.unwrap(), 1);
         cluster.pause("a").await;
         let soon = client.call().deadline(SOON);
@@ -376,7 +336,7 @@ fn a_paused_client_is_missed_after_its_lease() {
     run(async {
         let mut cluster = cluster(1).await;
         let client = cluster.client_named("still");
-        let object = counter(&client, &cluster.at("a"), 1).await;
+        let object = counter_at(&client, &cluster.at("a"), 1).await;
         let action = client.begin();
         object.add(&*action, 1).await.unwrap();
         cluster.pause("still").await;
@@ -399,7 +359,7 @@ fn a_killed_client_leaves_nothing_and_comes_back_as_its_next_life() {
     run(async {
         let mut cluster = cluster(2).await;
         let client = cluster.client_named("x");
-        let object = counter(&client, &cluster.at("b"), 1).await;
+        let object = counter_at(&client, &cluster.at("b"), 1).await;
         let action = client.begin();
         object.add(&*action, 1).await.unwrap();
         let begun = Instant::now();
@@ -426,8 +386,8 @@ fn an_action_over_a_partition_is_there_at_both_or_at_none() {
     run(async {
         let cluster = cluster(2).await;
         let client = cluster.client();
-        let a = counter(&client, &cluster.at("a"), 100).await;
-        let b = counter(&client, &cluster.at("b"), 100).await;
+        let a = counter_at(&client, &cluster.at("a"), 100).await;
+        let b = counter_at(&client, &cluster.at("b"), 100).await;
         for _ in 0..4 {
             let deadline = partha::ActionOptions::new().deadline(Duration::from_secs(2));
             let cut = cluster.random().below(3);
@@ -460,129 +420,4 @@ fn an_action_over_a_partition_is_there_at_both_or_at_none() {
         }
         cluster.stop().await.unwrap();
     });
-}
-
-#[test]
-fn servants_share_state_with_the_test_over_restarts() {
-    run(async {
-        let starts = Arc::new(AtomicU64::new(0));
-        let count = starts.clone();
-        let mut cluster = Cluster::new()
-            .nodes(2)
-            .class(move || {
-                count.fetch_add(1, Ordering::Relaxed);
-                common::counter_class()
-            })
-            .start()
-            .await
-            .unwrap();
-        let client = cluster.client();
-        let object = counter(&client, &Place::Any, 3).await;
-        assert_eq!(starts.load(Ordering::Relaxed), 2);
-        cluster.restart("a").await.unwrap();
-        cluster.restart("b").await.unwrap();
-        assert_eq!(starts.load(Ordering::Relaxed), 4);
-        let long = client.call().deadline(PATIENCE);
-        assert_eq!(object.value(&long).await.unwrap(), 3);
-        cluster.stop().await.unwrap();
-    });
-}
-
-/// One life of a cluster with everything in it.
-async fn everything() {
-    let mut cluster = cluster(3).await;
-    let client = cluster.client();
-    let object = counter(&client, &cluster.at("b"), 0).await;
-    let mut sum = 0;
-    let add = async |sum: &mut i64| {
-        let id = client.new_call_id();
-        let long = client.call().deadline(PATIENCE).id(id);
-        let mut result = object.add(&long, 1).await;
-        while result.is_err() {
-            result = object
-                .add(&client.call().again(id).deadline(PATIENCE), 1)
-                .await;
-        }
-        *sum += 1;
-        assert_eq!(result.unwrap(), *sum);
-    };
-    add(&mut sum).await;
-    cluster.restart("b").await.unwrap();
-    add(&mut sum).await;
-    cluster.partition("client", "b");
-    cluster.partition("a", "c");
-    cluster.heal();
-    add(&mut sum).await;
-    cluster.pause("b").await;
-    cluster.resume("b");
-    add(&mut sum).await;
-    cluster.kill("c").await;
-    add(&mut sum).await;
-    cluster.stop().await.unwrap();
-}
-
-#[test]
-fn ten_in_a_row() {
-    run(async {
-        for _ in 0..10 {
-            everything().await;
-        }
-    });
-}
-
-#[test]
-fn several_side_by_side() {
-    run(async {
-        let all: Vec<_> = (0..4).map(|_| spawn_local(everything())).collect();
-        for one in all {
-            one.await.unwrap();
-        }
-    });
-}
-
-#[test]
-fn a_cluster_that_is_dropped_leaves_no_folder() {
-    run(async {
-        let cluster = cluster(2).await;
-        let client = cluster.client();
-        counter(&client, &cluster.at("a"), 1).await;
-        let folder = cluster.folder().to_owned();
-        assert!(folder.join("a").is_dir() && folder.join("b").is_dir());
-        drop(cluster);
-        assert!(!folder.exists() || std::env::var_os("PARTHA_KEEP_TEMP").is_some());
-    });
-}
-
-#[test]
-fn what_makes_no_sense_is_refused() {
-    run(async {
-        let ms = Duration::from_millis;
-        let wrong = [
-            plan(1).lease(ms(100), ms(150)),
-            plan(1).names(["a", "a"]),
-            plan(1).names(["client"]),
-            plan(1).names(["../a"]),
-        ];
-        for plan in wrong {
-            let error = plan.start().await.unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::BadOperation, "{error}");
-        }
-        let cluster = plan(1).seed(42).start().await.unwrap();
-        assert_eq!(cluster.random().seed(), 42);
-        cluster.stop().await.unwrap();
-    });
-}
-
-#[test]
-#[should_panic(expected = "no member 'd' in the cluster; its nodes are a b c,")]
-fn a_name_that_nobody_has_is_told() {
-    run(async {
-        cluster(3).await.partition("a", "d");
-    });
-}
-
-#[test]
-#[should_panic(expected = "the condition does not hold after 20ms")]
-fn waiting_has_an_end() {
-    run(wait_until(async || false, Duration::from_millis(20)));
 }

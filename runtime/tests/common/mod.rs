@@ -8,6 +8,7 @@
 )]
 #![allow(clippy::unwrap_used, reason = "a failed helper is a failed test")]
 
+pub mod cluster;
 pub mod face;
 pub mod foreign;
 pub mod logs;
