@@ -4,12 +4,10 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Args;
-use partha::services::naming::{NameService, name_context, name_service};
-use partha::{Node, NodeBuilder, Uid, abi};
+use partha::{Node, NodeBuilder};
 use partha_daemon::{Defaults, File, Options, Settings, attend, read_file};
 
-use crate::context::ContextServant;
-use crate::service::ServiceServant;
+use crate::embed;
 
 /// What `partha serve naming` does if nothing is said.
 pub const DEFAULTS: Defaults = Defaults {
@@ -55,16 +53,5 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// Those of [`NodeBuilder::start`], and of making the root context at the first start.
 pub async fn start(builder: NodeBuilder) -> partha::Result<Node> {
-    let (data, pointers) = (0, 0);
-    let nothing = abi::message(data, pointers, |_, _| {});
-    let node = builder
-        .class(name_service::class(ServiceServant))
-        .class(name_context::class(ContextServant))
-        .well_known(Uid::NAMING_ROOT, &name_service::INFO, nothing)
-        .start()
-        .await?;
-    NameService::from_uid(Uid::NAMING_ROOT)
-        .prepare(node.client())
-        .await?;
-    Ok(node)
+    embed(builder).start().await
 }

@@ -14,8 +14,10 @@
 
 pub mod context;
 pub mod daemon;
+mod embed;
 mod path;
 pub mod service;
 mod walk;
 
 pub use daemon::{Arguments, run, start};
+pub use embed::embed;

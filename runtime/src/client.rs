@@ -17,6 +17,7 @@ use crate::error::{ErrorKind, Result, SystemError};
 use crate::net::actions::Lines;
 use crate::net::connection::{Connection, lock};
 use crate::net::handshake::ANY_SHARD;
+use crate::net::links::Links;
 use crate::net::pool::Pool;
 use crate::node::Home;
 use crate::services::{Locator, Naming};
@@ -104,17 +105,19 @@ impl Client {
     pub(crate) fn of_process(
         me: Peer,
         name: &str,
-        naming: Option<String>,
+        naming: Option<Naming>,
+        links: Links,
         index: u16,
         home: Option<Arc<Home>>,
     ) -> Self {
-        Self::of(me, name, naming, index, home, None)
+        Self::of(me, name, naming, links, index, home, None)
     }
 
     fn of(
         me: Peer,
         name: &str,
-        naming: Option<String>,
+        naming: Option<Naming>,
+        links: Links,
         index: u16,
         home: Option<Arc<Home>>,
         identity: Option<Identity>,
@@ -131,11 +134,12 @@ impl Client {
             pool: Pool::new(
                 me,
                 name.to_owned(),
+                links,
                 WeakClient {
                     inner: weak.clone(),
                 },
             ),
-            naming: naming.map(Naming::new),
+            naming,
             locator: Locator::sharing(nodes),
             lines: Lines::default(),
             home: home.map_or_else(OnceLock::new, OnceLock::from),
@@ -179,6 +183,19 @@ impl Client {
     pub fn naming(&self) -> Result<&Naming> {
         self.inner.naming.as_ref().ok_or_else(|| {
             let detail = "this process was given no naming service; pass its address";
+            SystemError::new(ErrorKind::NameNotFound, detail)
+        })
+    }
+
+    /// Where the naming service listens, and so the way to the binder.
+    ///
+    /// # Errors
+    /// `NameNotFound` if there is none, or none that has an address: then nodes are known only
+    /// by being introduced.
+    pub(crate) fn naming_address(&self) -> Result<&str> {
+        self.naming()?.address().ok_or_else(|| {
+            let detail = "the naming service of this process has no address, so that no binder is \
+                          found by it; pass its address";
             SystemError::new(ErrorKind::NameNotFound, detail)
         })
     }
@@ -262,10 +279,24 @@ impl Client {
         home.is_some_and(|home| home.registry.store.is_some())
     }
 
+    /// Whether this process makes no connections.
+    pub(crate) fn is_embedded(&self) -> bool {
+        self.inner.pool.links().embedded
+    }
+
     /// A connection to the node, and there to the shard, that has the object.
     pub(crate) async fn connection_for(&self, object: Uid) -> Result<Arc<Connection>> {
-        if object == Uid::NAMING_ROOT {
-            let address = self.naming()?.address();
+        if self.is_embedded() {
+            let detail = format!(
+                "object {object} is not of this node, which is embedded: it has no sockets, and \
+                 reaches no other"
+            );
+            // Not `Unreachable`: asking again would not help.
+            return Err(SystemError::new(ErrorKind::NoSuchObject, detail));
+        }
+        if object == Uid::NAMING_ROOT
+            && let Some(address) = self.naming()?.address()
+        {
             let connection = self.inner.pool.by_address(address, ANY_SHARD).await;
             let what = "the naming service";
             let connection = connection.map_err(|error| error.context(what))?;

@@ -36,6 +36,10 @@ pub(crate) async fn create(
         .filter(|home| home.is_place(place, info))
     {
         Some(home) => home.manager_capability(),
+        None if client.is_embedded() => {
+            let why = "an embedded node makes objects at itself alone, of the classes it runs";
+            return Err(nowhere(place, info, why));
+        }
         None => {
             let found = find(&client, place, info, call).await;
             let found = found.map_err(|error| error.before_sending().of_call(Some(call), false));

@@ -48,6 +48,12 @@
 //! # let _ = renamed;
 //! # Ok(()) }
 //! ```
+//!
+//! # Within a test
+//!
+//! [`Node::embedded`] is a node without sockets. With the feature `testkit` there is a module of
+//! that name: clusters in one process, whose nodes and clients can be killed, started again, cut
+//! off from each other and paused (`docs/testing.md`).
 
 extern crate self as partha;
 
@@ -73,6 +79,8 @@ mod registration;
 mod rows;
 pub mod services;
 mod shard;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 mod timestamp;
 mod wire;
 

@@ -7,7 +7,7 @@ mod sessions;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use partha_core::id::{ClassId, Peer, Uid};
+use partha_core::id::{ClassId, NodeId, Peer, Uid};
 use tokio::sync::oneshot;
 
 use crate::abi::{Struct, Transient};
@@ -38,15 +38,32 @@ const OBJECTS_MAX: u32 = 1000;
 #[derive(Clone, Debug)]
 pub struct NodeHandle {
     manager: ConnectionManager,
-    connection: Arc<Connection>,
+    node: NodeId,
+    /// None to the node of this very process.
+    connection: Option<Arc<Connection>>,
 }
 
 impl NodeHandle {
     pub(crate) fn new(connection: Arc<Connection>) -> Self {
-        let manager = ConnectionManager::from_capability(Capability::manager(connection.clone()));
+        let node = connection.peer().node;
+        let manager = Capability::manager(connection.clone());
+        let manager = ConnectionManager::from_capability(manager);
+        let connection = Some(connection);
         Self {
             manager,
+            node,
             connection,
+        }
+    }
+
+    /// The node of this very process.
+    pub(crate) fn here(home: &Home) -> Self {
+        let manager = ConnectionManager::from_capability(home.manager_capability());
+        let node = home.me.node;
+        Self {
+            manager,
+            node,
+            connection: None,
         }
     }
 
@@ -58,13 +75,16 @@ impl NodeHandle {
 
     /// The node's identity.
     #[must_use]
-    pub fn id(&self) -> partha_core::id::NodeId {
-        self.connection.peer().node
+    pub fn id(&self) -> NodeId {
+        self.node
     }
 
-    /// Ends when the connection to it does.
+    /// Ends when the connection to it does; never for the node of this very process.
     pub(crate) async fn gone(&self) {
-        self.connection.gone().await;
+        match &self.connection {
+            Some(connection) => connection.gone().await,
+            None => std::future::pending().await,
+        }
     }
 }
 

@@ -1,6 +1,9 @@
 //! A node: a process that serves objects.
 
+#[cfg(feature = "testkit")]
+mod crash;
 mod elsewhere;
+mod embedded;
 mod home;
 mod sessions;
 
@@ -18,7 +21,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use partha_core::id::{ClassId, Peer, Uid};
 use partha_core::{Limits, Ticket};
-use partha_store::{LmdbStore, ObjectStore, Usage as StoreUsage};
+use partha_store::{ObjectStore, Usage as StoreUsage};
 use partha_wire::Writer;
 use tokio::sync::oneshot;
 
@@ -29,9 +32,12 @@ use crate::context::{Asked, Context};
 use crate::elsewhere::{Elsewhere, Watch};
 use crate::error::{ErrorKind, Result, SystemError};
 use crate::manager::Manager;
+use crate::net::links::Links;
 use crate::recovery::Recovered;
 use crate::registration::{self, Registration};
 use crate::rows::Rows;
+use crate::services::Naming;
+use crate::services::naming::NameService;
 use crate::shard::{Job, Registry, ShardHandle, Start, spawn};
 use crate::wire::context::TraceId;
 
@@ -42,8 +48,9 @@ const GIVE_UP: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct NodeBuilder {
     name: String,
-    data_dir: PathBuf,
-    listen: String,
+    /// None: the store is in memory.
+    data_dir: Option<PathBuf>,
+    listen: Option<String>,
     advertise: Vec<String>,
     naming: Option<String>,
     shards: Option<u16>,
@@ -51,6 +58,11 @@ pub struct NodeBuilder {
     limits: Limits,
     well_known: Option<WellKnown>,
     elsewhere: elsewhere::Wishes,
+    /// Heartbeat and lease, where they are not the usual ones.
+    lease: Option<(Duration, Duration)>,
+    /// A naming service is known, though not by its address.
+    names: bool,
+    links: Links,
 }
 
 /// An object whose identity is known beforehand.
@@ -66,7 +78,8 @@ struct WellKnown {
 pub struct Node {
     home: Arc<Home>,
     client: Client,
-    address: SocketAddr,
+    /// None if it is embedded.
+    address: Option<SocketAddr>,
     threads: Vec<JoinHandle<()>>,
     registration: Option<Registration>,
     _watch: Watch,
@@ -78,8 +91,8 @@ impl Node {
     pub fn builder() -> NodeBuilder {
         NodeBuilder {
             name: "node".to_owned(),
-            data_dir: PathBuf::from("data"),
-            listen: "127.0.0.1:0".to_owned(),
+            data_dir: Some(PathBuf::from("data")),
+            listen: None,
             advertise: Vec::new(),
             naming: None,
             shards: None,
@@ -87,13 +100,20 @@ impl Node {
             limits: Limits::default(),
             well_known: None,
             elsewhere: elsewhere::Wishes::default(),
+            lease: None,
+            names: false,
+            links: Links::default(),
         }
     }
 
     /// Where it listens.
+    ///
+    /// # Panics
+    /// If it is embedded, and so listens nowhere: ask [`Node::listens_at`] where it may be.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.address
+        let address = self.address;
+        address.expect("an embedded node has no address: `Node::listens_at` says so")
     }
 
     /// Who it is, in which life.
@@ -213,14 +233,15 @@ impl NodeBuilder {
     /// The folder of its store; made if absent. The node's identity lives there.
     #[must_use]
     pub fn data_dir(mut self, dir: impl Into<PathBuf>) -> Self {
-        self.data_dir = dir.into();
+        self.data_dir = Some(dir.into());
         self
     }
 
-    /// Where to listen, `host:port`; port 0 takes a free one.
+    /// Where to listen, `host:port`; port 0 takes a free one. A free port of 127.0.0.1 if not
+    /// said.
     #[must_use]
     pub fn listen(mut self, address: impl Into<String>) -> Self {
-        self.listen = address.into();
+        self.listen = Some(address.into());
         self
     }
 
@@ -259,7 +280,8 @@ impl NodeBuilder {
         self
     }
 
-    /// An object that must exist, under an identity known beforehand; made if it does not.
+    /// An object that must exist, under an identity known beforehand; made if it does not. The
+    /// node that has [`Uid::NAMING_ROOT`] is the naming service, for itself too.
     #[must_use]
     pub fn well_known(mut self, uid: Uid, info: &'static ClassInfo, arguments: Writer) -> Self {
         self.well_known = Some(WellKnown {
@@ -280,33 +302,30 @@ impl NodeBuilder {
     /// `Store` if the store cannot be opened, `Unreachable` if the address cannot be listened at.
     pub async fn start(mut self) -> Result<Node> {
         self.serve_if_child().await?;
+        self.check()?;
         let elsewhere = self.elsewhere()?;
-        let dir = self.data_dir.clone();
-        let opening = tokio::task::spawn_blocking(move || LmdbStore::open(dir));
-        let opened = opening
-            .await
-            .map_err(|_| SystemError::new(ErrorKind::Internal, "opening the store panicked"))?;
-        let store: Arc<dyn ObjectStore> =
-            Arc::new(opened.map_err(|e| SystemError::new(ErrorKind::Store, e.to_string()))?);
+        let store = embedded::open(self.data_dir.clone()).await?;
         let recovered = Recovered::read(&*store)?;
-        let listener = listen(&self.listen)?;
-        let address = listener
-            .local_addr()
-            .map_err(|error| SystemError::new(ErrorKind::Unreachable, error.to_string()))?;
+        let (listener, address) = self.listener()?.unzip();
         let me = store.identity();
         let well_known = self.well_known.take();
         let known = well_known.as_ref().map(|known| known.uid);
         let classes = std::mem::take(&mut self.classes);
         let mut registry = registry(me, self.name.clone(), classes, Some(store), known);
         (registry.limits, registry.elsewhere) = (self.limits, elsewhere);
+        registry.links = self.links.clone();
         let registry = Arc::new(registry);
         let (home, client, mut threads) = self.start_shards(&registry, &recovered, listener)?;
         let _watch = self.start_watching(&home, &client, address, &mut threads)?;
         if let Some(known) = well_known {
+            let uid = known.uid;
             make_well_known(&home, &client, known).await?;
+            if uid == Uid::NAMING_ROOT {
+                NameService::from_uid(uid).prepare(&client).await?;
+            }
         }
         let advertise = match self.advertise.is_empty() {
-            true => vec![address.to_string()],
+            true => address.iter().map(SocketAddr::to_string).collect(),
             false => self.advertise,
         };
         let naming = self.naming.as_ref();
@@ -326,17 +345,20 @@ impl NodeBuilder {
         &self,
         registry: &Arc<Registry>,
         recovered: &Recovered,
-        listener: std::net::TcpListener,
+        mut listener: Option<std::net::TcpListener>,
     ) -> Result<(Arc<Home>, Client, Vec<JoinHandle<()>>)> {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get().min(1024) as u16);
         let count = self.shards.unwrap_or(cores);
         let (handles, receivers): (Vec<_>, Vec<_>) = (0..count).map(ShardHandle::new).unzip();
         let home = Home::new(registry.clone(), handles, recovered.shards(count));
         let mut inputs = recovered.inputs(count);
-        let (me, naming) = (registry.me, self.naming.clone());
-        let client_of =
-            |index| Client::of_process(me, &self.name, naming.clone(), index, Some(home.clone()));
-        let mut listener = Some(listener);
+        let names = self.names || registry.well_known == Some(Uid::NAMING_ROOT);
+        let client_of = |index| {
+            let elsewhere = self.naming.clone();
+            let naming = (names || elsewhere.is_some()).then(|| Naming::new(elsewhere));
+            let (links, home) = (self.links.clone(), Some(home.clone()));
+            Client::of_process(registry.me, &self.name, naming, links, index, home)
+        };
         let mut threads = Vec::new();
         for (handle, jobs) in home.shards.iter().cloned().zip(receivers) {
             let client = client_of(handle.index() + 1);
@@ -390,7 +412,7 @@ async fn make_well_known(home: &Home, client: &Client, known: WellKnown) -> Resu
         .map(drop)
 }
 
-fn listen(address: &str) -> Result<std::net::TcpListener> {
+fn listen_at(address: &str) -> Result<std::net::TcpListener> {
     let failed = |error: std::io::Error| {
         SystemError::new(
             ErrorKind::Unreachable,
@@ -425,7 +447,7 @@ fn registry(
         .into_iter()
         .map(|class| (class.info().id, class))
         .collect();
-    let (limits, elsewhere) = (Limits::default(), Elsewhere::default());
+    let (limits, elsewhere, links) = (Limits::default(), Elsewhere::default(), Links::default());
     Registry {
         me,
         name,
@@ -433,6 +455,7 @@ fn registry(
         methods,
         store,
         limits,
+        links,
         well_known,
         elsewhere,
     }

@@ -39,6 +39,12 @@ impl Registration {
         let _ = done.wait_for(|done| *done).await;
     }
 
+    /// Goes without a word, as in a crash.
+    #[cfg(feature = "testkit")]
+    pub(crate) fn abandon(self) {
+        self.task.abort();
+    }
+
     /// Tells the binder that the node stops in good order.
     pub(crate) async fn leave(self, client: &Client) {
         self.task.abort();
@@ -60,7 +66,20 @@ impl Registration {
 pub(crate) fn start(client: Client, home: Arc<Home>, addresses: Vec<String>) -> Registration {
     let (sender, done) = watch::channel(false);
     let me = home.me;
-    let entry = NodeEntry {
+    let entry = entry(&home, addresses);
+    let task = tokio::spawn(keep(client, entry, sender));
+    Registration {
+        done,
+        task,
+        node: me.node,
+        incarnation: me.incarnation.0,
+    }
+}
+
+/// What the binder is told of a node.
+pub(crate) fn entry(home: &Home, addresses: Vec<String>) -> NodeEntry {
+    let me = home.me;
+    NodeEntry {
         node: me.node.0,
         incarnation: me.incarnation.0,
         name: home.registry.name.clone(),
@@ -69,13 +88,6 @@ pub(crate) fn start(client: Client, home: Arc<Home>, addresses: Vec<String>) -> 
         shards: home.shards.len() as u16,
         alive: true,
         last_heard: Timestamp::now(),
-    };
-    let task = tokio::spawn(keep(client, entry, sender));
-    Registration {
-        done,
-        task,
-        node: me.node,
-        incarnation: me.incarnation.0,
     }
 }
 

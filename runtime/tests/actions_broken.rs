@@ -8,17 +8,13 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use common::behaviour::Counter;
-use common::proxy::Proxy;
-use common::{client_of, counter, node, run, stop, until};
-use partha::{ActionError, ActionOptions, Client, ErrorKind, Node, Outcome, SystemError};
-use test_support::{TempDir, temp_dir};
+use common::{counter_class, run, until};
+use partha::testkit::Cluster;
+use partha::{ActionError, ActionOptions, Client, ErrorKind, Outcome, SystemError};
 
-/// A node, one client that reaches it through a relay, one that reaches it directly, and an
-/// object.
+/// A node, a client whose connections break, one whose do not, and an object.
 struct Scene {
-    _dir: TempDir,
-    node: Node,
-    proxy: Proxy,
+    cluster: Cluster,
     client: Client,
     direct: Client,
     object: Counter,
@@ -26,22 +22,20 @@ struct Scene {
 
 impl Scene {
     async fn open() -> Self {
-        let dir = temp_dir("broken");
-        let node = node(dir.path()).await;
-        let direct = client_of(&node).await;
-        let object = counter(&direct, &node, 100).await;
-        let proxy = Proxy::new(node.address()).await;
-        let client = Client::alone().unwrap();
-        let locator = client.locator();
-        locator.introduce(&client, &proxy.address()).await.unwrap();
+        let cluster = Cluster::new().class(counter_class).start().await.unwrap();
+        let (client, direct) = (cluster.client(), cluster.client_named("direct"));
+        let object = Counter::create(&direct, &cluster.at("a"), 100, &[]).await;
         Self {
-            _dir: dir,
-            node,
-            proxy,
+            cluster,
             client,
             direct,
-            object,
+            object: object.unwrap(),
         }
+    }
+
+    /// Breaks the connections of the client.
+    fn cut(&self) {
+        self.cluster.cut("client", "a");
     }
 
     /// What everybody sees, once nobody has it locked.
@@ -49,10 +43,8 @@ impl Scene {
         self.object.value(&self.direct).await.unwrap()
     }
 
-    /// An address where nobody is.
-    async fn nowhere(&self) -> std::net::SocketAddr {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        listener.local_addr().unwrap()
+    async fn stop(self) {
+        self.cluster.stop().await.unwrap();
     }
 }
 
@@ -66,7 +58,7 @@ fn an_action_whose_binding_breaks_can_only_abort_and_is_tried_again() {
             tries.set(tries.get() + 1);
             object.add(a, 1).await?;
             if tries.get() == 1 {
-                scene.proxy.cut();
+                scene.cut();
                 // The node sees it too, and undoes its part.
                 until(async || object.value(&scene.direct).await == Ok(100)).await;
             }
@@ -78,7 +70,7 @@ fn an_action_whose_binding_breaks_can_only_abort_and_is_tried_again() {
         assert_eq!(done.await.unwrap(), 102);
         assert_eq!(tries.get(), 2);
         assert_eq!(scene.value().await, 102);
-        stop(scene.node).await;
+        scene.stop().await;
     });
 }
 
@@ -89,14 +81,14 @@ fn a_break_that_nobody_meets_is_found_by_the_commit() {
         let (client, object) = (&scene.client, &scene.object);
         let failed = client.action(async |a| {
             object.add(a, 1).await?;
-            scene.proxy.cut();
+            scene.cut();
             until(async || object.value(&scene.direct).await == Ok(100)).await;
             Ok::<_, SystemError>(())
         });
         let error = failed.await.unwrap_err();
         assert!(error.is_passing(), "{error}");
         assert_eq!(scene.value().await, 100);
-        stop(scene.node).await;
+        scene.stop().await;
     });
 }
 
@@ -106,9 +98,9 @@ fn what_a_vanished_client_had_locked_is_free_soon() {
         let scene = Scene::open().await;
         let action = scene.client.begin();
         scene.object.add(&action, 1).await.unwrap();
-        scene.proxy.lead_to(scene.nowhere().await);
         let begun = Instant::now();
-        scene.proxy.cut();
+        scene.cut();
+        scene.cluster.partition("client", "a");
         assert_eq!(scene.object.add(&scene.direct, 5).await.unwrap(), 105);
         assert!(
             begun.elapsed() < Duration::from_secs(5),
@@ -116,7 +108,7 @@ fn what_a_vanished_client_had_locked_is_free_soon() {
             begun.elapsed()
         );
         drop(action);
-        stop(scene.node).await;
+        scene.stop().await;
     });
 }
 
@@ -127,17 +119,17 @@ fn a_commit_whose_answer_is_lost_is_found_out() {
         let (client, object) = (&scene.client, &scene.object);
         let commit = client.action(async |a| {
             object.add(a, 1).await?;
-            scene.proxy.mute(true);
+            scene.cluster.silence("a", "client");
             Ok::<_, SystemError>(())
         });
         let cut = async {
             until(async || scene.value().await == 101).await;
-            scene.proxy.mute(false);
-            scene.proxy.cut();
+            scene.cut();
+            scene.cluster.heal();
         };
         let (commit, ()) = tokio::join!(commit, cut);
         commit.unwrap();
-        stop(scene.node).await;
+        scene.stop().await;
     });
 }
 
@@ -146,17 +138,16 @@ fn what_cannot_be_found_out_in_time_is_told_later() {
     run(async {
         let scene = Scene::open().await;
         let (client, object) = (&scene.client, &scene.object);
-        let nowhere = scene.nowhere().await;
         let soon = ActionOptions::new().deadline(Duration::from_secs(1));
         let commit = client.action_with(soon, async |a| {
             object.add(a, 1).await?;
-            scene.proxy.mute(true);
+            scene.cluster.silence("a", "client");
             Ok::<_, SystemError>(())
         });
         let cut = async {
             until(async || scene.value().await == 101).await;
-            scene.proxy.lead_to(nowhere);
-            scene.proxy.cut();
+            scene.cluster.partition("client", "a");
+            scene.cut();
         };
         let (commit, ()) = tokio::join!(commit, cut);
         let error = commit.unwrap_err();
@@ -169,11 +160,10 @@ fn what_cannot_be_found_out_in_time_is_told_later() {
         let asked = SystemError::from(error.clone());
         assert_eq!(asked.kind(), ErrorKind::OutcomeUnknown);
 
-        scene.proxy.mute(false);
-        scene.proxy.lead_to(scene.node.address());
+        scene.cluster.heal();
         let id = told.rsplit(' ').next().unwrap().parse().unwrap();
         until(async || client.outcome(id).await == Ok(Outcome::Committed)).await;
         assert_eq!(scene.value().await, 101);
-        stop(scene.node).await;
+        scene.stop().await;
     });
 }

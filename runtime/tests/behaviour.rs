@@ -8,8 +8,8 @@ mod common;
 use std::time::Duration;
 
 use common::{
-    Arrivals, Face, Failure, How, Kind, NOW, UNLUCKY, arrived, begun, new_gate, node, open, stop,
-    until,
+    Arrivals, Face, Failure, How, Kind, NOW, UNLUCKY, arrived, begun, new_gate, node_for, open,
+    stop, until,
 };
 use test_support::temp_dir;
 use tokio::task::spawn_local;
@@ -31,7 +31,7 @@ both_faces! {
 
 async fn a_counter_counts(kind: Kind) {
     let dir = temp_dir("behaviour");
-    let node = node(dir.path()).await;
+    let node = node_for(kind, dir.path()).await;
     let face = Face::open(kind, &node).await;
     let counter = face.counter(5).await;
     assert_eq!(counter.value(&NOW).await, Ok(5));
@@ -40,7 +40,7 @@ async fn a_counter_counts(kind: Kind) {
     assert_eq!(counter.set(&NOW, -1).await, Ok(()));
     assert_eq!(counter.value(&NOW).await, Ok(-1));
     stop(node).await;
-    let node = common::node(dir.path()).await;
+    let node = node_for(kind, dir.path()).await;
     let face = face.reopen(&node).await;
     assert_eq!(
         face.bind(counter.uid).await.unwrap().value(&NOW).await,
@@ -52,7 +52,7 @@ async fn a_counter_counts(kind: Kind) {
 
 async fn what_raises_changes_nothing(kind: Kind) {
     let dir = temp_dir("behaviour");
-    let node = node(dir.path()).await;
+    let node = node_for(kind, dir.path()).await;
     let counter = Face::open(kind, &node).await.counter(7).await;
     let too_little = Failure::TooLittle {
         have: 7,
@@ -66,7 +66,7 @@ async fn what_raises_changes_nothing(kind: Kind) {
 
 async fn what_fails_changes_nothing(kind: Kind) {
     let dir = temp_dir("behaviour");
-    let node = node(dir.path()).await;
+    let node = node_for(kind, dir.path()).await;
     let counter = Face::open(kind, &node).await.counter(5).await;
     for _ in 0..3 {
         let panicked = counter.panic(&NOW).await.unwrap_err();
@@ -83,7 +83,7 @@ async fn what_fails_changes_nothing(kind: Kind) {
 
 async fn a_constructor_may_fail_too(kind: Kind) {
     let dir = temp_dir("behaviour");
-    let node = node(dir.path()).await;
+    let node = node_for(kind, dir.path()).await;
     let face = Face::open(kind, &node).await;
     // One for each shard, and one more.
     for _ in 0..3 {
@@ -99,7 +99,7 @@ async fn a_constructor_may_fail_too(kind: Kind) {
 
 async fn asking_again_gets_the_saved_answer_after_a_restart(kind: Kind) {
     let dir = temp_dir("behaviour");
-    let first = node(dir.path()).await;
+    let first = node_for(kind, dir.path()).await;
     let face = Face::open(kind, &first).await;
     let counter = face.counter(0).await;
     let id = face.new_call_id();
@@ -111,7 +111,7 @@ async fn asking_again_gets_the_saved_answer_after_a_restart(kind: Kind) {
         "saved, not executed"
     );
     stop(first).await;
-    let second = node(dir.path()).await;
+    let second = node_for(kind, dir.path()).await;
     let face = face.reopen(&second).await;
     let counter = face.bind(counter.uid).await.unwrap();
     assert_eq!(counter.add(&How::again(id), 3).await, Ok(3));
@@ -122,7 +122,7 @@ async fn asking_again_gets_the_saved_answer_after_a_restart(kind: Kind) {
 
 async fn a_raised_exception_is_saved_too(kind: Kind) {
     let dir = temp_dir("behaviour");
-    let node = node(dir.path()).await;
+    let node = node_for(kind, dir.path()).await;
     let face = Face::open(kind, &node).await;
     let counter = face.counter(1).await;
     let id = face.new_call_id();
@@ -148,7 +148,7 @@ async fn a_raised_exception_is_saved_too(kind: Kind) {
 
 async fn a_duplicate_of_a_running_call_joins_it(kind: Kind) {
     let dir = temp_dir("behaviour");
-    let node = node(dir.path()).await;
+    let node = node_for(kind, dir.path()).await;
     let face = Face::open(kind, &node).await;
     let counter = face.counter(0).await;
     let (id, gate) = (face.new_call_id(), new_gate("joined"));
@@ -175,7 +175,7 @@ async fn a_duplicate_of_a_running_call_joins_it(kind: Kind) {
 
 async fn making_twice_under_one_call_id_makes_one_object(kind: Kind) {
     let dir = temp_dir("behaviour");
-    let first = node(dir.path()).await;
+    let first = node_for(kind, dir.path()).await;
     let face = Face::open(kind, &first).await;
     let id = face.new_call_id();
     let (again, named) = (How::again(id), How::named(id));
@@ -184,7 +184,7 @@ async fn making_twice_under_one_call_id_makes_one_object(kind: Kind) {
     assert_eq!(b, Ok(made));
     assert_eq!(face.create(&again, 1, 0).await, Ok(made));
     stop(first).await;
-    let second = node(dir.path()).await;
+    let second = node_for(kind, dir.path()).await;
     let face = face.reopen(&second).await;
     assert_eq!(face.create(&again, 1, 0).await, Ok(made));
     assert_eq!(face.objects(partha::Uid::NIL, 100).await.len(), 1);
@@ -193,7 +193,7 @@ async fn making_twice_under_one_call_id_makes_one_object(kind: Kind) {
 
 async fn readers_run_together_and_a_writer_alone(kind: Kind) {
     let dir = temp_dir("behaviour");
-    let node = node(dir.path()).await;
+    let node = node_for(kind, dir.path()).await;
     let face = Face::open(kind, &node).await;
     let counter = face.counter(1).await;
     let (readers, writer, late) = (new_gate("readers"), new_gate("writer"), new_gate("late"));
@@ -231,7 +231,7 @@ async fn readers_run_together_and_a_writer_alone(kind: Kind) {
 
 async fn calls_of_one_object_run_in_the_order_they_came(kind: Kind) {
     let dir = temp_dir("behaviour");
-    let node = node(dir.path()).await;
+    let node = node_for(kind, dir.path()).await;
     let face = Face::open(kind, &node).await;
     let counter = face.counter(0).await;
     let gate = new_gate("first");
@@ -262,7 +262,7 @@ async fn calls_of_one_object_run_in_the_order_they_came(kind: Kind) {
 
 async fn a_deadline_in_the_queue_means_not_executed(kind: Kind) {
     let dir = temp_dir("behaviour");
-    let node = node(dir.path()).await;
+    let node = node_for(kind, dir.path()).await;
     let face = Face::open(kind, &node).await;
     let counter = face.counter(0).await;
     let (gate, id) = (new_gate("queue"), face.new_call_id());
@@ -294,7 +294,7 @@ async fn a_deadline_in_the_queue_means_not_executed(kind: Kind) {
 
 async fn a_deadline_while_it_runs_means_maybe(kind: Kind) {
     let dir = temp_dir("behaviour");
-    let node = node(dir.path()).await;
+    let node = node_for(kind, dir.path()).await;
     let face = Face::open(kind, &node).await;
     let counter = face.counter(0).await;
     let (gate, id) = (new_gate("running"), face.new_call_id());

@@ -11,22 +11,11 @@ use std::time::Duration;
 
 use common::behaviour::Counter;
 use common::behaviour::counter::GiveError;
-use common::proxy::Proxy;
+use common::cluster::cluster;
 use common::{arrived, begun, builder, client_of, counter, new_gate, node, open, run, stop, until};
 use partha::{Client, Completed, ErrorKind, Node, Place, SystemError};
 use test_support::temp_dir;
 use tokio::task::spawn_local;
-
-/// A client that reaches the node through a relay.
-async fn client_through(proxy: &Proxy) -> Client {
-    let client = Client::alone().unwrap();
-    client
-        .locator()
-        .introduce(&client, &proxy.address())
-        .await
-        .unwrap();
-    client
-}
 
 /// Asks again until the outcome is known.
 async fn settle(counter: &Counter, client: &Client, error: SystemError, amount: i64) -> i64 {
@@ -76,28 +65,17 @@ fn an_object_that_calls_itself_ends_at_its_deadline() {
 #[test]
 fn objects_call_others_of_other_nodes() {
     run(async {
-        let (here, there) = (temp_dir("location"), temp_dir("location"));
-        let (a, b) = (node(here.path()).await, node(there.path()).await);
-        let client = client_of(&a).await;
-        client
-            .locator()
-            .introduce(&client, &b.address().to_string())
-            .await
-            .unwrap();
-        let from = counter(&client, &a, 100).await;
-        assert_eq!(
-            from.meet(&client, &b.address().to_string()).await.unwrap(),
-            b.me().node.0
-        );
+        let cluster = cluster(2).await;
+        let (client, a, b) = (cluster.client(), cluster.node("a"), cluster.node("b"));
+        let from = counter(&client, a, 100).await;
         for _ in 0..4 {
-            let to = counter(&client, &b, 1).await;
+            let to = counter(&client, b, 1).await;
             assert_eq!(to.uid().node, b.me().node);
             assert_eq!(from.give(&client, &to, 10).await.unwrap(), 11);
             assert_eq!(to.value(&client).await.unwrap(), 11);
         }
         assert_eq!(from.value(&client).await.unwrap(), 60);
-        stop(a).await;
-        stop(b).await;
+        cluster.stop().await.unwrap();
     });
 }
 
@@ -236,17 +214,15 @@ fn what_was_not_sent_is_sent_again() {
 #[test]
 fn a_write_whose_connection_broke_may_have_been_executed() {
     run(async {
-        let dir = temp_dir("location");
-        let node = node(dir.path()).await;
-        let proxy = Proxy::new(node.address()).await;
-        let client = client_through(&proxy).await;
-        let (object, gate) = (counter(&client, &node, 0).await, new_gate("cut"));
+        let cluster = cluster(1).await;
+        let (client, node) = (cluster.client(), cluster.node("a"));
+        let (object, gate) = (counter(&client, node, 0).await, new_gate("cut"));
         let adding = {
             let (object, client, gate) = (object.clone(), client.clone(), gate.clone());
             spawn_local(async move { object.add_at_gate(&client, 5, &gate).await })
         };
         arrived(&gate, 1).await;
-        proxy.cut();
+        cluster.cut("client", "a");
         let error = adding.await.unwrap().unwrap_err();
         assert_eq!(
             (error.kind(), error.completion()),
@@ -260,30 +236,28 @@ fn a_write_whose_connection_broke_may_have_been_executed() {
         assert_eq!(object.add_at_gate(&again, 5, &gate).await.unwrap(), 5);
         assert_eq!(object.add_at_gate(&again, 5, &gate).await.unwrap(), 5);
         assert_eq!((begun(&gate), object.value(&client).await.unwrap()), (2, 5));
-        stop(node).await;
+        cluster.stop().await.unwrap();
     });
 }
 
 #[test]
 fn a_read_whose_connection_broke_is_made_again() {
     run(async {
-        let dir = temp_dir("location");
-        let node = node(dir.path()).await;
-        let proxy = Proxy::new(node.address()).await;
-        let client = client_through(&proxy).await;
-        let (object, gate) = (counter(&client, &node, 7).await, new_gate("read"));
+        let cluster = cluster(1).await;
+        let (client, node) = (cluster.client(), cluster.node("a"));
+        let (object, gate) = (counter(&client, node, 7).await, new_gate("read"));
         let reading = {
             let (object, client, gate) = (object.clone(), client.clone(), gate.clone());
             spawn_local(async move { object.read_at_gate(&client, &gate).await })
         };
         for count in 1..4 {
             arrived(&gate, count).await;
-            proxy.cut();
+            cluster.cut("client", "a");
         }
         arrived(&gate, 4).await;
         open(&gate, 4);
         assert_eq!(reading.await.unwrap().unwrap(), 7);
-        stop(node).await;
+        cluster.stop().await.unwrap();
     });
 }
 

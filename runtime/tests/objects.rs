@@ -10,10 +10,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use common::behaviour::{counter, named, other};
 use common::{
-    Face, Failure, How, Kind, NOW, arrived, begun, client_of, new_gate, node, node_with, open,
-    stop, until,
+    Face, Failure, How, Kind, NOW, arrived, begun, new_gate, node_for, node_of, open, stop, until,
 };
-use partha::{Limits, Uid};
+use partha::{Limits, Node, Uid};
 use test_support::temp_dir;
 use tokio::task::spawn_local;
 
@@ -37,7 +36,7 @@ both_faces! {
 
 async fn who_is_not_there_cannot_be_bound(kind: Kind) {
     let dir = temp_dir("objects");
-    let node = node(dir.path()).await;
+    let node = node_for(kind, dir.path()).await;
     let face = Face::open(kind, &node).await;
     let nobody = Uid::new(node.me().node, node.me().incarnation, 4711);
     assert_eq!(face.bind(nobody).await.err(), Some(Failure::NoSuchObject));
@@ -58,7 +57,7 @@ async fn who_is_not_there_cannot_be_bound(kind: Kind) {
 
 async fn the_wrong_class_is_refused_by_name(kind: Kind) {
     let dir = temp_dir("objects");
-    let node = node(dir.path()).await;
+    let node = node_for(kind, dir.path()).await;
     let face = Face::open(kind, &node).await;
     let counter = face.counter(1).await;
     let wrong = Some(Failure::WrongClass {
@@ -85,7 +84,7 @@ async fn the_wrong_class_is_refused_by_name(kind: Kind) {
 
 async fn a_method_that_nobody_has(kind: Kind) {
     let dir = temp_dir("objects");
-    let node = node(dir.path()).await;
+    let node = node_for(kind, dir.path()).await;
     let face = Face::open(kind, &node).await;
     let counter = face.counter(1).await;
     let failure = counter.unknown_method().await.unwrap_err();
@@ -99,7 +98,7 @@ async fn a_method_that_nobody_has(kind: Kind) {
 
 async fn a_missing_argument_is_named(kind: Kind) {
     let dir = temp_dir("objects");
-    let node = node(dir.path()).await;
+    let node = node_for(kind, dir.path()).await;
     let face = Face::open(kind, &node).await;
     let counter = face.counter(10).await;
     let failure = counter.give(&NOW, None, 1).await.unwrap_err();
@@ -113,7 +112,7 @@ async fn a_missing_argument_is_named(kind: Kind) {
 
 async fn arguments_that_are_none_make_no_object(kind: Kind) {
     let dir = temp_dir("objects");
-    let node = node(dir.path()).await;
+    let node = node_for(kind, dir.path()).await;
     let face = Face::open(kind, &node).await;
     for rubbish in [&b""[..], b"rubbish", &[0xff; 64], &[0, 0, 0, 0, 1, 0, 0, 0]] {
         let made = face.create_any(&NOW, counter::CLASS.0, rubbish).await;
@@ -131,7 +130,7 @@ async fn arguments_that_are_none_make_no_object(kind: Kind) {
 
 async fn a_listener_is_called_back_through_the_same_connection(kind: Kind) {
     let dir = temp_dir("objects");
-    let node = node(dir.path()).await;
+    let node = node_for(kind, dir.path()).await;
     let face = Face::open(kind, &node).await;
     let heard = Arc::new(AtomicI64::new(0));
     // On both shards, so that one of them is not the one of the foreign connections.
@@ -150,11 +149,11 @@ async fn a_listener_is_called_back_through_the_same_connection(kind: Kind) {
 
 async fn data_up_to_the_limit_comes_back(kind: Kind) {
     let dir = temp_dir("objects");
-    let node = node(dir.path()).await;
+    let node = node_for(kind, dir.path()).await;
     let face = Face::open(kind, &node).await;
     let counter = face.counter(1).await;
     let limit = match kind {
-        Kind::Native => partha::MESSAGE_BYTES_MAX,
+        Kind::Native | Kind::Embedded => partha::MESSAGE_BYTES_MAX,
         // The guard's.
         Kind::Foreign => 1 << 20,
     };
@@ -169,7 +168,7 @@ async fn data_up_to_the_limit_comes_back(kind: Kind) {
     // An answer that is too large is an exception, no broken connection.
     let failure = counter.fill(&NOW, limit as u32 + 1).await.unwrap_err();
     match kind {
-        Kind::Native => failure.says(&["message too large", "(was executed)"]),
+        Kind::Native | Kind::Embedded => failure.says(&["message too large", "(was executed)"]),
         Kind::Foreign => failure.says(&["Overloaded", "ask for less at a time"]),
     }
     assert_eq!(counter.value(&NOW).await, Ok(1));
@@ -177,7 +176,7 @@ async fn data_up_to_the_limit_comes_back(kind: Kind) {
     // guard cuts the connection, which is all it can do to somebody else's program.
     let failure = counter.echo(&NOW, &vec![1; limit + 1]).await.unwrap_err();
     match kind {
-        Kind::Native => {
+        Kind::Native | Kind::Embedded => {
             failure.says(&["message too large"]);
             assert_eq!(counter.value(&NOW).await, Ok(1));
         }
@@ -196,7 +195,7 @@ async fn data_up_to_the_limit_comes_back(kind: Kind) {
 
 async fn a_state_too_large_is_refused_and_undone(kind: Kind) {
     let dir = temp_dir("objects");
-    let node = node(dir.path()).await;
+    let node = node_for(kind, dir.path()).await;
     let face = Face::open(kind, &node).await;
     let counter = face.counter(1).await;
     assert_eq!(counter.grow(&NOW, 2 << 20).await, Ok(()));
@@ -211,7 +210,7 @@ async fn a_state_too_large_is_refused_and_undone(kind: Kind) {
 
 async fn rows_belong_to_the_call_that_wrote_them(kind: Kind) {
     let dir = temp_dir("objects");
-    let first = node(dir.path()).await;
+    let first = node_for(kind, dir.path()).await;
     let face = Face::open(kind, &first).await;
     let (counter, neighbour) = (face.counter(1).await, face.counter(2).await);
     for (n, key) in ["b", "a", "d"].into_iter().enumerate() {
@@ -227,7 +226,7 @@ async fn rows_belong_to_the_call_that_wrote_them(kind: Kind) {
         "not executed again"
     );
     stop(first).await;
-    let second = node(dir.path()).await;
+    let second = node_for(kind, dir.path()).await;
     let face = face.reopen(&second).await;
     let counter = face.bind(counter.uid).await.unwrap();
     let rows = |rows: Vec<common::behaviour::Pair>| -> Vec<(String, i64)> {
@@ -251,7 +250,7 @@ async fn rows_belong_to_the_call_that_wrote_them(kind: Kind) {
 
 async fn a_derived_object_is_one_of_its_base(kind: Kind) {
     let dir = temp_dir("objects");
-    let first = node(dir.path()).await;
+    let first = node_for(kind, dir.path()).await;
     let face = Face::open(kind, &first).await;
     let object = face.named("seven").await;
     assert_eq!(object.add(&NOW, 7).await, Ok(7));
@@ -262,7 +261,7 @@ async fn a_derived_object_is_one_of_its_base(kind: Kind) {
     assert_eq!(description.class, named::CLASS.0);
     assert_eq!(description.class_name, "behaviour.Named");
     stop(first).await;
-    let second = node(dir.path()).await;
+    let second = node_for(kind, dir.path()).await;
     let face = face.reopen(&second).await;
     for class in [named::CLASS, counter::CLASS] {
         let object = face.bind_as(object.uid, class.0).await.unwrap();
@@ -286,7 +285,7 @@ async fn idle_objects_leave_memory_and_come_back(kind: Kind) {
         idle_ns: 5_000_000,
         ..Limits::default()
     };
-    let node = node_with(dir.path(), limits).await;
+    let node = node_of(kind, dir.path(), limits).await;
     let face = Face::open(kind, &node).await;
     let counter = face.counter(1).await;
     for value in 2..6 {
@@ -321,7 +320,7 @@ async fn objects_leave_memory_when_there_is_too_little(kind: Kind) {
         active_bytes_max: 100_000,
         ..Limits::default()
     };
-    let node = node_with(dir.path(), limits).await;
+    let node = node_of(kind, dir.path(), limits).await;
     let face = Face::open(kind, &node).await;
     let mut counters = Vec::new();
     for value in 0..40 {
@@ -343,7 +342,7 @@ async fn objects_leave_memory_when_there_is_too_little(kind: Kind) {
         active_objects_max: 5,
         ..Limits::default()
     };
-    let node = node_with(dir.path(), limits).await;
+    let node = node_of(kind, dir.path(), limits).await;
     let face = face.reopen(&node).await;
     for (value, counter) in counters.iter().enumerate() {
         let counter = face.bind(counter.uid).await.unwrap();
@@ -355,7 +354,7 @@ async fn objects_leave_memory_when_there_is_too_little(kind: Kind) {
 
 async fn an_object_in_use_is_not_evicted(kind: Kind) {
     let dir = temp_dir("objects");
-    let node = node(dir.path()).await;
+    let node = node_for(kind, dir.path()).await;
     let face = Face::open(kind, &node).await;
     let counter = face.counter(1).await;
     node.evict(counter.uid);
@@ -376,9 +375,19 @@ async fn an_object_in_use_is_not_evicted(kind: Kind) {
     stop(node).await;
 }
 
+async fn count_connections(kind: Kind, face: &Face, node: &Node) {
+    let before = face.statistics().await.connections;
+    let (another, third) = (Face::open(kind, node).await, Face::open(kind, node).await);
+    // A node without a face has no connections.
+    let more = if kind == Kind::Embedded { 0 } else { 2 };
+    assert_eq!(face.statistics().await.connections, before + more);
+    drop((another, third));
+    until(|| async { face.statistics().await.connections == before }).await;
+}
+
 async fn a_node_tells_what_it_is_and_has(kind: Kind) {
     let dir = temp_dir("objects");
-    let node = node(dir.path()).await;
+    let node = node_for(kind, dir.path()).await;
     let face = Face::open(kind, &node).await;
     let told = face.describe().await;
     assert_eq!((told.node, told.incarnation), (node.me().node.0, 1));
@@ -401,11 +410,7 @@ async fn a_node_tells_what_it_is_and_has(kind: Kind) {
     assert_eq!(derived.ancestors, [named::CLASS.0, counter::CLASS.0]);
     assert!(derived.persistent && !derived.reflection.is_empty());
 
-    let before = face.statistics().await.connections;
-    let (another, third) = (Face::open(kind, &node).await, Face::open(kind, &node).await);
-    assert_eq!(face.statistics().await.connections, before + 2);
-    drop((another, third));
-    until(|| async { face.statistics().await.connections == before }).await;
+    count_connections(kind, &face, &node).await;
 
     let mut made = Vec::new();
     for value in 0..7 {
@@ -449,8 +454,11 @@ async fn a_node_tells_what_it_is_and_has(kind: Kind) {
 
 async fn dropped_references_are_not_users(kind: Kind) {
     let dir = temp_dir("objects");
-    let node = node(dir.path()).await;
-    let watcher = Face::open(Kind::Native, &node).await;
+    let node = node_for(kind, dir.path()).await;
+    let watcher = match kind {
+        Kind::Native | Kind::Foreign => Face::open(Kind::Native, &node).await,
+        Kind::Embedded => Face::open(kind, &node).await,
+    };
     let users = |uid| {
         let watcher = watcher.clone();
         move || {
@@ -468,19 +476,22 @@ async fn dropped_references_are_not_users(kind: Kind) {
     let again = face.bind(uid).await.unwrap();
     again.value(&NOW).await.unwrap();
     assert_eq!(users().await, 1);
-    // Another client is another.
-    let other = Face::open(kind, &node).await;
-    let others = other.bind(uid).await.unwrap();
-    others.value(&NOW).await.unwrap();
-    assert_eq!(users().await, 2);
-    drop((counter, again));
-    until(|| async { users().await == 1 }).await;
-    // One that vanishes without a word.
-    drop((others, other));
+    if kind == Kind::Embedded {
+        // There is no other client.
+        drop((counter, again));
+    } else {
+        // Another client is another.
+        let other = Face::open(kind, &node).await;
+        let others = other.bind(uid).await.unwrap();
+        others.value(&NOW).await.unwrap();
+        assert_eq!(users().await, 2);
+        drop((counter, again));
+        until(|| async { users().await == 1 }).await;
+        // One that vanishes without a word.
+        drop((others, other));
+    }
     until(|| async { users().await == 0 }).await;
     // The node itself, as a client of its own objects.
-    let client = client_of(&node).await;
-    drop(client);
     let own = common::behaviour::Counter::from_uid(uid);
     own.value(node.client()).await.unwrap();
     assert_eq!(users().await, 1);

@@ -1,12 +1,15 @@
 //! How a client is to be: where the naming service is, who it is, what it is called.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use partha_core::id::{Incarnation, Peer, Uid};
 
 use super::identity::Identity;
 use super::{Client, random_node};
 use crate::error::{ErrorKind, Result, SystemError};
+use crate::net::links::{Lease, Links};
+use crate::services::Naming;
 
 /// What a client is made of: [`Client::builder`].
 #[derive(Clone, Debug)]
@@ -14,6 +17,8 @@ pub struct ClientBuilder {
     naming: Option<String>,
     identity: Option<PathBuf>,
     name: String,
+    /// Heartbeat and lease, where they are not the usual ones.
+    lease: Option<(Duration, Duration)>,
 }
 
 impl ClientBuilder {
@@ -22,6 +27,7 @@ impl ClientBuilder {
             naming: None,
             identity: None,
             name: "client".to_owned(),
+            lease: None,
         }
     }
 
@@ -55,6 +61,15 @@ impl ClientBuilder {
         self
     }
 
+    /// How often a silent node is asked whether it lives, and for how long it may be silent before
+    /// it is taken for dead; 3 s and 10 s if not said. What holds for [`crate::NodeBuilder::lease`]
+    /// holds here: a node has a lease of its own on its clients.
+    #[must_use]
+    pub fn lease(mut self, heartbeat: Duration, lease: Duration) -> Self {
+        self.lease = Some((heartbeat, lease));
+        self
+    }
+
     /// Makes the client, and connects it to the naming service if it has one.
     ///
     /// # Errors
@@ -79,8 +94,15 @@ impl ClientBuilder {
     ///
     /// # Errors
     /// `Store` if the identity is in use, damaged, used up, or cannot be written, a full disk for
-    /// instance; the error says what to do. `Internal` if the system gives no random numbers.
+    /// instance; the error says what to do. `BadOperation` if the lease is too short for its
+    /// heartbeat. `Internal` if the system gives no random numbers.
     pub fn build(self) -> Result<Client> {
+        let lease = self.lease.map(|(heartbeat, lease)| Lease::new(heartbeat, lease));
+        let lease = lease.transpose()?.unwrap_or_default();
+        let links = Links {
+            lease,
+            ..Links::default()
+        };
         let identity = self.identity.as_deref().map(Identity::take).transpose()?;
         let me = match &identity {
             Some(identity) => identity.me(),
@@ -89,7 +111,7 @@ impl ClientBuilder {
                 incarnation: Incarnation(1),
             },
         };
-        let (name, naming) = (self.name.as_str(), self.naming);
-        Ok(Client::of(me, name, naming, 0, None, identity))
+        let naming = self.naming.map(|address| Naming::new(Some(address)));
+        Ok(Client::of(me, &self.name, naming, links, 0, None, identity))
     }
 }

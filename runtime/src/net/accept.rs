@@ -124,7 +124,7 @@ async fn meet(mut stream: TcpStream, address: &str, home: &Arc<Home>) -> Result<
         );
     }
     let welcome = Hello::new(me, &home.registry.name, shard, shards, hello.peer.node);
-    let connection = Connection::new(hello, address);
+    let connection = Connection::new(hello, address, home.registry.links.lease);
     let seat = match home.admit(&connection, shard) {
         Ok(seat) => seat,
         Err(error) => {

@@ -17,6 +17,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::exports::Exports;
 use super::handshake::Hello;
+use super::links::Lease;
 use super::pending::{Answer, Pending};
 use crate::capability::Capability;
 use crate::config::{HELD_BYTES_MAX, QUESTIONS_MAX, UNSENT_BYTES_MAX};
@@ -35,6 +36,8 @@ const HELD_BYTES_MIN: usize = 4 * 1024;
 pub(crate) struct Connection {
     peer: Hello,
     address: String,
+    /// How the peer is watched.
+    lease: Lease,
     outbox: Mutex<Outbox>,
     /// Something is in the outbox.
     filled: Notify,
@@ -74,10 +77,11 @@ struct Outbox {
 }
 
 impl Connection {
-    pub(crate) fn new(peer: Hello, address: String) -> Arc<Self> {
+    pub(crate) fn new(peer: Hello, address: String, lease: Lease) -> Arc<Self> {
         Arc::new(Self {
             peer,
             address,
+            lease,
             outbox: Mutex::default(),
             filled: Notify::new(),
             emptied: Notify::new(),
@@ -472,6 +476,10 @@ impl Connection {
     pub(crate) fn heard(&self) {
         let ms = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.heard_ms.store(ms, Ordering::Relaxed);
+    }
+
+    pub(crate) fn lease(&self) -> Lease {
+        self.lease
     }
 
     pub(crate) fn silent_for(&self) -> Duration {

@@ -11,7 +11,8 @@ use partha_wire::frame_len;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::connection::Connection;
-use crate::config::{HEARTBEAT, MESSAGE_BYTES_MAX, PEER_SILENT_MAX};
+use super::links::Lease;
+use crate::config::MESSAGE_BYTES_MAX;
 use crate::error::{ErrorKind, SystemError};
 use crate::wire::frame::{self, Frame};
 use crate::wire::message::Action;
@@ -31,8 +32,6 @@ const FRAMES_A_LOOK: u32 = 4;
 /// How long a frame may take to arrive, from its first byte to its last: 4 Mbit/s for the largest.
 /// Shorter than the silence of a dead peer, so that the log says which it was.
 const FRAME_DEADLINE: Duration = Duration::from_secs(8);
-/// Between two looks at what was not answered in time.
-const LOOK: Duration = Duration::from_millis(250);
 /// How long a peer may take for what is written at once.
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -263,20 +262,20 @@ async fn write<W: AsyncWrite + Unpin>(mut writer: W, connection: &Connection) ->
 
 /// Heartbeats, and callers whose deadline passed although the peer should have said so.
 async fn watch(connection: &Connection) -> SystemError {
-    let mut number = 0;
+    let (mut number, lease) = (0, connection.lease());
     let mut last_ping = Instant::now();
     loop {
-        tokio::time::sleep(until_next_look(connection)).await;
+        tokio::time::sleep(until_next_look(connection, lease)).await;
         connection.expire();
         let silent = connection.silent_for();
         if connection.is_crowded() {
             // It may say a lot, which is not read now; the writer has a deadline of its own.
             connection.heard();
-        } else if silent >= PEER_SILENT_MAX {
-            let detail = format!("the peer was silent for {} s", silent.as_secs());
+        } else if silent >= lease.silent_max {
+            let detail = format!("the peer was silent for {:.1} s", silent.as_secs_f32());
             return SystemError::new(ErrorKind::Unreachable, detail);
         }
-        if silent >= HEARTBEAT && last_ping.elapsed() >= HEARTBEAT {
+        if silent >= lease.heartbeat && last_ping.elapsed() >= lease.heartbeat {
             number += 1;
             last_ping = Instant::now();
             connection.trim();
@@ -287,12 +286,13 @@ async fn watch(connection: &Connection) -> SystemError {
 
 /// A connection that asks nothing has no callers to look after, only the silence of its peer: of
 /// such ones a node has thousands.
-fn until_next_look(connection: &Connection) -> Duration {
-    if connection.has_asked() || connection.age() < 8 * LOOK {
-        return LOOK;
+fn until_next_look(connection: &Connection, lease: Lease) -> Duration {
+    let look = lease.tick();
+    if connection.has_asked() || connection.age() < look * 8 {
+        return look;
     }
-    let left = PEER_SILENT_MAX.saturating_sub(connection.silent_for());
-    left.clamp(LOOK, 4 * LOOK)
+    let left = lease.silent_max.saturating_sub(connection.silent_for());
+    left.clamp(look, look * 4)
 }
 
 fn bytes_of(chunks: &[Vec<u8>]) -> usize {

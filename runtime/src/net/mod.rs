@@ -7,6 +7,7 @@ pub(crate) mod exports;
 pub(crate) mod foreign;
 pub(crate) mod handshake;
 pub(crate) mod io;
+pub(crate) mod links;
 pub(crate) mod pending;
 pub(crate) mod pool;
 

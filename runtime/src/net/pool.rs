@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use partha_core::id::{NodeId, Peer};
-use tokio::net::TcpStream;
 
 use super::connection::{Connection, lock};
 use super::handshake::{self, Hello};
 use super::io::{self, Inbound};
+use super::links::Links;
 use crate::capability::Way;
 use crate::client::WeakClient;
 use crate::config::CONNECT_DEADLINE;
@@ -25,6 +25,7 @@ const ENTRIES_MAX: usize = 4096;
 pub(crate) struct Pool {
     me: Peer,
     name: String,
+    links: Links,
     client: WeakClient,
     entries: Mutex<HashMap<Key, Arc<Entry>>>,
 }
@@ -48,13 +49,19 @@ struct Current {
 }
 
 impl Pool {
-    pub(crate) fn new(me: Peer, name: String, client: WeakClient) -> Self {
+    pub(crate) fn new(me: Peer, name: String, links: Links, client: WeakClient) -> Self {
         Self {
             me,
             name,
+            links,
             client,
             entries: Mutex::default(),
         }
+    }
+
+    /// How its connections are made.
+    pub(crate) fn links(&self) -> &Links {
+        &self.links
     }
 
     /// A connection to whoever listens at `address`.
@@ -137,12 +144,15 @@ impl Pool {
             let detail = format!("cannot connect to {address}: {why}");
             SystemError::new(ErrorKind::Unreachable, detail)
         };
-        let connecting = TcpStream::connect(address);
+        if self.links.embedded {
+            let why = "this node is embedded: it has no sockets, and reaches no other";
+            return Err(unreachable(why.to_owned()));
+        }
+        let connecting = self.links.connect(self.me, address, node);
         let mut stream = tokio::time::timeout(CONNECT_DEADLINE, connecting)
             .await
             .map_err(|_| unreachable(format!("no answer in {} s", CONNECT_DEADLINE.as_secs())))?
             .map_err(|error| unreachable(error.to_string()))?;
-        super::prepare(&stream).map_err(|error| unreachable(error.to_string()))?;
         let home = self
             .client
             .upgrade()
@@ -152,7 +162,8 @@ impl Pool {
         let answer = handshake::open(&mut stream, &hello)
             .await
             .map_err(|error| error.context(format_args!("meeting {address}")))?;
-        let connection = Connection::new(answer, address.to_owned());
+        self.links.met(&stream, answer.peer);
+        let connection = Connection::new(answer, address.to_owned(), self.links.lease);
         let (reader, writer) = stream.into_split();
         let inbound = ClientInbound {
             client: self.client.clone(),

@@ -139,11 +139,16 @@ impl NodeBuilder {
         &self,
         home: &Arc<Home>,
         client: &Client,
-        address: std::net::SocketAddr,
+        address: Option<std::net::SocketAddr>,
         threads: &mut Vec<std::thread::JoinHandle<()>>,
     ) -> Result<Watch> {
         let servers = &home.registry.elsewhere.servers;
         if servers.are_used() {
+            let address = address.ok_or_else(|| {
+                let detail = "an embedded node has no sockets, and server processes need them: \
+                              serve its classes with `NodeBuilder::class`";
+                SystemError::new(ErrorKind::BadOperation, detail)
+            })?;
             let (program, name) = (self.elsewhere.program.clone(), self.name.clone());
             let keeper = servers::start(servers.clone(), client.clone(), name, address, program);
             threads.push(keeper.map_err(|error| thread_error(&error))?);

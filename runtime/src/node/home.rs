@@ -114,7 +114,8 @@ impl Home {
     /// Whether a new object of the class is to be made by this very process.
     pub(crate) fn is_place(&self, place: &Place, info: &ClassInfo) -> bool {
         let here = match place {
-            Place::Any => false,
+            // Who reaches no other node has no choice.
+            Place::Any => self.registry.links.embedded,
             Place::Named(name) => *name == self.registry.name,
             Place::Node(node) => *node == self.me.node,
             Place::Beside(uid) => uid.node == self.me.node,

@@ -131,9 +131,9 @@ impl Locator {
                 Err(error) => failure = Some(error),
             }
         }
-        if let (Some(error), Err(_)) = (failure, client.naming()) {
+        if let Err(none) = client.naming_address() {
             // Without a naming service there is nobody who could know better.
-            return Err(error);
+            return Err(failure.unwrap_or(none));
         }
         let place = self.binder_place(client).await?;
         if object == place.binder.uid() {
@@ -166,8 +166,8 @@ impl Locator {
                 Err(error) => failure = Some(error),
             }
         }
-        let naming = match client.naming() {
-            Ok(naming) => naming.address(),
+        let naming = match client.naming_address() {
+            Ok(naming) => naming,
             Err(none) => return Err(failure.unwrap_or(none)),
         };
         // The naming service and the binder are found without the binder.
@@ -202,7 +202,7 @@ impl Locator {
         info: &'static ClassInfo,
         call: CallId,
     ) -> Result<NodeEntry> {
-        let nodes = match client.naming() {
+        let nodes = match client.naming_address() {
             Ok(_) => self.nodes(client).await?,
             Err(_) => lock(&self.nodes).values().cloned().collect(),
         };
@@ -218,7 +218,7 @@ impl Locator {
         Ok(fitting.swap_remove(index))
     }
 
-    fn remember(&self, node: &NodeEntry) {
+    pub(crate) fn remember(&self, node: &NodeEntry) {
         let mut nodes = lock(&self.nodes);
         if nodes.len() >= NODES_MAX {
             nodes.clear();

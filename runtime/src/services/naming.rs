@@ -14,20 +14,21 @@ pub use super::generated::naming::*;
 ///
 /// Names are paths from the root; a slash in front makes no difference.
 pub struct Naming {
-    address: String,
+    address: Option<String>,
     service: NameService,
 }
 
 impl Naming {
-    pub(crate) fn new(address: String) -> Self {
+    /// The one that listens at this address; none for one that this very process is.
+    pub(crate) fn new(address: Option<String>) -> Self {
         let service = NameService::from_uid(Uid::NAMING_ROOT);
         Self { address, service }
     }
 
-    /// Where it listens.
+    /// Where it listens; none if it is this very process.
     #[must_use]
-    pub fn address(&self) -> &str {
-        &self.address
+    pub fn address(&self) -> Option<&str> {
+        self.address.as_deref()
     }
 
     /// The service itself, for what is not offered here.
@@ -113,10 +114,7 @@ impl Naming {
     }
 
     fn context(&self, error: SystemError, path: &str) -> SystemError {
-        error.context(format_args!(
-            "looking up '{path}' at the naming service {}",
-            self.address
-        ))
+        error.context(format_args!("looking up '{path}' at {self}"))
     }
 }
 
@@ -156,6 +154,15 @@ fn bad_name(path: &str, error: &BadName) -> SystemError {
 
 impl fmt::Debug for Naming {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Naming({})", self.address)
+        write!(f, "Naming({:?})", self.address)
+    }
+}
+
+impl fmt::Display for Naming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.address {
+            Some(address) => write!(f, "the naming service {address}"),
+            None => f.write_str("the naming service of this process"),
+        }
     }
 }

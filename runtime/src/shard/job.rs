@@ -95,6 +95,9 @@ pub(crate) enum Job {
     GiveUp,
     /// Take no new calls, finish what runs, empty the memory.
     Drain { done: oneshot::Sender<()> },
+    /// Stand still, as if the process were stopped.
+    #[cfg(feature = "testkit")]
+    Pause(crate::testkit::Pause),
     /// End the thread.
     Stop,
 }
@@ -131,6 +134,8 @@ impl Job {
             // Calls of our own peers are not taken once their connection is closed: see
             // `Incoming::is_late`. Those of others do not tell.
             Self::PeerGone { foreign, .. } => *foreign,
+            #[cfg(feature = "testkit")]
+            Self::Pause(_) => false,
             Self::Connection { .. }
             | Self::Foreign { .. }
             | Self::Flushed { .. }

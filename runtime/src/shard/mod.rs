@@ -54,6 +54,7 @@ use crate::elsewhere::{Elsewhere, Polls};
 use crate::error::{ErrorKind, SystemError};
 use crate::hash::IdMap;
 use crate::net::connection::Connection;
+use crate::net::links::Links;
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<Shard>>> = const { RefCell::new(None) };
@@ -69,6 +70,7 @@ pub(crate) struct Registry {
     pub(crate) methods: HashMap<(ClassId, u16), &'static Method>,
     pub(crate) store: Option<Arc<dyn ObjectStore>>,
     pub(crate) limits: Limits,
+    pub(crate) links: Links,
     /// An object of this process that was not born here.
     pub(crate) well_known: Option<Uid>,
     pub(crate) elsewhere: Elsewhere,

@@ -214,6 +214,8 @@ impl Shard {
                 self.drained.replace(Some(done));
                 self.feed(Input::Drain);
             }
+            #[cfg(feature = "testkit")]
+            Job::Pause(pause) => pause.stand(),
             Job::Stop => {}
         }
     }
@@ -225,7 +227,10 @@ impl Shard {
         seat: Seat,
         home: &Arc<Home>,
     ) {
-        let stream = match TcpStream::from_std(stream) {
+        let links = &self.registry.links;
+        let (me, peer) = (self.registry.me, connection.peer());
+        let stream = TcpStream::from_std(stream);
+        let stream = match stream.and_then(|stream| links.accepted(stream, me, peer)) {
             Ok(stream) => stream,
             Err(error) => {
                 let peer = connection.peer_text();

@@ -391,6 +391,11 @@ impl ObjectStore for LmdbStore {
         }
     }
 
+    fn abandon(&self) {
+        self.writer.abandon();
+        self.close();
+    }
+
     fn close(&self) {
         self.writer.close();
         self.gate.close();

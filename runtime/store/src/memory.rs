@@ -1,4 +1,5 @@
-//! A store in memory, for tests: the code of the real one over maps instead of LMDB.
+//! A store in memory, for tests and embedded nodes: the code of the real one over maps instead
+//! of LMDB.
 //!
 //! It keeps every promise of [`ObjectStore`] but survival of the process; [`MemoryStore::restart`]
 //! plays a crash. On demand it holds commits back, fails them, or damages a record.
@@ -133,8 +134,8 @@ impl MemoryStore {
             sweep_interval_ms: 10,
             ..Limits::default()
         };
-        let writer = Writer::start(backend, Arc::clone(&fences), limits)
-            .expect("a thread can be started in a test");
+        let writer =
+            Writer::start(backend, Arc::clone(&fences), limits).expect("a thread can be started");
         Self {
             identity,
             disk,
@@ -263,6 +264,11 @@ impl ObjectStore for MemoryStore {
             active,
             ..self.writer.usage()
         }
+    }
+
+    fn abandon(&self) {
+        self.writer.abandon();
+        self.close();
     }
 
     fn close(&self) {

@@ -471,6 +471,11 @@ pub trait ObjectStore: Send + Sync + 'static {
     /// files. Whatever comes later is answered with `Closed`. Not to be called from a completion.
     fn close(&self);
 
+    /// Stops as a crash does: what is being committed is finished, what waits behind it is not
+    /// committed and answered with `Closed`. The rest is as in [`ObjectStore::close`]. For tests
+    /// of crashes within one process.
+    fn abandon(&self);
+
     /// Submits a batch and waits for its fate. For start, stop and tests; not on a thread that
     /// serves others, nor in a completion.
     ///

@@ -11,7 +11,7 @@
 //! sync; a panic in a completion or in the backend ends neither the thread nor that promise.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
@@ -82,6 +82,8 @@ const IDLE_SWEEP_MAX: usize = 4096;
 
 #[derive(Debug, Default)]
 struct Counters {
+    /// What waits is not to be committed any more.
+    abandoned: AtomicBool,
     waiting_batches: AtomicUsize,
     waiting_bytes: AtomicUsize,
     batches: AtomicU64,
@@ -199,6 +201,11 @@ impl Writer {
         }
     }
 
+    /// Has the thread drop what waits; [`Writer::close`] is to follow.
+    pub(crate) fn abandon(&self) {
+        self.counters.abandoned.store(true, Relaxed);
+    }
+
     /// Lets the queue run dry and ends the thread.
     pub(crate) fn close(&self) {
         drop(
@@ -296,6 +303,8 @@ impl<B: Backend> Loop<B> {
         let mut backlog = false;
         loop {
             let first = match self.receive(next_expiry_ms, backlog) {
+                // What waits is answered as it is dropped.
+                Ok(_) if self.counters.abandoned.load(Relaxed) => return,
                 Ok(job) => Some(job),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,

@@ -1,4 +1,5 @@
-//! Both faces of a node behind one set of operations, so that one test says what both must do.
+//! Both faces of a node behind one set of operations, so that one test says what both must do, and
+//! an embedded node, which has neither.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -20,6 +21,8 @@ pub type Outcome<T> = Result<T, Failure>;
 pub enum Kind {
     Native,
     Foreign,
+    /// None: the process of the node calls its objects.
+    Embedded,
 }
 
 /// One client of a node, through one of its faces.
@@ -174,14 +177,17 @@ impl From<DecodeError> for Failure {
 
 impl Face {
     pub async fn open(kind: Kind, node: &Node) -> Self {
-        let address = node.address().to_string();
         let inner = match kind {
             Kind::Native => {
-                let client = super::client_of(node).await;
+                let (client, address) = (super::client_of(node).await, node.address().to_string());
                 let node = client.node_at(&address).await.unwrap();
                 Inner::Native { client, node }
             }
-            Kind::Foreign => Inner::Foreign(Wire::connect(&address).await),
+            Kind::Foreign => Inner::Foreign(Wire::connect(&node.address().to_string()).await),
+            Kind::Embedded => Inner::Native {
+                client: node.client().clone(),
+                node: node.handle(),
+            },
         };
         Self { inner }
     }
@@ -189,6 +195,9 @@ impl Face {
     /// The same client at a node that was started again.
     pub async fn reopen(&self, node: &Node) -> Self {
         match &self.inner {
+            Inner::Native { .. } if node.listens_at().is_none() => {
+                Self::open(Kind::Embedded, node).await
+            }
             Inner::Native { client, .. } => {
                 let (client, address) = (client.clone(), node.address().to_string());
                 client.locator().introduce(&client, &address).await.unwrap();

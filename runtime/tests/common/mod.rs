@@ -8,6 +8,7 @@
 )]
 #![allow(clippy::unwrap_used, reason = "a failed helper is a failed test")]
 
+pub mod cluster;
 pub mod face;
 pub mod foreign;
 pub mod logs;
@@ -42,7 +43,7 @@ pub use servants::{UNLUCKY, begun, gate};
 /// How long to wait for what must come.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Makes one test of each function for each face.
+/// Makes one test of each function for each face, and for a node without any.
 #[macro_export]
 macro_rules! both_faces {
     ($($test:ident)*) => {
@@ -57,6 +58,13 @@ macro_rules! both_faces {
             $(#[test]
             fn $test() {
                 $crate::common::run(super::$test($crate::common::Kind::Foreign));
+            })*
+        }
+
+        mod embedded {
+            $(#[test]
+            fn $test() {
+                $crate::common::run(super::$test($crate::common::Kind::Embedded));
             })*
         }
     };
@@ -144,14 +152,21 @@ pub fn random() -> u64 {
 
 /// A node on a folder, with all test classes, not started.
 pub fn builder(dir: &Path) -> NodeBuilder {
-    Node::builder()
-        .name("a")
-        .data_dir(dir)
-        .shards(2)
+    with_classes(Node::builder().name("a").data_dir(dir).shards(2))
+}
+
+/// The same node with all test classes.
+pub fn with_classes(builder: NodeBuilder) -> NodeBuilder {
+    builder
         .class(counter::class(CounterServant))
         .class(named::class(NamedServant))
         .class(other::class(OtherServant))
         .class(movers::class(MoverServant))
+}
+
+/// The class of counters alone.
+pub fn counter_class() -> partha::Class {
+    counter::class(CounterServant)
 }
 
 /// A node on a folder.
@@ -161,6 +176,19 @@ pub async fn node(dir: &Path) -> Node {
 
 pub async fn node_with(dir: &Path, limits: Limits) -> Node {
     builder(dir).limits(limits).start().await.unwrap()
+}
+
+/// A node on a folder, with the face or without any.
+pub async fn node_for(kind: Kind, dir: &Path) -> Node {
+    node_of(kind, dir, Limits::default()).await
+}
+
+pub async fn node_of(kind: Kind, dir: &Path, limits: Limits) -> Node {
+    let builder = match kind {
+        Kind::Native | Kind::Foreign => builder(dir),
+        Kind::Embedded => with_classes(Node::embedded().name("a").data_dir(dir).shards(2)),
+    };
+    builder.limits(limits).start().await.unwrap()
 }
 
 /// A client process's view of a node, without a naming service.

@@ -25,6 +25,8 @@ use crate::elsewhere::blocking::Blocking;
 use crate::elsewhere::{Cancel, Done, Order, drive};
 use crate::error::{ErrorKind, Result, SystemError};
 use crate::net::connection::lock;
+use crate::net::links::Links;
+use crate::services::Naming;
 use crate::system::server_process::Servant;
 use crate::system::{ActionCaller, Executed, Execution, ExecutionEnd, ServerProcess};
 use crate::wire::frame;
@@ -109,7 +111,8 @@ impl Wish {
             incarnation: Incarnation(1),
         };
         let described = format!("server process of {}", class.info().name);
-        let client = Client::of_process(me, &described, naming, 0, None);
+        let naming = naming.map(|address| Naming::new(Some(address)));
+        let client = Client::of_process(me, &described, naming, Links::default(), 0, None);
         let runner = Runner {
             class,
             blocking: Arc::new(Blocking::new(blocking_max)),
