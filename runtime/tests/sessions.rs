@@ -20,7 +20,6 @@ const ADD_AT_GATE: (u64, u16) = (counters::CLASS.0, 4);
 const OLD_INCARNATION: u16 = 21;
 /// As the node has them.
 const LEASE: Duration = Duration::from_secs(10);
-const HEARTBEAT: Duration = Duration::from_secs(3);
 /// Well below the lease: what ends so soon was not ended by it.
 const AT_ONCE: Duration = Duration::from_secs(4);
 
