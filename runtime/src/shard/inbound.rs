@@ -137,9 +137,10 @@ impl Inbound for ShardInbound {
     }
 
     fn closed(&self, reason: &SystemError) {
-        let ending = match reason.kind() {
-            ErrorKind::Unreachable => Ending::Expired,
-            _ => Ending::Lost,
+        let ending = if reason.kind() == ErrorKind::Unreachable {
+            Ending::Expired
+        } else {
+            Ending::Lost
         };
         if let Some(seat) = self.seat.take() {
             seat.leave(ending);
