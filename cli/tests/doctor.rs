@@ -13,6 +13,9 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use test_support::eventually;
 
+/// How long a process may be silent.
+const LEASE: Duration = Duration::from_secs(10);
+
 /// The process that began an action.
 fn process_of(action: &str) -> &str {
     action.split('-').next().unwrap()
@@ -154,6 +157,34 @@ fn a_long_wait_is_found_and_breaking_the_session_ends_it() {
     let aborted = format!("aborted  {holder}");
     assert!(told.take(4).any(|line| line == aborted), "{aborted}");
     assert_eq!(system.json(&["stats", "a"])["sessions_broken"], 1);
+}
+
+#[test]
+fn a_frozen_client_is_found_and_given_up_when_its_lease_ends() {
+    let system = System::start(&["a", "b"]);
+    system.account("/bank/x", "a", 100);
+    system.account("/bank/y", "b", 100);
+    let mut shell = Shell::start(&system);
+    let action = shell.begin();
+    assert_eq!(shell.ask(r#"/bank/x.withdraw {"amount": 5}"#), "95");
+    assert_eq!(shell.ask(r#"/bank/y.deposit {"amount": 5}"#), "105");
+    shell.freeze();
+    let frozen = Instant::now();
+    let session = json!(format!("{}/1", process_of(&action)));
+    let low = |told: &Value| {
+        let findings = rows(&told["findings"]).iter();
+        let mut low = findings.filter(|one| one["kind"] == "lease-low");
+        low.any(|one| one["subject"] == session)
+    };
+    eventually(LONG, || low(&doctor(&system, &[]).1));
+    assert!(frozen.elapsed() < LEASE, "{:?}", frozen.elapsed());
+    eventually(LONG, || system.json(&["locks"]) == json!([]));
+    let freed = frozen.elapsed();
+    assert!(freed < LEASE + Duration::from_secs(1), "{freed:?}");
+    assert_eq!(system.balances(["/bank/x", "/bank/y"]), [100, 100]);
+    assert_eq!(system.json(&["stats", "a"])["sessions_expired"], 1);
+    // The naming service gives it up as soon.
+    eventually(LONG, || doctor(&system, &[]).0 == 0);
 }
 
 #[test]

@@ -1,40 +1,27 @@
-//! Sessions: what begins and ends them, and how many a node can hold.
+//! Sessions: what begins and ends them, and what is told of them.
 
 #![allow(clippy::unwrap_used, reason = "a failed helper is a failed test")]
 
 mod common;
 
 use std::cell::RefCell;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use common::behaviour::{Counter, counter as counters};
-use common::process::{NodeProcess, Start, serve};
 use common::raw::{Hello, PING, Raw, frame, initiate, invoke};
 use common::{Face, Kind, NOW, client_of, counter, node, run, stop, until};
 use partha::services::system::connection_manager::{EndSessionError, EvictError};
 use partha::services::system::{NodeStatistics, SessionDescription};
 use partha::{Client, Node, NodeHandle, Uid};
-use rustix::process::{Resource, getrlimit, setrlimit};
 use test_support::temp_dir;
 
-const ECHO: (u64, u16) = (counters::CLASS.0, 10);
 const VALUE: (u64, u16) = (counters::CLASS.0, 0);
 const ADD_AT_GATE: (u64, u16) = (counters::CLASS.0, 4);
 const OLD_INCARNATION: u16 = 21;
 /// As the node has them.
 const LEASE: Duration = Duration::from_secs(10);
-const HEARTBEAT: Duration = Duration::from_secs(3);
 /// Well below the lease: what ends so soon was not ended by it.
 const AT_ONCE: Duration = Duration::from_secs(4);
-
-#[test]
-#[ignore = "a process of the other tests"]
-fn node_process() {
-    serve();
-}
 
 /// A node of this process, with an operator and a counter.
 struct Scene {
@@ -189,6 +176,13 @@ fn a_newer_life_ends_the_older_at_once() {
             peer.is_cut(AT_ONCE);
         }
         assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+        // The shards have heard of it although nothing was asked yet.
+        let manager = scene.handle.manager();
+        until(async || {
+            let inspected = manager.inspect(&scene.operator, object).await;
+            inspected.unwrap().users == 0
+        })
+        .await;
         // What it asks is served as if the older one had never waited.
         newer.send(&invoke(1, object, VALUE, |_, _| {}));
         common::open(&gate, 20);
@@ -332,181 +326,5 @@ fn an_object_is_evicted_unless_something_uses_it() {
             "{nobody:?}"
         );
         stop(scene.node).await;
-    });
-}
-
-/// Sessions that one node is to hold.
-const CROWD: usize = 10_000;
-
-/// Raises the limit of open files, which node processes inherit; what is left of the sessions if
-/// that is not allowed.
-fn files_suffice() -> bool {
-    let needed = CROWD as u64 + 400;
-    let mut limit = getrlimit(Resource::Nofile);
-    if limit.maximum.is_some_and(|maximum| maximum < needed) {
-        let required = std::env::var_os("PARTHA_REQUIRE_TOOLS").is_some_and(|value| value == "1");
-        let found = limit.maximum;
-        assert!(
-            !required,
-            "{needed} open files are needed, {found:?} are allowed"
-        );
-        eprintln!("skipped: {needed} open files are needed, {found:?} are allowed");
-        return false;
-    }
-    if limit.current.is_some_and(|current| current < needed) {
-        limit.current = Some(needed);
-        setrlimit(Resource::Nofile, limit).unwrap();
-    }
-    true
-}
-
-/// Processes that have one connection each; a thread lets the node hear of them.
-struct Crowd {
-    peers: Arc<Mutex<Vec<Raw>>>,
-    gone: Arc<AtomicBool>,
-    speaker: Option<thread::JoinHandle<()>>,
-}
-
-impl Crowd {
-    fn new() -> Self {
-        let (peers, gone) = (Arc::new(Mutex::new(Vec::<Raw>::new())), Arc::default());
-        let (heard, ended) = (peers.clone(), Arc::clone(&gone));
-        let speaker = thread::spawn(move || {
-            while !AtomicBool::load(&ended, Ordering::Relaxed) {
-                let ping = frame(PING, 1, |_, _| {});
-                for peer in heard.lock().unwrap().iter_mut() {
-                    peer.send(&ping);
-                }
-                thread::park_timeout(HEARTBEAT);
-            }
-        });
-        Self {
-            peers,
-            gone,
-            speaker: Some(speaker),
-        }
-    }
-
-    /// So many come, several at a time, and bind the object.
-    async fn come(&self, node: &NodeProcess, object: Uid, count: usize) {
-        const TOGETHER: usize = 8;
-        let address = node.address;
-        let mut coming = tokio::task::JoinSet::new();
-        for _ in 0..TOGETHER {
-            let peers = self.peers.clone();
-            coming.spawn_blocking(move || {
-                for _ in 0..count / TOGETHER {
-                    let mut peer = Raw::meet(address);
-                    peer.send(&initiate(1, object.node, object));
-                    assert_eq!(peer.answer(), Some((1, None)));
-                    peers.lock().unwrap().push(peer);
-                }
-            });
-        }
-        while let Some(came) = coming.join_next().await {
-            came.unwrap();
-        }
-    }
-}
-
-#[test]
-fn a_session_keeps_little_of_a_burst() {
-    const SESSIONS: usize = 500;
-    const BURST: usize = 8;
-    let dir = temp_dir("burst");
-    let node = Start::new(dir.path()).ready();
-    run(async {
-        let operator = Client::alone().unwrap();
-        let address = node.address.to_string();
-        let introduced = operator.locator().introduce(&operator, &address).await;
-        let place = partha::Place::Node(introduced.unwrap());
-        let object = Counter::create(&operator, &place, 1, &[]).await.unwrap();
-        let before = node.memory();
-        let crowd = Crowd::new();
-        crowd.come(&node, object.uid(), SESSIONS).await;
-        // What one gives back when it is idle is there for the next one.
-        for peer in crowd.peers.lock().unwrap().iter_mut() {
-            let echo = |question| {
-                invoke(question, object.uid(), ECHO, |w, s| {
-                    w.data(s.slot(1), &[7; 10_000]);
-                })
-            };
-            let calls: Vec<u8> = (1..=BURST as u32).flat_map(echo).collect();
-            peer.send(&calls);
-            for _ in 0..BURST {
-                assert!(peer.answer().is_some_and(|(_, error)| error.is_none()));
-            }
-            peer.is_read();
-            peer.is_read();
-        }
-        let kept = (node.memory() - before) / SESSIONS as i64;
-        println!("after a burst a session takes {kept} bytes");
-        assert!(kept < 10_000, "{kept}");
-    });
-}
-
-impl Drop for Crowd {
-    fn drop(&mut self) {
-        self.gone.store(true, Ordering::Relaxed);
-        if let Some(speaker) = self.speaker.take() {
-            speaker.thread().unpark();
-            drop(speaker.join());
-        }
-        self.peers.lock().unwrap().clear();
-    }
-}
-
-#[test]
-fn ten_thousand_sessions_are_cheap_and_end_in_two_seconds() {
-    if !files_suffice() {
-        return;
-    }
-    let dir = temp_dir("crowd");
-    let node = Start::new(dir.path()).ready();
-    run(async {
-        let operator = Client::alone().unwrap();
-        let address = node.address.to_string();
-        let introduced = operator.locator().introduce(&operator, &address).await;
-        introduced.unwrap();
-        let handle = operator.node_at(&address).await.unwrap();
-        let statistics = async || handle.manager().statistics(&operator).await.unwrap();
-        let place = partha::Place::Node(handle.id());
-        let object = Counter::create(&operator, &place, 1, &[]).await.unwrap();
-
-        let (before, resident) = (node.memory(), node.resident());
-        let crowd = Crowd::new();
-        let begun = Instant::now();
-        crowd.come(&node, object.uid(), CROWD).await;
-        println!("{CROWD} sessions came in {:.1?}", begun.elapsed());
-        let grown = (node.memory() - before) / CROWD as i64;
-        let resident = (node.resident() - resident) / CROWD as i64;
-        println!("a session takes {grown} bytes of heap, {resident} of resident memory");
-        let held = statistics().await;
-        assert_eq!(held.sessions as usize, CROWD + 1);
-        assert_eq!(held.sessions_expired + held.sessions_lost, 0);
-        assert!(grown < 10_000 && resident < 10_000, "{grown}, {resident}");
-        let inspected = handle.manager().inspect(&operator, object.uid()).await;
-        assert_eq!(inspected.unwrap().users as usize, CROWD);
-
-        let begun = Instant::now();
-        drop(crowd);
-        assert!(
-            begun.elapsed() < LEASE / 2,
-            "the operator has to speak meanwhile"
-        );
-        println!("{CROWD} sessions left within {:.1?}", begun.elapsed());
-        until(async || statistics().await.sessions == 1).await;
-        let ended = begun.elapsed();
-        println!("{CROWD} sessions had ended after {ended:.1?}");
-        assert!(ended < Duration::from_secs(2), "{ended:?}");
-        until(async || {
-            let inspected = handle.manager().inspect(&operator, object.uid()).await;
-            inspected.unwrap().users == 0
-        })
-        .await;
-        let ended = begun.elapsed();
-        println!("their bindings were broken after {ended:.1?}");
-        assert!(ended < Duration::from_secs(2), "{ended:?}");
-        assert_eq!(statistics().await.sessions_lost as usize, CROWD);
     });
 }

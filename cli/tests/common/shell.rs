@@ -87,6 +87,12 @@ impl Shell {
         (status.code().unwrap(), said.collect())
     }
 
+    /// Stops it where it is: it holds what it holds, and says nothing any more.
+    pub(crate) fn freeze(&self) {
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, rustix::process::Signal::STOP).unwrap();
+    }
+
     /// Kills it as a crash would.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();

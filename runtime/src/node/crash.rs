@@ -69,6 +69,8 @@ impl Node {
             }
         });
         let closed = closing.await.is_ok();
+        // As the system does to the children of a process that dies.
+        self.home.registry.elsewhere.servers.end();
         for shard in &self.home.shards {
             shard.post(Job::Stop);
         }

@@ -137,9 +137,10 @@ impl Inbound for ShardInbound {
         // Nobody hears the answers to what came by it.
         let open = self.open.borrow_mut().take_all();
         open.for_each(|at| self.give_up(at));
-        let ending = match reason.kind() {
-            ErrorKind::Unreachable => Ending::Expired,
-            _ => Ending::Lost,
+        let ending = if reason.kind() == ErrorKind::Unreachable {
+            Ending::Expired
+        } else {
+            Ending::Lost
         };
         if let Some(seat) = self.seat.take() {
             seat.leave(ending);

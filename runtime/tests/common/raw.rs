@@ -22,6 +22,8 @@ pub const RELEASE: u16 = 7;
 /// One connection, blocking.
 pub struct Raw {
     pub stream: TcpStream,
+    /// Who it says it is.
+    pub process: u64,
     buffer: Vec<u8>,
 }
 
@@ -109,6 +111,7 @@ impl Raw {
         stream.set_nodelay(true).unwrap();
         Self {
             stream,
+            process: 0,
             buffer: Vec::new(),
         }
     }
@@ -120,6 +123,7 @@ impl Raw {
 
     pub fn meet_as(address: SocketAddr, hello: &Hello) -> Self {
         let mut raw = Self::silent(address);
+        raw.process = hello.node;
         raw.send(&hello.bytes());
         let answer = raw.greeting().expect("the node answers");
         assert_eq!(answer.reader().unwrap().u16(0), 0, "no refusal");
