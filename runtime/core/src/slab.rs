@@ -9,6 +9,8 @@
 pub(crate) struct Slot(pub(crate) u32);
 
 impl Slot {
+    /// The smallest one.
+    pub(crate) const FIRST: Self = Self(0);
     /// No place.
     pub(crate) const NONE: Self = Self(u32::MAX);
 }

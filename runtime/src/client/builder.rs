@@ -97,7 +97,9 @@ impl ClientBuilder {
     /// instance; the error says what to do. `BadOperation` if the lease is too short for its
     /// heartbeat. `Internal` if the system gives no random numbers.
     pub fn build(self) -> Result<Client> {
-        let lease = self.lease.map(|(heartbeat, lease)| Lease::new(heartbeat, lease));
+        let lease = self
+            .lease
+            .map(|(heartbeat, lease)| Lease::new(heartbeat, lease));
         let lease = lease.transpose()?.unwrap_or_default();
         let links = Links {
             lease,

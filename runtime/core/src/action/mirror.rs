@@ -17,6 +17,8 @@
 //! This module keeps the tree and its numbers; locks and objects are in their own tables, and
 //! the engine keeps them in step.
 
+mod check;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::coordinator::Ballot;
@@ -186,6 +188,10 @@ pub(crate) struct Mirrors {
     levels: Slab<Level>,
     names: BTreeMap<Uid, Slot>,
     due: BTreeSet<(Time, Slot)>,
+    /// Mirrors by who has called in them.
+    by_caller: BTreeSet<(Peer, Slot)>,
+    /// Mirrors that are or were prepared.
+    prepared: BTreeSet<Slot>,
     /// The last number given to a mirror.
     joins: u64,
 }
@@ -200,6 +206,8 @@ impl Mirrors {
             levels: Slab::new(),
             names: BTreeMap::new(),
             due: BTreeSet::new(),
+            by_caller: BTreeSet::new(),
+            prepared: BTreeSet::new(),
             joins: u64::from(incarnation.0) << Uid::COUNTER_BITS,
         }
     }
@@ -238,6 +246,40 @@ impl Mirrors {
 
     pub(crate) fn level_mut(&mut self, slot: Slot) -> &mut Level {
         &mut self.levels[slot]
+    }
+
+    /// Notes that a process has called in an action, if fewer than so many have.
+    pub(crate) fn note_caller(&mut self, slot: Slot, caller: Peer, callers_max: u32) {
+        let callers = &mut self.mirrors[slot].callers;
+        if callers.len() < callers_max as usize && self.by_caller.insert((caller, slot)) {
+            callers.push(caller);
+        }
+    }
+
+    /// The mirrors of actions that a process has called in.
+    pub(crate) fn called_by(&self, caller: Peer) -> Vec<Slot> {
+        let of = |slot| (caller, slot);
+        let all = self.by_caller.range(of(Slot::FIRST)..=of(Slot::NONE));
+        all.map(|(_, slot)| *slot).collect()
+    }
+
+    /// The mirrors of actions that earlier lives of a process have begun.
+    pub(crate) fn begun_before(&self, node: NodeId, life: Incarnation) -> Vec<Slot> {
+        let first_of = |life| Uid::new(node, life, 0);
+        let older = self.roots.range(first_of(Incarnation(0))..first_of(life));
+        older.map(|(_, slot)| *slot).collect()
+    }
+
+    /// Notes that a mirror is prepared.
+    pub(crate) fn note_prepared(&mut self, slot: Slot) {
+        self.prepared.insert(slot);
+    }
+
+    /// The mirrors that are or were prepared.
+    pub(crate) fn prepared(&self) -> impl Iterator<Item = (Slot, &Mirror)> {
+        self.prepared
+            .iter()
+            .map(|slot| (*slot, &self.mirrors[*slot]))
     }
 
     /// How many levels a call with this path would add; none if the path does not fit those that
@@ -422,7 +464,11 @@ impl Mirrors {
             Some(parent) => self.levels[parent].children.retain(|child| *child != slot),
             None => {
                 self.set_due(level.mirror, Time::NEVER);
-                self.mirrors.remove(level.mirror);
+                let mirror = self.mirrors.remove(level.mirror);
+                for caller in mirror.callers {
+                    self.by_caller.remove(&(caller, level.mirror));
+                }
+                self.prepared.remove(&level.mirror);
                 self.roots.remove(&uid);
             }
         }
@@ -493,79 +539,6 @@ impl Family for Kin<'_> {
         };
         let mirror = self.mirrors.levels[level].mirror;
         Owner::level(self.mirrors.mirrors[mirror].root.0)
-    }
-}
-
-impl Mirrors {
-    pub(crate) fn check(&self) {
-        assert!(self.roots.len() == self.mirrors.len(), "mirrors are lost");
-        assert!(self.names.len() == self.levels.len(), "levels are lost");
-        for (uid, slot) in &self.roots {
-            assert!(self.mirrors[*slot].uid() == *uid, "{uid} leads elsewhere");
-            assert!(self.levels[self.mirrors[*slot].root].uid == *uid);
-        }
-        for (uid, slot) in &self.names {
-            assert!(self.levels[*slot].uid == *uid, "{uid} leads elsewhere");
-        }
-        for (slot, mirror) in self.mirrors.iter() {
-            self.check_mirror(slot, mirror);
-        }
-        for (at, slot) in &self.due {
-            assert!(self.mirrors[*slot].due == *at, "a date is miscounted");
-        }
-    }
-
-    fn check_mirror(&self, slot: Slot, mirror: &Mirror) {
-        let uid = mirror.uid();
-        let dated = self.due.contains(&(mirror.due, slot));
-        assert!(dated == (mirror.due != Time::NEVER), "{uid} is forgotten");
-        let levels = self.subtree(mirror.root);
-        assert!(levels.len() == mirror.levels as usize, "levels of {uid}");
-        let (mut locks, mut calls) = (0, 0);
-        for at in &levels {
-            let level = &self.levels[*at];
-            assert!(level.mirror == slot, "{} is in another mirror", level.uid);
-            let below = level.children.iter();
-            for child in below.map(|child| &self.levels[*child]) {
-                assert!(child.parent == Some(*at), "{} has no parent", child.uid);
-                let both = level.ending != Ending::Aborting || child.ending == Ending::Aborting;
-                assert!(both, "{} is aborted but not {}", level.uid, child.uid);
-            }
-            locks += level.locks.len();
-            calls += level.calls.len();
-            if !mirror.is_active() {
-                let aborting = level.ending == Ending::Aborting;
-                let flat = levels.len() == 1 && level.ending == Ending::Open;
-                assert!(aborting || flat, "{} is left at the end", level.uid);
-            }
-            self.check_ending(*at);
-        }
-        assert!(locks == mirror.locks as usize, "locks of {uid} miscounted");
-        assert!(calls == mirror.calls as usize, "calls of {uid} miscounted");
-        let may_run = match mirror.phase {
-            Phase::Active | Phase::Aborting => true,
-            Phase::Preparing { .. }
-            | Phase::Prepared { .. }
-            | Phase::Installing { .. }
-            | Phase::Voting(_)
-            | Phase::Deciding { .. } => false,
-        };
-        assert!(may_run || calls == 0, "{uid} is prepared but calls run");
-    }
-
-    /// A level that is ending waits for something.
-    fn check_ending(&self, slot: Slot) {
-        let level = &self.levels[slot];
-        let waits = match level.ending {
-            Ending::Open => true,
-            Ending::Merging => !level.calls.is_empty() || !level.children.is_empty(),
-            Ending::Aborting => {
-                let top = self.aborting(slot).unwrap_or(slot);
-                let mut below = self.subtree(top).into_iter();
-                below.any(|at| !self.levels[at].calls.is_empty())
-            }
-        };
-        assert!(waits, "{} has ended but is still here", level.uid);
     }
 }
 

@@ -149,11 +149,8 @@ impl Engine {
             return;
         };
         let mirror = self.mirrors.level(level).mirror;
-        let callers = &mut self.mirrors.mirror_mut(mirror).callers;
-        let room = callers.len() < self.limits.participants_max as usize;
-        if room && !callers.contains(&caller) {
-            callers.push(caller);
-        }
+        let callers_max = self.limits.participants_max;
+        self.mirrors.note_caller(mirror, caller, callers_max);
     }
 
     /// What the answer of a call says about this shard.

@@ -303,6 +303,7 @@ impl Engine {
             pause_ns,
             doubted: false,
         };
+        self.mirrors.note_prepared(slot);
         let due = self.resend_at(pause_ns);
         self.mirrors.set_due(slot, due);
     }
@@ -380,7 +381,7 @@ impl Engine {
 
     /// A node is gone, and perhaps will answer when it is back: what it decides is in doubt.
     pub(super) fn doubt(&mut self, node: NodeId, out: &mut Outbox) {
-        let all = self.mirrors.iter();
+        let all = self.mirrors.prepared();
         let doubted = all.filter(|(_, mirror)| match mirror.phase {
             Phase::Prepared { coordinator, .. } => coordinator.node == node,
             Phase::Active
@@ -508,6 +509,7 @@ impl Engine {
             pause_ns,
             doubted: false,
         };
+        self.mirrors.note_prepared(slot);
         self.query(slot, out);
     }
 }

@@ -285,13 +285,7 @@ impl Engine {
 
     /// A process is gone: actions that it called in end here, unless another shard decides.
     pub(super) fn give_up_called_by(&mut self, caller: Peer, out: &mut Outbox) {
-        if self.mirrors.len() == 0 {
-            return;
-        }
-        let all = self.mirrors.iter();
-        let called = all.filter(|(_, mirror)| mirror.callers.contains(&caller));
-        let called: Vec<Slot> = called.map(|(slot, _)| slot).collect();
-        for slot in called {
+        for slot in self.mirrors.called_by(caller) {
             self.leave_to_itself(slot, GaveUp::CallerGone, out);
         }
         self.doubt(caller.node, out);
@@ -299,13 +293,7 @@ impl Engine {
 
     /// A process has begun a new life: what its earlier ones began ends.
     pub(super) fn give_up_older(&mut self, node: NodeId, life: Incarnation, out: &mut Outbox) {
-        let all = self.mirrors.iter();
-        let older = all.filter(|(_, mirror)| {
-            let root = mirror.uid();
-            root.node == node && root.incarnation() < life
-        });
-        let older: Vec<Slot> = older.map(|(slot, _)| slot).collect();
-        for slot in older {
+        for slot in self.mirrors.begun_before(node, life) {
             self.leave_to_itself(slot, GaveUp::OldIncarnation, out);
         }
     }

@@ -213,9 +213,8 @@ impl World {
             | Output::Send { .. }
             | Output::Ended { .. }
             | Output::Told { .. }) => {
-                return Err(format!(
-                    "tickets: no action is run here, yet {about_actions:?}"
-                ));
+                let what = "tickets: no action is run here, yet";
+                return Err(format!("{what} {about_actions:?}"));
             }
         }
         Ok(())
