@@ -206,10 +206,8 @@ fn it_is_like_any_other_servant_apart_from_its_process() {
 #[test]
 fn what_it_calls_joins_the_action() {
     run(async {
-        let (dir, other_dir) = (temp_dir("servers-action"), temp_dir("servers-action-other"));
+        let dir = temp_dir("servers-action");
         let (node, client) = per_object(dir.path()).await;
-        let other = builder(other_dir.path()).class(workers::class(WorkerServant));
-        let other = other.start().await.unwrap();
         let one = worker(&client, &node, 1).await;
         let two = worker(&client, &node, 2).await;
         let undone = client.action(async |a| {
@@ -231,7 +229,6 @@ fn what_it_calls_joins_the_action() {
             node.evict(object.uid());
             assert_eq!(object.value(&client).await.unwrap(), value);
         }
-        stop(other).await;
         stop(node).await;
     });
 }

@@ -156,7 +156,12 @@ impl Level {
     }
 
     /// Its program has ended well.
-    pub(super) async fn commit<E>(self) -> Result<(), ActionError<E>> {
+    pub(super) async fn commit<E>(mut self) -> Result<(), ActionError<E>> {
+        if let Err(error) = self.line.roots().check() {
+            let error = self.failed(None, AbortReason::Call(error));
+            self.abort(&"its servant's call was killed");
+            return Err(error);
+        }
         match self.parent {
             Some(parent) => self.commit_nested(parent),
             None => self.commit_top().await,
@@ -186,11 +191,6 @@ impl Level {
     }
 
     async fn commit_top<E>(mut self) -> Result<(), ActionError<E>> {
-        if let Err(error) = self.line.roots().check() {
-            let error = self.failed(None, AbortReason::Call(error));
-            self.abort(&"its servant's call was killed");
-            return Err(error);
-        }
         let plan = self.line.with(|state| {
             let sends = state.check_bonds(self.action, None);
             (state.family.commit(), sends)

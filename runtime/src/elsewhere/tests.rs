@@ -61,6 +61,7 @@ struct Told {
     dropped: AtomicBool,
     let_go: AtomicBool,
     refused: Mutex<Option<SystemError>>,
+    uncommitted: Mutex<Option<String>>,
 }
 
 struct Deaf(Arc<Told>);
@@ -102,6 +103,8 @@ impl Skeleton for Deaf {
                     }
                     let refused = call_somebody(cx).await;
                     *lock(&told.refused) = refused.err();
+                    let empty = cx.top_level(async |_| Ok::<_, SystemError>(()));
+                    *lock(&told.uncommitted) = empty.await.err().map(|error| error.to_string());
                 }
             }
             call.failed(SystemError::servant("never to be seen"))
@@ -223,5 +226,7 @@ fn one_that_goes_on_is_listed_and_counted_and_can_call_nobody() {
     eventually(LONG, || blocking.runaways().is_empty());
     let refused = lock(&told.refused).take().unwrap();
     assert!(refused.detail().contains("was killed"), "{refused}");
+    let uncommitted = lock(&told.uncommitted).take().unwrap();
+    assert!(uncommitted.contains("was killed"), "{uncommitted}");
     assert!(blocking.is_idle());
 }

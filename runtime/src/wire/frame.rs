@@ -411,6 +411,35 @@ mod tests {
     }
 
     #[test]
+    fn a_return_laid_out_elsewhere_can_be_gone_on_with() {
+        let mut w = returned();
+        let r = w.structure(body(&w), 1, 0);
+        w.set_i64(r, 0, -1);
+        let framed = w.finish().unwrap().0;
+        let mut resumed = returned_elsewhere(framed.clone()).unwrap();
+        set_report(&mut resumed, &Report::default());
+        let Frame::Return(good) = round(resumed.finish().unwrap().0) else {
+            panic!("no return")
+        };
+        assert!(good.answer.report.is_some());
+        let results = good.answer.outcome.unwrap();
+        assert_eq!(results.reader().unwrap().i64(0), -1);
+
+        let error = SystemError::new(ErrorKind::Servant, "no");
+        let mut longer = framed.clone();
+        longer.extend([0; 8]);
+        let bad = [
+            failed(&error, None),
+            longer,
+            framed[..32].to_vec(),
+            Vec::new(),
+        ];
+        for framed in bad {
+            assert!(returned_elsewhere(framed).is_err());
+        }
+    }
+
+    #[test]
     fn a_return_carries_results_or_an_error() {
         let mut w = returned();
         let slot = body(&w);
