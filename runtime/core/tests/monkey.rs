@@ -286,10 +286,8 @@ impl Monkey {
     }
 
     fn hear(site: Site, message: Message) -> Input {
-        let peer = Peer {
-            node: site.node,
-            incarnation: Incarnation(1),
-        };
+        let (node, incarnation) = (site.node, Incarnation(1));
+        let peer = Peer { node, incarnation };
         let shard = site.shard;
         let from = From { peer, shard };
         let message = Box::new(message);

@@ -402,10 +402,11 @@ fn note_reached(
     peer: Option<Peer>,
 ) -> Result<()> {
     let is_manager = capability.class() == crate::system::connection_manager::CLASS;
+    // Of a client this is the shard that it wanted here, which may be any.
     let mut all = if is_manager {
-        0..shards
+        0..=shards.saturating_sub(1)
     } else {
-        site.shard..site.shard + 1
+        site.shard..=site.shard
     };
     all.try_for_each(|shard| reaching(track, site.node, shard, peer))
 }

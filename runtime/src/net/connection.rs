@@ -18,16 +18,12 @@ use tokio::sync::{Notify, oneshot};
 use super::exports::Exports;
 use super::handshake::Hello;
 use super::links::Lease;
+use super::outbox::Outbox;
 use super::pending::{Answer, Pending};
 use crate::capability::Capability;
 use crate::config::{HELD_BYTES_MAX, QUESTIONS_MAX, UNSENT_BYTES_MAX};
 use crate::error::{Completed, ErrorKind, SystemError};
 use crate::wire::frame::{self, Descriptor, Frame};
-
-/// Frames are gathered up to this size; a larger one has a chunk of its own.
-const CHUNK_BYTES: usize = 64 * 1024;
-/// What an idle connection may keep for its next frames.
-const IDLE_CHUNK_BYTES: usize = 16 * 1024;
 
 /// Parameters below this are not counted one by one.
 const HELD_BYTES_MIN: usize = 4 * 1024;
@@ -63,17 +59,6 @@ pub(crate) struct Connection {
     opened: Instant,
     /// Milliseconds after `opened` when the peer was last heard.
     heard_ms: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-struct Outbox {
-    /// Frames one after the other, several to a chunk.
-    chunks: Vec<Vec<u8>>,
-    /// An empty chunk, for the next frames.
-    spare: Vec<u8>,
-    bytes: usize,
-    /// No more frames; end when all are written.
-    finished: bool,
 }
 
 impl Connection {
@@ -565,29 +550,6 @@ impl Drop for Held {
         self.connection
             .held
             .fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
-impl Outbox {
-    fn append(&mut self, framed: &[u8], number: u32) {
-        self.bytes += framed.len();
-        let fits = |chunk: &Vec<u8>| chunk.len() + framed.len() <= CHUNK_BYTES;
-        if !self.chunks.last().is_some_and(fits) {
-            let fresh = std::mem::take(&mut self.spare);
-            self.chunks.push(fresh);
-        }
-        let chunk = self.chunks.last_mut().expect("there is a chunk now");
-        let start = chunk.len();
-        chunk.extend_from_slice(framed);
-        frame::set_question(&mut chunk[start..], number);
-    }
-
-    /// Keeps an emptied chunk, unless it has become large for what it carried.
-    fn keep(&mut self, mut chunk: Vec<u8>) {
-        if chunk.capacity() <= IDLE_CHUNK_BYTES || chunk.len() > IDLE_CHUNK_BYTES / 4 {
-            chunk.clear();
-            self.spare = chunk;
-        }
     }
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod foreign;
 pub(crate) mod handshake;
 pub(crate) mod io;
 pub(crate) mod links;
+mod outbox;
 pub(crate) mod pending;
 pub(crate) mod pool;
 

@@ -86,16 +86,14 @@ impl Engine {
         if invoke.deadline <= self.now {
             return Err(Refusal::Deadline { started: false });
         }
+        // Who calls counts, and not who has named the call: a new life of a process may ask for
+        // what its earlier one has begun.
         self.check_incarnation(invoke.caller, out)?;
-        let find_as = self.at_most_once(invoke);
-        // Somebody else may ask for what a process that is gone has named.
-        if let Some(call) = find_as.filter(|call| call.caller != invoke.caller) {
-            self.check_incarnation(call.caller, out)?;
-        }
         self.check_action(invoke, out)?;
         let full = |(what, limit)| Refusal::Overloaded { what, limit };
         self.calls.room(invoke.caller, &self.limits).map_err(full)?;
-        match find_as.and_then(|call| self.find_leader(call)) {
+        let leader = self.at_most_once(invoke);
+        match leader.and_then(|call| self.find_leader(call)) {
             Some(leader) => {
                 let leader = self.calls.leader(leader);
                 let same = leader.traits.create == create && (create || leader.uid == invoke.uid);

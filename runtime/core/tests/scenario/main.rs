@@ -20,8 +20,9 @@
 //! | `stats`, `next` | what the tables hold; when something is due |
 //!
 //! Words of a call: `read`, `write`, `upgrade`, `save`, `volatile`, `c=1.2/3` (call id 3 of
-//! caller 1.2), `from=1.2` (a caller without a call id), `within=9ms` (deadline); those about
-//! actions, and the lines about them, are in `actions.rs` and `deadlocks.rs`.
+//! caller 1.2), `from=1.2` (the caller, if it is not the one of the call id), `within=9ms`
+//! (deadline); those about actions, and the lines about them, are in `actions.rs` and
+//! `deadlocks.rs`.
 
 mod actions;
 mod deadlocks;
