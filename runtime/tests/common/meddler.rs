@@ -40,6 +40,8 @@ struct Shared {
     sent: AtomicUsize,
     /// Clients do not see it when the node's end of a connection closes.
     held: AtomicBool,
+    /// Nodes do not see it when the client's end of a connection closes.
+    kept: AtomicBool,
 }
 
 /// One connection: questions whose answers are not to arrive whole, and the way to the client.
@@ -60,6 +62,7 @@ impl Meddler {
             script: Mutex::default(),
             sent: AtomicUsize::new(0),
             held: AtomicBool::new(false),
+            kept: AtomicBool::new(false),
         });
         let of_relays = shared.clone();
         tokio::spawn(async move {
@@ -91,6 +94,11 @@ impl Meddler {
         self.shared.held.store(true, Ordering::Relaxed);
     }
 
+    /// From now on nodes do not see it when the client's end of a connection closes.
+    pub fn keep(&self) {
+        self.shared.kept.store(true, Ordering::Relaxed);
+    }
+
     /// Leads new connections elsewhere.
     pub fn lead_to(&self, target: SocketAddr) {
         *self.shared.target.lock().unwrap() = target;
@@ -106,21 +114,27 @@ async fn relay(client: TcpStream, shared: Arc<Shared>) {
         stream.set_nodelay(true).unwrap();
     }
     let (from_client, to_client) = client.into_split();
-    let (from_node, to_node) = node.into_split();
+    let (from_node, mut to_node) = node.into_split();
     let relay = Relay {
         shared,
         doomed: Mutex::default(),
         to_client: tokio::sync::Mutex::new(to_client),
     };
+    let calls = async {
+        relay.calls(from_client, &mut to_node).await;
+        if relay.shared.kept.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    };
     // Either end may close; the other learns it by the end of this.
     tokio::select! {
-        () = relay.calls(from_client, to_node) => {}
+        () = calls => {}
         () = relay.answers(from_node) => {}
     }
 }
 
 impl Relay {
-    async fn calls(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
+    async fn calls(&self, mut from: OwnedReadHalf, to: &mut OwnedWriteHalf) {
         let mut frames = Frames::default();
         while let Some(bytes) = frames.next(&mut from).await {
             let met = bytes.message().and_then(|message| self.meet(&message));

@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use partha::Limits;
 use test_support::Child;
@@ -15,6 +16,7 @@ const DIR: &str = "PARTHA_TEST_NODE_DIR";
 const LISTEN: &str = "PARTHA_TEST_NODE_LISTEN";
 const SHARDS: &str = "PARTHA_TEST_NODE_SHARDS";
 const LOCK_WAIT_MS: &str = "PARTHA_TEST_NODE_LOCK_WAIT_MS";
+const LEASE_MS: &str = "PARTHA_TEST_NODE_LEASE_MS";
 const CRASH_POINT: &str = "PARTHA_CRASH_POINT";
 const READY: &str = "> ready ";
 
@@ -28,6 +30,8 @@ pub struct Start {
     crash_point: Option<String>,
     shards: u16,
     lock_wait_ms: u64,
+    /// How long a client may be silent; none for as long as nodes have it.
+    lease_ms: Option<u64>,
 }
 
 /// A node that runs in a process of its own.
@@ -46,6 +50,7 @@ impl Start {
             crash_point: None,
             shards: 2,
             lock_wait_ms: Limits::default().lock_wait_ns / 1_000_000,
+            lease_ms: None,
         }
     }
 
@@ -80,6 +85,12 @@ impl Start {
         self
     }
 
+    /// How long a client may be silent; it is asked at a third of that.
+    pub fn lease_ms(mut self, ms: u64) -> Self {
+        self.lease_ms = Some(ms);
+        self
+    }
+
     fn command(&self) -> Command {
         let program = std::env::current_exe().unwrap();
         let mut command = match self.file_blocks_max {
@@ -96,6 +107,10 @@ impl Start {
         command.env(DIR, &self.dir).env(LISTEN, &self.listen);
         command.env(SHARDS, self.shards.to_string());
         command.env(LOCK_WAIT_MS, self.lock_wait_ms.to_string());
+        match self.lease_ms {
+            Some(ms) => command.env(LEASE_MS, ms.to_string()),
+            None => command.env_remove(LEASE_MS),
+        };
         match &self.crash_point {
             Some(point) => command.env(CRASH_POINT, point),
             None => command.env_remove(CRASH_POINT),
@@ -155,13 +170,15 @@ pub fn serve() {
             lock_wait_ns: lock_wait_ms * 1_000_000,
             ..Limits::default()
         };
-        let started = super::builder(Path::new(&dir))
+        let mut builder = super::builder(Path::new(&dir))
             .listen(listen)
             .shards(shards)
-            .limits(limits)
-            .start()
-            .await;
-        match started {
+            .limits(limits);
+        if let Ok(ms) = std::env::var(LEASE_MS) {
+            let lease = Duration::from_millis(ms.parse().unwrap());
+            builder = builder.lease(lease / 3, lease);
+        }
+        match builder.start().await {
             Ok(node) => {
                 println!("{READY}{}", node.address());
                 std::future::pending::<()>().await;
