@@ -7,12 +7,11 @@
 
 mod common;
 
-use std::process::Command;
 use std::time::Duration;
 
 use common::behaviour::Counter;
 use common::process::{NodeProcess, Start, serve};
-use common::until;
+use common::{PATIENCE, until};
 use partha::{
     Action, ActionError, ActionId, ActionOptions, Client, ErrorKind, Outcome, Place, SystemError,
     Uid,
@@ -20,6 +19,7 @@ use partha::{
 use partha_store::{Decision, LmdbStore, ObjectStore, Prepared};
 use test_support::{Signal, TempDir, temp_dir};
 use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 /// What each counter has at the beginning.
@@ -137,20 +137,29 @@ impl Scene {
     /// return the one between has prepared.
     fn begin(&self) -> JoinHandle<Ended> {
         let (client, counters) = (self.client.clone(), self.counters.clone());
-        let frozen = self.nodes[FROZEN].child.id().to_string();
+        let (called, all_called) = oneshot::channel();
+        let (go_on, may_go_on) = oneshot::channel();
         let action = self.runtime.spawn(async move {
             let options = ActionOptions::new().deadline(DEADLINE);
             let body = async |a: &Action| {
                 for counter in &counters {
                     counter.add(a, 1).await?;
                 }
-                let stopped = Command::new("kill").args(["-STOP", &frozen]).status();
-                assert!(stopped.unwrap().success());
+                called.send(()).unwrap();
+                may_go_on.await.unwrap();
                 Ok(())
             };
             client.action_with(options, body).await
         });
-        self.wait_until(async || self.in_doubt(PREPARED).await == 1);
+        if self.runtime.block_on(all_called).is_err() {
+            panic!("not even begun: {:?}", self.ended(action));
+        }
+        self.nodes[FROZEN].child.freeze(PATIENCE);
+        go_on.send(()).unwrap();
+        self.wait_until(async || {
+            assert!(!action.is_finished(), "it ends without the frozen vote");
+            self.in_doubt(PREPARED).await == 1
+        });
         action
     }
 
