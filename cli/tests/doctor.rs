@@ -215,7 +215,7 @@ fn actions_are_aborted_and_objects_evicted_where_that_is_safe() {
 #[test]
 fn a_node_that_does_not_answer_is_a_finding_and_holds_nobody_up() {
     let system = System::start(&["a", "b"]);
-    system.signal("b", Signal::STOP);
+    system.freeze("b");
     let begun = Instant::now();
     let (status, told) = doctor(&system, &[]);
     let took = begun.elapsed();

@@ -7,7 +7,6 @@
 
 mod common;
 
-use std::process::Command;
 use std::time::Duration;
 
 use common::behaviour::Counter;
@@ -15,10 +14,12 @@ use common::process::{NodeProcess, Start, serve};
 use common::{PATIENCE, until};
 use partha::{
     Action, ActionError, ActionId, ActionOptions, Client, ErrorKind, Outcome, Place, SystemError,
+    Uid,
 };
-use partha_store::{LmdbStore, ObjectStore};
+use partha_store::{Decision, LmdbStore, ObjectStore, Prepared};
 use test_support::{Signal, TempDir, temp_dir};
 use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 /// What each counter has at the beginning.
@@ -119,6 +120,14 @@ impl Scene {
         statistics.actions_in_doubt
     }
 
+    /// The node has no part of any action, and has nobody to tell of what it has decided.
+    async fn is_quiet(&self, node: usize) -> bool {
+        let address = self.nodes[node].address.to_string();
+        let node = self.client.node_at(&address).await.unwrap();
+        let actions = node.manager().actions(&self.client, Uid::NIL, 1).await;
+        actions.unwrap().is_empty()
+    }
+
     #[track_caller]
     fn wait_until<F: Future<Output = bool>>(&self, holds: impl FnMut() -> F) {
         self.runtime.block_on(until(holds));
@@ -128,20 +137,29 @@ impl Scene {
     /// return the one between has prepared.
     fn begin(&self) -> JoinHandle<Ended> {
         let (client, counters) = (self.client.clone(), self.counters.clone());
-        let frozen = self.nodes[FROZEN].child.id().to_string();
+        let (called, all_called) = oneshot::channel();
+        let (go_on, may_go_on) = oneshot::channel();
         let action = self.runtime.spawn(async move {
             let options = ActionOptions::new().deadline(DEADLINE);
             let body = async |a: &Action| {
                 for counter in &counters {
                     counter.add(a, 1).await?;
                 }
-                let stopped = Command::new("kill").args(["-STOP", &frozen]).status();
-                assert!(stopped.unwrap().success());
+                called.send(()).unwrap();
+                may_go_on.await.unwrap();
                 Ok(())
             };
             client.action_with(options, body).await
         });
-        self.wait_until(async || self.in_doubt(PREPARED).await == 1);
+        if self.runtime.block_on(all_called).is_err() {
+            panic!("not even begun: {:?}", self.ended(action));
+        }
+        self.nodes[FROZEN].child.freeze(PATIENCE);
+        go_on.send(()).unwrap();
+        self.wait_until(async || {
+            assert!(!action.is_finished(), "it ends without the frozen vote");
+            self.in_doubt(PREPARED).await == 1
+        });
         action
     }
 
@@ -172,7 +190,7 @@ impl Scene {
 
     /// All counters have this value, for everybody, and nothing is left of any action, in memory
     /// or in the stores.
-    fn end(mut self, value: i64) {
+    fn end(self, value: i64) {
         for (node, counter) in self.counters.iter().enumerate() {
             self.wait_until(async || self.in_doubt(node).await == 0);
             let free = async || counter.value(&self.client).await.is_ok();
@@ -180,18 +198,19 @@ impl Scene {
             let found = self.runtime.block_on(counter.value(&self.client));
             assert_eq!(found.unwrap(), value, "at node {node}");
         }
+        // That it is settled is written only after everybody has said that they know.
         for node in 0..3 {
-            let start = std::time::Instant::now();
-            // That it is settled is written after everybody knows: it is done again at start.
-            loop {
-                self.kill(node);
-                if is_empty(&LmdbStore::open(self.dirs[node].path()).unwrap()) {
-                    break;
-                }
-                assert!(start.elapsed() < PATIENCE, "node {node} is not settled");
-                self.restart(node, 2);
-                self.acquaint();
-            }
+            self.wait_until(async || self.is_quiet(node).await);
+        }
+        // The stores write in the order they are asked to: what is settled is then on disk.
+        for guide in &self.guides {
+            let flushed = self.runtime.block_on(guide.add(&self.client, 1));
+            flushed.unwrap();
+        }
+        for (node, dir) in self.dirs.iter().enumerate() {
+            self.kill(node);
+            let left = left_in(&LmdbStore::open(dir.path()).unwrap());
+            assert_eq!(left, Left::default(), "at node {node}");
         }
     }
 }
@@ -201,12 +220,20 @@ fn start(dir: &TempDir) -> Start {
     Start::new(dir.path()).lock_wait_ms(300)
 }
 
-/// Nothing in the store is prepared, nobody is to be told of anything.
-fn is_empty(store: &LmdbStore) -> bool {
-    let prepared = store.scan_prepared(None, 1).unwrap();
-    let shadows = store.scan_shadows(None, 1).unwrap();
-    let decisions = store.scan_decisions(None, 1).unwrap();
-    prepared.is_empty() && shadows.is_empty() && decisions.is_empty()
+/// What a store has of actions that have not ended for all.
+#[derive(Debug, Default, PartialEq)]
+struct Left {
+    prepared: Vec<Prepared>,
+    shadows: usize,
+    decisions: Vec<(Uid, Decision)>,
+}
+
+fn left_in(store: &LmdbStore) -> Left {
+    Left {
+        prepared: store.scan_prepared(None, 10).unwrap(),
+        shadows: store.scan_shadows(None, 10).unwrap().len(),
+        decisions: store.scan_decisions(None, 10).unwrap(),
+    }
 }
 
 #[test]

@@ -140,6 +140,31 @@ impl Child {
         let _ = rustix::process::kill_process(self.pid, signal);
     }
 
+    /// Stops the process with SIGSTOP, and waits until it stands still: until then a thread of it
+    /// that is busy goes on, and may answer what it was not to hear any more. SIGCONT ends it.
+    ///
+    /// # Panics
+    ///
+    /// When it has ended, or does not stand still after `deadline`.
+    #[track_caller]
+    pub fn freeze(&self, deadline: Duration) {
+        self.signal(Signal::STOP);
+        // The system says so to the parent when the last of the threads has stopped.
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let start = Instant::now();
+        eventually_some(Duration::MAX, || {
+            let exit = self.exit();
+            assert!(exit.is_none(), "{} is gone, {exit:?}{self}", self.name);
+            // One that has ended cannot stop, which is an error: it is seen in the next round.
+            let status = rustix::process::waitid(WaitId::Pid(self.pid), options)
+                .ok()
+                .flatten();
+            let late = status.is_none() && start.elapsed() >= deadline;
+            assert!(!late, "{} still runs after {deadline:?}{self}", self.name);
+            status
+        });
+    }
+
     /// Kills the process alone with SIGKILL, as a crash would, and waits until it is gone.
     pub fn kill(&self) {
         self.signal(Signal::KILL);
@@ -317,6 +342,30 @@ mod tests {
         child.signal(Signal::TERM);
         assert_eq!(child.wait(LONG), Exit::Code(0));
         child.wait_for_line(LONG, |line| line == "got it");
+    }
+
+    #[test]
+    fn what_is_frozen_stands_still_and_goes_on() {
+        let child = shell("while :; do echo on; sleep 0.01; done");
+        for _ in 0..2 {
+            child.freeze(LONG);
+            // One letter: T is stopped.
+            let status = format!("/proc/{}/status", child.id());
+            let status = std::fs::read_to_string(status).unwrap();
+            assert!(status.contains("State:\tT"), "{status}");
+            let said = child.stdout().len();
+            child.signal(Signal::CONT);
+            eventually(LONG, || child.stdout().len() > said + 1);
+        }
+    }
+
+    #[test]
+    fn what_has_ended_cannot_be_frozen() {
+        let child = shell("exit 2");
+        child.wait(LONG);
+        let report = catch_unwind(AssertUnwindSafe(|| child.freeze(LONG))).unwrap_err();
+        let report = *report.downcast::<String>().unwrap();
+        assert!(report.contains("is gone"), "{report}");
     }
 
     #[test]

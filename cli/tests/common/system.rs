@@ -66,9 +66,19 @@ impl System {
     /// Sends a process a signal.
     #[track_caller]
     pub(crate) fn signal(&self, name: &str, signal: Signal) {
+        self.process(name).signal(signal);
+    }
+
+    /// Stops a process where it is, all its threads.
+    #[track_caller]
+    pub(crate) fn freeze(&self, name: &str) {
+        self.process(name).freeze(LONG);
+    }
+
+    #[track_caller]
+    fn process(&self, name: &str) -> &Child {
         let child = self.processes.get(name);
-        let child = child.unwrap_or_else(|| panic!("no process {name}"));
-        child.signal(signal);
+        child.unwrap_or_else(|| panic!("no process {name}"))
     }
 
     /// Starts a killed node of the bank again, at another address.
