@@ -216,7 +216,7 @@ fn what_a_frozen_client_held_is_free_when_its_lease_is_over() {
         taken.add(&*mine, 1).await.unwrap();
         let client = scene.holder().await;
         let start = Instant::now();
-        client.signal(Signal::STOP);
+        client.freeze(PATIENCE);
         let took = scene.free_after(start).await;
         println!("they were free {took:.1?} after the stop, with a lease of {LEASE_MS} ms");
         // It was heard of shortly before, so not much earlier; a second later at most.
