@@ -324,6 +324,8 @@ pub enum Refusal {
     ActionAborted {
         /// The action.
         action: Uid,
+        /// Why, if this shard did it on its own and remembers; else somebody else said so.
+        why: Option<GaveUp>,
     },
     /// The call was executed in this action before; its answer was sent and is gone.
     Repeated,

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use partha_core::action::path::{Joined, Participant};
 use partha_core::action::scope::Report;
 use partha_core::id::{CallId, Uid};
-use partha_core::{Answer, Refusal, Ticket};
+use partha_core::{Answer, GaveUp, Refusal, Ticket};
 use partha_wire::{Message, Writer};
 
 use super::arrive::{Entry, Outcome};
@@ -167,8 +167,8 @@ impl Shard {
                 );
                 error(ErrorKind::Reentrant, text)
             }
-            Refusal::ActionAborted { action } => {
-                let text = format!("action {action} is aborted here");
+            Refusal::ActionAborted { action, why } => {
+                let text = format!("action {action} is aborted here{}", because(why));
                 error(ErrorKind::ActionAborted, text).with_victim(Some(action))
             }
             Refusal::Killed => {
@@ -334,6 +334,18 @@ fn answer_framed(reply: ReplyTo, framed: Vec<u8>) {
                 .map_err(|error| SystemError::from(error).completed(Completed::Yes));
             // A receiver that is gone has stopped waiting: nothing is lost.
             let _ = sender.send(answer.into());
+        }
+    }
+}
+
+/// Why an action is aborted, where this shard did it on its own.
+fn because(why: Option<GaveUp>) -> &'static str {
+    match why {
+        None => "",
+        Some(GaveUp::CallerGone) => ", since a process that had called in it is gone",
+        Some(GaveUp::Expired) => ", since its time was up",
+        Some(GaveUp::OldIncarnation) => {
+            ", since the process that began it was started again meanwhile"
         }
     }
 }

@@ -19,6 +19,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::id::Uid;
+use crate::output::GaveUp;
 
 /// How an action ended here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +50,8 @@ impl Fate {
 #[derive(Debug, Default)]
 pub(crate) struct Tombstones {
     fates: BTreeMap<Uid, Fate>,
+    /// Of those that were given up here: why.
+    reasons: BTreeMap<Uid, GaveUp>,
     /// By age, oldest first.
     order: VecDeque<Uid>,
 }
@@ -63,11 +66,24 @@ impl Tombstones {
         }
         if self.order.len() >= max as usize {
             let oldest = self.order.pop_front();
-            self.fates
-                .remove(&oldest.expect("a full table has an oldest entry"));
+            let oldest = oldest.expect("a full table has an oldest entry");
+            self.fates.remove(&oldest);
+            self.reasons.remove(&oldest);
         }
         self.fates.insert(action, fate);
         self.order.push_back(action);
+    }
+
+    /// Notes why an action that was just noted was given up here.
+    pub(crate) fn note_reason(&mut self, action: Uid, why: GaveUp) {
+        if self.fates.contains_key(&action) {
+            self.reasons.entry(action).or_insert(why);
+        }
+    }
+
+    /// Why an action was given up here, if it was.
+    pub(crate) fn reason(&self, action: Uid) -> Option<GaveUp> {
+        self.reasons.get(&action).copied()
     }
 
     pub(crate) fn find(&self, action: Uid) -> Option<Fate> {
@@ -86,6 +102,7 @@ impl Tombstones {
         );
         let known = |action| self.fates.contains_key(action);
         assert!(self.order.iter().all(known), "a tombstone has no age");
+        assert!(self.reasons.keys().all(known), "a reason has no tombstone");
     }
 }
 

@@ -46,7 +46,7 @@ impl Engine {
             if itself {
                 refusal
             } else {
-                Refusal::ActionAborted { action }
+                Refusal::ActionAborted { action, why: None }
             }
         })?;
         if member.until <= self.now {
@@ -62,7 +62,7 @@ impl Engine {
             ends || (dead && self.mutation != Mutation::NoTombstone)
         };
         match member.path.own().iter().find(|action| ended(action)) {
-            Some(action) => Err(Refusal::ActionAborted { action: *action }),
+            Some(action) => Err(self.aborted(*action)),
             None => Ok(()),
         }
     }
@@ -89,7 +89,7 @@ impl Engine {
         let limits = &self.limits;
         let Some(new_levels) = self.mirrors.new_levels(&member.path) else {
             let action = member.path.leaf().unwrap_or(root);
-            return Err(Refusal::ActionAborted { action });
+            return Err(self.aborted(action));
         };
         let mirror = self.mirrors.find(root);
         let levels = mirror.map_or(0, |mirror| self.mirrors.mirror(mirror).levels);
@@ -172,7 +172,7 @@ impl Engine {
         match level.and_then(|level| self.mirrors.aborting(level)) {
             Some(level) => {
                 let action = self.mirrors.level(level).uid;
-                Answer::Refused(Refusal::ActionAborted { action })
+                Answer::Refused(self.aborted(action))
             }
             // Only who has asked again since then hears of it.
             None if self.calls.leader(slot).kill == Kill::Done => Answer::Refused(Refusal::Killed),

@@ -24,6 +24,12 @@ impl Engine {
         self.tombstones.note(action, fate, max);
     }
 
+    /// What is said of a call in an action that has ended here.
+    pub(super) fn aborted(&self, action: Uid) -> Refusal {
+        let why = self.tombstones.reason(action);
+        Refusal::ActionAborted { action, why }
+    }
+
     pub(super) fn send(site: Site, message: Message, out: &mut Outbox) {
         let to = To::Site(site);
         let message = Box::new(message);
@@ -89,7 +95,7 @@ impl Engine {
             self.mirrors.level_mut(*at).ending = Ending::Open;
         }
         for call in waiting {
-            let refusal = Refusal::ActionAborted { action };
+            let refusal = self.aborted(action);
             self.end(call, Some(Answer::Refused(refusal)), out);
         }
         for at in &levels {
@@ -280,6 +286,8 @@ impl Engine {
     pub(super) fn give_up(&mut self, slot: Slot, why: GaveUp, out: &mut Outbox) {
         let action = self.mirrors.mirror(slot).uid();
         out.push(Output::Event(Event::GaveUp { action, why }));
+        self.note_fate(action, Fate::Told);
+        self.tombstones.note_reason(action, why);
         self.abort_mirror(slot, out);
     }
 

@@ -163,7 +163,10 @@ fn refusal(refusal: Refusal) -> String {
             format!("Deadlock of {}, {} is to end", cycle.len(), name(victim))
         }
         Refusal::Reentrant { owner } => format!("Reentrant, {} has it", name(owner)),
-        Refusal::ActionAborted { action } => format!("ActionAborted {}", name(action)),
+        Refusal::ActionAborted { action, why } => {
+            let why = why.map_or(String::new(), |why| format!(", {why:?}"));
+            format!("ActionAborted {}{why}", name(action))
+        }
     }
 }
 

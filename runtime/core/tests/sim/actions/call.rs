@@ -329,7 +329,7 @@ impl World {
                 victim: *victim,
                 why: Doom::Deadlock,
             },
-            Refusal::ActionAborted { action } => CallEnd::Doomed {
+            Refusal::ActionAborted { action, .. } => CallEnd::Doomed {
                 victim: *action,
                 why: Doom::Aborted,
             },
