@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, anyhow};
+use futures_util::FutureExt as _;
+use futures_util::future::select_ok;
 use partha::services::binder::NodeEntry;
 use partha::system::connection_manager::InspectError;
 use partha::system::{ClassDescription, NodeDescription, ObjectDescription};
@@ -21,6 +23,11 @@ use crate::failure::Usage;
 const NAMING_DEFAULT: &str = "127.0.0.1:7401";
 /// What `partha dev` leaves for other commands.
 const CLUSTER_FILE: &str = ".partha/cluster.toml";
+
+/// How long one shard of a node may be silent before the others are asked.
+const SHARD_PATIENCE: Duration = Duration::from_millis(500);
+/// Shards that are asked then, at most: with as many stuck ones the node is of little use.
+const SHARDS_ASKED_MAX: u16 = 16;
 
 /// A running system, seen from a command.
 #[derive(Debug)]
@@ -120,6 +127,11 @@ impl System {
         Ok(Arc::new(self.reach(&node).await?))
     }
 
+    /// The naming service's address.
+    pub(crate) fn naming_address(&self) -> &str {
+        &self.naming.text
+    }
+
     /// The naming service's node.
     pub(crate) async fn naming_node(&self) -> anyhow::Result<NodeInfo> {
         self.node_at(&self.naming.text).await
@@ -148,6 +160,30 @@ impl System {
     /// Whoever listens at an address.
     pub(crate) async fn node_at(&self, address: &str) -> anyhow::Result<NodeInfo> {
         let handle = self.client.node_at(address).await?;
+        let shards = handle.shards().min(SHARDS_ASKED_MAX);
+        let mut first = self.describe(address, handle).boxed_local();
+        if shards <= 1 {
+            return first.await;
+        }
+        match tokio::time::timeout(SHARD_PATIENCE, &mut first).await {
+            Ok(described) => described,
+            // A servant may keep the thread of that shard: whichever answers will do.
+            Err(_) => {
+                let others = (0..shards).map(|shard| self.node_at_shard(address, shard));
+                let others = others.map(|other| other.boxed_local());
+                let all = std::iter::once(first).chain(others);
+                let (described, _) = select_ok(all).await?;
+                Ok(described)
+            }
+        }
+    }
+
+    async fn node_at_shard(&self, address: &str, shard: u16) -> anyhow::Result<NodeInfo> {
+        let handle = self.client.node_at_shard(address, shard).await?;
+        self.describe(address, handle).await
+    }
+
+    async fn describe(&self, address: &str, handle: NodeHandle) -> anyhow::Result<NodeInfo> {
         let description = handle.manager().describe(&self.client).await?;
         Ok(NodeInfo {
             address: address.to_owned(),

@@ -16,6 +16,7 @@ mod demo;
 mod dev;
 mod doctor;
 mod dynamic;
+mod elsewhere;
 mod failure;
 mod idl;
 mod invoke;

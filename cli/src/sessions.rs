@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::arguments::{Cluster, Format, Shown};
 use crate::cluster::System;
+use crate::elsewhere;
 use crate::nodes;
 use crate::output::{Output, Rows};
 use crate::survey;
@@ -122,11 +123,14 @@ pub(crate) async fn sessions(arguments: &Arguments, out: &mut Output) -> anyhow:
                 let page: Vec<_> = sessions.iter().map(row).collect();
                 rows.page(out, &page)?;
             }
-            Err(error) if arguments.node.is_some() => return Err(error),
-            Err(error) => silent.push(survey::Silent {
-                name: name.clone(),
-                error,
-            }),
+            Err(error) => {
+                let error = elsewhere::explain(&system.client, node, error).await;
+                if arguments.node.is_some() {
+                    return Err(error);
+                }
+                let name = name.clone();
+                silent.push(survey::Silent { name, error });
+            }
         }
     }
     rows.end(out)?;

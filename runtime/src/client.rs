@@ -215,6 +215,20 @@ impl Client {
         Ok(crate::manager::NodeHandle::new(connection))
     }
 
+    /// The same, answered by one of the node's shards: if a servant keeps the thread of one from
+    /// all others, another can tell. Whichever shard there is answers if that one does not exist.
+    ///
+    /// # Errors
+    /// `Unreachable`, `VersionMismatch`.
+    pub async fn node_at_shard(
+        &self,
+        address: &str,
+        shard: u16,
+    ) -> Result<crate::manager::NodeHandle> {
+        let connection = self.inner.pool.by_address(address, shard).await?;
+        Ok(crate::manager::NodeHandle::new(connection))
+    }
+
     pub(crate) fn id(&self) -> u64 {
         self.inner.id
     }

@@ -2,6 +2,7 @@
 //! handle by which others ask it.
 
 mod actions;
+mod elsewhere;
 mod sessions;
 
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use crate::system::connection_manager::{
 };
 use crate::system::{
     ActionDescription, ActionOutcome, BadArguments, BindingDescription, Bound, Cid,
-    ClassDescription, ConnectionManager, LockDescription, NoSuchClass, NoSuchObject,
+    ClassDescription, ConnectionManager, Elsewhere, LockDescription, NoSuchClass, NoSuchObject,
     NodeDescription, NodeStatistics, Object, ObjectDescription, ServerProcess, SessionDescription,
     StoredObject, WrongClass,
 };
@@ -77,6 +78,13 @@ impl NodeHandle {
     #[must_use]
     pub fn id(&self) -> NodeId {
         self.node
+    }
+
+    /// How many shards the node has; 1 if it is this very process, where all are asked alike.
+    #[must_use]
+    pub fn shards(&self) -> u16 {
+        let connection = self.connection.as_ref();
+        connection.map_or(1, |connection| connection.hello().shards)
     }
 
     /// Ends when the connection to it does; never for the node of this very process.
@@ -410,6 +418,10 @@ impl Servant for Manager {
 
     async fn offer(&self, _cx: &Context, token: Bytes, server: ServerProcess) -> Result<()> {
         self.home.registry.elsewhere.servers.offered(&token, server)
+    }
+
+    async fn elsewhere(&self, _cx: &Context) -> Result<Elsewhere> {
+        Ok(self.elsewhere_now())
     }
 }
 

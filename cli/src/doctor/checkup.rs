@@ -9,11 +9,15 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use futures_util::future::join_all;
 use partha::services::binder::NodeEntry;
-use partha::system::{ActionDescription, LockDescription, NodeStatistics, SessionDescription};
+use partha::system::{
+    ActionDescription, Elsewhere, LockDescription, NodeStatistics, SessionDescription,
+};
 use partha::{NodeId, Uid};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::cluster::{self, NodeInfo, System};
+use crate::elsewhere;
 use crate::names;
 use crate::sessions;
 use crate::suggest;
@@ -21,13 +25,18 @@ use crate::survey::{self, Locks, REPLACED};
 
 /// How long a node may take to answer all questions.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long it may take to be seen that something listens at the address of a silent one.
+const PROBE: Duration = Duration::from_millis(200);
+
+/// What is missing if a node does not tell what runs elsewhere, or not all.
+pub(super) const ELSEWHERE: &str = "servants elsewhere";
 
 /// What the nodes of a system said.
 pub(super) struct Checkup {
     pub(super) nodes: Vec<Examined>,
     /// Why the binder could not tell which nodes there are.
     pub(super) no_binder: Option<String>,
-    /// Names of objects that somebody has locked.
+    /// Names of objects that somebody has locked, or whose servants do not stop.
     pub(super) names: HashMap<Uid, String>,
 }
 
@@ -38,15 +47,19 @@ pub(super) struct Examined {
     /// Whether the binder takes it for alive, and when it was last heard of.
     pub(super) entry: Option<NodeEntry>,
     pub(super) answer: anyhow::Result<Answer>,
+    /// It does not answer, but something listens at its address.
+    pub(super) listens: bool,
 }
 
 /// What it said.
 pub(super) struct Answer {
     pub(super) life: u32,
-    pub(super) statistics: NodeStatistics,
+    /// None if it did not tell.
+    pub(super) statistics: Option<NodeStatistics>,
     pub(super) sessions: Vec<SessionDescription>,
     pub(super) parts: Vec<ActionDescription>,
     pub(super) locks: Vec<LockDescription>,
+    pub(super) elsewhere: Elsewhere,
     /// What it did not tell in time, and why.
     pub(super) missing: Vec<(&'static str, String)>,
 }
@@ -83,9 +96,9 @@ impl Checkup {
             no_binder,
             names: HashMap::new(),
         };
-        let locks = checkup.answers().flat_map(|(_, answer)| &answer.locks);
-        let locked: BTreeSet<Uid> = locks.map(|lock| lock.object).collect();
-        checkup.names = names::of_objects(system, &locked).await;
+        let told = checkup.answers();
+        let objects: BTreeSet<Uid> = told.flat_map(|(_, answer)| answer.objects()).collect();
+        checkup.names = names::of_objects(system, &objects).await;
         Ok(checkup)
     }
 
@@ -149,14 +162,11 @@ fn targets(entries: Vec<NodeEntry>, wanted: &[String]) -> anyhow::Result<Vec<Tar
 async fn examine(system: &System, target: Target) -> Examined {
     let until = Instant::now() + PATIENCE;
     let reached = async {
-        let info = match &target {
-            Target::Naming => system.naming_node().await?,
-            Target::Address(address) => system.node_at(address).await?,
-            Target::Entry(entry) => system.reach(entry).await?,
-        };
-        let manager = info.handle.manager();
-        let statistics = manager.statistics(&system.client).await?;
-        anyhow::Ok((info, statistics))
+        match &target {
+            Target::Naming => system.naming_node().await,
+            Target::Address(address) => system.node_at(address).await,
+            Target::Entry(entry) => system.reach(entry).await,
+        }
     };
     let late = || format!("no answer within {PATIENCE:?}");
     let reached = tokio::time::timeout_at(until, reached).await;
@@ -166,13 +176,13 @@ async fn examine(system: &System, target: Target) -> Examined {
         Target::Address(address) => (address.clone(), None),
         Target::Entry(entry) => (entry.name.clone(), Some(NodeId(entry.node))),
     };
-    let answer = match reached {
-        Ok((info, statistics)) => {
+    let (answer, listens) = match reached {
+        Ok(info) => {
             name.clone_from(&info.description.name);
             id = Some(info.handle.id());
-            Ok(ask(system, &info, statistics, until).await)
+            (Ok(ask(system, &info, until).await), false)
         }
-        Err(error) => Err(error),
+        Err(error) => (Err(error), target.listens(system).await),
     };
     let entry = match target {
         Target::Entry(entry) => Some(entry),
@@ -183,30 +193,59 @@ async fn examine(system: &System, target: Target) -> Examined {
         id,
         entry,
         answer,
+        listens,
     }
 }
 
-async fn ask(
-    system: &System,
-    info: &NodeInfo,
-    statistics: NodeStatistics,
-    until: Instant,
-) -> Answer {
+impl Target {
+    /// Whether something accepts connections where it should be.
+    async fn listens(&self, system: &System) -> bool {
+        let addresses = match self {
+            Self::Naming => vec![system.naming_address()],
+            Self::Address(address) => vec![address.as_str()],
+            Self::Entry(entry) => entry.addresses.iter().map(String::as_str).collect(),
+        };
+        let probe = async {
+            for address in addresses {
+                if TcpStream::connect(address).await.is_ok() {
+                    return true;
+                }
+            }
+            false
+        };
+        tokio::time::timeout(PROBE, probe).await.unwrap_or(false)
+    }
+}
+
+async fn ask(system: &System, info: &NodeInfo, until: Instant) -> Answer {
+    let statistics = async {
+        let statistics = info.handle.manager().statistics(&system.client).await;
+        anyhow::Ok(Some(statistics?))
+    };
     let sessions = sessions::of_node(&system.client, &info.handle);
     let parts = survey::parts(system, info);
     let locks = survey::locks_of(system, info, Locks::All);
-    let (sessions, parts, locks) = tokio::join!(
+    let elsewhere = elsewhere::of_node(&system.client, info);
+    let (statistics, sessions, parts, locks, elsewhere) = tokio::join!(
+        tokio::time::timeout_at(until, statistics),
         tokio::time::timeout_at(until, sessions),
         tokio::time::timeout_at(until, parts),
         tokio::time::timeout_at(until, locks),
+        tokio::time::timeout_at(until, elsewhere),
     );
     let mut missing = Vec::new();
+    let elsewhere: Elsewhere = told(ELSEWHERE, elsewhere, &mut missing);
+    if elsewhere.left_out > 0 {
+        let why = format!("{} had no place in its answer", elsewhere.left_out);
+        missing.push((ELSEWHERE, why));
+    }
     Answer {
+        statistics: told("statistics", statistics, &mut missing),
         sessions: told("sessions", sessions, &mut missing),
         parts: told("actions", parts, &mut missing),
         locks: told("locks", locks, &mut missing),
+        elsewhere,
         life: info.description.incarnation,
-        statistics,
         missing,
     }
 }
@@ -224,6 +263,27 @@ fn told<T: Default>(
     };
     missing.push((what, why));
     T::default()
+}
+
+impl Answer {
+    /// Whether it told this.
+    pub(super) fn has_told(&self, what: &str) -> bool {
+        !self.missing.iter().any(|(missing, _)| *missing == what)
+    }
+
+    /// What is to be named.
+    fn objects(&self) -> impl Iterator<Item = Uid> {
+        let locked = self.locks.iter().map(|lock| lock.object);
+        let Elsewhere {
+            stuck,
+            runaways,
+            servers,
+            ..
+        } = &self.elsewhere;
+        let busy = stuck.iter().chain(runaways).map(|busy| busy.object);
+        let served = servers.iter().filter_map(|server| server.object);
+        locked.chain(busy).chain(served)
+    }
 }
 
 impl Examined {

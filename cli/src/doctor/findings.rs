@@ -9,7 +9,8 @@ use partha::Uid;
 use partha::system::{ActionDescription, ActionPhase, LockDescription, LockWaiter};
 use serde_json::{Value, json};
 
-use super::checkup::{Checkup, Examined};
+use super::checkup::{Checkup, ELSEWHERE, Examined};
+use super::servants;
 use crate::sessions::Session;
 use crate::survey::{self, leaf_text, own, span};
 
@@ -18,10 +19,10 @@ const LEASE_LOW: Duration = Duration::from_secs(4);
 
 /// Something that is wrong.
 pub(super) struct Finding {
-    kind: &'static str,
-    node: Option<String>,
+    pub(super) kind: &'static str,
+    pub(super) node: Option<String>,
     /// Which session, action, object.
-    subject: Option<String>,
+    pub(super) subject: Option<String>,
     pub(super) text: String,
     pub(super) cure: String,
 }
@@ -48,6 +49,9 @@ const CHECKS: &[Check] = &[
     node_told_too_little,
     store_has_failed,
     action_is_in_doubt,
+    servants::is_stuck,
+    servants::crashes,
+    servants::runs_away,
     call_waits,
     lease_runs_out,
 ];
@@ -86,22 +90,44 @@ fn node_is_silent(checkup: &Checkup, _after: Duration, found: &mut Vec<Finding>)
             kind: "node-silent",
             node: Some(name.clone()),
             subject: node.id.map(|id| id.to_string()),
-            text: format!("node '{name}' does not answer: {error:#}{heard}"),
-            cure: "see whether its process runs and is not stopped; start it again on its folder"
-                .to_owned(),
+            text: match node.listens {
+                true => format!(
+                    "node '{name}' accepts connections, but does not answer: {error:#}{heard}"
+                ),
+                false => format!("node '{name}' does not answer: {error:#}{heard}"),
+            },
+            cure: match node.listens {
+                true => {
+                    "its process is stopped, or a servant keeps the thread of its first \
+                         shard, which meets all connections: then its log names the method, to \
+                         be marked #[blocking]; continue the process, or start it again on its \
+                         folder"
+                }
+                false => {
+                    "see whether its process runs and is not stopped; start it again on its \
+                          folder"
+                }
+            }
+            .to_owned(),
         });
     }
 }
 
 fn node_told_too_little(checkup: &Checkup, _after: Duration, found: &mut Vec<Finding>) {
-    for (node, answer) in checkup.answers() {
+    // Where a servant keeps a shard's thread, what is missing is told with that.
+    let answers = checkup.answers();
+    for (node, answer) in answers.filter(|(_, answer)| answer.elsewhere.stuck.is_empty()) {
         for (what, why) in &answer.missing {
             found.push(Finding {
                 kind: "not-told",
                 node: Some(node.name.clone()),
                 subject: Some((*what).to_owned()),
                 text: format!("node '{}' has not told its {what}: {why}", node.name),
-                cure: format!("`partha {what} {}` waits longer", node.name),
+                cure: match *what {
+                    ELSEWHERE => format!("`partha doctor {}` asks it alone", node.name),
+                    "statistics" => format!("`partha stats {}` waits longer", node.name),
+                    _ => format!("`partha {what} {}` waits longer", node.name),
+                },
             });
         }
     }
@@ -109,11 +135,11 @@ fn node_told_too_little(checkup: &Checkup, _after: Duration, found: &mut Vec<Fin
 
 fn store_has_failed(checkup: &Checkup, _after: Duration, found: &mut Vec<Finding>) {
     for (node, answer) in checkup.answers() {
-        let failures = answer.statistics.store_failures;
-        if failures == 0 {
+        let statistics = answer.statistics.as_ref();
+        let Some(statistics) = statistics.filter(|told| told.store_failures > 0) else {
             continue;
-        }
-        let since = span(answer.statistics.up);
+        };
+        let (failures, since) = (statistics.store_failures, span(statistics.up));
         found.push(Finding {
             kind: "store-failed",
             node: Some(node.name.clone()),
@@ -249,7 +275,7 @@ mod tests {
     use std::collections::HashMap;
 
     use anyhow::anyhow;
-    use partha::system::{ActionPath, ActionSite, NodeStatistics, SessionDescription};
+    use partha::system::{ActionPath, ActionSite, Elsewhere, NodeStatistics, SessionDescription};
     use partha::{Incarnation, NodeId};
 
     use super::*;
@@ -263,16 +289,18 @@ mod tests {
             id: Some(NodeId(number)),
             entry: None,
             answer,
+            listens: false,
         }
     }
 
     fn answer() -> Answer {
         Answer {
             life: 1,
-            statistics: NodeStatistics::default(),
+            statistics: Some(NodeStatistics::default()),
             sessions: Vec::new(),
             parts: Vec::new(),
             locks: Vec::new(),
+            elsewhere: Elsewhere::default(),
             missing: Vec::new(),
         }
     }
@@ -348,7 +376,7 @@ mod tests {
         let leases = [Some(7 * SECOND), Some(3 * SECOND), None];
         let mut answer = answer();
         answer.sessions = leases.map(session).into();
-        answer.statistics.store_failures = 2;
+        answer.statistics.as_mut().unwrap().store_failures = 2;
         let told = found(vec![node(1, Ok(answer))]);
         let kinds: Vec<_> = told.iter().map(|finding| finding.kind).collect();
         assert_eq!(kinds, ["store-failed", "lease-low"]);

@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use partha::system::{ActionPhase, LockDescription};
+use partha::system::{
+    ActionPhase, BusyServant, Elsewhere, LockDescription, NodeStatistics, ServerDescription,
+};
 use serde_json::{Value, json};
 
 use super::checkup::{Answer, Checkup, Examined};
@@ -62,6 +64,33 @@ pub(super) const ALL: &[Section] = &[
         header: &["WAITED FOR", "NODE", "HOLDERS", "WAITERS", "LONGEST"],
         rows: waited_for,
     },
+    Section {
+        key: "stuck",
+        header: &["STUCK", "NODE", "SHARD", "CLASS", "METHOD", "BUSY"],
+        rows: stuck,
+    },
+    Section {
+        key: "runaways",
+        header: &[
+            "RUNAWAY", "NODE", "SHARD", "CLASS", "METHOD", "BUSY", "KILLED",
+        ],
+        rows: runaways,
+    },
+    Section {
+        key: "servers",
+        header: &[
+            "SERVER",
+            "NODE",
+            "CLASS",
+            "PID",
+            "AGE",
+            "RESTARTS",
+            "CRASHES",
+            "LAST EXIT",
+            "PAUSE",
+        ],
+        rows: servers,
+    },
 ];
 
 fn time(time: Duration, exact: bool) -> Value {
@@ -85,7 +114,13 @@ fn nodes(checkup: &Checkup, exact: bool) -> Vec<Vec<Value>> {
 }
 
 fn answering(node: &Examined, answer: &Answer, exact: bool) -> Vec<Value> {
-    let statistics = &answer.statistics;
+    // What it has not told is not nought.
+    let told = |what: &str, value: Value| match answer.has_told(what) {
+        true => value,
+        false => Value::Null,
+    };
+    let statistics = answer.statistics.as_ref();
+    let count = |of: fn(&NodeStatistics) -> u64| json!(statistics.map(of));
     let bindings = answer.sessions.iter().map(|one| u64::from(one.bindings));
     let waiting = answer.locks.iter().map(|lock| lock.waiters.len());
     let held = answer.locks.iter().filter(|lock| !lock.holders.is_empty());
@@ -93,16 +128,16 @@ fn answering(node: &Examined, answer: &Answer, exact: bool) -> Vec<Value> {
         json!(node.name),
         json!("answers"),
         json!(answer.life),
-        time(statistics.up, exact),
-        json!(answer.sessions.len()),
-        json!(bindings.sum::<u64>()),
-        json!(statistics.connections),
-        json!(statistics.active_objects),
-        json!(statistics.actions_active),
-        json!(statistics.actions_in_doubt),
-        json!(held.count()),
-        json!(waiting.sum::<usize>()),
-        json!(statistics.orphans_killed),
+        statistics.map_or(Value::Null, |statistics| time(statistics.up, exact)),
+        told("sessions", json!(answer.sessions.len())),
+        told("sessions", json!(bindings.sum::<u64>())),
+        count(|statistics| statistics.connections),
+        count(|statistics| statistics.active_objects),
+        count(|statistics| statistics.actions_active),
+        count(|statistics| statistics.actions_in_doubt),
+        told("locks", json!(held.count())),
+        told("locks", json!(waiting.sum::<usize>())),
+        count(|statistics| statistics.orphans_killed),
     ]
 }
 
@@ -167,4 +202,63 @@ fn waited_for(checkup: &Checkup, exact: bool) -> Vec<Vec<Value>> {
         ]
     };
     waited.iter().map(row).collect()
+}
+
+fn stuck(checkup: &Checkup, exact: bool) -> Vec<Vec<Value>> {
+    let all = busy(checkup, |elsewhere| &elsewhere.stuck);
+    all.map(|(node, servant)| busy_row(checkup, node, servant, exact))
+        .collect()
+}
+
+fn runaways(checkup: &Checkup, exact: bool) -> Vec<Vec<Value>> {
+    let row = |(node, servant): (&Examined, &BusyServant)| {
+        let mut row = busy_row(checkup, node, servant, exact);
+        row.push(servant.killed.map_or(Value::Null, |ago| time(ago, exact)));
+        row
+    };
+    let all = busy(checkup, |elsewhere| &elsewhere.runaways);
+    all.map(row).collect()
+}
+
+fn busy(
+    checkup: &Checkup,
+    of: fn(&Elsewhere) -> &Vec<BusyServant>,
+) -> impl Iterator<Item = (&Examined, &BusyServant)> {
+    let all = checkup.answers();
+    all.flat_map(move |(node, answer)| of(&answer.elsewhere).iter().map(move |one| (node, one)))
+}
+
+fn busy_row(checkup: &Checkup, node: &Examined, servant: &BusyServant, exact: bool) -> Vec<Value> {
+    vec![
+        json!(checkup.object(servant.object)),
+        json!(node.name),
+        json!(servant.shard),
+        json!(servant.class),
+        json!(servant.method),
+        time(servant.busy, exact),
+    ]
+}
+
+/// Those that crash first, as each node tells them.
+fn servers(checkup: &Checkup, exact: bool) -> Vec<Vec<Value>> {
+    let mut all: Vec<_> = checkup
+        .answers()
+        .flat_map(|(node, answer)| answer.elsewhere.servers.iter().map(move |one| (node, one)))
+        .collect();
+    all.sort_by_key(|(_, server)| std::cmp::Reverse(server.crashes));
+    let maybe = |span: Option<Duration>| span.map_or(Value::Null, |span| time(span, exact));
+    let row = |(node, server): &(&Examined, &ServerDescription)| {
+        vec![
+            json!(server.object.map(|object| checkup.object(object))),
+            json!(node.name),
+            json!(server.class),
+            json!(server.pid),
+            maybe(server.age),
+            json!(server.restarts),
+            json!(server.crashes),
+            json!(server.last_exit),
+            maybe(server.pause),
+        ]
+    };
+    all.iter().map(row).collect()
 }

@@ -402,13 +402,12 @@ fn note_reached(
     peer: Option<Peer>,
 ) -> Result<()> {
     let is_manager = capability.class() == crate::system::connection_manager::CLASS;
-    // Of a client this is the shard that it wanted here, which may be any.
-    let mut all = if is_manager {
-        0..=shards.saturating_sub(1)
+    if is_manager {
+        (0..shards).try_for_each(|shard| reaching(track, site.node, shard, peer))
     } else {
-        site.shard..=site.shard
-    };
-    all.try_for_each(|shard| reaching(track, site.node, shard, peer))
+        // Of a client this is the shard that it wanted here, which may be any.
+        reaching(track, site.node, site.shard, peer)
+    }
 }
 
 /// Whether a call in an action has left nothing where it failed, nor the action before it: else

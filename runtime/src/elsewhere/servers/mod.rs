@@ -63,6 +63,8 @@ pub struct ServerReport {
     pub age: Option<Duration>,
     /// How often it was started again.
     pub restarts: u32,
+    /// Crashes since a call has ended well there.
+    pub crashes: u32,
     /// How the latest one ended, if one has.
     pub last_exit: Option<String>,
     /// Time until the next start is tried, after crashes.

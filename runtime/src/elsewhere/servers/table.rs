@@ -248,6 +248,7 @@ impl Table {
                 pid,
                 age: since.map(|since| now.saturating_duration_since(since)),
                 restarts: entry.starts.saturating_sub(1),
+                crashes: entry.crashes,
                 last_exit: entry.last_exit.clone(),
                 pause: entry
                     .not_before
