@@ -234,6 +234,51 @@ fn what_it_calls_joins_the_action() {
 }
 
 #[test]
+fn what_it_did_at_other_shards_is_undone_when_the_client_is_gone() {
+    run(async {
+        let dir = temp_dir("servers-orphans");
+        let builder = workshop(dir.path(), ActivationPolicy::ProcessPerObject);
+        let (node, client) = start(builder.shards(2)).await;
+        let manager = node.handle();
+        let shard_of = async |worker: &Worker| {
+            let described = manager.manager().inspect(&client, worker.uid()).await;
+            described.unwrap().shard
+        };
+        let one = worker(&client, &node, 1).await;
+        let mut two = worker(&client, &node, 2).await;
+        while shard_of(&two).await == shard_of(&one).await {
+            two = worker(&client, &node, 2).await;
+        }
+        for waits in [false, true] {
+            let other = client_of(&node).await;
+            let gate = Gate::new(dir.path(), "orphans");
+            let action = other.begin();
+            // Only the server process has called there.
+            if waits {
+                let (one, two, name) = (one.clone(), two.clone(), gate.name());
+                spawn_local(async move {
+                    let called = one.add_both_and_wait(&*action, &two, 10, &name).await;
+                    called.unwrap_err();
+                    std::mem::forget(action);
+                });
+                until(async || gate.is_reached()).await;
+            } else {
+                one.add_both(&*action, &two, 10).await.unwrap();
+                // It does not end in order.
+                std::mem::forget(action);
+            }
+            let me = other.me().node.0;
+            let ended = manager.manager().end_session(&client, me, 0).await;
+            ended.unwrap();
+            // The lock is free long before the action's time is up.
+            assert_eq!(two.value(&client).await.unwrap(), 2);
+            assert_eq!(one.value(&client).await.unwrap(), 1);
+        }
+        stop(node).await;
+    });
+}
+
+#[test]
 fn an_action_whose_servant_dies_leaves_nothing() {
     run(async {
         let dir = temp_dir("servers-action-crash");

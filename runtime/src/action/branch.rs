@@ -77,6 +77,13 @@ impl Branch {
         self.line.look(|state| state.family.report())
     }
 
+    /// The servant was stopped, and its own shard has no part in the action that would be told of
+    /// its end: what its calls did elsewhere is undone, since whoever made the call hears nothing
+    /// of it.
+    pub(crate) fn abandon(&self) {
+        self.line.with(|state| ((), state.family.abort()));
+    }
+
     /// A call is about to be made in it.
     pub(crate) fn track(&self) -> Result<Track> {
         let leaf = self.line.look(|state| state.family.path().leaf());

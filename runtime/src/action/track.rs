@@ -105,6 +105,11 @@ impl Track {
         let none = Report::default();
         let report = report.unwrap_or(&none);
         let (action, began) = (self.action, self.began);
+        // Where the call got by an object that has no part in the action itself, a server process
+        // for instance, nobody but this end can bring an abort to.
+        for participant in &report.participants {
+            self.line.reaching(participant.site);
+        }
         self.line.with(|state| {
             let before = state.family.doomed(action);
             let ended = error.map_or(CallEnd::Known, |error| end(state, action, error));

@@ -176,14 +176,20 @@ impl Shard {
     /// Stops a servant. One that has ended by itself is not there any more.
     pub(super) fn kill(&self, ticket: Ticket) {
         let mut entries = self.entries.borrow_mut();
-        let running = entries
-            .get_mut(&ticket)
-            .and_then(|entry| entry.running.take());
+        let entry = entries.get_mut(&ticket);
+        let (running, branch) = entry.map_or((None, None), |entry| {
+            // Of a transient object, which has no mirror of the action here.
+            let apart = entry.branch.clone().filter(|_| !entry.in_action);
+            (entry.running.take(), apart)
+        });
         drop(entries);
         let Some(running) = running else {
             return;
         };
         running.kill();
+        if let Some(branch) = branch {
+            branch.abandon();
+        }
         self.later(Input::Returned {
             ticket,
             ended: Ended::Killed,

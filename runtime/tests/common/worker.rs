@@ -133,6 +133,19 @@ impl worker::Servant for WorkerServant {
         std::process::exit(status.into());
     }
 
+    async fn add_both_and_wait(
+        &self,
+        state: &mut worker::State,
+        cx: &Context,
+        other: Worker,
+        amount: i64,
+        gate: String,
+    ) -> Result<()> {
+        add_both(state, cx, &other, amount).await?;
+        reach(&gate);
+        std::future::pending().await
+    }
+
     async fn wait(&self, state: &mut worker::State, _cx: &Context, gate: String) -> Result<()> {
         state.value = -1;
         reach(&gate);

@@ -19,6 +19,7 @@ use partha_wire::Message;
 use tokio::sync::Notify;
 
 use crate::abi::{Class, End};
+use crate::action::Branch;
 use crate::client::{Client, random_node};
 use crate::context::{Asked, Context};
 use crate::elsewhere::blocking::Blocking;
@@ -142,20 +143,36 @@ fn end_with_parent() -> Result<()> {
     Ok(())
 }
 
+/// The part of an action of a call that is under way: undone unless its answer gets to the node,
+/// which tells the rest.
+struct Unanswered(Option<Branch>);
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if let Some(branch) = self.0.take() {
+            branch.abandon();
+        }
+    }
+}
+
 impl Servant for Runner {
     async fn execute(&self, cx: &Context, execution: Execution) -> Result<Executed> {
         let cancel = Cancel::default();
         let number = execution.number;
         let unended = Arc::new(self.running.begin(number, &cancel));
+        let mut unanswered = Unanswered(cx.branch());
         let order = self.order(cx, execution, &cancel)?;
         let method = &order.class.info().methods[order.method];
         let done = if method.blocking {
             let held: Arc<dyn Send + Sync> = unended.clone();
-            self.blocking.run(order, cancel, Some(held)).await
+            self.blocking.run(order, cancel.clone(), Some(held)).await
         } else {
             drive(order, &cancel).await
         };
-        drop(unended);
+        if !cancel.is_cancelled() {
+            unanswered.0 = None;
+        }
+        drop((unanswered, unended));
         executed(done)
     }
 
