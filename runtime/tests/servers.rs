@@ -559,3 +559,26 @@ fn they_die_with_their_node_however_it_dies() {
         call.abort();
     });
 }
+
+#[test]
+fn they_are_of_the_node_s_own_build_though_its_file_is_gone() {
+    let dir = temp_dir("servers-upgrade");
+    let program = dir.path().join("node-program");
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let mut command = Command::new(&program);
+    command.args(["--ignored", "--exact", "node_process", "--nocapture"]);
+    command.env(DIR, dir.path().join("node"));
+    let node = Child::spawn("node", &mut command);
+    let line = node.wait_for_line(PATIENCE, |line| line.contains(READY));
+    let address = line.split_once(READY).unwrap().1.to_owned();
+    // As an upgrade of a running program does.
+    std::fs::remove_file(&program).unwrap();
+    run(async {
+        let client = Client::alone().unwrap();
+        let id = client.locator().introduce(&client, &address).await.unwrap();
+        let made = Worker::create(&client, &Place::Node(id), 1).await;
+        let object = made.unwrap();
+        assert_ne!(object.process(&client).await.unwrap(), node.id());
+        assert_eq!(object.add(&client, 1).await.unwrap(), 2);
+    });
+}

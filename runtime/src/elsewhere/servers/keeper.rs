@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -220,7 +221,7 @@ impl Keeper {
             Some(program) => (program.clone(), self.program.arguments.clone()),
             None => {
                 let own: Vec<OsString> = std::env::args_os().skip(1).collect();
-                (std::env::current_exe()?.into_os_string(), own)
+                (own_program()?, own)
             }
         };
         let wish = Wish {
@@ -229,7 +230,7 @@ impl Keeper {
             class: key.class,
             node: self.node.clone(),
         };
-        let mut command = std::process::Command::new(program);
+        let mut command = std::process::Command::new(&program);
         command.args(arguments);
         command.envs(self.program.variables.iter().cloned());
         command.env(Wish::VARIABLE, wish.to_string());
@@ -237,7 +238,10 @@ impl Keeper {
         // What is said to the node at a terminal is for the node, which then ends its children.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let mut command = tokio::process::Command::from(command);
-        command.kill_on_drop(true).spawn()
+        command.kill_on_drop(true).spawn().map_err(|error| {
+            let text = format!("{}: {error}", program.display());
+            io::Error::new(error.kind(), text)
+        })
     }
 
     /// Stops a call; if it does not stop in time, it is stopped with its process.
@@ -307,4 +311,15 @@ fn ended(how: &str, status: io::Result<ExitStatus>) -> String {
         Ok(status) => format!("{how}: {status}"),
         Err(error) => format!("{how}: its exit status is not known: {error}"),
     }
+}
+
+/// The program of this very process. Where its file was replaced meanwhile, by an upgrade for
+/// instance, it is the one that runs: a node and its server processes are of one build.
+fn own_program() -> io::Result<OsString> {
+    let path = std::env::current_exe()?;
+    let running = Path::new("/proc/self/exe");
+    if !path.exists() && running.exists() {
+        return Ok(running.into());
+    }
+    Ok(path.into_os_string())
 }
