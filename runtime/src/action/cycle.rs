@@ -1,6 +1,7 @@
 //! A deadlock in words.
 //!
-//! It is said where the victim's call is refused, and travels as text.
+//! It is said where the victim's call is refused, and travels as text. Names are whole, so that
+//! they can be handed to `partha why`, `outcome` and `abort`.
 
 use std::fmt::Write as _;
 
@@ -9,10 +10,7 @@ use partha_core::id::Uid;
 
 /// What a cycle of waits looks like to a person: one after the other, the victim's first.
 pub(crate) fn describe(victim: Uid, cycle: &[Edge]) -> String {
-    let mut text = format!(
-        "action {} has to be aborted to break the cycle",
-        short(victim)
-    );
+    let mut text = format!("action {victim} has to be aborted to break the cycle");
     for (index, edge) in cycle.iter().enumerate() {
         let separator = if index == 0 { ":" } else { ";" };
         let Edge {
@@ -36,11 +34,11 @@ pub(crate) fn describe(victim: Uid, cycle: &[Edge]) -> String {
 fn party(party: &Party) -> String {
     let path = &party.path;
     match path.leaf() {
-        Some(leaf) if is_call(leaf) => format!("call {}", short(leaf)),
+        Some(leaf) if is_call(leaf) => format!("call {leaf}"),
         Some(leaf) => {
-            let mut text = format!("action {}", short(leaf));
+            let mut text = format!("action {leaf}");
             for outer in path.own().iter().rev().skip(1) {
-                let _ = write!(text, " in {}", short(*outer));
+                let _ = write!(text, " in {outer}");
             }
             text
         }
@@ -51,14 +49,6 @@ fn party(party: &Party) -> String {
 /// Whether it is the name of a call outside actions.
 pub(crate) fn is_call(action: Uid) -> bool {
     action.counter() >> (Uid::COUNTER_BITS - 1) == 1
-}
-
-/// An action in short: enough to tell those of one moment apart.
-fn short(action: Uid) -> String {
-    let half = (1 << (Uid::COUNTER_BITS - 2)) - 1;
-    let node = action.node.0 >> 32;
-    let (life, counter) = (action.incarnation(), action.counter() & half);
-    format!("{node:08x}-{life}-{counter:x}")
 }
 
 #[cfg(test)]
@@ -98,11 +88,14 @@ mod tests {
         ];
         assert_eq!(
             describe(uid(1), &cycle),
-            "action aaaabbbb-2-1 has to be aborted to break the cycle: \
-             action aaaabbbb-2-2 in aaaabbbb-2-1 waits at node 0000000000000005 for object \
-             aaaabbbbccccdddd-000002-0000000014, which action aaaabbbb-2-3 has; \
-             action aaaabbbb-2-3 waits at node 0000000000000005 for object \
-             aaaabbbbccccdddd-000002-0000000015, which action aaaabbbb-2-2 in aaaabbbb-2-1 has"
+            "action aaaabbbbccccdddd-000002-0000000001 has to be aborted to break the cycle: \
+             action aaaabbbbccccdddd-000002-0000000002 in aaaabbbbccccdddd-000002-0000000001 \
+             waits at node 0000000000000005 for object aaaabbbbccccdddd-000002-0000000014, \
+             which action aaaabbbbccccdddd-000002-0000000003 has; \
+             action aaaabbbbccccdddd-000002-0000000003 \
+             waits at node 0000000000000005 for object aaaabbbbccccdddd-000002-0000000015, \
+             which action aaaabbbbccccdddd-000002-0000000002 in \
+             aaaabbbbccccdddd-000002-0000000001 has"
         );
     }
 }

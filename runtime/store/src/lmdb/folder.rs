@@ -9,6 +9,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::fs::statvfs;
 use rustix::io::Errno;
@@ -19,11 +20,28 @@ use crate::StoreError;
 /// The file that is locked; it holds the number of the process.
 const LOCK_FILE: &str = "lock-partha";
 
+/// How long a process that was killed may take to be gone, with its memory and its lock: who
+/// starts the next one at once need not know of that.
+const DYING: Duration = Duration::from_secs(1);
+
 /// A folder that belongs to this store until it is dropped.
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
     lock: File,
+}
+
+/// Locks the file, with patience for who is just going.
+fn lock_soon(lock: &File) -> Result<(), TryLockError> {
+    let begun = Instant::now();
+    loop {
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) if begun.elapsed() < DYING => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            ended => return ended,
+        }
+    }
 }
 
 impl Folder {
@@ -40,7 +58,7 @@ impl Folder {
             .truncate(false)
             .open(&lock_path)
             .map_err(|source| io_error(what, &lock_path, source))?;
-        match lock.try_lock() {
+        match lock_soon(&lock) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 return Err(StoreError::InUse {
