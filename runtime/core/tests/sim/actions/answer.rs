@@ -115,6 +115,7 @@ impl World {
         let deaf = self.blocked(at.node, node) > self.now;
         if deaf || (trouble && self.rng.chance(self.plan.lost)) {
             self.summary.reach("lost: of a shard");
+            self.unheard = true;
             return;
         }
         let copies = 1 + u32::from(trouble && self.rng.chance(self.plan.doubled));

@@ -3,7 +3,7 @@
 use partha_core::Input;
 use partha_core::id::Uid;
 
-use super::plan::{LEASE, MS};
+use super::plan::{EXTINCT, LEASE, MS};
 use super::program::Doing;
 use super::run::Stage;
 use super::truth::Fate;
@@ -157,6 +157,7 @@ impl World {
     /// A process is gone with all that it runs.
     fn dies(&mut self, process: usize) {
         let it = self.life(process);
+        self.schedule(self.now + EXTINCT, Event::Extinct { of: it });
         self.processes[process].up = false;
         for conn in 0..self.conns.len() {
             if self.conns[conn].caller == it || self.conns[conn].server == it {

@@ -11,6 +11,9 @@ pub(crate) const MS: u64 = 1_000_000;
 pub(crate) const S: u64 = 1_000 * MS;
 /// A peer silent for so long is taken for dead.
 pub(crate) const LEASE: u64 = 2 * S;
+/// What a dead process began has to be gone everywhere by then: one lease until it is known where
+/// it called, one more where that node died meanwhile.
+pub(crate) const EXTINCT: u64 = 3 * LEASE + 3 * KILLED;
 /// What is left of a dead caller has to be gone so soon after that is known.
 pub(crate) const KILLED: u64 = S;
 

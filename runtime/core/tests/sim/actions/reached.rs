@@ -7,7 +7,7 @@ use partha_core::{Abort, ActionBatch, Answer, End, Event, GaveUp, Orphan, Output
 use crate::Summary;
 
 /// The points to be reached.
-pub(crate) const POINTS: [&str; 70] = [
+pub(crate) const POINTS: [&str; 71] = [
     "abort: busy",
     "abort: ended",
     "abort: lost",
@@ -55,6 +55,7 @@ pub(crate) const POINTS: [&str; 70] = [
     "orphan: its caller gave it up",
     "orphan: its caller is gone",
     "orphan: its time is up",
+    "orphan: extinct",
     "orphan: killed",
     "orphan: returned before it was killed",
     "recovered: decided",

@@ -118,9 +118,11 @@ impl World {
             let trouble = self.in_faults() && !local;
             if trouble && self.rng.chance(self.plan.lost) {
                 self.summary.reach("lost: of a runner");
+                self.unheard = true;
                 continue;
             }
             let late = trouble && self.rng.chance(self.plan.late);
+            self.unheard |= late;
             let twice = trouble && self.rng.chance(self.plan.doubled);
             if late || twice {
                 let delay = self.rng.range(MS, 3 * S);
@@ -140,9 +142,12 @@ impl World {
             if late {
                 continue;
             }
-            if let Some(conn) = self.connect(from, node) {
-                let shard = site.shard;
-                self.request(conn, Request::Tell { shard, message });
+            match self.connect(from, node) {
+                Some(conn) => {
+                    let shard = site.shard;
+                    self.request(conn, Request::Tell { shard, message });
+                }
+                None => self.unheard = true,
             }
         }
     }

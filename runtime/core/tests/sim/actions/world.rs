@@ -90,6 +90,10 @@ pub(crate) enum Event {
         at: Place,
         of: Life,
     },
+    /// Nothing may be left anywhere of what a process began that died a while ago.
+    Extinct {
+        of: Life,
+    },
     /// Nothing may run in an action that was given up.
     GivenUp {
         at: Place,
@@ -215,6 +219,8 @@ pub(crate) struct World {
     pub(crate) summary: Summary,
     /// Nobody begins anything any more.
     pub(crate) closing: bool,
+    /// A message about an action got lost, or may be late.
+    pub(crate) unheard: bool,
 }
 
 impl World {
@@ -240,6 +246,7 @@ impl World {
             waits: Waits::default(),
             summary: Summary::default(),
             closing: false,
+            unheard: false,
             plan,
         };
         for process in 0..world.plan.nodes + world.plan.clients {
@@ -355,6 +362,7 @@ impl World {
             }
             Event::Returns { at, ticket } if self.lives(at) => self.returns(at, ticket),
             Event::Killed { at, ticket } if self.lives(at) => self.killed(at, ticket),
+            Event::Extinct { of } => orphan::extinct(self, of),
             Event::Orphans { at, .. } | Event::GivenUp { at, .. } | Event::Overdue { at, .. }
                 if self.lives(at) =>
             {
@@ -422,7 +430,11 @@ impl World {
                 Some(self.runs[*run].at.process)
             }
             Event::Next { client } => Some(client.process),
-            Event::Reborn { .. } | Event::Restart { .. } | Event::Fault | Event::Watch => None,
+            Event::Reborn { .. }
+            | Event::Restart { .. }
+            | Event::Extinct { .. }
+            | Event::Fault
+            | Event::Watch => None,
         }
     }
 

@@ -7,6 +7,7 @@ use partha_core::engine::ActionPhase;
 use partha_core::id::Uid;
 
 use crate::actions::net::Life;
+use crate::actions::plan::KILLED;
 use crate::actions::world::{Check, Event, Place, World};
 
 /// Looks at what should be over.
@@ -35,6 +36,45 @@ fn gone(world: &World, at: Place, of: Life) -> Check {
         }
     }
     Ok(())
+}
+
+/// Looks for what is left anywhere of what a process began that died a while ago. Messages that
+/// got lost, and tombstones that were forgotten, cost the time of the action: then there is
+/// nothing to be said here.
+fn extinct_at(world: &World, of: Life) -> Check {
+    let peer = World::peer_of(of);
+    for (node, it) in world.nodes.iter().enumerate() {
+        for shard in it.shards.iter().filter(|_| world.processes[node].up) {
+            for action in shard.engine.actions() {
+                let root = action.path.root();
+                let theirs = root.is_some_and(|uid| {
+                    (uid.node, uid.incarnation()) == (peer.node, peer.incarnation)
+                });
+                let running =
+                    action.phase == ActionPhase::Active || action.phase == ActionPhase::Aborting;
+                if running && theirs {
+                    return Err(format!("orphan: {peer} died, but its {action:?} goes on"));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The same, if everybody could hear and had the time to.
+pub(crate) fn extinct(world: &mut World, of: Life) -> Check {
+    let forgetful = world.plan.limits.tombstones_max < 100;
+    if world.unheard || forgetful {
+        return Ok(());
+    }
+    let frozen = world.processes.iter().map(|process| process.frozen_until);
+    let awake = frozen.max().unwrap_or_default() + KILLED;
+    if awake > world.now {
+        world.schedule(awake, Event::Extinct { of });
+        return Ok(());
+    }
+    world.summary.reach("orphan: extinct");
+    extinct_at(world, of)
 }
 
 /// Looks at an action that this shard has given up.
