@@ -7,6 +7,7 @@
 
 mod common;
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use common::behaviour::Counter;
@@ -112,20 +113,23 @@ impl Scene {
         self.nodes[node] = again.shards(shards).ready();
     }
 
-    /// How many actions are in doubt at the node.
-    async fn in_doubt(&self, node: usize) -> u64 {
+    /// How many actions are in doubt at the node; none if it does not say: that a connection led
+    /// to a former life of it may be found out only by asking.
+    async fn in_doubt(&self, node: usize) -> Option<u64> {
         let address = self.nodes[node].address.to_string();
-        let node = self.client.node_at(&address).await.unwrap();
-        let statistics = node.manager().statistics(&self.client).await.unwrap();
-        statistics.actions_in_doubt
+        let node = self.client.node_at(&address).await.ok()?;
+        let statistics = node.manager().statistics(&self.client).await.ok()?;
+        Some(statistics.actions_in_doubt)
     }
 
     /// The node has no part of any action, and has nobody to tell of what it has decided.
     async fn is_quiet(&self, node: usize) -> bool {
         let address = self.nodes[node].address.to_string();
-        let node = self.client.node_at(&address).await.unwrap();
+        let Ok(node) = self.client.node_at(&address).await else {
+            return false;
+        };
         let actions = node.manager().actions(&self.client, Uid::NIL, 1).await;
-        actions.unwrap().is_empty()
+        actions.is_ok_and(|actions| actions.is_empty())
     }
 
     #[track_caller]
@@ -158,7 +162,7 @@ impl Scene {
         go_on.send(()).unwrap();
         self.wait_until(async || {
             assert!(!action.is_finished(), "it ends without the frozen vote");
-            self.in_doubt(PREPARED).await == 1
+            self.in_doubt(PREPARED).await == Some(1)
         });
         action
     }
@@ -178,21 +182,31 @@ impl Scene {
 
     /// The object cannot be had at the node, and whoever asks for it learns why.
     fn is_in_doubt(&self, node: usize) {
-        assert_eq!(self.runtime.block_on(self.in_doubt(node)), 1);
-        let read = self
-            .runtime
-            .block_on(self.counters[node].value(&self.client));
-        let error = read.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::InDoubt, "{error}");
+        let found = Cell::new(None);
+        self.wait_until(async || {
+            found.set(self.in_doubt(node).await);
+            found.get().is_some()
+        });
+        assert_eq!(found.get(), Some(1));
         let decides = self.counters[COORDINATOR].uid().node.to_string();
-        assert!(error.detail().contains(&decides), "{error}");
+        self.wait_until(async || {
+            let read = self.counters[node].value(&self.client).await;
+            let error = read.unwrap_err();
+            match error.kind() {
+                ErrorKind::InDoubt => assert!(error.detail().contains(&decides), "{error}"),
+                // The node has been dead before.
+                ErrorKind::BindingBroken => return false,
+                _ => panic!("{error}"),
+            }
+            true
+        });
     }
 
     /// All counters have this value, for everybody, and nothing is left of any action, in memory
     /// or in the stores.
     fn end(self, value: i64) {
         for (node, counter) in self.counters.iter().enumerate() {
-            self.wait_until(async || self.in_doubt(node).await == 0);
+            self.wait_until(async || self.in_doubt(node).await == Some(0));
             let free = async || counter.value(&self.client).await.is_ok();
             self.wait_until(free);
             let found = self.runtime.block_on(counter.value(&self.client));
@@ -273,7 +287,7 @@ fn commit_without_participant(scene: &mut Scene) {
         }
         scene.restart(PREPARED, 2);
         scene.acquaint();
-        scene.wait_until(async || scene.in_doubt(PREPARED).await == 0);
+        scene.wait_until(async || scene.in_doubt(PREPARED).await == Some(0));
     }
     panic!("no action has committed");
 }

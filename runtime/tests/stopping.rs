@@ -10,6 +10,7 @@ use common::{PATIENCE, client_of, counter, node, run, until};
 use partha::{ActionError, Client, ErrorKind, Node};
 use test_support::temp_dir;
 use tokio::task::spawn_local;
+use tokio::time::timeout;
 
 /// Waits until the node takes no new calls.
 async fn is_stopping(address: &str) {
@@ -30,9 +31,12 @@ fn an_action_without_end_does_not_hold_the_node_up() {
         let object = counter(&client, &first, 100).await;
         let action = client.begin();
         assert_eq!(object.add(&*action, 1).await.unwrap(), 101);
+        let broken = object.reference().binding(&client).on_broken();
         let begun = Instant::now();
         first.shutdown(Duration::from_millis(50)).await.unwrap();
         assert!(begun.elapsed() < PATIENCE / 2, "{:?}", begun.elapsed());
+        // A request that is sent before the client sees that the node is gone may have got there.
+        timeout(PATIENCE, broken).await.unwrap();
         let ended = action.commit().await.unwrap_err();
         assert!(matches!(ended, ActionError::Aborted { .. }), "{ended:?}");
         let second = node(dir.path()).await;
