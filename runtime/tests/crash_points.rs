@@ -288,15 +288,19 @@ fn refused(runtime: &Runtime, point: &'static str) -> Left {
                 first.add(action, -3).await?;
                 second.add(action, 1).await?;
                 third.add(action, 2).await?;
-                called.send(()).unwrap();
+                called.send(action.id().uid()).unwrap();
                 may_go_on.await.unwrap();
                 Ok::<_, SystemError>(())
             }))
         });
-        all_called.recv().unwrap();
-        // The third part is lost, and so is the action.
-        nodes.running[1].child.kill();
-        nodes.restart(1);
+        let action = all_called.recv().unwrap();
+        // The third part is lost, and so is the action; whoever runs it does not know.
+        runtime.block_on(async {
+            let address = nodes.running[1].address.to_string();
+            let node = town.client.node_at(&address).await.unwrap();
+            let aborted = node.manager().abort_action(&town.client, action).await;
+            assert_eq!(aborted.unwrap(), 1);
+        });
         go_on.send(()).unwrap();
         nodes.died(0, point);
         nodes.restart(0);
