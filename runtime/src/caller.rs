@@ -73,7 +73,8 @@ impl CallOptions {
         self
     }
 
-    /// Names the call, so that it can be asked for again: see [`Client::new_call_id`].
+    /// Names the call, so that it can be asked for again: see [`Client::new_call_id`]. Not for a
+    /// call in an action: there the outcome of the whole is asked for, [`Client::outcome`].
     #[must_use]
     pub fn id(mut self, call: CallId) -> Self {
         self.scope.call = Some(call);

@@ -65,3 +65,31 @@ fn a_running_call_is_only_joined_by_the_same_method() {
         stop(node).await;
     });
 }
+
+#[test]
+fn what_is_done_in_an_action_is_asked_for_by_the_name_of_the_action() {
+    run(async {
+        let dir = temp_dir("call_ids");
+        let node = node(dir.path()).await;
+        let client = client_of(&node).await;
+        let object = counter(&client, &node, 10).await;
+        let id = client.new_call_id();
+        // Its reply would not be kept, so asking again would add once more.
+        let named = client.action(async |a| object.add(&a.call().id(id), 5).await);
+        let error = named.await.unwrap_err().to_string();
+        assert!(error.contains("cannot be named"), "{error}");
+        assert_eq!(object.value(&client).await.unwrap(), 10);
+        // So its errors name none either.
+        let gate = new_gate("unnamed");
+        let late = client.action(async |a| {
+            let soon = a.call().deadline(std::time::Duration::from_millis(50));
+            let error = object.add_at_gate(&soon, 5, &gate).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Deadline, "{error}");
+            assert_eq!(error.call(), None, "{error}");
+            Err::<(), _>(error)
+        });
+        late.await.unwrap_err();
+        assert_eq!(object.value(&client).await.unwrap(), 10);
+        stop(node).await;
+    });
+}

@@ -36,6 +36,8 @@ pub struct Request {
     deadline: Instant,
     /// The context speaks of actions.
     in_actions: bool,
+    /// Its maker has named it.
+    named: bool,
 }
 
 #[derive(Debug)]
@@ -105,6 +107,7 @@ impl Request {
         let longest = now + CALL_DEADLINE_MAX;
         let longest = scope.standing.limit().map_or(longest, |l| l.min(longest));
         let deadline = scope.deadline.unwrap_or(now + usual).min(longest);
+        let named = scope.call.is_some();
         let at_most_once = method.mutating && !method.idempotent;
         if at_most_once && scope.call.is_none() {
             scope.call = Some(scope.client.new_call_id());
@@ -129,6 +132,7 @@ impl Request {
             method,
             deadline,
             in_actions,
+            named,
         }
     }
 
@@ -146,7 +150,11 @@ impl Request {
     /// Whatever keeps the answer away; it says whether the operation was executed, and names the
     /// call if it may be asked for again.
     pub async fn send(self) -> Result<Reply> {
-        let (call, is_repeatable) = (self.scope.call, self.is_repeatable());
+        // What was done in an action is asked for by the action's name: its calls leave no reply
+        // behind, and asking for one of them would execute it once more.
+        let in_action = self.scope.standing.is_in_action();
+        let call = self.scope.call.filter(|_| !in_action);
+        let is_repeatable = self.is_repeatable();
         let (method, client) = (self.method, self.scope.client.clone());
         let result = match self.track() {
             Ok(track) => {
@@ -178,6 +186,11 @@ impl Request {
         if self.scope.again {
             let detail = "a call that may have been made before, outside of the action, cannot \
                           be asked for again in it";
+            return Err(SystemError::new(ErrorKind::BadOperation, detail));
+        }
+        if self.named && !line.is_servants() {
+            let detail = "a call in an action cannot be named, since its answer is not kept; ask \
+                          for the outcome of the action";
             return Err(SystemError::new(ErrorKind::BadOperation, detail));
         }
         Track::begin(line, *action).map(Some)

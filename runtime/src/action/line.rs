@@ -205,6 +205,14 @@ impl Standing {
         }
     }
 
+    /// Whether calls are part of an action.
+    pub(crate) fn is_in_action(&self) -> bool {
+        match self {
+            Self::In(..) => true,
+            Self::Alone | Self::Outside(_) => false,
+        }
+    }
+
     /// The home, now that a call goes to this node.
     pub(crate) fn home(&self, node: NodeId) -> Option<NodeId> {
         let roots = self.roots()?;
@@ -260,6 +268,11 @@ impl Line {
             shard,
             state: Mutex::new(state),
         })
+    }
+
+    /// Whether it is a servant's part of its caller's action.
+    pub(crate) fn is_servants(&self) -> bool {
+        self.shard.is_some()
     }
 
     pub(super) fn client(&self) -> &Client {
