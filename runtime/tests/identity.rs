@@ -181,3 +181,9 @@ fn names_of_calls_and_lives_do_not_come_twice() {
     calls.dedup();
     assert_eq!(calls.len(), count, "a call of an earlier life has its name");
 }
+
+#[test]
+fn a_folder_without_a_name_is_refused() {
+    let error = Client::builder().identity("").build().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::BadOperation, "{error}");
+}

@@ -368,7 +368,20 @@ impl Request {
             number: None,
         });
         let waiting = Waiting(open);
-        let answer = receiver.await;
+        let answer = if waiting.is_elsewhere() {
+            // A shard whose thread a servant keeps does not tell that the deadline has passed.
+            let limit = self.deadline + DEADLINE_GRACE;
+            match tokio::time::timeout_at(limit.into(), receiver).await {
+                Ok(answer) => answer,
+                Err(_) => {
+                    let detail = format!("no answer from {shard:?} of this process in time");
+                    let error = SystemError::new(ErrorKind::Deadline, detail);
+                    return error.completed(Completed::Maybe).into();
+                }
+            }
+        } else {
+            receiver.await
+        };
         waiting.answered();
         answer.unwrap_or_else(|_| {
             let error = SystemError::new(ErrorKind::Draining, "the shard has stopped");

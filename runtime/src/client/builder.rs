@@ -105,6 +105,14 @@ impl ClientBuilder {
             lease,
             ..Links::default()
         };
+        if self
+            .identity
+            .as_ref()
+            .is_some_and(|dir| dir.as_os_str().is_empty())
+        {
+            let detail = "the folder of the client's identity has no name; is a variable unset?";
+            return Err(SystemError::new(ErrorKind::BadOperation, detail));
+        }
         let identity = self.identity.as_deref().map(Identity::take).transpose()?;
         let me = match &identity {
             Some(identity) => identity.me(),

@@ -50,6 +50,12 @@ impl Open {
 pub(crate) struct Waiting(pub(crate) Option<Open>);
 
 impl Waiting {
+    /// Whether the call is at a shard of another thread.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        let called = self.0.as_ref().map(|open| open.called);
+        matches!(called, Some(Called::Number(_)))
+    }
+
     /// The answer is there.
     pub(crate) fn answered(mut self) {
         self.0 = None;
