@@ -27,6 +27,7 @@ both_faces! {
     calls_of_one_object_run_in_the_order_they_came
     a_deadline_in_the_queue_means_not_executed
     a_deadline_while_it_runs_means_maybe
+    a_destructor_that_panics_when_its_servant_is_stopped_harms_nobody
 }
 
 async fn a_counter_counts(kind: Kind) {
@@ -314,5 +315,26 @@ async fn a_deadline_while_it_runs_means_maybe(kind: Kind) {
     assert_eq!(counter.add_at_gate(&How::again(id), 1, &gate).await, Ok(1));
     assert_eq!(counter.add_at_gate(&How::again(id), 1, &gate).await, Ok(1));
     assert_eq!((begun(&gate), counter.value(&NOW).await), (2, Ok(1)));
+    stop(node).await;
+}
+
+async fn a_destructor_that_panics_when_its_servant_is_stopped_harms_nobody(kind: Kind) {
+    let dir = temp_dir("behaviour");
+    let node = node_for(kind, dir.path()).await;
+    let face = Face::open(kind, &node).await;
+    let counter = face.counter(0).await;
+    let gate = new_gate("brittle");
+    let short = How {
+        deadline: Some(Duration::from_millis(200)),
+        ..NOW
+    };
+    let stopped = counter.add_at_gate(&short, 1, &gate).await.unwrap_err();
+    stopped.says(&["deadline passed"]);
+    assert_eq!(begun(&gate), 1);
+    assert_eq!(
+        counter.add(&NOW, 2).await,
+        Ok(2),
+        "the node is there, its lock free"
+    );
     stop(node).await;
 }

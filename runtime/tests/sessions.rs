@@ -243,6 +243,64 @@ fn a_session_ends_once_when_all_its_connections_have_been_silent() {
 }
 
 #[test]
+fn a_connection_of_the_node_with_itself_ends_nothing_else() {
+    run(async {
+        let scene = Scene::open().await;
+        let (me, own) = (scene.node.me(), scene.node.client().clone());
+        let gated = counter(&scene.operator, &scene.node, 0).await;
+        // Two ways by which it may end.
+        for broken in [false, true] {
+            let before = scene.object.value(&own).await.unwrap();
+            let mut itself = scene.meet(me.node.0, me.incarnation.0, 1);
+            until(async || scene.session(me.node.0).await.is_some()).await;
+            let gate = common::new_gate("itself");
+            let call = {
+                let (own, gated, gate) = (own.clone(), gated.clone(), gate.clone());
+                tokio::task::spawn_local(async move { gated.add_at_gate(&own, 1, &gate).await })
+            };
+            common::arrived(&gate, 1).await;
+            let action = own.begin();
+            scene.object.add(&*action, 1).await.unwrap();
+            if broken {
+                let manager = scene.handle.manager();
+                let cut = manager.end_session(&scene.operator, me.node.0, 0).await;
+                assert_eq!(cut.unwrap(), 1);
+            } else {
+                itself.stream.shutdown(std::net::Shutdown::Both).unwrap();
+            }
+            itself.is_cut(AT_ONCE);
+            until(async || scene.session(me.node.0).await.is_none()).await;
+            // Whatever the shards were told, they have heard it by now.
+            let statistics = scene.statistics().await;
+            assert_eq!(
+                (statistics.orphans_killed, statistics.actions_active),
+                (0, 1)
+            );
+            common::open(&gate, 1);
+            assert_eq!(call.await.unwrap().unwrap(), 1 + i64::from(broken));
+            action.commit().await.unwrap();
+            assert_eq!(scene.object.value(&own).await.unwrap(), before + 1);
+        }
+        stop(scene.node).await;
+    });
+}
+
+#[test]
+fn nobody_is_taken_for_another_life_of_the_node() {
+    run(async {
+        let scene = Scene::open().await;
+        let me = scene.node.me();
+        let (_, text) = scene.refusal(me.node.0, me.incarnation.0 + 1);
+        assert!(text.contains("two have one identity"), "{text}");
+        let (code, text) = scene.refusal(me.node.0, me.incarnation.0 - 1);
+        assert_eq!(code, OLD_INCARNATION, "{text}");
+        // It takes its own calls as before.
+        assert_eq!(scene.object.add(scene.node.client(), 1).await.unwrap(), 101);
+        stop(scene.node).await;
+    });
+}
+
+#[test]
 fn an_operator_ends_a_session_and_the_client_may_come_again() {
     run(async {
         let scene = Scene::open().await;

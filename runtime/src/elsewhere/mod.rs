@@ -128,6 +128,11 @@ impl Elsewhere {
         }
     }
 
+    /// The image of an object is dropped, for whatever reason.
+    pub(crate) fn dropped(&self, object: Uid) {
+        self.servers.dropped(object);
+    }
+
     /// An object has left memory in good order.
     pub(crate) fn passivated(&self, object: Uid) {
         self.servers.passivated(object);

@@ -463,6 +463,14 @@ impl Connection {
         self.heard_ms.store(ms, Ordering::Relaxed);
     }
 
+    /// The peer has room for more of what it is sent. While so much is unsent that nothing it says
+    /// is read, that is its sign of life: one that stands still soon takes nothing.
+    pub(crate) fn taken(&self) {
+        if self.is_crowded() {
+            self.heard();
+        }
+    }
+
     pub(crate) fn lease(&self) -> Lease {
         self.lease
     }

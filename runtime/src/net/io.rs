@@ -30,9 +30,10 @@ const FRAMES_A_TURN: u32 = 16;
 /// Frames between two looks at the clock.
 const FRAMES_A_LOOK: u32 = 4;
 /// How long a frame may take to arrive, from its first byte to its last: 4 Mbit/s for the largest.
-/// Shorter than the silence of a dead peer, so that the log says which it was.
+/// Shorter than the lease that is usual, so that the log says which it was.
 const FRAME_DEADLINE: Duration = Duration::from_secs(8);
-/// How long a peer may take for what is written at once.
+/// How long a peer may take for what is written at once. That it takes nothing at all is found by
+/// its lease.
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Who takes the calls that arrive on a connection.
@@ -240,7 +241,15 @@ async fn write<W: AsyncWrite + Unpin>(mut writer: W, connection: &Connection) ->
         let chunks = connection.next_chunks().await;
         let writing = async {
             for chunk in &chunks {
-                writer.write_all(chunk).await?;
+                let mut left = &chunk[..];
+                while !left.is_empty() {
+                    let taken = writer.write(left).await?;
+                    if taken == 0 {
+                        return Err(std::io::ErrorKind::WriteZero.into());
+                    }
+                    left = &left[taken..];
+                    connection.taken();
+                }
             }
             Ok::<_, std::io::Error>(())
         };
@@ -268,11 +277,12 @@ async fn watch(connection: &Connection) -> SystemError {
         tokio::time::sleep(until_next_look(connection, lease)).await;
         connection.expire();
         let silent = connection.silent_for();
-        if connection.is_crowded() {
-            // It may say a lot, which is not read now; the writer has a deadline of its own.
-            connection.heard();
-        } else if silent >= lease.silent_max {
-            let detail = format!("the peer was silent for {:.1} s", silent.as_secs_f32());
+        if silent >= lease.silent_max {
+            let what = match connection.is_crowded() {
+                true => "has taken nothing of what is unsent",
+                false => "was silent",
+            };
+            let detail = format!("the peer {what} for {:.1} s", silent.as_secs_f32());
             return SystemError::new(ErrorKind::Unreachable, detail);
         }
         if silent >= lease.heartbeat && last_ping.elapsed() >= lease.heartbeat {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::sync::Arc;
+use std::time::Duration;
 
 use partha_core::id::ClassId;
 
@@ -130,7 +131,8 @@ impl NodeBuilder {
             return Err(SystemError::new(ErrorKind::BadOperation, detail));
         }
         let policies = self.elsewhere.policies.clone();
-        let servers = Servers::new(policies, self.elsewhere.servers_max);
+        let idle = Duration::from_nanos(self.limits.idle_ns);
+        let servers = Servers::new(policies, self.elsewhere.servers_max, idle);
         Ok(Elsewhere::new(self.elsewhere.blocking_max, servers))
     }
 

@@ -9,6 +9,9 @@
 //! | nothing | – | session begins | session begins |
 //! | a life that is over | refused | session begins | session begins |
 //! | a session | refused | one more connection | the session ends, then one begins |
+//! | that it is this node | refused | session begins | refused |
+//!
+//! A session of the node with itself ends without `PeerGone`: the node lives on.
 //!
 //! What always holds: every shard hears of the end of a process's session before it hears of a
 //! connection or a call of the next one, since both are posted in the order of this table and
@@ -229,6 +232,15 @@ impl Home {
         let live = table.live.get(&peer.node).map(|live| live.incarnation);
         let newest = live.or_else(|| table.lives.newest(peer.node));
         let newest = newest.max((peer.node == self.me.node).then_some(self.me.incarnation));
+        if peer.node == self.me.node && peer.incarnation > self.me.incarnation {
+            let detail = format!(
+                "process {} calls itself incarnation {}, but that process is {here} itself, in \
+                 its incarnation {}: two have one identity; give a copied folder up, and start \
+                 its node on one of its own",
+                peer.node, peer.incarnation, self.me.incarnation
+            );
+            return Some(SystemError::new(ErrorKind::BadOperation, detail));
+        }
         if let Some(newest) = newest.filter(|newest| peer.incarnation < *newest) {
             let detail = format!(
                 "incarnation {} of process {} is over: incarnation {newest} of it has been at \
@@ -292,8 +304,12 @@ impl Home {
             table.lives.note(caller);
         }
         *table.ended.of(ending) += 1;
-        for shard in &self.shards {
-            shard.post(Job::PeerGone { caller, foreign });
+        // The node itself lives on, whatever becomes of a connection that it had with itself: its
+        // own calls and actions need none.
+        if caller != self.me {
+            for shard in &self.shards {
+                shard.post(Job::PeerGone { caller, foreign });
+            }
         }
         tracing::debug!(process = %node, life = incarnation.0, ?ending, "session ended");
     }

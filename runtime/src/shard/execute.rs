@@ -138,6 +138,7 @@ impl Shard {
         if let (Some(epoch), Some(store)) = (epoch, &self.registry.store) {
             store.deactivate(uid, epoch);
         }
+        self.registry.elsewhere.dropped(uid);
     }
 
     fn note(&self, event: Event) {

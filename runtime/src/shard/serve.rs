@@ -5,6 +5,7 @@
 //! stand-in, and the object's state stays in the catalog until the new one comes back.
 
 use std::future::{Future, poll_fn};
+use std::mem::replace;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -293,7 +294,7 @@ fn construct(class: &Class, arguments: &Message) -> Result<Box<dyn ObjectState>,
     })
 }
 
-/// A servant at work, its panics caught.
+/// A servant at work, its panics caught, those of its destructors too.
 pub(super) struct Servant {
     running: Running,
     class: &'static str,
@@ -306,12 +307,13 @@ pub(super) struct Servant {
 enum Running {
     Here(LocalFuture),
     Elsewhere(Away),
+    /// It has ended, or is being dropped.
+    Ended,
 }
 
-impl Future for Servant {
-    type Output = Result<Finished, SystemError>;
-
-    fn poll(mut self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<Self::Output> {
+impl Servant {
+    /// Runs something of the servant's, noted as a poll of it, its panics caught: the text of one.
+    fn guarded<R>(&mut self, work: impl FnOnce(&mut Running) -> R) -> Result<R, String> {
         let Self {
             class,
             method,
@@ -319,20 +321,45 @@ impl Future for Servant {
             ..
         } = *self;
         let outer = self.shard.polls().enter(class, method, object);
-        let running = AssertUnwindSafe(|| match &mut self.running {
-            Running::Here(servant) => servant.as_mut().poll(task).map(Ok),
-            Running::Elsewhere(away) => away.as_mut().poll(task),
-        });
-        let polled = catch_unwind(running);
+        let done = catch_unwind(AssertUnwindSafe(|| work(&mut self.running)));
         self.shard.polls().leave(outer);
-        match polled {
-            Ok(poll) => poll,
-            Err(panic) => {
-                let text = panic_text(&*panic);
-                let detail = format!("{}.{} panicked: {text}", self.class, self.method);
-                Poll::Ready(Err(SystemError::new(ErrorKind::Servant, detail)))
-            }
+        done.map_err(|panic| panic_text(&*panic).to_owned())
+    }
+}
+
+impl Drop for Servant {
+    /// What a servant that is stopped keeps is dropped here, maybe beneath the engine: that runs
+    /// code of its author, like any poll.
+    fn drop(&mut self) {
+        if matches!(self.running, Running::Ended) {
+            return;
         }
+        if let Err(text) = self.guarded(|running| drop(replace(running, Running::Ended))) {
+            let (class, method, object) = (self.class, self.method, self.object);
+            tracing::error!(class, method, %object, "panicked while it was stopped: {text}");
+        }
+    }
+}
+
+impl Future for Servant {
+    type Output = Result<Finished, SystemError>;
+
+    fn poll(mut self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        let polled = self.guarded(|running| {
+            let polled = match running {
+                Running::Here(servant) => servant.as_mut().poll(task).map(Ok),
+                Running::Elsewhere(away) => away.as_mut().poll(task),
+                Running::Ended => Poll::Pending,
+            };
+            if polled.is_ready() {
+                *running = Running::Ended;
+            }
+            polled
+        });
+        polled.unwrap_or_else(|text| {
+            let detail = format!("{}.{} panicked: {text}", self.class, self.method);
+            Poll::Ready(Err(SystemError::new(ErrorKind::Servant, detail)))
+        })
     }
 }
 

@@ -32,14 +32,25 @@ fn begin(name: &str) {
     *BEGUN.lock().unwrap().entry(name.to_owned()).or_default() += 1;
 }
 
+/// What must not be dropped before its time.
+struct Brittle;
+
+impl Drop for Brittle {
+    fn drop(&mut self) {
+        panic!("brittle, as asked");
+    }
+}
+
 async fn pass(name: &str) {
     begin(name);
+    let brittle = name.starts_with("brittle").then(|| Brittle);
     let gate = gate(name);
     while name.starts_with("blocking") && gate.available_permits() == 0 {
         // As a careless servant does it: the whole shard waits.
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
     gate.acquire().await.unwrap().forget();
+    std::mem::forget(brittle);
 }
 
 pub struct CounterServant;

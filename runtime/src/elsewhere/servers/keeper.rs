@@ -20,6 +20,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Child;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
+use tokio::time::MissedTickBehavior;
 
 use super::child::Wish;
 use super::table::Server;
@@ -31,6 +32,11 @@ use crate::system::ServerProcess;
 
 /// How long processes that are killed may take to be gone when the node ends.
 const END_MAX: Duration = Duration::from_secs(5);
+
+/// How often to look for processes that nobody needs: a quarter of the time that they may be
+/// unused, within these.
+const LOOK_MIN: Duration = Duration::from_millis(50);
+const LOOK_MAX: Duration = Duration::from_secs(5);
 
 /// What the keeper is to do.
 #[derive(Debug)]
@@ -97,11 +103,17 @@ pub(crate) fn start(
             children: RefCell::default(),
         });
         LocalSet::new().block_on(&runtime, async {
-            while let Some(command) = commands.recv().await {
-                if matches!(command, Command::EndAll) {
-                    break;
+            let look = (keeper.servers.idle / 4).clamp(LOOK_MIN, LOOK_MAX);
+            let mut looks = tokio::time::interval(look);
+            looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    command = commands.recv() => match command {
+                        None | Some(Command::EndAll) => break,
+                        Some(command) => keeper.obey(command),
+                    },
+                    _ = looks.tick() => keeper.end_idle(),
                 }
-                keeper.obey(command);
             }
             commands.close();
             keeper.end_all().await;
@@ -152,6 +164,13 @@ impl Keeper {
             Command::End { number } => self.say(number, Word::End),
             Command::Kill { number, why } => self.say(number, Word::Kill(why)),
             Command::EndAll => {}
+        }
+    }
+
+    /// Ends the processes that nobody has needed for long.
+    fn end_idle(&self) {
+        for number in lock(&self.servers.table).idle(self.servers.idle) {
+            self.say(number, Word::End);
         }
     }
 

@@ -45,7 +45,10 @@ pub enum ActivationPolicy {
     InProcess,
     /// A new server for the class: all its objects at the node share a process of their own.
     ProcessPerClass,
-    /// A new server for each object: it lives until the object leaves memory.
+    /// A new server for each object. It ends when the object leaves memory after it was idle; if
+    /// that lost its image, since a change was undone, when it was not used for as long as idle
+    /// objects stay in memory, or before that if another object needs a process and there are
+    /// [`NodeBuilder::servers_max`](crate::NodeBuilder::servers_max) of them.
     ProcessPerObject,
 }
 
@@ -95,6 +98,8 @@ pub(crate) struct Program {
 pub(crate) struct Servers {
     policies: HashMap<ClassId, ActivationPolicy>,
     max: usize,
+    /// How long a process may be unused by an object whose image was dropped.
+    idle: Duration,
     table: Mutex<Table>,
     /// To the thread that starts and watches them.
     keeper: OnceLock<mpsc::UnboundedSender<Command>>,
@@ -102,7 +107,7 @@ pub(crate) struct Servers {
 
 impl Default for Servers {
     fn default() -> Self {
-        Self::new(HashMap::new(), SERVERS_MAX)
+        Self::new(HashMap::new(), SERVERS_MAX, Duration::MAX)
     }
 }
 
@@ -117,10 +122,16 @@ impl Key {
 }
 
 impl Servers {
-    pub(crate) fn new(policies: HashMap<ClassId, ActivationPolicy>, max: usize) -> Self {
+    /// `max` bounds the processes; one may be unused for `idle`.
+    pub(crate) fn new(
+        policies: HashMap<ClassId, ActivationPolicy>,
+        max: usize,
+        idle: Duration,
+    ) -> Self {
         Self {
             policies,
             max,
+            idle,
             table: Mutex::default(),
             keeper: OnceLock::new(),
         }
@@ -169,6 +180,12 @@ impl Servers {
                     asked = true;
                     changes
                 }
+                Step::Room { end, changes } => {
+                    if let Some(number) = end {
+                        self.order(Command::End { number })?;
+                    }
+                    changes
+                }
             };
             let changed = wait(&mut changes, deadline).await;
             changed.map_err(|_| {
@@ -207,6 +224,14 @@ impl Servers {
         if let Some(number) = number {
             // A keeper that is gone has ended it.
             let _ = self.order(Command::End { number });
+        }
+    }
+
+    /// The image of an object is dropped: until its next call, which brings another image, it
+    /// does not need its process. How that has crashed is remembered.
+    pub(super) fn dropped(&self, object: Uid) {
+        if !self.policies.is_empty() {
+            lock(&self.table).unused(object);
         }
     }
 

@@ -47,6 +47,10 @@ struct Entry {
     crashes: u32,
     last_exit: Option<String>,
     not_before: Option<Instant>,
+    /// Since when its object has had no image, so that nobody needs the process.
+    unused_since: Option<Instant>,
+    /// The process was told to end, or is about to be.
+    ending: bool,
     /// Counts what happens.
     changes: watch::Sender<u64>,
 }
@@ -82,6 +86,12 @@ pub(super) enum Step {
     },
     /// Wait for somebody else's start.
     Wait(watch::Receiver<u64>),
+    /// There are as many as there may be: wait until one that nobody needs has ended.
+    Room {
+        /// The one that is to be told to.
+        end: Option<u64>,
+        changes: watch::Receiver<u64>,
+    },
 }
 
 impl Table {
@@ -97,7 +107,11 @@ impl Table {
         self.tidy();
         let (now, live) = (Instant::now(), self.live);
         let entry = self.entries.entry(key).or_insert_with(Entry::new);
+        entry.unused_since = None;
         match &entry.phase {
+            Phase::Up { .. } | Phase::Starting { .. } if entry.ending => {
+                return Ok(Step::Doubt(entry.changes.subscribe()));
+            }
             Phase::Up {
                 server,
                 stopping: 0,
@@ -114,13 +128,7 @@ impl Table {
             None => {}
         }
         if live >= max {
-            let detail = format!(
-                "{} cannot be started: the node has {max} already; raise \
-                 NodeBuilder::servers_max, or serve the class with \
-                 ActivationPolicy::ProcessPerClass",
-                key.describe()
-            );
-            return Err(SystemError::new(ErrorKind::Overloaded, detail));
+            return self.room().ok_or_else(|| too_many(key, max));
         }
         self.last += 1;
         self.live += 1;
@@ -129,6 +137,44 @@ impl Table {
         entry.starts = entry.starts.saturating_add(1);
         let changes = entry.changes.subscribe();
         Ok(Step::Start { number, changes })
+    }
+
+    /// Makes room for another process: none if all are needed.
+    fn room(&mut self) -> Option<Step> {
+        let entries = self.entries.values_mut();
+        let unused = entries.filter(|entry| entry.number().is_some() && !entry.ending);
+        let unused = unused.filter_map(|entry| Some((entry.unused_since?, entry)));
+        if let Some((_, longest)) = unused.min_by_key(|(since, _)| *since) {
+            longest.ending = true;
+            let (end, changes) = (longest.number(), longest.changes.subscribe());
+            return Some(Step::Room { end, changes });
+        }
+        let mut ending = self.entries.values().filter(|entry| entry.ending);
+        let changes = ending.next()?.changes.subscribe();
+        Some(Step::Room { end: None, changes })
+    }
+
+    /// The image of an object is gone: until it is wanted again, nobody needs its process.
+    pub(super) fn unused(&mut self, object: Uid) {
+        let mut entries = self.entries.iter_mut();
+        if let Some((_, entry)) = entries.find(|(key, _)| key.object == Some(object)) {
+            entry.unused_since = Some(Instant::now());
+        }
+    }
+
+    /// The processes that nobody has needed for so long: each is to be told to end.
+    pub(super) fn idle(&mut self, idle: Duration) -> Vec<u64> {
+        let entries = self.entries.values_mut();
+        let over = entries.filter(|entry| {
+            let unused = entry.unused_since.map(|since| since.elapsed());
+            !entry.ending && unused.is_some_and(|unused| unused >= idle)
+        });
+        over.filter_map(|entry| {
+            let number = entry.number()?;
+            entry.ending = true;
+            Some(number)
+        })
+        .collect()
     }
 
     /// A number for a call that is about to be executed.
@@ -209,6 +255,7 @@ impl Table {
             return;
         };
         entry.last_exit = Some(exit);
+        entry.ending = false;
         if crashed {
             let doubled = SERVER_PAUSE.saturating_mul(1 << entry.crashes.min(16));
             entry.crashes = entry.crashes.saturating_add(1);
@@ -259,6 +306,15 @@ impl Table {
     }
 }
 
+fn too_many(key: Key, max: usize) -> SystemError {
+    let detail = format!(
+        "{} cannot be started: the node has {max} already; raise NodeBuilder::servers_max, or \
+         serve the class with ActivationPolicy::ProcessPerClass",
+        key.describe()
+    );
+    SystemError::new(ErrorKind::Overloaded, detail)
+}
+
 impl Server {
     /// Whether the process is known to have ended, perhaps before its keeper has noticed.
     fn has_ended(&self) -> bool {
@@ -279,6 +335,8 @@ impl Entry {
             crashes: 0,
             last_exit: None,
             not_before: None,
+            unused_since: None,
+            ending: false,
             changes: watch::Sender::new(0),
         }
     }
