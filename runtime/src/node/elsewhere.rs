@@ -38,6 +38,13 @@ impl Default for Wishes {
     }
 }
 
+impl Wishes {
+    /// Whether any class is to have processes of its own.
+    pub(super) fn wants_processes(&self) -> bool {
+        !self.policies.is_empty()
+    }
+}
+
 impl NodeBuilder {
     /// A class it can run, with where its servant is to run: [`NodeBuilder::class`] says
     /// [`ActivationPolicy::InProcess`].
@@ -145,9 +152,8 @@ impl NodeBuilder {
         let servers = &home.registry.elsewhere.servers;
         if servers.are_used() {
             let address = address.ok_or_else(|| {
-                let detail = "an embedded node has no sockets, and server processes need them: \
-                              serve its classes with `NodeBuilder::class`";
-                SystemError::new(ErrorKind::BadOperation, detail)
+                let detail = "server processes of a node that listens nowhere";
+                SystemError::new(ErrorKind::Internal, detail)
             })?;
             let (program, name) = (self.elsewhere.program.clone(), self.name.clone());
             let keeper = servers::start(servers.clone(), client.clone(), name, address, program);
