@@ -333,8 +333,9 @@ fn a_process_that_ends_at_once_is_started_again_ever_more_slowly() {
         for crashes in 1..=4 {
             let began = Instant::now();
             let error = one.value(&client).await.unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Servant);
+            assert_eq!(error.kind(), ErrorKind::Overloaded);
             assert_eq!(error.completion(), Completed::No);
+            assert!(error.is_safe_to_retry(), "it was never sent: {error}");
             assert!(error.detail().contains("exit status: 3"), "{error}");
             if let Some(pause) = pauses.last() {
                 assert!(

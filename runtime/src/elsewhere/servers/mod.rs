@@ -14,6 +14,8 @@ mod child;
 mod execute;
 mod keeper;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -155,7 +157,11 @@ impl Servers {
             let step = lock(&self.table).want(key, self.max, deadline, asked)?;
             let mut changes = match step {
                 Step::Up(server) => return Ok(server),
-                Step::Doubt(changes) => changes,
+                Step::Doubt(changes) => {
+                    // What becomes of that process is no failed start of this call.
+                    asked = false;
+                    changes
+                }
                 Step::Pause(until) => {
                     tokio::time::sleep_until(until.into()).await;
                     continue;

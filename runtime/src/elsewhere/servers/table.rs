@@ -307,6 +307,7 @@ impl Entry {
             "{} does not come up: {exit}; {crashes} crashes in a row, next start in {pause} ms",
             key.describe()
         );
-        SystemError::new(ErrorKind::Servant, detail)
+        // No kind that says that the servant had begun: the call was not sent.
+        SystemError::new(ErrorKind::Overloaded, detail)
     }
 }
