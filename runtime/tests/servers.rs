@@ -318,6 +318,21 @@ fn a_call_that_does_not_stop_is_stopped_with_its_process() {
         until(|| async { is_gone(pid) }).await;
         let exit = node.servers()[0].last_exit.clone().unwrap();
         assert!(exit.contains("was given up, but did not stop"), "{exit}");
+        // One that never does otherwise is not started again as fast as it is called.
+        let crashes = || node.servers()[0].crashes;
+        assert_eq!(crashes(), 0, "a call has ended well since");
+        for count in 1..=2 {
+            let gate = Gate::new(dir.path(), &format!("compute-{count}"));
+            let call = client.call().deadline(PATIENCE);
+            let name = gate.name();
+            tokio::select! {
+                ended = one.compute(&call, &name) => panic!("{ended:?}"),
+                () = until(|| async { gate.is_reached() }) => {}
+            }
+            until(|| async { crashes() == count }).await;
+        }
+        assert_eq!(one.add(&client, 1).await.unwrap(), 4);
+        assert_eq!(crashes(), 0);
         stop(node).await;
     });
 }

@@ -55,6 +55,7 @@ pub(super) enum Command {
 enum Word {
     End,
     Kill(String),
+    NodeEnds,
 }
 
 struct Keeper {
@@ -161,7 +162,7 @@ impl Keeper {
         }
     }
 
-    /// The whole life of a process: how it ended, and whether that was of itself.
+    /// The whole life of a process: how it ended, and whether that counts as a crash.
     async fn keep(
         &self,
         key: Key,
@@ -260,7 +261,7 @@ impl Keeper {
     async fn end_all(&self) {
         for words in self.children.borrow().values() {
             // A process that is gone needs no word.
-            let _ = words.send(Word::Kill("the node ends".to_owned()));
+            let _ = words.send(Word::NodeEnds);
         }
         let gone = async {
             while !self.children.borrow().is_empty() {
@@ -274,7 +275,8 @@ impl Keeper {
     }
 }
 
-/// Does to a process what it is told; a keeper that is gone wants its end.
+/// Does to a process what it is told; a keeper that is gone wants its end. A kill counts as a
+/// crash: what has to be killed is no better than what dies, and waits as long for its next start.
 async fn told(child: &mut Child, word: Option<Word>) -> (String, bool) {
     match word {
         Some(Word::End) => {
@@ -288,8 +290,8 @@ async fn told(child: &mut Child, word: Option<Word>) -> (String, bool) {
                 Err(_) => (killed(child, "nobody needed it").await, false),
             }
         }
-        Some(Word::Kill(why)) => (killed(child, &why).await, false),
-        None => (killed(child, "the node ends").await, false),
+        Some(Word::Kill(why)) => (killed(child, &why).await, true),
+        Some(Word::NodeEnds) | None => (killed(child, "the node ends").await, false),
     }
 }
 

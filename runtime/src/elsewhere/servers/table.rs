@@ -43,7 +43,7 @@ pub(super) struct Table {
 struct Entry {
     phase: Phase,
     starts: u32,
-    /// Crashes since a call has ended well.
+    /// Crashes since a call has ended well, kills by the node among them.
     crashes: u32,
     last_exit: Option<String>,
     not_before: Option<Instant>,
@@ -202,7 +202,7 @@ impl Table {
         }
     }
 
-    /// The process is gone; `crashed`: not because the node wanted it.
+    /// The process is gone; `crashed`: not because nobody needed it any more.
     pub(super) fn gone(&mut self, key: Key, number: u64, exit: String, crashed: bool) {
         self.live -= 1;
         let Some(entry) = self.of(key, number) else {
