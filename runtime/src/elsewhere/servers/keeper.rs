@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -233,8 +233,8 @@ impl Keeper {
         let mut command = std::process::Command::new(program);
         command.args(arguments);
         command.envs(self.program.variables.iter().cloned());
-        command.env(Wish::VARIABLE, wish.to_string());
-        command.stdin(Stdio::null());
+        let (input, named) = wish.pipe()?;
+        command.env(Wish::VARIABLE, named).stdin(input);
         // What is said to the node at a terminal is for the node, which then ends its children.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let mut command = tokio::process::Command::from(command);
