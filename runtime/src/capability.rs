@@ -15,7 +15,7 @@ use crate::client::Client;
 use crate::error::Result;
 use crate::net::connection::Connection;
 use crate::shard::ShardHandle;
-use crate::wire::frame::{Frame, Target};
+use crate::wire::frame::Target;
 
 /// Something of a transient class that can be called.
 #[derive(Clone)]
@@ -195,7 +195,7 @@ impl Drop for Inner {
             Self::Imported {
                 connection, export, ..
             } => {
-                connection.send_short(&Frame::Release { export: *export });
+                connection.release(*export);
             }
             Self::Here { .. } | Self::There { .. } | Self::Foreign(_) => {}
         }

@@ -59,8 +59,8 @@ struct Inner {
     home: OnceLock<Arc<Home>>,
     /// Held by who starts the home.
     starting: Mutex<()>,
-    /// Nobody else may be who this client is while it lives.
-    _identity: Option<Identity>,
+    /// Nobody else may be who this client is while somebody outside uses it.
+    identity: Mutex<Option<Identity>>,
 }
 
 /// Bindings in use, by object and class; dead entries are swept when the table has doubled.
@@ -144,7 +144,7 @@ impl Client {
             lines: Lines::default(),
             home: home.map_or_else(OnceLock::new, OnceLock::from),
             starting: Mutex::new(()),
-            _identity: identity,
+            identity: Mutex::new(identity),
         });
         let user = User {
             inner: Arc::downgrade(&inner),
@@ -365,10 +365,15 @@ pub(crate) fn random_node() -> Result<NodeId> {
 
 impl Drop for User {
     fn drop(&mut self) {
-        let inner = self.inner.upgrade();
-        if let Some(home) = inner.as_ref().and_then(|inner| inner.home.get()) {
+        let Some(inner) = self.inner.upgrade() else {
+            return;
+        };
+        if let Some(home) = inner.home.get() {
             home.client_gone();
         }
+        // The thread of its call-backs may need a moment to end. What it still says is refused
+        // where the next life has been: two lives are told apart by their incarnation.
+        drop(lock(&inner.identity).take());
     }
 }
 

@@ -38,7 +38,7 @@ use crate::registration::{self, Registration};
 use crate::rows::Rows;
 use crate::services::Naming;
 use crate::services::naming::NameService;
-use crate::shard::{Job, Registry, ShardHandle, Start, spawn};
+use crate::shard::{Job, Jobs, Registry, ShardHandle, Start, spawn};
 use crate::wire::context::TraceId;
 
 /// How long it may take to abort what is left of actions when the node stops.
@@ -82,7 +82,7 @@ pub struct Node {
     address: Option<SocketAddr>,
     threads: Vec<JoinHandle<()>>,
     registration: Option<Registration>,
-    _watch: Watch,
+    watch: Option<Watch>,
 }
 
 impl Node {
@@ -182,10 +182,18 @@ impl Node {
             }
             in_time = tokio::time::timeout(GIVE_UP, all).await.is_ok();
         }
-        for shard in &self.home.shards {
-            shard.post(Job::Stop);
+        self.close().await?;
+        if in_time {
+            return Ok(());
         }
-        self.home.registry.elsewhere.servers.end();
+        let detail = format!("calls were still running after {patience:?}");
+        Err(SystemError::new(ErrorKind::Deadline, detail))
+    }
+
+    /// Ends the threads, and what they have open, and waits for that.
+    async fn close(&mut self) -> Result<()> {
+        self.stop();
+        drop(self.watch.take());
         let threads = std::mem::take(&mut self.threads);
         let store = self.home.registry.store.clone();
         let closing = tokio::task::spawn_blocking(move || {
@@ -198,27 +206,23 @@ impl Node {
                 store.close();
             }
         });
-        if closing.await.is_err() {
-            return Err(SystemError::new(
-                ErrorKind::Internal,
-                "closing the store panicked",
-            ));
+        let panicked = |_| SystemError::new(ErrorKind::Internal, "closing the store panicked");
+        closing.await.map_err(panicked)
+    }
+
+    /// Tells the shards and the server processes to end.
+    fn stop(&self) {
+        for shard in &self.home.shards {
+            shard.post(Job::Stop);
         }
-        if in_time {
-            return Ok(());
-        }
-        let detail = format!("calls were still running after {patience:?}");
-        Err(SystemError::new(ErrorKind::Deadline, detail))
+        self.home.registry.elsewhere.servers.end();
     }
 }
 
 impl Drop for Node {
     /// Without [`Node::shutdown`] the shards stop where they are, as in a crash.
     fn drop(&mut self) {
-        for shard in &self.home.shards {
-            shard.post(Job::Stop);
-        }
-        self.home.registry.elsewhere.servers.end();
+        self.stop();
     }
 }
 
@@ -300,6 +304,7 @@ impl NodeBuilder {
     ///
     /// # Errors
     /// `Store` if the store cannot be opened, `Unreachable` if the address cannot be listened at.
+    /// Whatever the error, nothing of the node goes on: it may be started again at once.
     pub async fn start(mut self) -> Result<Node> {
         self.serve_if_child().await?;
         self.check()?;
@@ -308,16 +313,69 @@ impl NodeBuilder {
         let recovered = Recovered::read(&*store)?;
         let (listener, address) = self.listener()?.unzip();
         let me = store.identity();
-        let well_known = self.well_known.take();
-        let known = well_known.as_ref().map(|known| known.uid);
+        let known = self.well_known.as_ref().map(|known| known.uid);
         let classes = std::mem::take(&mut self.classes);
         let mut registry = registry(me, self.name.clone(), classes, Some(store), known);
         (registry.limits, registry.elsewhere) = (self.limits, elsewhere);
         registry.links = self.links.clone();
-        let registry = Arc::new(registry);
-        let (home, client, mut threads) = self.start_shards(&registry, &recovered, listener)?;
-        let _watch = self.start_watching(&home, &client, address, &mut threads)?;
-        if let Some(known) = well_known {
+        let (mut node, jobs) = self.at_rest(Arc::new(registry), &recovered, address);
+        // From here on there is somebody to end what was begun.
+        match self.set_going(&mut node, jobs, &recovered, listener).await {
+            Ok(()) => Ok(node),
+            Err(error) => {
+                if let Err(error) = node.close().await {
+                    tracing::error!(%error, "a node that could not be started was not ended well");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The node before any of its threads runs, and what its shards are to be told by.
+    fn at_rest(
+        &self,
+        registry: Arc<Registry>,
+        recovered: &Recovered,
+        address: Option<SocketAddr>,
+    ) -> (Node, Vec<Jobs>) {
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get().min(1024) as u16);
+        let count = self.shards.unwrap_or(cores);
+        let (handles, jobs): (Vec<_>, Vec<_>) = (0..count).map(ShardHandle::new).unzip();
+        let home = Home::new(registry, handles, recovered.shards(count));
+        let client = self.client_of(&home, 0);
+        let node = Node {
+            home,
+            client,
+            address,
+            threads: Vec::new(),
+            registration: None,
+            watch: None,
+        };
+        (node, jobs)
+    }
+
+    /// A client in the node's name.
+    fn client_of(&self, home: &Arc<Home>, index: u16) -> Client {
+        let registry = &home.registry;
+        let elsewhere = self.naming.clone();
+        let names = self.names || registry.well_known == Some(Uid::NAMING_ROOT);
+        let naming = (names || elsewhere.is_some()).then(|| Naming::new(elsewhere));
+        let (links, home) = (self.links.clone(), Some(home.clone()));
+        Client::of_process(registry.me, &self.name, naming, links, index, home)
+    }
+
+    /// Starts all that runs.
+    async fn set_going(
+        mut self,
+        node: &mut Node,
+        jobs: Vec<Jobs>,
+        recovered: &Recovered,
+        listener: Option<std::net::TcpListener>,
+    ) -> Result<()> {
+        self.start_shards(node, jobs, recovered, listener)?;
+        let (home, client) = (node.home.clone(), node.client.clone());
+        node.watch = Some(self.start_watching(&home, &client, node.address, &mut node.threads)?);
+        if let Some(known) = self.well_known.take() {
             let uid = known.uid;
             make_well_known(&home, &client, known).await?;
             if uid == Uid::NAMING_ROOT {
@@ -325,45 +383,27 @@ impl NodeBuilder {
             }
         }
         let advertise = match self.advertise.is_empty() {
-            true => address.iter().map(SocketAddr::to_string).collect(),
+            true => node.address.iter().map(SocketAddr::to_string).collect(),
             false => self.advertise,
         };
         let naming = self.naming.as_ref();
-        let registration =
-            naming.map(|_| registration::start(client.clone(), home.clone(), advertise));
-        Ok(Node {
-            home,
-            client,
-            address,
-            threads,
-            registration,
-            _watch,
-        })
+        node.registration = naming.map(|_| registration::start(client, home, advertise));
+        Ok(())
     }
 
     fn start_shards(
         &self,
-        registry: &Arc<Registry>,
+        node: &mut Node,
+        jobs: Vec<Jobs>,
         recovered: &Recovered,
         mut listener: Option<std::net::TcpListener>,
-    ) -> Result<(Arc<Home>, Client, Vec<JoinHandle<()>>)> {
-        let cores = std::thread::available_parallelism().map_or(1, |n| n.get().min(1024) as u16);
-        let count = self.shards.unwrap_or(cores);
-        let (handles, receivers): (Vec<_>, Vec<_>) = (0..count).map(ShardHandle::new).unzip();
-        let home = Home::new(registry.clone(), handles, recovered.shards(count));
-        let mut inputs = recovered.inputs(count);
-        let names = self.names || registry.well_known == Some(Uid::NAMING_ROOT);
-        let client_of = |index| {
-            let elsewhere = self.naming.clone();
-            let naming = (names || elsewhere.is_some()).then(|| Naming::new(elsewhere));
-            let (links, home) = (self.links.clone(), Some(home.clone()));
-            Client::of_process(registry.me, &self.name, naming, links, index, home)
-        };
-        let mut threads = Vec::new();
-        for (handle, jobs) in home.shards.iter().cloned().zip(receivers) {
-            let client = client_of(handle.index() + 1);
+    ) -> Result<()> {
+        let home = &node.home;
+        let mut inputs = recovered.inputs(home.shards.len() as u16);
+        for (handle, jobs) in home.shards.iter().cloned().zip(jobs) {
+            let client = self.client_of(home, handle.index() + 1);
             let listener = listener.take();
-            let (registry, home) = (registry.clone(), home.clone());
+            let (registry, home) = (home.registry.clone(), home.clone());
             let (object, class) = (home.manager(), Manager::class(home.clone()));
             handle.post(Job::Serve { object, class });
             let inputs = std::mem::take(&mut inputs[usize::from(handle.index())]);
@@ -376,10 +416,10 @@ impl NodeBuilder {
                 client,
                 listener,
             };
-            threads.push(spawn(start).map_err(|error| thread_error(&error))?);
+            let thread = spawn(start).map_err(|error| thread_error(&error))?;
+            node.threads.push(thread);
         }
-        let client = client_of(0);
-        Ok((home, client, threads))
+        Ok(())
     }
 }
 

@@ -277,8 +277,8 @@ fn ten_thousand_sessions_are_cheap_and_end_in_two_seconds() {
 
 #[test]
 fn sessions_with_actions_end_as_soon() {
-    // A shard looks at each of its actions when one process is gone, so that many processes with
-    // many actions take longer than as many without.
+    // Each action is aborted, and its lock freed, so that as many processes with actions take
+    // longer than those without.
     const SESSIONS: usize = 2_000;
     if !files_suffice() {
         return;

@@ -7,6 +7,7 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
+use common::behaviour::{Listener, listener};
 use common::{PATIENCE, client_of, counter, node, run, stop};
 use partha::{Client, ErrorKind, Failure, Peer};
 use test_support::{Child, Exit, temp_dir};
@@ -186,4 +187,28 @@ fn names_of_calls_and_lives_do_not_come_twice() {
 fn a_folder_without_a_name_is_refused() {
     let error = Client::builder().identity("").build().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::BadOperation, "{error}");
+}
+
+struct Listens;
+
+impl listener::Servant for Listens {
+    async fn heard(&self, _cx: &partha::Context, value: i64) -> partha::Result<i64> {
+        Ok(value)
+    }
+}
+
+#[test]
+fn an_identity_is_free_as_soon_as_its_client_is_dropped() {
+    run(async {
+        let dir = temp_dir("identity");
+        let mut lives = Vec::new();
+        for _ in 0..20 {
+            let client = Client::builder().identity(dir.path()).build().unwrap();
+            lives.push(client.me().incarnation.0);
+            // One that has served a call-back has a thread, which outlives it by a moment.
+            let served = Listener::serve(&client, Listens).unwrap();
+            drop((served, client));
+        }
+        assert_eq!(lives, Vec::from_iter(1..=20));
+    });
 }

@@ -27,6 +27,7 @@ use worker::elsewhere::{Hearer, Worker, hearer};
 use worker::{Gate, WorkerServant, worker};
 
 const DIR: &str = "PARTHA_TEST_NODE_DIR";
+const INHERITED: &str = "PARTHA_TEST_INHERITED_DIR";
 const READY: &str = "> ready ";
 
 /// A node whose workers have processes, not started; server processes come here too.
@@ -49,6 +50,21 @@ fn server_process() {
         let node = workshop(Path::new("never-used"), ActivationPolicy::ProcessPerObject);
         let never = node.start().await;
         panic!("the builder returned {never:?}");
+    });
+}
+
+/// A program that server processes start; it has a node of its own.
+#[test]
+#[ignore = "a process of the other tests"]
+fn inheriting_process() {
+    let Some(dir) = std::env::var_os(INHERITED) else {
+        return;
+    };
+    run(async {
+        assert!(std::env::var_os("PARTHA_SERVER_PROCESS").is_some());
+        let node = builder(&Path::new(&dir).join("node"));
+        stop(node.start().await.unwrap()).await;
+        std::fs::write(Path::new(&dir).join("done"), "").unwrap();
     });
 }
 
@@ -363,6 +379,21 @@ fn a_call_that_does_not_stop_is_stopped_with_its_process() {
         until(|| async { is_gone(pid) }).await;
         let exit = node.servers()[0].last_exit.clone().unwrap();
         assert!(exit.contains("was given up, but did not stop"), "{exit}");
+        // One that never does otherwise is not started again as fast as it is called.
+        let crashes = || node.servers()[0].crashes;
+        assert_eq!(crashes(), 0, "a call has ended well since");
+        for count in 1..=2 {
+            let gate = Gate::new(dir.path(), &format!("compute-{count}"));
+            let call = client.call().deadline(PATIENCE);
+            let name = gate.name();
+            tokio::select! {
+                ended = one.compute(&call, &name) => panic!("{ended:?}"),
+                () = until(|| async { gate.is_reached() }) => {}
+            }
+            until(|| async { crashes() == count }).await;
+        }
+        assert_eq!(one.add(&client, 1).await.unwrap(), 4);
+        assert_eq!(crashes(), 0);
         stop(node).await;
     });
 }
@@ -378,8 +409,9 @@ fn a_process_that_ends_at_once_is_started_again_ever_more_slowly() {
         for crashes in 1..=4 {
             let began = Instant::now();
             let error = one.value(&client).await.unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Servant);
+            assert_eq!(error.kind(), ErrorKind::Overloaded);
             assert_eq!(error.completion(), Completed::No);
+            assert!(error.is_safe_to_retry(), "it was never sent: {error}");
             assert!(error.detail().contains("exit status: 3"), "{error}");
             if let Some(pause) = pauses.last() {
                 assert!(
@@ -439,6 +471,26 @@ fn they_end_with_their_objects_and_are_bounded() {
 }
 
 #[test]
+fn programs_that_they_start_are_no_server_processes() {
+    run(async {
+        let dir = temp_dir("servers-inherit");
+        let node = workshop(&dir.path().join("this"), ActivationPolicy::ProcessPerObject);
+        let program = std::env::current_exe().unwrap();
+        let program = program.to_str().unwrap();
+        let only = |test: &str| format!("'{program}' --ignored --exact {test} --nocapture");
+        let (theirs, own) = (only("inheriting_process"), only("server_process"));
+        let script = format!("{theirs} < /dev/null > /dev/null 2>&1; exec {own}");
+        let node = node.server_command("sh", ["-c", &script]);
+        let (node, client) = start(node.server_env(INHERITED, dir.path())).await;
+        let one = worker(&client, &node, 1).await;
+        assert_ne!(one.process(&client).await.unwrap(), std::process::id());
+        let done = dir.path().join("done");
+        assert!(done.exists(), "it was taken for a server process");
+        stop(node).await;
+    });
+}
+
+#[test]
 fn one_that_the_system_does_not_end_with_its_node_notices_by_itself() {
     run(async {
         let dir = temp_dir("servers-orphan");
@@ -447,7 +499,8 @@ fn one_that_the_system_does_not_end_with_its_node_notices_by_itself() {
         let program = program.to_str().unwrap();
         // Whose child it was is gone before it begins.
         let script = format!(
-            "('{program}' --ignored --exact server_process --nocapture &); exec sleep 1000"
+            "exec 3<&0; ('{program}' --ignored --exact server_process --nocapture <&3 &); \
+             exec sleep 1000"
         );
         let (node, client) = start(node.server_command("sh", ["-c", &script])).await;
         let one = worker(&client, &node, 1).await;

@@ -1,4 +1,4 @@
-//! A node that stops while actions have a part at it.
+//! A node that stops while actions have a part at it, and one that does not come to be.
 
 #![allow(clippy::unwrap_used, reason = "a failed helper is a failed test")]
 
@@ -6,8 +6,9 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, client_of, counter, node, run, until};
-use partha::{ActionError, Client, ErrorKind, Node};
+use common::{PATIENCE, builder, client_of, counter, node, run, stop, until};
+use partha::services::naming::name_service;
+use partha::{ActionError, ActivationPolicy, Client, ErrorKind, Node, Uid, abi};
 use test_support::temp_dir;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
@@ -67,4 +68,43 @@ fn an_action_may_commit_while_the_node_stops() {
 async fn value(node: &Node, object: &common::behaviour::Counter) -> i64 {
     let client = client_of(node).await;
     object.value(&client).await.unwrap()
+}
+
+#[test]
+fn a_start_that_fails_leaves_nothing_behind() {
+    run(async {
+        let dir = temp_dir("stopping");
+        let first = node(dir.path()).await;
+        let address = first.address().to_string();
+        stop(first).await;
+        // Its shards run when it is seen that the object cannot be made: there is no such class.
+        let bad = || {
+            let nothing = abi::message(0, 0, |_, _| {});
+            let root = Uid::NAMING_ROOT;
+            let builder = builder(dir.path()).listen(&address);
+            builder.well_known(root, &name_service::INFO, nothing)
+        };
+        for _ in 0..3 {
+            let error = bad().start().await.unwrap_err();
+            assert!(error.detail().contains("unknown class"), "{error}");
+        }
+        // The folder, the port and the threads are free at once.
+        let again = builder(dir.path()).listen(&address).start().await.unwrap();
+        assert_eq!(again.address().to_string(), address);
+        stop(again).await;
+    });
+}
+
+#[test]
+fn server_processes_are_refused_before_an_embedded_node_begins() {
+    run(async {
+        let dir = temp_dir("stopping");
+        let class = common::counter_class();
+        let policy = ActivationPolicy::ProcessPerClass;
+        let node = Node::embedded().data_dir(dir.path().join("node"));
+        let error = node.class_with(class, policy).start().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::BadOperation);
+        assert!(error.detail().contains("NodeBuilder::class"), "{error}");
+        assert!(!dir.path().join("node").exists(), "its store was opened");
+    });
 }

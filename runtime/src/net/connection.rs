@@ -4,6 +4,9 @@
 //! outbox; the connection's task (see `io`) writes them and hands answers back. Everything in it
 //! is bounded: open questions, unsent bytes, exports.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -180,8 +183,13 @@ impl Connection {
     /// The caller does not wait any more.
     pub(crate) fn cancel(&self, question: u32) {
         if lock(&self.pending).abandon(question) {
-            self.send_short(&Frame::Cancel { question });
+            self.send_surely(&Frame::Cancel { question });
         }
+    }
+
+    /// A capability of the peer is not used any more.
+    pub(crate) fn release(&self, export: u32) {
+        self.send_surely(&Frame::Release { export });
     }
 
     /// Sends an answer.
@@ -249,10 +257,22 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends a frame whose loss does no harm: a closed connection needs it no more.
+    /// Sends a frame whose loss does no harm: a peer that takes nothing is told enough by that,
+    /// and a closed connection needs it no more.
     pub(crate) fn send_short(&self, frame: &Frame) {
+        self.put_short(frame, 2 * UNSENT_BYTES_MAX);
+    }
+
+    /// Sends a short frame that must not get lost while the connection lives, however much is
+    /// unsent: without it the peer goes on with what nobody wants, or keeps it. There is always
+    /// room for so little, since there are no more of them than calls, or capabilities that came.
+    fn send_surely(&self, frame: &Frame) {
+        self.put_short(frame, usize::MAX);
+    }
+
+    fn put_short(&self, frame: &Frame, unsent_max: usize) {
         let (framed, number) = frame::short(frame);
-        if let Err(error) = self.send(&framed, number) {
+        if let Err(error) = self.put(&framed, number, unsent_max) {
             tracing::trace!(%error, ?frame, "not sent");
         }
     }

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use partha_core::id::ClassId;
+use partha_core::id::{ClassId, Uid};
 
 use super::{Home, Node, NodeBuilder, thread_error};
 use crate::abi::Class;
@@ -39,6 +40,13 @@ impl Default for Wishes {
     }
 }
 
+impl Wishes {
+    /// Whether any class is to have processes of its own.
+    pub(super) fn wants_processes(&self) -> bool {
+        !self.policies.is_empty()
+    }
+}
+
 impl NodeBuilder {
     /// A class it can run, with where its servant is to run: [`NodeBuilder::class`] says
     /// [`ActivationPolicy::InProcess`].
@@ -53,7 +61,13 @@ impl NodeBuilder {
     ///
     /// The state goes to the process with each call and comes back with its answer. Constructors
     /// run in the node's process all the same. Call-backs cannot be passed to such a class, nor
-    /// from it, and it has no rows.
+    /// from it, and it has no rows. What the servant calls it finds by names and by the binder,
+    /// as the node does; nodes that only this process was introduced to
+    /// ([`Locator::introduce`](crate::services::Locator::introduce)) it does not know.
+    ///
+    /// The process is told what it is by the variable `PARTHA_SERVER_PROCESS` and by its standard
+    /// input, which nothing else may read before. Programs that a servant starts may have nodes
+    /// of their own.
     #[must_use]
     pub fn class_with(mut self, class: Class, policy: ActivationPolicy) -> Self {
         match policy {
@@ -67,7 +81,7 @@ impl NodeBuilder {
 
     /// The program that server processes are made of, where it is not this one as it was started:
     /// it has to come to a [`NodeBuilder::start`] of a node of the same name with the same
-    /// classes.
+    /// classes, with the standard input that it was started with.
     #[must_use]
     pub fn server_command<A: Into<OsString>>(
         mut self,
@@ -109,12 +123,21 @@ impl NodeBuilder {
             return Ok(());
         };
         let classes = std::mem::take(&mut self.classes);
-        let (naming, blocking_max) = (self.naming.take(), self.elsewhere.blocking_max);
+        let naming = self.naming_elsewhere(wish.address());
+        let blocking_max = self.elsewhere.blocking_max;
         let serving = wish.serve(&self.name, naming, classes, blocking_max);
         let Err(error) = serving.await;
         // The node is told by the exit status, people by this.
         eprintln!("a server process cannot begin: {error}");
         std::process::exit(SERVER_FAILED);
+    }
+
+    /// Where a server process of the node at this address finds the naming service.
+    fn naming_elsewhere(&self, node: SocketAddr) -> Option<String> {
+        let known = self.well_known.as_ref().map(|known| known.uid);
+        // What is this very process for the node is another one there.
+        let own = (known == Some(Uid::NAMING_ROOT)).then(|| node.to_string());
+        self.naming.clone().or(own)
     }
 
     /// What the shards have to know.
@@ -141,15 +164,14 @@ impl NodeBuilder {
         &self,
         home: &Arc<Home>,
         client: &Client,
-        address: Option<std::net::SocketAddr>,
+        address: Option<SocketAddr>,
         threads: &mut Vec<std::thread::JoinHandle<()>>,
     ) -> Result<Watch> {
         let servers = &home.registry.elsewhere.servers;
         if servers.are_used() {
             let address = address.ok_or_else(|| {
-                let detail = "an embedded node has no sockets, and server processes need them: \
-                              serve its classes with `NodeBuilder::class`";
-                SystemError::new(ErrorKind::BadOperation, detail)
+                let detail = "server processes of a node that listens nowhere";
+                SystemError::new(ErrorKind::Internal, detail)
             })?;
             let (program, name) = (self.elsewhere.program.clone(), self.name.clone());
             let keeper = servers::start(servers.clone(), client.clone(), name, address, program);
@@ -192,5 +214,28 @@ impl Home {
     /// The server processes of the node.
     pub(crate) fn servers(&self) -> Vec<ServerReport> {
         self.registry.elsewhere.servers.reports()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::abi::message;
+    use crate::services::naming::name_service;
+
+    #[test]
+    fn who_is_the_naming_service_is_it_for_its_server_processes() {
+        let address: SocketAddr = "127.0.0.1:7411".parse().unwrap();
+        let names = |builder: NodeBuilder| builder.naming_elsewhere(address);
+        assert_eq!(names(Node::builder()), None);
+        let other = "127.0.0.1:9".to_owned();
+        assert_eq!(names(Node::builder().naming(&*other)), Some(other.clone()));
+        let itself = || {
+            let (data, pointers) = (0, 0);
+            let nothing = message(data, pointers, |_, _| {});
+            Node::builder().well_known(Uid::NAMING_ROOT, &name_service::INFO, nothing)
+        };
+        assert_eq!(names(itself()), Some(address.to_string()));
+        assert_eq!(names(itself().naming(&*other)), Some(other));
     }
 }

@@ -75,6 +75,11 @@ impl NodeBuilder {
         if !self.links.embedded {
             return Ok(());
         }
+        if self.elsewhere.wants_processes() {
+            let detail = "an embedded node has no sockets, and server processes need them: serve \
+                          its classes with `NodeBuilder::class`";
+            return Err(SystemError::new(ErrorKind::BadOperation, detail));
+        }
         let wants = [
             ("listen", self.listen.is_some()),
             ("advertise", !self.advertise.is_empty()),

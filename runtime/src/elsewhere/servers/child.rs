@@ -1,15 +1,22 @@
 //! A server process itself.
 //!
 //! It is the node's program, started again with the same arguments and one variable more in its
-//! environment. Where the program comes to build its node, it becomes a client of the node
+//! environment, which names the pipe that is its standard input. What it is to do can be read
+//! there, once: programs that its servants start have the variable too, but find nothing in the
+//! pipe, or another input, and so are what they would be anywhere. Where the program comes to build its node, it becomes a client of the node
 //! instead, offers an object that executes calls, and leaves when the node has gone. It opens no
 //! store and listens nowhere; what it is told of is one class, whose servant the program has given
 //! to the builder.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::ffi::OsStr;
 use std::fmt;
+use std::fs::File;
+use std::io::{self, PipeReader, Read, Write};
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 
@@ -43,6 +50,9 @@ pub(crate) struct Wish {
     pub(super) node: String,
 }
 
+/// More than a wish ever takes, and no more than a pipe holds.
+const TEXT_BYTES_MAX: usize = 4096;
+
 /// Executes calls.
 struct Runner {
     class: Class,
@@ -64,25 +74,62 @@ struct Unended {
 }
 
 impl Wish {
-    /// The environment variable that a server process is told by.
+    /// The environment variable that names the pipe, by its inode.
     pub(super) const VARIABLE: &'static str = "PARTHA_SERVER_PROCESS";
+
+    /// What a process is to have as its standard input, and the variable's value.
+    pub(super) fn pipe(&self) -> io::Result<(PipeReader, String)> {
+        let text = self.to_string();
+        if text.len() > TEXT_BYTES_MAX {
+            let why = "the node's name is too long to be told to its server processes";
+            return Err(io::Error::other(why));
+        }
+        let (reader, mut writer) = io::pipe()?;
+        writer.write_all(text.as_bytes())?;
+        let inode = file(&reader)?.metadata()?.ino();
+        Ok((reader, inode.to_string()))
+    }
 
     /// What this process was started for, if it is a server process.
     ///
     /// # Errors
-    /// `BadOperation` if the variable says something else.
+    /// `BadOperation` if its standard input says something else.
     pub(crate) fn of_process() -> Result<Option<Self>> {
-        let Some(text) = std::env::var_os(Self::VARIABLE) else {
-            return Ok(None);
-        };
-        let wish = text.to_str().and_then(|text| text.parse().ok());
+        match std::env::var_os(Self::VARIABLE) {
+            Some(named) => Self::claim(&named, io::stdin()),
+            None => Ok(None),
+        }
+    }
+
+    /// Takes what is in the pipe that was named, if this is it and nobody was here before.
+    fn claim(named: &OsStr, input: impl AsFd) -> Result<Option<Self>> {
         let name = Self::VARIABLE;
-        let malformed = || {
-            let detail =
-                format!("{name} is set, but not by a node; remove it from the environment");
+        // A process without an input has none of a node's.
+        let found = file(&input).and_then(|file| Ok((file.metadata()?, file)));
+        let pipe = found.ok().filter(|(found, _)| {
+            found.file_type().is_fifo() && *named == *OsStr::new(&found.ino().to_string())
+        });
+        let mut text = String::new();
+        let read = pipe.map(|(_, pipe)| pipe.take(TEXT_BYTES_MAX as u64).read_to_string(&mut text));
+        match read {
+            None | Some(Ok(0)) => {
+                tracing::info!("{name} is set for the process that started this one");
+                return Ok(None);
+            }
+            Some(_) => {}
+        }
+        text.parse().map(Some).map_err(|()| {
+            let detail = format!(
+                "{name} names the standard input, but what is there is not of a node; remove it \
+                 from the environment"
+            );
             SystemError::new(ErrorKind::BadOperation, detail)
-        };
-        wish.map(Some).ok_or_else(malformed)
+        })
+    }
+
+    /// Where the node is found.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Serves until the node has gone, then ends the process.
@@ -128,6 +175,11 @@ impl Wish {
         tracing::info!("the node is gone, and with it its server processes");
         std::process::exit(0);
     }
+}
+
+/// The same open file once more.
+fn file(input: &impl AsFd) -> io::Result<File> {
+    input.as_fd().try_clone_to_owned().map(File::from)
 }
 
 /// Where the system has a word for it, even a process that computes ends with its node. Else it
@@ -323,14 +375,51 @@ impl FromStr for Wish {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_wish_comes_back_from_its_text() {
-        let wish = Wish {
+    fn wish() -> Wish {
+        Wish {
             address: "127.0.0.1:7411".parse().unwrap(),
             token: vec![0, 0xfe, 7],
             class: ClassId(0xf49a_3295_607f_13d3),
             node: "the node".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_wish_is_for_one_process() {
+        let (pipe, named) = wish().pipe().unwrap();
+        let named = OsStr::new(&named);
+        // Who has inherited the variable alone takes nothing from its own input.
+        let (mut other, mut theirs) = io::pipe().unwrap();
+        theirs.write_all(b"theirs").unwrap();
+        drop(theirs);
+        assert_eq!(Wish::claim(named, &other).unwrap(), None);
+        let mut kept = String::new();
+        other.read_to_string(&mut kept).unwrap();
+        assert_eq!(kept, "theirs");
+        let null = File::open("/dev/null").unwrap();
+        assert_eq!(Wish::claim(named, null).unwrap(), None);
+        assert_eq!(Wish::claim(named, &pipe).unwrap(), Some(wish()));
+        assert_eq!(Wish::claim(named, &pipe).unwrap(), None, "it is taken");
+    }
+
+    #[test]
+    fn what_is_not_of_a_node_is_refused() {
+        let (pipe, mut writer) = io::pipe().unwrap();
+        writer.write_all(b"something else").unwrap();
+        drop(writer);
+        let named = file(&pipe).unwrap().metadata().unwrap().ino().to_string();
+        let error = Wish::claim(OsStr::new(&named), &pipe).unwrap_err();
+        assert!(error.detail().contains("remove it"), "{error}");
+        let long = Wish {
+            node: "n".repeat(TEXT_BYTES_MAX),
+            ..wish()
         };
+        assert!(long.pipe().is_err());
+    }
+
+    #[test]
+    fn a_wish_comes_back_from_its_text() {
+        let wish = wish();
         assert_eq!(wish.to_string().parse(), Ok(wish.clone()));
         for text in ["", "1", "127.0.0.1:7411 1 zz n", "127.0.0.1:7411 1 00"] {
             assert!(text.parse::<Wish>().is_err(), "{text}");

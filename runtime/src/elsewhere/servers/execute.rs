@@ -164,8 +164,8 @@ impl UnderWay<'_> {
                 SystemError::new(ErrorKind::Servant, detail)
             }
             ErrorKind::Deadline => {
-                // Whatever it does yet, the object does not learn of it.
-                error.completed(Completed::No).context(what)
+                // Whatever it does yet, the object does not learn of it; others whom it calls may.
+                error.completed(Completed::No).handed_on(true).context(what)
             }
             ErrorKind::TooLarge => {
                 let text = format!("{what}, which gets parameters and state in one message");
@@ -204,5 +204,29 @@ impl Drop for UnderWay<'_> {
         };
         // A keeper that is gone has ended the process.
         let _ = self.servers.order(stop);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{KEY, kept, server};
+    use super::*;
+
+    #[tokio::test]
+    async fn a_servant_that_was_late_may_have_called_others() {
+        let (servers, _orders) = kept();
+        let mut late = UnderWay {
+            servers: &servers,
+            key: KEY,
+            server: Arc::new(server(1)),
+            execution: 1,
+            what: "Class.method",
+            ended: false,
+        };
+        let error = SystemError::new(ErrorKind::Deadline, "10 s have passed");
+        let error = late.failed(error.completed(Completed::Maybe)).await;
+        // The object is as before.
+        assert_eq!(error.completion(), Completed::No);
+        assert!(error.has_begun() && !error.is_safe_to_retry(), "{error}");
     }
 }

@@ -10,7 +10,7 @@ use std::ffi::OsString;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -62,6 +62,7 @@ pub(super) enum Command {
 enum Word {
     End,
     Kill(String),
+    NodeEnds,
 }
 
 struct Keeper {
@@ -181,7 +182,7 @@ impl Keeper {
         }
     }
 
-    /// The whole life of a process: how it ended, and whether that was of itself.
+    /// The whole life of a process: how it ended, and whether that counts as a crash.
     async fn keep(
         &self,
         key: Key,
@@ -252,8 +253,8 @@ impl Keeper {
         let mut command = std::process::Command::new(&program);
         command.args(arguments);
         command.envs(self.program.variables.iter().cloned());
-        command.env(Wish::VARIABLE, wish.to_string());
-        command.stdin(Stdio::null());
+        let (input, named) = wish.pipe()?;
+        command.env(Wish::VARIABLE, named).stdin(input);
         // What is said to the node at a terminal is for the node, which then ends its children.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let mut command = tokio::process::Command::from(command);
@@ -283,7 +284,7 @@ impl Keeper {
     async fn end_all(&self) {
         for words in self.children.borrow().values() {
             // A process that is gone needs no word.
-            let _ = words.send(Word::Kill("the node ends".to_owned()));
+            let _ = words.send(Word::NodeEnds);
         }
         let gone = async {
             while !self.children.borrow().is_empty() {
@@ -297,7 +298,8 @@ impl Keeper {
     }
 }
 
-/// Does to a process what it is told; a keeper that is gone wants its end.
+/// Does to a process what it is told; a keeper that is gone wants its end. A kill counts as a
+/// crash: what has to be killed is no better than what dies, and waits as long for its next start.
 async fn told(child: &mut Child, word: Option<Word>) -> (String, bool) {
     match word {
         Some(Word::End) => {
@@ -311,8 +313,8 @@ async fn told(child: &mut Child, word: Option<Word>) -> (String, bool) {
                 Err(_) => (killed(child, "nobody needed it").await, false),
             }
         }
-        Some(Word::Kill(why)) => (killed(child, &why).await, false),
-        None => (killed(child, "the node ends").await, false),
+        Some(Word::Kill(why)) => (killed(child, &why).await, true),
+        Some(Word::NodeEnds) | None => (killed(child, "the node ends").await, false),
     }
 }
 

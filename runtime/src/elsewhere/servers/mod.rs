@@ -4,8 +4,8 @@
 //! built ([`ActivationPolicy`]). A process is started by the first call that needs it, and it
 //! connects to the node and offers a transient object, `ServerProcess`, that executes calls. It
 //! holds no state: that goes with each call and comes back with its answer, so the process can
-//! die at any time and the next call starts another. After a crash the next start waits, twice as
-//! long after each, until a call has ended well again.
+//! die at any time and the next call starts another. After a crash, or when the node has had to
+//! kill it, the next start waits, twice as long after each, until a call has ended well again.
 //!
 //! Here is the table; `keeper` starts and watches the processes, `execute` is the side of a
 //! call, `child` the side of the process.
@@ -14,6 +14,8 @@ mod child;
 mod execute;
 mod keeper;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -66,7 +68,7 @@ pub struct ServerReport {
     pub age: Option<Duration>,
     /// How often it was started again.
     pub restarts: u32,
-    /// Crashes since a call has ended well there.
+    /// Crashes since a call has ended well there; that the node had to kill it counts as one.
     pub crashes: u32,
     /// How the latest one ended, if one has.
     pub last_exit: Option<String>,
@@ -166,7 +168,11 @@ impl Servers {
             let step = lock(&self.table).want(key, self.max, deadline, asked)?;
             let mut changes = match step {
                 Step::Up(server) => return Ok(server),
-                Step::Doubt(changes) => changes,
+                Step::Doubt(changes) => {
+                    // What becomes of that process is no failed start of this call.
+                    asked = false;
+                    changes
+                }
                 Step::Pause(until) => {
                     tokio::time::sleep_until(until.into()).await;
                     continue;

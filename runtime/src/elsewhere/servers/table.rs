@@ -43,7 +43,7 @@ pub(super) struct Table {
 struct Entry {
     phase: Phase,
     starts: u32,
-    /// Crashes since a call has ended well.
+    /// Crashes since a call has ended well, kills by the node among them.
     crashes: u32,
     last_exit: Option<String>,
     not_before: Option<Instant>,
@@ -248,7 +248,7 @@ impl Table {
         }
     }
 
-    /// The process is gone; `crashed`: not because the node wanted it.
+    /// The process is gone; `crashed`: not because nobody needed it any more.
     pub(super) fn gone(&mut self, key: Key, number: u64, exit: String, crashed: bool) {
         self.live -= 1;
         let Some(entry) = self.of(key, number) else {
@@ -365,6 +365,7 @@ impl Entry {
             "{} does not come up: {exit}; {crashes} crashes in a row, next start in {pause} ms",
             key.describe()
         );
-        SystemError::new(ErrorKind::Servant, detail)
+        // No kind that says that the servant had begun: the call was not sent.
+        SystemError::new(ErrorKind::Overloaded, detail)
     }
 }
