@@ -3,10 +3,11 @@
 //! It is the node's program, started again with the same arguments and one variable more in its
 //! environment, which names the pipe that is its standard input. What it is to do can be read
 //! there, once: programs that its servants start have the variable too, but find nothing in the
-//! pipe, or another input, and so are what they would be anywhere. Where the program comes to build its node, it becomes a client of the node
-//! instead, offers an object that executes calls, and leaves when the node has gone. It opens no
-//! store and listens nowhere; what it is told of is one class, whose servant the program has given
-//! to the builder.
+//! pipe, or another input, and so are what they would be anywhere.
+//!
+//! Where the program comes to build its node, it becomes a client of the node instead, offers an
+//! object that executes calls, and leaves when the node has gone. It opens no store and listens
+//! nowhere; what it is told of is one class, whose servant the program has given to the builder.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
