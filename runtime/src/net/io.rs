@@ -301,8 +301,11 @@ fn until_next_look(connection: &Connection, lease: Lease) -> Duration {
     if connection.has_asked() || connection.age() < look * 8 {
         return look;
     }
-    let left = lease.silent_max.saturating_sub(connection.silent_for());
-    left.clamp(look, look * 4)
+    match lease.heartbeat.checked_sub(connection.silent_for()) {
+        // Asked in time, it has the rest of its lease for the answer.
+        Some(until_due) => until_due.clamp(Duration::from_millis(1), look * 4),
+        None => look,
+    }
 }
 
 fn bytes_of(chunks: &[Vec<u8>]) -> usize {
