@@ -2,6 +2,7 @@
 
 pub(crate) mod accept;
 pub(crate) mod actions;
+pub(crate) mod asker;
 pub(crate) mod connection;
 pub(crate) mod exports;
 pub(crate) mod foreign;
