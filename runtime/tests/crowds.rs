@@ -160,6 +160,44 @@ fn a_session_keeps_little_of_a_burst() {
     });
 }
 
+#[test]
+fn a_session_keeps_nothing_of_many_calls() {
+    const SESSIONS: usize = 500;
+    if !files_suffice() {
+        return;
+    }
+    run(async {
+        let stage = Stage::open().await;
+        let (node, object) = (&stage.node, stage.objects[0]);
+        // What the node itself keeps of so many calls at a time, it keeps once.
+        ask_much(&mut Raw::meet(node.address), object);
+        let before = node.memory();
+        let crowd = Crowd::new();
+        crowd.come(node, object, SESSIONS).await;
+        for peer in crowd.peers.lock().unwrap().iter_mut() {
+            ask_much(peer, object);
+        }
+        let kept = (node.memory() - before) / SESSIONS as i64;
+        println!("after many calls a session takes {kept} bytes");
+        assert!(kept < 10_000, "{kept}");
+    });
+}
+
+/// Many calls at a time, then one of the highest number that a node takes note of, then silence.
+fn ask_much(peer: &mut Raw, object: Uid) {
+    const QUESTION_MAX: u32 = 8_192;
+    const CALLS: u32 = 200;
+    let value = |question| invoke(question, object, VALUE, |_, _| {});
+    let calls: Vec<u8> = (1..=CALLS).flat_map(value).collect();
+    peer.send(&calls);
+    peer.send(&value(QUESTION_MAX));
+    for _ in 0..=CALLS {
+        assert!(peer.answer().is_some_and(|(_, error)| error.is_none()));
+    }
+    peer.is_read();
+    peer.is_read();
+}
+
 /// A call of an action that the process has begun and does not end.
 fn look(process: u64, object: Uid) -> Vec<u8> {
     invoke(2, object, VALUE, |w, s| {

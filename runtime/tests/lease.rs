@@ -7,9 +7,9 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::behaviour::{Counter, counter as counters};
-use common::raw::{PING, Raw, frame, invoke};
+use common::raw::{PING, PONG, Raw, frame, invoke};
 use common::{arrived, builder, new_gate, run, stop, until};
-use partha::services::system::NodeStatistics;
+use partha::services::system::{NodeStatistics, SessionDescription};
 use partha::{Node, NodeHandle, Place};
 use test_support::temp_dir;
 
@@ -54,6 +54,11 @@ impl Scene {
         manager.statistics(self.node.client()).await.unwrap()
     }
 
+    async fn sessions(&self) -> Vec<SessionDescription> {
+        let sessions = self.handle.manager().sessions(self.node.client(), 0, 10);
+        sessions.await.unwrap()
+    }
+
     /// Asks for more than is sent to one who reads nothing.
     fn ask(&self, peer: &mut Raw, first: u32) {
         let fill = |question| {
@@ -88,6 +93,47 @@ fn it_ends_for_one_that_stands_still_with_much_unsent() {
         assert_eq!((ended.sessions_expired, ended.sessions_lost), (1, 0));
         assert_eq!(scene.locked.add(scene.node.client(), 1).await.unwrap(), 1);
         stop(scene.node).await;
+    });
+}
+
+#[test]
+fn it_is_shown_as_it_is() {
+    run(async {
+        let scene = Scene::open().await;
+        let peer = Raw::meet(scene.node.address());
+        let lowest = std::cell::Cell::new(LEASE);
+        until(async || {
+            let sessions = scene.sessions().await;
+            for session in &sessions {
+                let watched = (session.lease, session.heartbeat);
+                assert_eq!(watched, (Some(LEASE), Some(HEARTBEAT)));
+                lowest.set(lowest.get().min(session.lease_left.unwrap()));
+            }
+            sessions.is_empty()
+        })
+        .await;
+        assert!(lowest.get() < LEASE / 2, "it was silent: {lowest:?}");
+        drop(peer);
+        stop(scene.node).await;
+    });
+}
+
+#[test]
+fn an_idle_peer_is_asked_in_time_however_short_it_is() {
+    run(async {
+        let dir = temp_dir("lease-short");
+        let heartbeat = Duration::from_millis(400);
+        let node = builder(dir.path()).lease(heartbeat, heartbeat * 2);
+        let node = node.start().await.unwrap();
+        let mut peer = Raw::meet(node.address());
+        // The node asks nothing of it but that.
+        for _ in 0..10 {
+            let message = peer.frame().expect("the connection stays");
+            let s = message.reader().unwrap();
+            assert_eq!(s.u16(0), PING);
+            peer.send(&frame(PONG, s.u32(1), |_, _| {}));
+        }
+        stop(node).await;
     });
 }
 

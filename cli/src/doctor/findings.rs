@@ -6,16 +6,15 @@
 use std::time::Duration;
 
 use partha::Uid;
-use partha::system::{ActionDescription, ActionPhase, LockDescription, LockWaiter};
+use partha::system::{
+    ActionDescription, ActionPhase, LockDescription, LockWaiter, SessionDescription,
+};
 use serde_json::{Value, json};
 
 use super::checkup::{Checkup, ELSEWHERE, Examined};
 use super::servants;
 use crate::sessions::Session;
 use crate::survey::{self, leaf_text, own, span};
-
-/// What is left of a lease when two heartbeats in turn have stayed away.
-const LEASE_LOW: Duration = Duration::from_secs(4);
 
 /// Something that is wrong.
 pub(super) struct Finding {
@@ -241,10 +240,19 @@ fn waits(
     }
 }
 
+/// What is left of a session's lease, if it has been silent for two heartbeats of the node, or half
+/// way from the first one to the end of a lease that is too short for that.
+fn low_lease(session: &SessionDescription) -> Option<Duration> {
+    let (left, lease) = (session.lease_left?, session.lease?);
+    let heartbeat = session.heartbeat?;
+    let allowed = (heartbeat * 2).min((heartbeat + lease) / 2);
+    (lease.saturating_sub(left) > allowed).then_some(left)
+}
+
 fn lease_runs_out(checkup: &Checkup, _after: Duration, found: &mut Vec<Finding>) {
     for (node, answer) in checkup.answers() {
         for session in &answer.sessions {
-            let Some(left) = session.lease_left.filter(|left| *left < LEASE_LOW) else {
+            let Some(left) = low_lease(session) else {
                 continue;
             };
             let id = Session::of(session).to_string();
@@ -367,13 +375,8 @@ mod tests {
 
     #[test]
     fn a_lease_that_runs_out_and_a_store_that_fails_are_told() {
-        let session = |left| SessionDescription {
-            process: 5,
-            incarnation: 3,
-            lease_left: left,
-            ..SessionDescription::default()
-        };
-        let leases = [Some(7 * SECOND), Some(3 * SECOND), None];
+        let usual = (3 * SECOND, 10 * SECOND);
+        let leases = [Some((usual, 7 * SECOND)), Some((usual, 3 * SECOND)), None];
         let mut answer = answer();
         answer.sessions = leases.map(session).into();
         answer.statistics.as_mut().unwrap().store_failures = 2;
@@ -382,5 +385,37 @@ mod tests {
         assert_eq!(kinds, ["store-failed", "lease-low"]);
         let break_it = "`partha doctor break 0000000000000005/3`";
         assert!(told[1].cure.contains(break_it), "{}", told[1].cure);
+    }
+
+    /// With the node's heartbeat and lease, and what is left of that; none has a foreign one.
+    fn session(lease: Option<((Duration, Duration), Duration)>) -> SessionDescription {
+        SessionDescription {
+            process: 5,
+            incarnation: 3,
+            lease_left: lease.map(|(_, left)| left),
+            lease: lease.map(|((_, lease), _)| lease),
+            heartbeat: lease.map(|((heartbeat, _), _)| heartbeat),
+            ..SessionDescription::default()
+        }
+    }
+
+    #[test]
+    fn a_lease_is_judged_by_what_the_node_has_configured() {
+        let ms = Duration::from_millis;
+        // Heartbeat, lease, the longest silence that is in order; all in milliseconds.
+        let configured = [
+            (3_000, 10_000, 6_000),
+            (20_000, 60_000, 40_000),
+            (300, 1_500, 600),
+            (1_000, 2_000, 1_500),
+        ];
+        for (heartbeat, lease, allowed) in configured {
+            let of = (ms(heartbeat), ms(lease));
+            let silent = |silent| session(Some((of, ms(lease - silent))));
+            assert_eq!(low_lease(&silent(allowed)), None, "{of:?}");
+            let low = low_lease(&silent(allowed + 1));
+            assert_eq!(low, Some(ms(lease - allowed - 1)), "{of:?}");
+        }
+        assert_eq!(low_lease(&session(None)), None);
     }
 }

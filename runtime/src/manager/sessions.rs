@@ -124,6 +124,8 @@ fn description(view: SessionView, share: Share) -> SessionDescription {
         foreign: view.foreign,
         age: view.age,
         lease_left,
+        lease: view.lease.map(|lease| lease.silent_max),
+        heartbeat: view.lease.map(|lease| lease.heartbeat),
         connections: view.links.into_iter().map(connection).collect(),
         bindings: share.bindings,
         calls: share.calls,

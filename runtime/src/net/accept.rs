@@ -89,7 +89,7 @@ async fn meet(mut stream: TcpStream, address: &str, home: &Arc<Home>) -> Result<
         if let Some(error) = closed {
             return Err(error);
         }
-        super::prepare_foreign(&stream).map_err(io)?;
+        super::prepare_foreign(&stream, home.registry.links.lease).map_err(io)?;
         let stream = stream.into_std().map_err(io)?;
         home.shards[0].post(Job::Foreign { stream, address });
         return Ok(());

@@ -57,6 +57,8 @@ pub(crate) struct Connection {
     crowded: AtomicBool,
     /// Bytes of large parameters of the peer's calls that are under way.
     held: AtomicUsize,
+    /// What the peer has asked and is not answered yet: see `asker`.
+    pub(super) asked: AtomicUsize,
     /// The peer said goodbye: no new calls go out here.
     draining: AtomicBool,
     opened: Instant,
@@ -82,6 +84,7 @@ impl Connection {
             trimmed: Notify::new(),
             crowded: AtomicBool::new(false),
             held: AtomicUsize::new(0),
+            asked: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             opened: Instant::now(),
             heard_ms: AtomicU64::new(0),

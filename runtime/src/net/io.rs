@@ -44,6 +44,8 @@ pub(crate) trait Inbound {
     fn action(&self, connection: &Arc<Connection>, action: Action);
     /// The caller does not wait any more.
     fn cancel(&self, connection: &Arc<Connection>, question: u32);
+    /// Little passes: what is kept of calls that are answered is to be given back.
+    fn idle(&self, connection: &Arc<Connection>);
     /// The connection ended; `Unreachable` if the peer was silent for too long.
     fn closed(&self, reason: &SystemError);
 }
@@ -62,7 +64,7 @@ where
         reason = connection.reason_to_cut() => reason,
         reason = read(reader, &connection, &inbound) => reason,
         reason = write(writer, &connection) => reason,
-        reason = watch(&connection) => reason,
+        reason = watch(&connection, &inbound) => reason,
     };
     let peer = connection.peer_text();
     match reason.kind() {
@@ -71,6 +73,8 @@ where
     }
     connection.close(&reason);
     drop(closing);
+    // What is answered need not be given up.
+    inbound.idle(&connection);
     inbound.closed(&reason);
 }
 
@@ -227,6 +231,7 @@ fn take<I: Inbound>(
         Frame::Ping { number } => {
             // The peer has not heard anything else of us for as long as we wait for that.
             connection.trim();
+            inbound.idle(connection);
             connection.send_short(&Frame::Pong { number });
         }
         Frame::Pong { .. } => {}
@@ -270,7 +275,7 @@ async fn write<W: AsyncWrite + Unpin>(mut writer: W, connection: &Connection) ->
 }
 
 /// Heartbeats, and callers whose deadline passed although the peer should have said so.
-async fn watch(connection: &Connection) -> SystemError {
+async fn watch<I: Inbound>(connection: &Arc<Connection>, inbound: &I) -> SystemError {
     let (mut number, lease) = (0, connection.lease());
     let mut last_ping = Instant::now();
     loop {
@@ -289,6 +294,7 @@ async fn watch(connection: &Connection) -> SystemError {
             number += 1;
             last_ping = Instant::now();
             connection.trim();
+            inbound.idle(connection);
             connection.send_short(&Frame::Ping { number });
         }
     }
@@ -301,8 +307,11 @@ fn until_next_look(connection: &Connection, lease: Lease) -> Duration {
     if connection.has_asked() || connection.age() < look * 8 {
         return look;
     }
-    let left = lease.silent_max.saturating_sub(connection.silent_for());
-    left.clamp(look, look * 4)
+    match lease.heartbeat.checked_sub(connection.silent_for()) {
+        // Asked in time, it has the rest of its lease for the answer.
+        Some(until_due) => until_due.clamp(Duration::from_millis(1), look * 4),
+        None => look,
+    }
 }
 
 fn bytes_of(chunks: &[Vec<u8>]) -> usize {

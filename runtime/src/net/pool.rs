@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use partha_core::id::{NodeId, Peer};
 
+use super::asker::Asker;
 use super::connection::{Connection, lock};
 use super::handshake::{self, Hello};
 use super::io::{self, Inbound};
@@ -215,7 +216,7 @@ impl Inbound for ClientInbound {
             ..
         } = call;
         let reply = ReplyTo::Connection {
-            connection: connection.clone(),
+            connection: Asker::new(connection),
             question,
         };
         let found = match target {
@@ -271,7 +272,7 @@ impl Inbound for ClientInbound {
             .and_then(|client| client.home_if_any());
         let question = action.question;
         let reply = || ReplyTo::Connection {
-            connection: connection.clone(),
+            connection: Asker::new(connection),
             question,
         };
         match home {
@@ -288,6 +289,12 @@ impl Inbound for ClientInbound {
         let open = lock(&self.open).take(question);
         if let Some(open) = open {
             open.give_up();
+        }
+    }
+
+    fn idle(&self, connection: &Arc<Connection>) {
+        if !connection.is_asked() {
+            lock(&self.open).clear();
         }
     }
 

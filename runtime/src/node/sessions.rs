@@ -33,9 +33,10 @@ use partha_core::id::{Incarnation, NodeId, Peer};
 use tokio::sync::Notify;
 
 use super::Home;
-use crate::config::{CONNECTIONS_MAX, LIVES_MAX, PEER_SILENT_MAX};
+use crate::config::{CONNECTIONS_MAX, LIVES_MAX};
 use crate::error::{ErrorKind, Result, SystemError};
 use crate::net::connection::{Connection, lock};
+use crate::net::links::Lease;
 use crate::shard::Job;
 
 /// The sessions of a node, and how many have ended.
@@ -116,6 +117,8 @@ pub(crate) struct SessionView {
     pub(crate) age: Duration,
     /// Since it was heard on any connection; none where that is not known.
     pub(crate) silent: Option<Duration>,
+    /// How it is watched; none of a foreign one.
+    pub(crate) lease: Option<Lease>,
     pub(crate) links: Vec<LinkView>,
 }
 
@@ -169,8 +172,8 @@ impl ForeignLink {
 impl SessionView {
     /// What is left of its lease.
     pub(crate) fn lease_left(&self) -> Option<Duration> {
-        self.silent
-            .map(|silent| PEER_SILENT_MAX.saturating_sub(silent))
+        let silent_max = self.lease?.silent_max;
+        self.silent.map(|silent| silent_max.saturating_sub(silent))
     }
 }
 
@@ -385,11 +388,12 @@ fn cut_for(ending: Ending, incarnation: Incarnation) -> SystemError {
 fn view(node: NodeId, session: &Session) -> SessionView {
     let incarnation = session.incarnation;
     let links: Vec<_> = session.links.iter().map(Link::view).collect();
-    let mut hellos = session.links.iter().filter_map(|link| match &link.way {
-        Way::Native(connection) => Some(connection.hello()),
+    let mut native = session.links.iter().filter_map(|link| match &link.way {
+        Way::Native(connection) => Some(connection),
         Way::Foreign(_) => None,
     });
-    let hello = hellos.next();
+    let first = native.next();
+    let hello = first.map(|connection| connection.hello());
     SessionView {
         peer: Peer { node, incarnation },
         name: hello.map(|hello| hello.name.clone()).unwrap_or_default(),
@@ -399,6 +403,7 @@ fn view(node: NodeId, session: &Session) -> SessionView {
         foreign: hello.is_none(),
         age: session.opened.elapsed(),
         silent: links.iter().filter_map(|link| link.silent).min(),
+        lease: first.map(|connection| connection.lease()),
         links,
     }
 }

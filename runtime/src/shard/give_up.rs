@@ -17,6 +17,7 @@ use super::{Shard, ShardHandle};
 use crate::abi::Finished;
 use crate::config::QUESTIONS_MAX;
 use crate::error::SystemError;
+use crate::hash::IdMap;
 
 /// How a shard knows a call that is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,16 +71,19 @@ impl Drop for Waiting {
     }
 }
 
-/// What a peer has asked over one connection, by question number less one. One that was answered
-/// is harmless, since neither tickets nor numbers are used again.
+/// What a peer has asked over one connection, by question number. One that was answered stays
+/// until its number is used again or nothing is asked any more, and is harmless, since neither
+/// tickets nor numbers are used again.
+///
+/// The peer chooses its numbers: what is kept follows how many it has used, not how high they are.
 #[derive(Debug)]
 pub(crate) struct OpenCalls<T> {
-    by_question: Vec<Option<T>>,
+    by_question: IdMap<u32, T>,
 }
 
 impl<T> Default for OpenCalls<T> {
     fn default() -> Self {
-        let by_question = Vec::new();
+        let by_question = IdMap::default();
         Self { by_question }
     }
 }
@@ -87,27 +91,28 @@ impl<T> Default for OpenCalls<T> {
 impl<T> OpenCalls<T> {
     /// Notes the latest call with this number; none if it was refused at the door.
     pub(crate) fn note(&mut self, question: u32, call: Option<T>) {
-        let Some(index) = question.checked_sub(1).map(|index| index as usize) else {
-            return;
-        };
-        if index >= QUESTIONS_MAX {
-            return;
+        match call {
+            Some(call) if (1..=QUESTIONS_MAX as u32).contains(&question) => {
+                self.by_question.insert(question, call);
+            }
+            Some(_) => {}
+            None => drop(self.by_question.remove(&question)),
         }
-        if self.by_question.len() <= index {
-            self.by_question.resize_with(index + 1, || None);
-        }
-        self.by_question[index] = call;
     }
 
     /// Takes out the latest call with this number.
     pub(crate) fn take(&mut self, question: u32) -> Option<T> {
-        let index = question.checked_sub(1)? as usize;
-        self.by_question.get_mut(index).and_then(Option::take)
+        self.by_question.remove(&question)
+    }
+
+    /// Forgets them, since all are answered, and gives their memory back.
+    pub(crate) fn clear(&mut self) {
+        self.by_question = IdMap::default();
     }
 
     /// Takes out all of them.
     pub(crate) fn take_all(&mut self) -> impl Iterator<Item = T> + use<T> {
-        std::mem::take(&mut self.by_question).into_iter().flatten()
+        std::mem::take(&mut self.by_question).into_values()
     }
 }
 
@@ -210,5 +215,32 @@ impl Shard {
             self.numbers.borrow_mut().remove(&number);
         }
         drop(entry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_high_number_costs_as_little_as_a_low_one() {
+        let mut open = OpenCalls::default();
+        open.note(QUESTIONS_MAX as u32, Some('a'));
+        assert!(open.by_question.capacity() < 16);
+        for not_kept in [0, QUESTIONS_MAX as u32 + 1, u32::MAX] {
+            open.note(not_kept, Some('b'));
+            assert_eq!(open.take(not_kept), None);
+        }
+        assert_eq!(open.take(QUESTIONS_MAX as u32), Some('a'));
+        (1..=1000).for_each(|question| open.note(question, Some('c')));
+        open.note(7, Some('d'));
+        assert_eq!(open.take(7), Some('d'), "the latest one");
+        open.note(8, None);
+        assert_eq!(open.take(8), None);
+        open.clear();
+        assert_eq!(
+            (open.take_all().count(), open.by_question.capacity()),
+            (0, 0)
+        );
     }
 }

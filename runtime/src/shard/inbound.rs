@@ -12,6 +12,7 @@ use super::job::{Incoming, ReplyTo};
 use crate::capability::Way;
 use crate::error::{ErrorKind, SystemError};
 use crate::hash::shard_of;
+use crate::net::asker::Asker;
 use crate::net::connection::Connection;
 use crate::net::io::Inbound;
 use crate::node::{Ending, Home, Seat};
@@ -65,7 +66,7 @@ impl Inbound for ShardInbound {
             ..
         } = call;
         let reply = ReplyTo::Connection {
-            connection: connection.clone(),
+            connection: Asker::new(connection),
             question,
         };
         let caller = connection.peer();
@@ -120,7 +121,7 @@ impl Inbound for ShardInbound {
     fn action(&self, connection: &Arc<Connection>, action: Action) {
         let question = action.question;
         let reply = || ReplyTo::Connection {
-            connection: connection.clone(),
+            connection: Asker::new(connection),
             question,
         };
         self.home.action(connection.peer(), action, reply);
@@ -130,6 +131,12 @@ impl Inbound for ShardInbound {
         let at = self.open.borrow_mut().take(question);
         if let Some(at) = at {
             self.give_up(at);
+        }
+    }
+
+    fn idle(&self, connection: &Arc<Connection>) {
+        if !connection.is_asked() {
+            self.open.borrow_mut().clear();
         }
     }
 

@@ -15,6 +15,7 @@ use super::give_up::Called;
 use super::inspect::Look;
 use crate::abi::Class;
 use crate::error::{Completed, SystemError};
+use crate::net::asker::Asker;
 use crate::net::connection::{Connection, Held};
 use crate::net::pending::Answer;
 use crate::node::Seat;
@@ -219,10 +220,7 @@ impl std::convert::From<Wish> for What {
 #[derive(Debug)]
 pub(crate) enum ReplyTo {
     /// To a peer; question 0 wants none.
-    Connection {
-        connection: Arc<Connection>,
-        question: u32,
-    },
+    Connection { connection: Asker, question: u32 },
     /// To a caller in this process.
     Channel(oneshot::Sender<Answer>),
     /// To a plain Cap'n Proto client.
