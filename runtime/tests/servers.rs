@@ -22,8 +22,8 @@ use partha::{Place, ServerReport};
 use rustix::process::{Pid, Signal, kill_process};
 use test_support::{Child, temp_dir};
 use tokio::task::spawn_local;
+use worker::elsewhere::Worker;
 use worker::elsewhere::worker::{self as workers, TakeError};
-use worker::elsewhere::{Hearer, Worker, hearer};
 use worker::{Gate, WorkerServant, worker};
 
 const DIR: &str = "PARTHA_TEST_NODE_DIR";
@@ -509,70 +509,6 @@ fn one_that_the_system_does_not_end_with_its_node_notices_by_itself() {
         stop(node).await;
         until(|| async { is_gone(left.0) }).await;
     });
-}
-
-struct HearerServant;
-
-impl hearer::Servant for HearerServant {
-    async fn heard(&self, _cx: &partha::Context, value: i64) -> partha::Result<i64> {
-        Ok(value)
-    }
-}
-
-#[test]
-fn what_cannot_cross_to_another_process_is_refused_with_the_cure() {
-    run(async {
-        let dir = temp_dir("servers-refused");
-        let (node, client) = per_object(dir.path()).await;
-        let one = worker(&client, &node, 1).await;
-        let hearer = Hearer::serve(&client, HearerServant).unwrap();
-        let error = one.tell(&client, &hearer).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::BadOperation);
-        assert!(
-            error.detail().contains("capabilities connect two parties"),
-            "{error}"
-        );
-        let error = one.put_row(&client).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::BadOperation);
-        assert!(
-            error.detail().contains("serve it in the node's process"),
-            "{error}"
-        );
-        stop(node).await;
-    });
-}
-
-#[test]
-fn strangers_cannot_offer_themselves() {
-    run(async {
-        let dir = temp_dir("servers-stranger");
-        let (node, client) = per_object(dir.path()).await;
-        let one = worker(&client, &node, 1).await;
-        one.value(&client).await.unwrap();
-        let address = node.address().to_string();
-        let handle = client.node_at(&address).await.unwrap();
-        let any = partha::services::system::ServerProcess::serve(&client, Stranger).unwrap();
-        let offered = handle.manager().offer(&client, &[7; 16], &any).await;
-        assert_eq!(offered.unwrap_err().kind(), ErrorKind::BadOperation);
-        assert_eq!(one.value(&client).await.unwrap(), 1);
-        stop(node).await;
-    });
-}
-
-struct Stranger;
-
-impl partha::services::system::server_process::Servant for Stranger {
-    async fn execute(
-        &self,
-        _cx: &partha::Context,
-        _execution: partha::services::system::Execution,
-    ) -> partha::Result<partha::services::system::Executed> {
-        Err(partha::SystemError::servant("never to be called"))
-    }
-
-    async fn stop(&self, _cx: &partha::Context, _number: u64) -> partha::Result<()> {
-        Ok(())
-    }
 }
 
 #[test]
