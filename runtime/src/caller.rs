@@ -27,6 +27,8 @@ pub struct CallScope {
     pub(crate) client: Client,
     pub(crate) deadline: Option<Instant>,
     pub(crate) call: Option<CallId>,
+    /// The name is the application's, which may ask for the call again by it.
+    pub(crate) named: bool,
     pub(crate) again: bool,
     pub(crate) trace: TraceId,
     pub(crate) standing: Standing,
@@ -39,6 +41,7 @@ impl Caller for Client {
             client: self.clone(),
             deadline,
             call,
+            named: false,
             again,
             trace: TraceId::default(),
             standing: Standing::Alone,
@@ -77,7 +80,7 @@ impl CallOptions {
     /// call in an action: there the outcome of the whole is asked for, [`Client::outcome`].
     #[must_use]
     pub fn id(mut self, call: CallId) -> Self {
-        self.scope.call = Some(call);
+        (self.scope.call, self.scope.named) = (Some(call), true);
         self
     }
 
@@ -85,7 +88,7 @@ impl CallOptions {
     /// comes back; if not, it is executed now. The method and arguments must be the same.
     #[must_use]
     pub fn again(mut self, call: CallId) -> Self {
-        self.scope.call = Some(call);
+        (self.scope.call, self.scope.named) = (Some(call), true);
         self.scope.again = true;
         self
     }

@@ -195,6 +195,7 @@ impl Caller for Context {
             client: self.serving.client.clone(),
             deadline: Some(self.serving.deadline),
             call: None,
+            named: false,
             again: false,
             trace: self.serving.trace,
             standing: self.standing().clone(),

@@ -30,10 +30,7 @@ pub(crate) async fn create(
 ) -> Result<Uid> {
     let mut scope = caller.scope();
     let client = scope.client.clone();
-    let call = scope.call.unwrap_or_else(|| client.new_call_id());
-    if !scope.standing.is_in_action() {
-        scope.call = Some(call);
-    }
+    let call = *scope.call.get_or_insert_with(|| client.new_call_id());
     let manager = match client
         .home_if_any()
         .filter(|home| home.is_place(place, info))

@@ -36,8 +36,6 @@ pub struct Request {
     deadline: Instant,
     /// The context speaks of actions.
     in_actions: bool,
-    /// Its maker has named it.
-    named: bool,
 }
 
 #[derive(Debug)]
@@ -107,7 +105,6 @@ impl Request {
         let longest = now + CALL_DEADLINE_MAX;
         let longest = scope.standing.limit().map_or(longest, |l| l.min(longest));
         let deadline = scope.deadline.unwrap_or(now + usual).min(longest);
-        let named = scope.call.is_some();
         let at_most_once = method.mutating && !method.idempotent;
         if at_most_once && scope.call.is_none() {
             scope.call = Some(scope.client.new_call_id());
@@ -132,7 +129,6 @@ impl Request {
             method,
             deadline,
             in_actions,
-            named,
         }
     }
 
@@ -188,7 +184,7 @@ impl Request {
                           be asked for again in it";
             return Err(SystemError::new(ErrorKind::BadOperation, detail));
         }
-        if self.named && !line.is_servants() {
+        if self.scope.named && !line.is_servants() {
             let detail = "a call in an action cannot be named, since its answer is not kept; ask \
                           for the outcome of the action";
             return Err(SystemError::new(ErrorKind::BadOperation, detail));

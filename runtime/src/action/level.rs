@@ -149,6 +149,7 @@ impl Level {
             client: self.client().clone(),
             deadline: self.line.deadline(),
             call: None,
+            named: false,
             again: false,
             trace: self.line.trace(),
             standing: self.standing(),
