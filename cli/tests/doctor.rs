@@ -48,15 +48,27 @@ fn kinds(told: &Value) -> Vec<&str> {
     findings.map(|one| one["kind"].as_str().unwrap()).collect()
 }
 
-#[test]
-fn a_client_is_shown_with_what_it_holds_and_vanishes_when_it_is_killed() {
+/// A system with an account at each of two nodes.
+fn two_accounts() -> System {
     let system = System::start(&["a", "b"]);
     system.account("/bank/x", "a", 100);
     system.account("/bank/y", "b", 100);
-    let mut shell = Shell::start(&system);
+    system
+}
+
+/// Begins an action that has changed both accounts; its id.
+fn begin_transfer(shell: &mut Shell) -> String {
     let action = shell.begin();
     assert_eq!(shell.ask(r#"/bank/x.withdraw {"amount": 5}"#), "95");
     assert_eq!(shell.ask(r#"/bank/y.deposit {"amount": 5}"#), "105");
+    action
+}
+
+#[test]
+fn a_client_is_shown_with_what_it_holds_and_vanishes_when_it_is_killed() {
+    let system = two_accounts();
+    let mut shell = Shell::start(&system);
+    let action = begin_transfer(&mut shell);
     let process = process_of(&action).to_owned();
     for node in ["a", "b"] {
         let sessions = sessions_of(&system, &process);
@@ -161,13 +173,9 @@ fn a_long_wait_is_found_and_breaking_the_session_ends_it() {
 
 #[test]
 fn a_frozen_client_is_found_and_given_up_when_its_lease_ends() {
-    let system = System::start(&["a", "b"]);
-    system.account("/bank/x", "a", 100);
-    system.account("/bank/y", "b", 100);
+    let system = two_accounts();
     let mut shell = Shell::start(&system);
-    let action = shell.begin();
-    assert_eq!(shell.ask(r#"/bank/x.withdraw {"amount": 5}"#), "95");
-    assert_eq!(shell.ask(r#"/bank/y.deposit {"amount": 5}"#), "105");
+    let action = begin_transfer(&mut shell);
     shell.freeze();
     let frozen = Instant::now();
     let session = json!(format!("{}/1", process_of(&action)));

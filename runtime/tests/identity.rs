@@ -5,9 +5,9 @@
 mod common;
 
 use std::path::Path;
-use std::process::Command;
 
 use common::behaviour::{Listener, listener};
+use common::process::this_program;
 use common::{PATIENCE, client_of, counter, node, run, stop};
 use partha::{Client, ErrorKind, Failure, Peer};
 use test_support::{Child, Exit, temp_dir};
@@ -37,18 +37,7 @@ fn client_process() {
 
 /// Starts a client process; no file of it may grow beyond the blocks, if given.
 fn start(dir: &Path, file_blocks_max: Option<u32>) -> Child {
-    let program = std::env::current_exe().unwrap();
-    let mut command = match file_blocks_max {
-        None => Command::new(program),
-        Some(blocks) => {
-            // The signal that would end the process is ignored, which is inherited.
-            let script = format!("trap '' XFSZ; ulimit -S -f {blocks}; exec \"$@\"");
-            let mut shell = Command::new("sh");
-            shell.args(["-c", &script, "sh"]).arg(program);
-            shell
-        }
-    };
-    command.args(["--ignored", "--exact", "client_process", "--nocapture"]);
+    let mut command = this_program("client_process", file_blocks_max);
     command.env(DIR, dir);
     Child::spawn("client", &mut command)
 }

@@ -10,6 +10,9 @@ mod common;
     reason = "each test binary uses a part of it"
 )]
 mod worker;
+#[path = "common/workshop.rs"]
+#[allow(unreachable_pub, reason = "a part of each test binary")]
+mod workshop;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -25,32 +28,16 @@ use tokio::task::spawn_local;
 use worker::elsewhere::Worker;
 use worker::elsewhere::worker::{self as workers, TakeError};
 use worker::{Gate, WorkerServant, worker};
+use workshop::{be_a_process, workshop};
 
 const DIR: &str = "PARTHA_TEST_NODE_DIR";
 const INHERITED: &str = "PARTHA_TEST_INHERITED_DIR";
 const READY: &str = "> ready ";
 
-/// A node whose workers have processes, not started; server processes come here too.
-fn workshop(dir: &Path, policy: ActivationPolicy) -> NodeBuilder {
-    let node = builder(dir).class_with(workers::class(WorkerServant), policy);
-    let program = std::env::current_exe().unwrap();
-    node.server_command(
-        program,
-        ["--ignored", "--exact", "server_process", "--nocapture"],
-    )
-}
-
 #[test]
 #[ignore = "a server process of the other tests"]
 fn server_process() {
-    if std::env::var_os("PARTHA_SERVER_PROCESS").is_none() {
-        return;
-    }
-    run(async {
-        let node = workshop(Path::new("never-used"), ActivationPolicy::ProcessPerObject);
-        let never = node.start().await;
-        panic!("the builder returned {never:?}");
-    });
+    be_a_process();
 }
 
 /// A program that server processes start; it has a node of its own.

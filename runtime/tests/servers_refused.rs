@@ -11,42 +11,32 @@ mod common;
     reason = "each test binary uses a part of it"
 )]
 mod worker;
+#[path = "common/workshop.rs"]
+#[allow(unreachable_pub, reason = "a part of each test binary")]
+mod workshop;
 
 use std::path::Path;
 
-use common::{builder, client_of, run, stop};
+use common::{client_of, run, stop};
 use partha::SystemError;
 use partha::services::system;
-use partha::{ActivationPolicy, Client, Context, ErrorKind, Node, NodeBuilder, Result};
+use partha::{ActivationPolicy, Client, Context, ErrorKind, Node, Result};
 use test_support::temp_dir;
-use worker::elsewhere::worker as workers;
 use worker::elsewhere::{Hearer, hearer};
-use worker::{WorkerServant, worker};
-
-fn workshop(dir: &Path) -> NodeBuilder {
-    let class = workers::class(WorkerServant);
-    let node = builder(dir).class_with(class, ActivationPolicy::ProcessPerObject);
-    let program = std::env::current_exe().unwrap();
-    node.server_command(
-        program,
-        ["--ignored", "--exact", "server_process", "--nocapture"],
-    )
-}
+use worker::worker;
+use workshop::{be_a_process, workshop};
 
 #[test]
 #[ignore = "a server process of the other tests"]
 fn server_process() {
-    if std::env::var_os("PARTHA_SERVER_PROCESS").is_none() {
-        return;
-    }
-    run(async {
-        let never = workshop(Path::new("never-used")).start().await;
-        panic!("the builder returned {never:?}");
-    });
+    be_a_process();
 }
 
 async fn start(dir: &Path) -> (Node, Client) {
-    let node = workshop(dir).start().await.unwrap();
+    let node = workshop(dir, ActivationPolicy::ProcessPerObject)
+        .start()
+        .await
+        .unwrap();
     let client = client_of(&node).await;
     (node, client)
 }

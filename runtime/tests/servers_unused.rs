@@ -11,37 +11,24 @@ mod common;
     reason = "each test binary uses a part of it"
 )]
 mod worker;
+#[path = "common/workshop.rs"]
+#[allow(unreachable_pub, reason = "a part of each test binary")]
+mod workshop;
 
-use std::path::Path;
 use std::time::Duration;
 
-use common::{builder, client_of, run, stop, until};
-use partha::{ActivationPolicy, ErrorKind, Limits, Node, NodeBuilder, ServerReport, SystemError};
+use common::{client_of, run, stop, until};
+use partha::{ActivationPolicy, ErrorKind, Limits, Node, ServerReport, SystemError};
 use test_support::temp_dir;
 use worker::elsewhere::Worker;
-use worker::elsewhere::worker::{self as workers, TakeError};
-use worker::{Gate, WorkerServant, worker};
-
-fn workshop(dir: &Path) -> NodeBuilder {
-    let class = workers::class(WorkerServant);
-    let node = builder(dir).class_with(class, ActivationPolicy::ProcessPerObject);
-    let program = std::env::current_exe().unwrap();
-    node.server_command(
-        program,
-        ["--ignored", "--exact", "server_process", "--nocapture"],
-    )
-}
+use worker::elsewhere::worker::TakeError;
+use worker::{Gate, worker};
+use workshop::{be_a_process, workshop};
 
 #[test]
 #[ignore = "a server process of the other tests"]
 fn server_process() {
-    if std::env::var_os("PARTHA_SERVER_PROCESS").is_none() {
-        return;
-    }
-    run(async {
-        let never = workshop(Path::new("never-used")).start().await;
-        panic!("the builder returned {never:?}");
-    });
+    be_a_process();
 }
 
 /// What the node knows of the process of an object.
@@ -66,7 +53,11 @@ fn one_whose_object_is_idle_ends_however_its_last_call_ended() {
             idle_ns: 200_000_000,
             ..Limits::default()
         };
-        let node = workshop(dir.path()).limits(limits).start().await.unwrap();
+        let node = workshop(dir.path(), ActivationPolicy::ProcessPerObject)
+            .limits(limits)
+            .start()
+            .await
+            .unwrap();
         let client = client_of(&node).await;
         let raised = worker(&client, &node, 1).await;
         let failed = worker(&client, &node, 2).await;
@@ -110,7 +101,11 @@ fn one_whose_object_is_idle_ends_however_its_last_call_ended() {
 fn the_longest_unused_one_makes_room_and_one_in_use_never_does() {
     run(async {
         let dir = temp_dir("servers-room");
-        let node = workshop(dir.path()).servers_max(2).start().await.unwrap();
+        let node = workshop(dir.path(), ActivationPolicy::ProcessPerObject)
+            .servers_max(2)
+            .start()
+            .await
+            .unwrap();
         let client = client_of(&node).await;
         let (one, two) = (
             worker(&client, &node, 1).await,

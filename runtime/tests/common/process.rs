@@ -92,18 +92,7 @@ impl Start {
     }
 
     fn command(&self) -> Command {
-        let program = std::env::current_exe().unwrap();
-        let mut command = match self.file_blocks_max {
-            None => Command::new(program),
-            Some(blocks) => {
-                // The signal that would end the process is ignored, which is inherited.
-                let script = format!("trap '' XFSZ; ulimit -S -f {blocks}; exec \"$@\"");
-                let mut shell = Command::new("sh");
-                shell.args(["-c", &script, "sh"]).arg(program);
-                shell
-            }
-        };
-        command.args(["--ignored", "--exact", "node_process", "--nocapture"]);
+        let mut command = this_program("node_process", self.file_blocks_max);
         command.env(DIR, &self.dir).env(LISTEN, &self.listen);
         command.env(SHARDS, self.shards.to_string());
         command.env(LOCK_WAIT_MS, self.lock_wait_ms.to_string());
@@ -189,4 +178,22 @@ pub fn serve() {
             }
         }
     });
+}
+
+/// This test program, which runs an ignored test alone; no file of it may grow beyond the
+/// blocks, if given.
+pub fn this_program(test: &str, file_blocks_max: Option<u32>) -> Command {
+    let program = std::env::current_exe().unwrap();
+    let mut command = match file_blocks_max {
+        None => Command::new(program),
+        Some(blocks) => {
+            // The signal that would end the process is ignored, which is inherited.
+            let script = format!("trap '' XFSZ; ulimit -S -f {blocks}; exec \"$@\"");
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &script, "sh"]).arg(program);
+            shell
+        }
+    };
+    command.args(["--ignored", "--exact", test, "--nocapture"]);
+    command
 }
