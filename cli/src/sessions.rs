@@ -4,7 +4,6 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
 
 use clap::Args;
 use partha::system::SessionDescription;
@@ -138,34 +137,35 @@ pub(crate) async fn sessions(arguments: &Arguments, out: &mut Output) -> anyhow:
     Ok(())
 }
 
+const HEADER_WIDE: &[&str] = &[
+    "SESSION",
+    "NAME",
+    "NODE",
+    "KIND",
+    "AGE",
+    "LEASE",
+    "BINDINGS",
+    "CALLS",
+    "ACTIONS",
+    "JOINED",
+    "SOFTWARE",
+    "CONNECTIONS",
+];
+
+/// The columns of every list of sessions.
+pub(crate) const HEADER: &[&str] = HEADER_WIDE.split_at(9).0;
+
 /// What is shown of a session.
 pub(crate) fn header(all: bool) -> &'static [&'static str] {
-    const HEADER: &[&str] = &[
-        "SESSION",
-        "NAME",
-        "NODE",
-        "KIND",
-        "AGE",
-        "LEASE",
-        "BINDINGS",
-        "CALLS",
-        "ACTIONS",
-        "JOINED",
-        "SOFTWARE",
-        "CONNECTIONS",
-    ];
     match all {
-        true => HEADER,
-        false => &HEADER[..9],
+        true => HEADER_WIDE,
+        false => HEADER,
     }
 }
 
 /// A session as a row.
 pub(crate) fn row(session: &SessionDescription, node: &str, exact: bool, all: bool) -> Vec<Value> {
-    let time = |time: Duration| match exact {
-        true => json!(time.as_secs_f64()),
-        false => json!(survey::span(time)),
-    };
+    let time = |time| survey::time(time, exact);
     let text = |text: &str| match text {
         "" => Value::Null,
         text => json!(text),

@@ -11,6 +11,7 @@ use futures_util::future::join_all;
 use partha::services::binder::NodeEntry;
 use partha::system::{ActionDescription, ActionPath, ActionPhase, LockDescription, LockMode};
 use partha::{NodeId, Uid};
+use serde_json::{Value, json};
 
 use crate::cluster::{NodeInfo, System};
 use crate::names;
@@ -184,6 +185,14 @@ pub(crate) fn span(time: Duration) -> String {
         long => Duration::from_secs(long.as_secs()),
     };
     humantime::format_duration(time).to_string()
+}
+
+/// A time for programs, in seconds, if exact; else for people.
+pub(crate) fn time(time: Duration, exact: bool) -> Value {
+    match exact {
+        true => json!(time.as_secs_f64()),
+        false => json!(span(time)),
+    }
 }
 
 /// Whether this is the name that a call outside of actions has, where it is taken for one.

@@ -90,7 +90,7 @@ impl NodeHandle {
     /// Ends when the connection to it does; never for the node of this very process.
     pub(crate) async fn gone(&self) {
         match &self.connection {
-            Some(connection) => connection.gone().await,
+            Some(connection) => drop(connection.breaks().await),
             None => std::future::pending().await,
         }
     }

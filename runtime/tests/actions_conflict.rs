@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use common::behaviour::Counter;
 use common::pair::{Pair, values};
-use common::{builder, client_of, counter, run, stop};
+use common::{builder, client_of, counter, run, stop, until};
 use partha::{
     AbortReason, Action, ActionError, ActionOptions, Client, ErrorKind, Limits, SystemError,
 };
@@ -267,9 +267,14 @@ fn a_lock_that_is_not_to_be_had_in_time_is_an_error_that_passes() {
             panic!("{error}");
         };
         assert!(matches!(reason, AbortReason::Call(_)), "{error}");
-        let retried = other.action_retry(async |a| x.add(a, 1).await);
+        let tries = Cell::new(0);
+        let retried = other.action_retry(async |a| {
+            tries.set(tries.get() + 1);
+            x.add(a, 1).await
+        });
+        // It is free when the first try has failed.
         let freed = async {
-            tokio::time::sleep(Duration::from_millis(300)).await;
+            until(|| async { tries.get() > 1 }).await;
             holder.commit().await.unwrap();
         };
         let (retried, ()) = tokio::join!(retried, freed);

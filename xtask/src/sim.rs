@@ -40,7 +40,7 @@ pub(crate) struct Arguments {
 
 /// What the continuous integration runs.
 pub(crate) const SHORT: Arguments = Arguments {
-    seeds: Some(20_000),
+    seeds: Some(SEEDS),
     from: None,
     seed: None,
     trace: false,

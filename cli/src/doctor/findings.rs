@@ -175,14 +175,17 @@ fn in_doubt(checkup: &Checkup, node: &Examined, part: &ActionDescription) -> Fin
         }
         (None, _) => format!("`partha outcome {root}` asks all nodes"),
     };
-    let decides = decides.unwrap_or_else(|| "a node that is not known".to_owned());
+    let decides = decides.map_or_else(
+        || "a node that is not known".to_owned(),
+        |name| format!("node '{name}'"),
+    );
     Finding {
         kind: "in-doubt",
         node: Some(node.name.clone()),
         subject: Some(root.to_string()),
         text: format!(
             "action {root}, which is {} old, is in doubt at node '{}', with {} objects locked; \
-             node '{decides}' decides",
+             {decides} decides",
             span(part.age),
             node.name,
             part.locks

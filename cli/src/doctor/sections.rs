@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::checkup::{Answer, Checkup, Examined};
 use crate::sessions;
-use crate::survey::{self, leaf_text, own, span};
+use crate::survey::{self, leaf_text, own, time};
 
 /// Rows of a section on one screen.
 pub(super) const SHOWN_MAX: usize = 10;
@@ -49,9 +49,7 @@ pub(super) const ALL: &[Section] = &[
     },
     Section {
         key: "sessions",
-        header: &[
-            "SESSION", "NAME", "NODE", "KIND", "AGE", "LEASE", "BINDINGS", "CALLS", "ACTIONS",
-        ],
+        header: sessions::HEADER,
         rows: all_sessions,
     },
     Section {
@@ -92,13 +90,6 @@ pub(super) const ALL: &[Section] = &[
         rows: servers,
     },
 ];
-
-fn time(time: Duration, exact: bool) -> Value {
-    match exact {
-        true => json!(time.as_secs_f64()),
-        false => json!(span(time)),
-    }
-}
 
 fn nodes(checkup: &Checkup, exact: bool) -> Vec<Vec<Value>> {
     let row = |node: &Examined| match &node.answer {

@@ -41,7 +41,6 @@
 //! | [`action`] | atomic actions: levels, votes, decisions; the runner's side |
 //! | [`deadlock`] | who waits in a circle, on one shard or over many, and who gives way |
 //! | `incarnation` | late messages of dead callers |
-//! | `orphan` | whose servants are to be stopped, since nobody needs what they do |
 //! | [`uselist`] | who is bound to an object |
 //! | [`binding`] | the client's side: where an object is, and what to do when it is not |
 //! | [`limits`] | every bound with its reason |

@@ -446,7 +446,8 @@ fn is_untouched(
     })
 }
 
-/// Asks on a connection; if the caller stops waiting, the peer is told.
+/// Asks on a connection; if the caller stops waiting, the peer is told. An answer ties the action
+/// that the call is in to the connection.
 async fn ask(
     connection: &Arc<Connection>,
     w: &mut Writer,

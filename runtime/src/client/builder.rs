@@ -95,7 +95,7 @@ impl ClientBuilder {
     /// # Errors
     /// `Store` if the identity is in use, damaged, used up, or cannot be written, a full disk for
     /// instance; the error says what to do. `BadOperation` if the lease is too short for its
-    /// heartbeat. `Internal` if the system gives no random numbers.
+    /// heartbeat, or the identity has no folder. `Internal` if the system gives no random numbers.
     pub fn build(self) -> Result<Client> {
         let lease = self
             .lease

@@ -64,7 +64,7 @@ impl Manager {
         let mut bindings = Vec::new();
         for shard in &self.home.shards {
             let found = shard.look(move |shard| shard.bindings_after(peer, after, limit));
-            bindings.extend(found.await.ok_or_else(stopping)?);
+            bindings.extend(found.await.ok_or_else(stopping)??);
         }
         bindings.sort_by_key(|binding| binding.object);
         bindings.truncate(limit);

@@ -440,25 +440,12 @@ impl Connection {
     /// Waits until it is closed; says why. Nothing is lost if the future is dropped.
     pub(crate) async fn breaks(&self) -> SystemError {
         loop {
+            // It is told from here on, though not polled yet.
             let ended = self.ended.notified();
-            tokio::pin!(ended);
-            ended.as_mut().enable();
             if let Some(reason) = lock(&self.pending).closed() {
                 return reason.clone();
             }
             ended.await;
-        }
-    }
-
-    /// Ends when nothing can be sent any more.
-    pub(crate) async fn gone(&self) {
-        loop {
-            // The end of a connection empties its outbox.
-            let emptied = self.emptied.notified();
-            if !self.is_open() {
-                return;
-            }
-            emptied.await;
         }
     }
 

@@ -153,7 +153,13 @@ impl Stoppable {
             }
             Some(Poll::Ready(finished)) => Poll::Ready(Some(finished)),
             Some(Poll::Pending) => {
-                self.waker.replace(Some(task.waker().clone()));
+                let mut waker = self.waker.borrow_mut();
+                if !waker
+                    .as_ref()
+                    .is_some_and(|known| known.will_wake(task.waker()))
+                {
+                    *waker = Some(task.waker().clone());
+                }
                 Poll::Pending
             }
         }

@@ -205,13 +205,14 @@ impl Faults {
     fn change(&self, with: impl FnOnce(&mut Board)) {
         let (links, heard) = {
             let mut board = lock(&self.board);
+            // Held over what is done to them: one that ended in there would want the lock.
+            let links: Vec<_> = board.links.iter().filter_map(Weak::upgrade).collect();
             with(&mut board);
             let limbo = std::mem::take(&mut board.limbo);
             let (unheard, heard): (Vec<_>, Vec<_>) = limbo
                 .into_iter()
                 .partition(|kept| board.is_unheard(kept.me, kept.other));
             board.limbo = unheard;
-            let links: Vec<_> = board.links.iter().filter_map(Weak::upgrade).collect();
             (links, heard)
         };
         // Both may end here, which takes the lock again.

@@ -22,7 +22,7 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use partha_core::id::{CallId, ClassId, Incarnation, NodeId, Peer};
+use partha_core::id::{CallId, ClassId, Incarnation, Peer};
 use partha_wire::Message;
 use tokio::sync::Notify;
 
@@ -37,7 +37,7 @@ use crate::net::connection::lock;
 use crate::net::links::Links;
 use crate::services::Naming;
 use crate::system::server_process::Servant;
-use crate::system::{ActionCaller, Executed, Execution, ExecutionEnd, ServerProcess};
+use crate::system::{Executed, Execution, ExecutionEnd, ServerProcess};
 use crate::wire::frame;
 
 /// What a process is started for.
@@ -117,7 +117,11 @@ impl Wish {
                 tracing::info!("{name} is set for the process that started this one");
                 return Ok(None);
             }
-            Some(_) => {}
+            Some(Ok(_)) => {}
+            Some(Err(error)) => {
+                let detail = format!("{name}: cannot read the standard input it names: {error}");
+                return Err(SystemError::new(ErrorKind::BadOperation, detail));
+            }
         }
         text.parse().map(Some).map_err(|()| {
             let detail = format!(
@@ -261,9 +265,9 @@ impl Runner {
             SystemError::new(ErrorKind::BadOperation, detail)
         })?;
         let asked = Asked {
-            caller: peer(&caller),
+            caller: Peer::from(&caller),
             call: call.map(|name| CallId {
-                caller: peer(&name.caller),
+                caller: Peer::from(&name.caller),
                 sequence: name.sequence,
             }),
             foreign,
@@ -275,13 +279,6 @@ impl Runner {
             state: Some(state),
             context: Context::in_place_of(cx, object, asked).cancelled_by(cancel),
         })
-    }
-}
-
-fn peer(process: &ActionCaller) -> Peer {
-    Peer {
-        node: NodeId(process.node),
-        incarnation: Incarnation(process.incarnation),
     }
 }
 

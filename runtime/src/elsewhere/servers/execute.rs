@@ -17,7 +17,7 @@ use crate::elsewhere::{Done, Order};
 use crate::error::{Completed, ErrorKind, Result, SystemError};
 use crate::net::connection::lock;
 use crate::rows::Changes;
-use crate::system::{ActionCaller, CallName, Executed, Execution, ExecutionEnd};
+use crate::system::{CallName, Executed, Execution, ExecutionEnd};
 use crate::wire::frame::{self, Frame};
 
 /// How long to wait for the news of a process's end, once its connection is gone.
@@ -90,19 +90,15 @@ fn execution(order: &Order) -> Result<Execution> {
     }
     let info = class.info();
     let method = &info.methods[*method];
-    let process = |peer: partha_core::id::Peer| ActionCaller {
-        node: peer.node.0,
-        incarnation: peer.incarnation.0,
-    };
     Ok(Execution {
         number: 0,
         class: info.id.0,
         object: context.uid(),
         interface: method.interface.0,
         ordinal: method.ordinal,
-        caller: process(context.caller()),
+        caller: context.caller().into(),
         call: context.call_id().map(|call| CallName {
-            caller: process(call.caller),
+            caller: call.caller.into(),
             sequence: call.sequence,
         }),
         foreign: context.is_foreign(),

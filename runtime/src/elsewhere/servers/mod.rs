@@ -99,6 +99,8 @@ pub(crate) struct Program {
 #[derive(Debug)]
 pub(crate) struct Servers {
     policies: HashMap<ClassId, ActivationPolicy>,
+    /// Whether what becomes of single objects matters.
+    per_object: bool,
     max: usize,
     /// How long a process may be unused by an object whose image was dropped.
     idle: Duration,
@@ -130,7 +132,9 @@ impl Servers {
         max: usize,
         idle: Duration,
     ) -> Self {
+        let per_object = |policy: &_| matches!(policy, ActivationPolicy::ProcessPerObject);
         Self {
+            per_object: policies.values().any(per_object),
             policies,
             max,
             idle,
@@ -223,7 +227,7 @@ impl Servers {
 
     /// The object has left memory: a process of its own has nothing to do any more.
     pub(super) fn passivated(&self, object: Uid) {
-        if self.policies.is_empty() {
+        if !self.per_object {
             return;
         }
         let number = lock(&self.table).forget(object);
@@ -236,7 +240,7 @@ impl Servers {
     /// The image of an object is dropped: until its next call, which brings another image, it
     /// does not need its process. How that has crashed is remembered.
     pub(super) fn dropped(&self, object: Uid) {
-        if !self.policies.is_empty() {
+        if self.per_object {
             lock(&self.table).unused(object);
         }
     }

@@ -10,7 +10,7 @@ use partha_core::Input;
 use partha_core::action::message::{From, Message};
 use partha_core::action::path::{Path, Site};
 use partha_core::engine::{ActionPhase as Phase, ActionView, HolderView, LockView, WaiterView};
-use partha_core::id::{Peer, Uid};
+use partha_core::id::Uid;
 use partha_core::lock::mode::Mode;
 use partha_core::time::Time;
 use tokio::sync::oneshot;
@@ -177,7 +177,12 @@ impl Shard {
             shard: self.handle.index(),
             phase: phase(view.phase),
             coordinator: view.coordinator.map(site),
-            callers: view.callers.iter().copied().map(caller).collect(),
+            callers: view
+                .callers
+                .iter()
+                .copied()
+                .map(ActionCaller::from)
+                .collect(),
             locks: count(view.locks),
             objects: count(view.objects),
             running: count(view.running),
@@ -212,7 +217,7 @@ impl Shard {
         LockWaiter {
             path: path(&view.path),
             mode: mode(view.mode),
-            caller: caller(view.caller),
+            caller: view.caller.into(),
             age: self.since(view.since),
             blockers: view.blockers.iter().map(path).collect(),
         }
@@ -263,13 +268,6 @@ fn mode(mode: Mode) -> LockMode {
     }
 }
 
-fn caller(peer: Peer) -> ActionCaller {
-    ActionCaller {
-        node: peer.node.0,
-        incarnation: peer.incarnation.0,
-    }
-}
-
 fn site(site: Site) -> ActionSite {
     ActionSite {
         node: site.node.0,
@@ -277,6 +275,6 @@ fn site(site: Site) -> ActionSite {
     }
 }
 
-fn count(count: usize) -> u32 {
+pub(super) fn count(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }

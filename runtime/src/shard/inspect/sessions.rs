@@ -11,6 +11,8 @@ use std::rc::Rc;
 use partha_core::Input;
 use partha_core::id::{Peer, Uid};
 
+use super::actions::count;
+use crate::error::SystemError;
 use crate::shard::Shard;
 use crate::system::BindingDescription;
 
@@ -137,19 +139,24 @@ impl Shard {
     }
 
     /// The first objects after this one that a process is bound to, in order.
+    ///
+    /// # Errors
+    /// `Store` if the class of one that is not in memory cannot be read.
     pub(crate) fn bindings_after(
         &self,
         peer: Peer,
         after: Uid,
         limit: usize,
-    ) -> Vec<BindingDescription> {
+    ) -> Result<Vec<BindingDescription>, SystemError> {
         let uses = self.uses.borrow();
         let page = uses.of(peer, after).take(limit);
-        let describe = |(object, count)| BindingDescription {
-            object,
-            class: self.class_of(object).ok().flatten().map_or(0, |id| id.0),
-            count,
-            shard: self.handle.index(),
+        let describe = |(object, count)| {
+            Ok(BindingDescription {
+                object,
+                class: self.class_of(object)?.map_or(0, |id| id.0),
+                count,
+                shard: self.handle.index(),
+            })
         };
         page.map(describe).collect()
     }
@@ -188,10 +195,6 @@ impl Shard {
             false => format!("action {owner} has it locked"),
         })
     }
-}
-
-fn count(count: usize) -> u32 {
-    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
