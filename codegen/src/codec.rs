@@ -65,8 +65,16 @@ impl Access {
         }
     }
 
-    /// A parameter of a stub, of the type that [`Rust::borrowed`] says.
-    pub(crate) fn parameter(name: &Ident) -> Self {
+    /// A parameter of a stub, of the type that [`Rust::parameter`] says.
+    pub(crate) fn of_parameter(name: &Ident, ty: &Type) -> Self {
+        match ty {
+            Type::Bytes => Self::value(name),
+            Type::Option(inner) if matches!(**inner, Type::Bytes) => Self::value(name),
+            _ => Self::parameter(name),
+        }
+    }
+
+    fn parameter(name: &Ident) -> Self {
         Self {
             receiver: quote!(#name),
             by_ref: quote!(#name),
@@ -167,7 +175,7 @@ impl<'a> Writing<'a> {
         } = access;
         match ty {
             Type::String => quote!(#w.text(#slot, #by_ref);),
-            Type::Bytes => quote!(#w.data(#slot, #by_ref);),
+            Type::Bytes => quote!(#w.bytes(#slot, #by_ref);),
             Type::Uid => quote!(#abi::write_uid(#w, #slot, #by_value);),
             Type::Struct(_) | Type::Union(_) => {
                 let at = &self.at;
@@ -443,10 +451,10 @@ impl<'a> Reading<'a> {
 
     /// An expression of a `Result` with what a pointer leads to.
     fn pointer(&self, ty: &Type, p: &TokenStream) -> TokenStream {
-        let (abi, runtime) = (self.rust.abi(), self.rust.runtime());
+        let abi = self.rust.abi();
         match ty {
             Type::String => quote!(#p.text().map(str::to_owned)),
-            Type::Bytes => quote!(#p.data().map(#runtime::Bytes::copy_from_slice)),
+            Type::Bytes => quote!(#p.bytes()),
             Type::Uid => quote!(#abi::read_uid(#p)),
             Type::Struct(_) | Type::Union(_) => {
                 quote!(#p.structure().and_then(#abi::Struct::read))

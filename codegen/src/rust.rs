@@ -9,7 +9,7 @@ use crate::types::Rust;
 use crate::{Options, format, plain, skeleton, stub};
 
 /// The version of the runtime's interface to generated code that this generator writes for.
-const ABI_VERSION: u32 = 2;
+const ABI_VERSION: u32 = 3;
 
 /// The text of the file.
 pub(crate) fn file(model: &Model, options: &Options, module: ModuleId, source: &str) -> String {

@@ -1,10 +1,11 @@
 //! Emits client stubs: what callers hold and call.
 //!
 //! A stub is a reference (of a persistent interface) or a capability (of a transient one) with
-//! the methods of the interface and of its bases. Parameters are borrowed, results are owned; no
+//! the methods of the interface and of its bases. Parameters are borrowed, but for byte
+//! strings, results are owned; no
 //! message is held over an await, so the futures are `Send`.
 
-use partha_idl::model::{Field, Interface, ItemId, Method, Model};
+use partha_idl::model::{Field, Interface, ItemId, Method, Model, Type};
 use proc_macro2::{Ident, TokenStream};
 use quote::quote;
 
@@ -233,6 +234,7 @@ impl<'a, 'r> Place<'a, 'r> {
         let laid = shape::fields(0, &interface.constructor);
         let (data, pointers) = literal_sizes(&laid.layout);
         let fill = closure(&writing, &interface.constructor, 0, &laid);
+        let conversions = self.conversions(&interface.constructor);
         quote! {
             #(#[doc = #doc])*
             ///
@@ -243,6 +245,7 @@ impl<'a, 'r> Place<'a, 'r> {
                 #place: &#runtime::Place,
                 #(#parameters),*
             ) -> #runtime::Result<Self> {
+                #conversions
                 let #arguments = #abi::message(#data, #pointers, #fill);
                 let reference =
                     #runtime::Ref::create(#caller, #place, &#module::INFO, #arguments).await?;
@@ -273,10 +276,23 @@ impl<'a, 'r> Place<'a, 'r> {
 
     fn parameters(&self, fields: &[Field]) -> Vec<TokenStream> {
         let parameter = |field: &Field| {
-            let (name, ty) = (ident(&field.name), self.rust.borrowed(&field.ty));
+            let (name, ty) = (ident(&field.name), self.rust.parameter(&field.ty));
             quote!(#name: #ty)
         };
         fields.iter().map(parameter).collect()
+    }
+
+    /// Statements that turn parameters into what is written.
+    fn conversions(&self, fields: &[Field]) -> TokenStream {
+        let runtime = &self.runtime;
+        let converted = fields
+            .iter()
+            .filter(|field| matches!(field.ty, Type::Bytes));
+        let converted = converted.map(|field| {
+            let name = ident(&field.name);
+            quote!(let #name: #runtime::Bytes = ::core::convert::Into::into(#name);)
+        });
+        quote!(#(#converted)*)
     }
 
     fn method(&self, index: usize, operation: &Operation<'_>) -> TokenStream {
@@ -302,7 +318,12 @@ impl<'a, 'r> Place<'a, 'r> {
             (None, None)
         } else {
             let fill = closure(&writing, &method.params, 1, &laid);
-            (Some(quote!(mut)), Some(quote!(#request.arguments(#fill);)))
+            let conversions = self.conversions(&method.params);
+            let fill = quote! {
+                #conversions
+                #request.arguments(#fill);
+            };
+            (Some(quote!(mut)), Some(fill))
         };
         let value = rust.answered(method);
         let result = rust.prelude("Result");
@@ -351,7 +372,7 @@ pub(crate) fn noted(fields: &[Field]) -> Scope {
 /// The closure that writes parameters.
 fn closure(writing: &Writing<'_>, fields: &[Field], leading: usize, laid: &Laid) -> TokenStream {
     let writes = fields.iter().enumerate().map(|(index, field)| {
-        let access = Access::parameter(&ident(&field.name));
+        let access = Access::of_parameter(&ident(&field.name), &field.ty);
         writing.member(&field.ty, laid.place(leading + index), &access)
     });
     if fields.is_empty() {

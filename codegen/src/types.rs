@@ -160,14 +160,23 @@ impl<'a> Rust<'a> {
         }
     }
 
-    /// The type of a stub's parameter: copied where that is cheap, else borrowed.
-    pub(crate) fn borrowed(&self, ty: &Type) -> TokenStream {
+    /// The type of a stub's parameter: copied where that is cheap, else borrowed. Byte strings are
+    /// handed over, so that they are sent from where they lie.
+    pub(crate) fn parameter(&self, ty: &Type) -> TokenStream {
+        let runtime = self.runtime();
+        match ty {
+            Type::Bytes => quote!(impl ::core::convert::Into<#runtime::Bytes>),
+            ty => self.borrowed(ty),
+        }
+    }
+
+    fn borrowed(&self, ty: &Type) -> TokenStream {
         if let Some(copy) = self.copied(ty) {
             return copy;
         }
         match ty {
             Type::String => quote!(&str),
-            Type::Bytes => quote!(&[u8]),
+            Type::Bytes => self.owned(ty),
             Type::List(element) => {
                 let element = self.owned(element);
                 quote!(&[#element])

@@ -48,7 +48,7 @@ pub(crate) async fn create(
     };
     let manager = ConnectionManager::from_capability(manager);
     let made = manager
-        .create(&CallOptions::new(scope), info.id.0, &arguments)
+        .create(&CallOptions::new(scope), info.id.0, arguments)
         .await;
     made.map_err(|error| match error {
         CreateError::NoSuchClass(_) => nowhere(place, info, "the node does not run the class"),

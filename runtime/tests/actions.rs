@@ -267,7 +267,7 @@ fn an_object_made_in_an_aborted_action_does_not_exist() {
         let mut made = None;
         let failed = client
             .action(async |a| {
-                let counter = Counter::create(a, &place, 5, &[]).await?;
+                let counter = Counter::create(a, &place, 5, partha::Bytes::new()).await?;
                 assert_eq!(counter.add(a, 1).await?, 6, "it exists in the action");
                 made = Some(counter);
                 Err::<(), _>(given_up())
@@ -279,7 +279,7 @@ fn an_object_made_in_an_aborted_action_does_not_exist() {
 
         let kept = client
             .action(async |a| {
-                let counter = Counter::create(a, &place, 5, &[]).await?;
+                let counter = Counter::create(a, &place, 5, partha::Bytes::new()).await?;
                 counter.add(a, 1).await?;
                 Ok::<_, SystemError>(counter)
             })

@@ -24,7 +24,7 @@ impl Scene {
     async fn open() -> Self {
         let cluster = Cluster::new().class(counter_class).start().await.unwrap();
         let (client, direct) = (cluster.client(), cluster.client_named("direct"));
-        let object = Counter::create(&direct, &cluster.at("a"), 100, &[]).await;
+        let object = Counter::create(&direct, &cluster.at("a"), 100, partha::Bytes::new()).await;
         Self {
             cluster,
             client,

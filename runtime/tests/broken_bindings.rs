@@ -46,7 +46,9 @@ impl Scene {
             let address = node.address.to_string();
             let id = client.locator().introduce(&client, &address).await;
             let place = Place::Node(id.unwrap());
-            Counter::create(&client, &place, 0, &[]).await.unwrap()
+            Counter::create(&client, &place, 0, partha::Bytes::new())
+                .await
+                .unwrap()
         };
         let (first, second) = (make(&node).await, make(&node).await);
         let elsewhere = make(&other).await;

@@ -97,7 +97,7 @@ fn what_was_acknowledged_survives_kill_9() {
     let stop = Arc::new(AtomicBool::new(false));
     let mut workers = Vec::new();
     for _ in 0..WORKERS {
-        let counter = Counter::create(&client, &place, 0, &[]);
+        let counter = Counter::create(&client, &place, 0, partha::Bytes::new());
         let counter = runtime.block_on(counter).unwrap();
         let counting = count_up(client.clone(), counter.clone(), stop.clone());
         workers.push((counter, runtime.spawn(counting)));
@@ -162,7 +162,9 @@ fn a_full_disk_is_an_error_and_no_damage() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (client, place) = runtime.block_on(client_of(&node));
     let made = runtime.block_on(async {
-        let counted = Counter::create(&client, &place, 0, &[]).await.unwrap();
+        let counted = Counter::create(&client, &place, 0, partha::Bytes::new())
+            .await
+            .unwrap();
         let mut made = Vec::new();
         let error = loop {
             let value = made.len() as i64;
@@ -231,7 +233,7 @@ fn one_folder_is_for_one_process() {
     let node = Start::new(dir.path()).ready();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (client, place) = runtime.block_on(client_of(&node));
-    let counter = Counter::create(&client, &place, 3, &[]);
+    let counter = Counter::create(&client, &place, 3, partha::Bytes::new());
     let counter = runtime.block_on(counter).unwrap();
 
     let second = Start::new(dir.path()).spawn();

@@ -241,7 +241,7 @@ impl Stage {
         let handle = operator.node_at(&address).await.unwrap();
         let mut objects = Vec::new();
         for value in 0..100 {
-            let made = Counter::create(&operator, &place, value, &[]).await;
+            let made = Counter::create(&operator, &place, value, partha::Bytes::new()).await;
             objects.push(made.unwrap().uid());
         }
         Self {

@@ -20,7 +20,7 @@ async fn embedded() -> Node {
 
 async fn counter(node: &Node, value: i64) -> Counter {
     let place = Place::Any;
-    Counter::create(node.client(), &place, value, &[])
+    Counter::create(node.client(), &place, value, partha::Bytes::new())
         .await
         .unwrap()
 }
@@ -38,12 +38,16 @@ fn a_new_object_is_made_here_whatever_place_is_meant() {
             Place::Beside(first.uid()),
         ];
         for place in places {
-            let object = Counter::create(client, &place, 4, &[]).await.unwrap();
+            let object = Counter::create(client, &place, 4, partha::Bytes::new())
+                .await
+                .unwrap();
             assert_eq!(object.uid().node, node.me().node, "{place}");
             assert_eq!(object.add(client, 1).await.unwrap(), 5);
         }
         for place in [Place::Named("other".to_owned()), Place::Node(NodeId(9))] {
-            let error = Counter::create(client, &place, 4, &[]).await.unwrap_err();
+            let error = Counter::create(client, &place, 4, partha::Bytes::new())
+                .await
+                .unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
             assert!(error.detail().contains("an embedded node"), "{error}");
         }

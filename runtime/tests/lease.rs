@@ -37,8 +37,12 @@ impl Scene {
         let node = node.start().await.unwrap();
         // Asked from within, so that nobody else has a session.
         let (client, place) = (node.client().clone(), Place::Node(node.me().node));
-        let locked = Counter::create(&client, &place, 0, &[]).await.unwrap();
-        let read = Counter::create(&client, &place, 0, &[]).await.unwrap();
+        let locked = Counter::create(&client, &place, 0, partha::Bytes::new())
+            .await
+            .unwrap();
+        let read = Counter::create(&client, &place, 0, partha::Bytes::new())
+            .await
+            .unwrap();
         let handle = node.handle();
         Self {
             node,

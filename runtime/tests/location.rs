@@ -87,7 +87,9 @@ fn the_process_of_the_node_is_a_client_too() {
         let client = node.client();
         let place = Place::Node(node.me().node);
         for value in 0..4 {
-            let object = Counter::create(client, &place, value, &[]).await.unwrap();
+            let object = Counter::create(client, &place, value, partha::Bytes::new())
+                .await
+                .unwrap();
             assert_eq!(object.add(client, 1).await.unwrap(), value + 1);
             let error = object.take(client, 100).await.unwrap_err();
             assert!(matches!(

@@ -108,7 +108,7 @@ impl Scene {
             handles.push(client.node_at(&address).await.unwrap());
         }
         let counter = async |place: usize| {
-            let made = Counter::create(&client, &places[place], 0, &[]).await;
+            let made = Counter::create(&client, &places[place], 0, partha::Bytes::new()).await;
             made.unwrap()
         };
         let mut locked = Vec::new();
@@ -268,7 +268,7 @@ fn a_client_that_is_back_clears_what_its_earlier_life_left() {
         let client = Client::alone().unwrap();
         let address = node.address.to_string();
         let id = client.locator().introduce(&client, &address).await.unwrap();
-        let made = Counter::create(&client, &Place::Node(id), 7, &[]).await;
+        let made = Counter::create(&client, &Place::Node(id), 7, partha::Bytes::new()).await;
         let counter = made.unwrap();
 
         // The relay goes on to hold the node's end of what the client's death closes.

@@ -73,10 +73,14 @@ impl Scene {
             let (counter, guide) = scene.runtime.block_on(async {
                 let node = client.locator().introduce(client, &address).await.unwrap();
                 let place = Place::Node(node);
-                let counter = Counter::create(client, &place, START, &[]).await.unwrap();
+                let counter = Counter::create(client, &place, START, partha::Bytes::new())
+                    .await
+                    .unwrap();
                 (
                     counter,
-                    Counter::create(client, &place, 0, &[]).await.unwrap(),
+                    Counter::create(client, &place, 0, partha::Bytes::new())
+                        .await
+                        .unwrap(),
                 )
             });
             scene.counters.push(counter);

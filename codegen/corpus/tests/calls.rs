@@ -164,7 +164,7 @@ async fn scalars_and_texts_are_what_they_were() -> Result<()> {
     assert_eq!(echo.number(&client, i64::MIN).await?, i64::MIN);
     assert_eq!(echo.float(&client, 0.5, 1e300).await?, 0.5 + 1e300);
     assert_eq!(echo.text(&client, "grüße").await?, "grüße");
-    assert_eq!(echo.data(&client, &[0, 255]).await?, [0, 255][..]);
+    assert_eq!(echo.data(&client, vec![0, 255]).await?, [0, 255][..]);
     assert_eq!(echo.identity(&client, uid(9)).await?, uid(9));
     let moment = Timestamp::from_micros(-7);
     assert_eq!(echo.moment(&client, moment).await?, moment);
@@ -239,7 +239,8 @@ async fn what_is_absent_stays_absent() -> Result<()> {
         assert_eq!(echo.maybe_text(&client, value).await?.as_deref(), value);
     }
     for value in [None, Some(&[][..]), Some(&[1][..])] {
-        assert_eq!(echo.maybe_data(&client, value).await?.as_deref(), value);
+        let sent = value.map(partha::Bytes::copy_from_slice);
+        assert_eq!(echo.maybe_data(&client, sent).await?.as_deref(), value);
     }
     for value in [None, Some(&Point::default()), Some(&POINT)] {
         assert_eq!(echo.maybe_point(&client, value).await?.as_ref(), value);

@@ -23,7 +23,7 @@ pub use value::{
 };
 
 /// The version of this module's shape.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Stops the compilation of code that was generated for another version of the runtime.
 ///

@@ -20,5 +20,7 @@ pub async fn cluster(nodes: usize) -> Cluster {
 
 /// A new counter at the place.
 pub async fn counter_at(client: &Client, place: &Place, value: i64) -> Counter {
-    Counter::create(client, place, value, &[]).await.unwrap()
+    Counter::create(client, place, value, partha::Bytes::new())
+        .await
+        .unwrap()
 }

@@ -261,7 +261,7 @@ impl Face {
             Inner::Native { client, node } => {
                 let made = node
                     .manager()
-                    .create(&how.options(client), class, arguments)
+                    .create(&how.options(client), class, arguments.to_vec())
                     .await;
                 made.map_err(raised)
             }

@@ -205,7 +205,9 @@ pub async fn client_of(node: &Node) -> Client {
 /// A new counter at the node.
 pub async fn counter(client: &Client, node: &Node, value: i64) -> Counter {
     let place = Place::Node(node.me().node);
-    Counter::create(client, &place, value, &[]).await.unwrap()
+    Counter::create(client, &place, value, partha::Bytes::new())
+        .await
+        .unwrap()
 }
 
 /// A new mover at the node.

@@ -106,7 +106,7 @@ impl mover::Servant for MoverServant {
 
     async fn make(&self, state: &mut mover::State, cx: &Context, value: i64) -> Result<Counter> {
         state.moves += 1;
-        Counter::create(cx, &Place::Beside(cx.uid()), value, &[]).await
+        Counter::create(cx, &Place::Beside(cx.uid()), value, partha::Bytes::new()).await
     }
 
     async fn panic_between(

@@ -148,7 +148,9 @@ impl Obj {
 
     pub async fn echo(&self, how: &How, data: &[u8]) -> Outcome<Bytes> {
         match &self.way {
-            Way::Native { client, counter } => Ok(counter.echo(&how.options(client), data).await?),
+            Way::Native { client, counter } => {
+                Ok(counter.echo(&how.options(client), data.to_vec()).await?)
+            }
             Way::Foreign(hook, _) => {
                 let answer = ask(hook, 10, how, (0, 2), |w, s| w.data(s.slot(1), data)).await?;
                 Ok(Bytes::copy_from_slice(answer.results().pointer(0).data()?))

@@ -203,10 +203,10 @@ impl Town {
             let id = client.locator().introduce(&client, &addresses[node]);
             places[node] = Place::Node(id.await.unwrap());
             for _ in 0..PAIRS {
-                let account = Counter::create(&client, &places[node], START, &[]);
+                let account = Counter::create(&client, &places[node], START, partha::Bytes::new());
                 accounts[node].push(account.await.unwrap());
             }
-            let guide = Counter::create(&client, &places[node], 0, &[]);
+            let guide = Counter::create(&client, &places[node], 0, partha::Bytes::new());
             guides.push(guide.await.unwrap());
         }
         let guides = guides.try_into().expect("there is a guide for each node");
@@ -289,7 +289,13 @@ impl Town {
         if transfer.receipt {
             // The servant of one account calls the other.
             give(action, from, to, amount).await?;
-            Counter::create(action, &self.places[transfer.to()], amount, &[]).await?;
+            Counter::create(
+                action,
+                &self.places[transfer.to()],
+                amount,
+                partha::Bytes::new(),
+            )
+            .await?;
         } else {
             from.add(action, -amount).await?;
             to.add(action, amount).await?;
@@ -437,7 +443,8 @@ impl Town {
     pub async fn in_another_shard(&mut self) -> Counter {
         let first = self.shard(&self.accounts[0][0]).await;
         loop {
-            let account = Counter::create(&self.client, &self.places[0], 0, &[]).await;
+            let account =
+                Counter::create(&self.client, &self.places[0], 0, partha::Bytes::new()).await;
             let account = account.unwrap();
             self.others += 1;
             if self.shard(&account).await != first {

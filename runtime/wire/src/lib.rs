@@ -30,12 +30,18 @@ mod tests;
 pub use error::{DecodeError, Problem};
 pub use message::{Attachment, FrameError, Message, frame_len};
 pub use reader::{ListReader, PointerReader, StructReader};
-pub use writer::{ListAt, Slot, StructAt, TooLarge, Writer};
+pub use writer::{ListAt, Piece, Slot, StructAt, TooLarge, Writer};
 
 /// Bytes of the stream framing before the segment: segment count less one, and its words.
 pub const HEADER: usize = 8;
 /// Bytes of a word.
 pub const WORD: usize = 8;
+/// A shorter byte string is copied into the message that is written, since that costs less than to
+/// look after it.
+pub const SHARED_BYTES_MIN: usize = 512;
+/// A byte string that is read is a part of the message's own buffer, and keeps all of it, if it is
+/// as long as this and at least an eighth of the message; else it is copied.
+pub const SLICED_BYTES_MIN: usize = 16 * 1024;
 /// How deep pointers may nest before a reader refuses.
 pub const DEPTH_MAX: u8 = 64;
 

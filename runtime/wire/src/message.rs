@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::reader::{Arena, PointerReader, StructReader};
-use crate::{DEPTH_MAX, DecodeError, HEADER, Slot, WORD};
+use crate::{DEPTH_MAX, DecodeError, HEADER, SLICED_BYTES_MIN, Slot, WORD};
 
 /// What a capability pointer stands for; only the runtime knows the type behind it.
 pub type Attachment = Arc<dyn Any + Send + Sync>;
@@ -18,9 +18,9 @@ pub type Attachment = Arc<dyn Any + Send + Sync>;
 pub struct Message {
     segment: Bytes,
     root: u32,
-    attached: Vec<Attachment>,
+    pub(crate) attached: Vec<Attachment>,
     /// Words that readers may still visit in this pass.
-    budget: Cell<u64>,
+    pub(crate) budget: Cell<u64>,
 }
 
 /// Why the start of a stream is no frame.
@@ -164,7 +164,7 @@ impl Message {
     pub fn root(&self) -> PointerReader<'_> {
         // Slack for lists of structs without members, which take no space.
         self.budget.set((self.segment.len() / WORD) as u64 + 65_536);
-        let arena = Arena::new(&self.segment, &self.attached, &self.budget);
+        let arena = Arena::new(&self.segment, self);
         PointerReader::new(arena, self.root, DEPTH_MAX)
     }
 
@@ -172,6 +172,15 @@ impl Message {
     #[must_use]
     pub fn segment(&self) -> &Bytes {
         &self.segment
+    }
+
+    /// A stretch of the segment as bytes of their own: not copied where they are long, and not so
+    /// small a part that they would keep much else.
+    pub(crate) fn share(&self, data: &[u8]) -> Bytes {
+        if data.len() >= SLICED_BYTES_MIN && data.len() >= self.segment.len() / 8 {
+            return self.segment.slice_ref(data);
+        }
+        Bytes::copy_from_slice(data)
     }
 
     /// A copy of the segment in which the root pointer is at the start.

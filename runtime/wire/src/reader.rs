@@ -1,16 +1,15 @@
 //! Reading a message: every pointer is checked when it is followed.
 
-use core::cell::Cell;
+use bytes::Bytes;
 
-use crate::message::Attachment;
+use crate::message::{Attachment, Message};
 use crate::{DecodeError, Element, Problem, Slot, WORD};
 
 /// What all readers of one pass share.
 #[derive(Clone, Copy)]
 pub(crate) struct Arena<'a> {
     bytes: &'a [u8],
-    attached: &'a [Attachment],
-    budget: &'a Cell<u64>,
+    message: &'a Message,
 }
 
 /// A struct in a message.
@@ -229,6 +228,16 @@ impl<'a> PointerReader<'a> {
         Ok(&self.arena.bytes[list.start as usize..(list.start + list.len) as usize])
     }
 
+    /// The bytes behind it; none if null. Long ones are not copied: they are a part of the
+    /// message's buffer and keep it in memory.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if it is no byte string inside the segment.
+    pub fn bytes(self) -> Result<Bytes, DecodeError> {
+        let data = self.data()?;
+        Ok(self.arena.message.share(data))
+    }
+
     /// What the capability behind it stands for; none if null.
     ///
     /// # Errors
@@ -242,7 +251,7 @@ impl<'a> PointerReader<'a> {
             return Err(wrong_kind("a capability", word));
         }
         let index = (word >> 32) as u32;
-        let found = self.arena.attached.get(index as usize);
+        let found = self.arena.message.attached.get(index as usize);
         found
             .map(Some)
             .ok_or_else(|| DecodeError::new(Problem::NoSuchCapability { index }))
@@ -409,18 +418,14 @@ impl<'a> ListReader<'a> {
 }
 
 impl<'a> Arena<'a> {
-    pub(crate) fn new(bytes: &'a [u8], attached: &'a [Attachment], budget: &'a Cell<u64>) -> Self {
-        Self {
-            bytes,
-            attached,
-            budget,
-        }
+    pub(crate) fn new(bytes: &'a [u8], message: &'a Message) -> Self {
+        Self { bytes, message }
     }
 
     fn charge(self, words: u64) -> Result<(), DecodeError> {
-        let left = self.budget.get().checked_sub(words);
-        self.budget
-            .set(left.ok_or_else(|| DecodeError::new(Problem::Amplified))?);
+        let budget = &self.message.budget;
+        let left = budget.get().checked_sub(words);
+        budget.set(left.ok_or_else(|| DecodeError::new(Problem::Amplified))?);
         Ok(())
     }
 

@@ -6,7 +6,10 @@ use bytes::Bytes;
 use capnp::message::ReaderOptions;
 use capnp::private::layout;
 
-use crate::{DEPTH_MAX, Element, FrameError, HEADER, Message, Problem, Slot, Writer, frame_len};
+use crate::{
+    DEPTH_MAX, Element, FrameError, HEADER, Message, Piece, Problem, Slot, TooLarge, Writer,
+    frame_len,
+};
 
 fn sample() -> Writer {
     let mut w = Writer::new(1 << 20);
@@ -161,7 +164,8 @@ fn a_writer_past_its_limit_reports_it() {
     w.text(root.slot(0), &"x".repeat(100));
     let list = w.structures(root.slot(0), 1_000_000, 7, 7);
     w.set_u64(list.structure(999_999), 6, 1);
-    assert_eq!(w.finish().unwrap_err().bytes_max, 64);
+    let error = w.finish().unwrap_err();
+    assert_eq!(error, TooLarge::Message { bytes_max: 64 });
 }
 
 #[test]
@@ -223,4 +227,112 @@ fn a_message_entered_elsewhere_can_be_detached() {
     let detached = Message::from_segment(segment.into(), vec![]).unwrap();
     let r = detached.reader().unwrap();
     assert_eq!((r.u64(0), r.pointer(0).text().unwrap()), (7, "inside"));
+}
+
+/// The same message with its byte strings copied, and with them shared where they are long.
+fn twins(lens: &[usize]) -> (Writer, Writer) {
+    let write = |shares: bool| {
+        let mut w = Writer::new(1 << 30);
+        let root = w.structure(Slot::ROOT, 1, 3);
+        let list = w.pointers(root.slot(0), lens.len());
+        for (index, len) in lens.iter().enumerate() {
+            let data: Bytes = (0..*len).map(|n| (n + index) as u8).collect();
+            match shares {
+                true => w.bytes(list.slot(index), &data),
+                false => w.data(list.slot(index), &data),
+            }
+            // Before, behind and between what is shared.
+            w.text(root.slot(1), &format!("after {index}"));
+            w.set_u64(root, 0, index as u64);
+            let inner = w.structure(root.slot(2), 1, 1);
+            w.text(inner.slot(0), "inner");
+            w.set_bool(inner, 3, true);
+        }
+        w
+    };
+    (write(false), write(true))
+}
+
+#[test]
+fn what_is_shared_makes_the_same_message() {
+    let cases: &[&[usize]] = &[
+        &[],
+        &[0],
+        &[511, 512, 513],
+        &[512],
+        &[1024, 3, 1025, 0, 70_000, 519, 520, 521],
+        &[600, 600, 600],
+    ];
+    for lens in cases {
+        let (mut copied, mut shared) = twins(lens);
+        let long = lens.iter().filter(|len| **len >= 512).count();
+        assert_eq!(shared.len(), copied.len(), "{lens:?}");
+        assert_eq!(
+            (shared.is_sharing(), copied.is_sharing()),
+            (long > 0, false)
+        );
+        let framed = copied.framed().unwrap().to_vec();
+        let pieces: Vec<_> = shared.pieces().unwrap().collect();
+        let shares = pieces
+            .iter()
+            .filter(|piece| matches!(piece, Piece::Shared(_)));
+        assert_eq!(shares.count(), long, "{lens:?}");
+        let joined: Vec<u8> = pieces.iter().flat_map(|piece| piece.to_vec()).collect();
+        assert!(joined == framed, "{lens:?}");
+        assert!(shared.to_framed().unwrap() == framed, "{lens:?}");
+        assert!(shared.is_sharing() == (long > 0), "a copy changes nothing");
+        assert!(shared.framed().unwrap() == framed, "{lens:?}");
+        // It goes on as any other.
+        let at = shared.structure(Slot::ROOT, 1, 0);
+        shared.set_u64(at, 0, 77);
+        let message = shared.into_message().unwrap();
+        assert_eq!(message.reader().unwrap().u64(0), 77);
+    }
+}
+
+#[test]
+fn long_byte_strings_are_not_copied_on_either_way() {
+    let data = Bytes::from(vec![7; 1 << 20]);
+    let mut w = Writer::new(2 << 20);
+    let root = w.structure(Slot::ROOT, 0, 2);
+    w.bytes(root.slot(0), &data);
+    w.data(root.slot(1), &[1; 20_000]);
+    let own: Vec<_> = w.pieces().unwrap().collect();
+    let Piece::Shared(sent) = own[1] else {
+        panic!("{own:?}")
+    };
+    assert_eq!(sent.as_ptr(), data.as_ptr());
+    let message = w.into_message().unwrap();
+    let root = message.reader().unwrap();
+    let (long, small) = (
+        root.pointer(0).bytes().unwrap(),
+        root.pointer(1).bytes().unwrap(),
+    );
+    assert!(long == data && small == [1; 20_000][..]);
+    let buffer = message.segment().as_ptr_range();
+    assert!(buffer.contains(&long.as_ptr()), "a part of the message");
+    assert!(
+        !buffer.contains(&small.as_ptr()),
+        "so small a part would keep all of it"
+    );
+}
+
+#[test]
+fn what_is_shared_counts_for_the_limit() {
+    let data = Bytes::from(vec![0; 1000]);
+    for (limit, fits) in [(1024, true), (1023, false)] {
+        let mut w = Writer::new(limit);
+        let root = w.structure(Slot::ROOT, 0, 1);
+        w.bytes(root.slot(0), &data);
+        assert_eq!(w.pieces().is_ok(), fits, "{limit}");
+        let bytes_max = limit;
+        let error = w.finish().err();
+        assert_eq!(error, (!fits).then_some(TooLarge::Message { bytes_max }));
+    }
+    // More elements than a pointer can tell of; nothing is touched of so many bytes.
+    let many = Bytes::from(vec![0; 1 << 29]);
+    let mut w = Writer::new(usize::MAX);
+    let root = w.structure(Slot::ROOT, 0, 1);
+    w.bytes(root.slot(0), &many);
+    assert_eq!(w.finish().unwrap_err(), TooLarge::List);
 }

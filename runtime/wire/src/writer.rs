@@ -1,7 +1,12 @@
 //! Laying out a message: everything goes to the end of one segment.
 
+use bytes::Bytes;
+
 use crate::message::{Attachment, Message, frame_len};
-use crate::{DecodeError, Element, HEADER, WORD};
+use crate::{DecodeError, Element, HEADER, SHARED_BYTES_MIN, WORD};
+
+/// A list has fewer elements: their number has 29 bits in its pointer.
+const ELEMENTS_END: usize = 1 << 29;
 
 /// A message under construction.
 ///
@@ -9,11 +14,34 @@ use crate::{DecodeError, Element, HEADER, WORD};
 /// one's segment, but never outside it.
 #[derive(Clone, Debug)]
 pub struct Writer {
-    /// The framing header, then the segment.
+    /// The framing header, then the segment without what is shared.
     bytes: Vec<u8>,
+    /// Byte strings of the segment that lie elsewhere, in their order.
+    shared: Vec<Shared>,
+    /// Bytes of these together.
+    shared_bytes: usize,
     attached: Vec<Attachment>,
     bytes_max: usize,
-    overflow: bool,
+    overflow: Option<TooLarge>,
+}
+
+/// A byte string that is sent from where it lies.
+#[derive(Clone, Debug)]
+struct Shared {
+    /// It comes behind so many of the writer's own bytes.
+    own_before: usize,
+    /// And behind so many shared ones.
+    shared_before: usize,
+    bytes: Bytes,
+}
+
+/// A stretch of a message.
+#[derive(Clone, Copy, Debug)]
+pub enum Piece<'a> {
+    /// Bytes of the writer.
+    Own(&'a [u8]),
+    /// A byte string as it was given to [`Writer::bytes`].
+    Shared(&'a Bytes),
 }
 
 /// The place of a pointer: byte offset of its word in the segment.
@@ -37,14 +65,31 @@ pub struct ListAt {
 
 /// The message would have been larger than allowed; nothing of it may be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooLarge {
-    /// The limit, in bytes.
-    pub bytes_max: usize,
+#[non_exhaustive]
+pub enum TooLarge {
+    /// As a whole.
+    Message {
+        /// The limit, in bytes.
+        bytes_max: usize,
+    },
+    /// A list or byte string in it: Cap'n Proto counts elements in 29 bits.
+    List,
 }
 
 impl core::fmt::Display for TooLarge {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "the message would exceed {} bytes", self.bytes_max)
+        match self {
+            Self::Message { bytes_max } => {
+                write!(f, "the message would exceed {bytes_max} bytes")
+            }
+            Self::List => {
+                let most = ELEMENTS_END - 1;
+                write!(
+                    f,
+                    "a list or byte string has at most {most} elements, in any message"
+                )
+            }
+        }
     }
 }
 
@@ -134,9 +179,11 @@ impl Writer {
         let bytes_max = bytes_max.min((1 << 29) * WORD);
         Self {
             bytes,
+            shared: Vec::new(),
+            shared_bytes: 0,
             attached: Vec::new(),
             bytes_max,
-            overflow: false,
+            overflow: None,
         }
     }
 
@@ -149,9 +196,11 @@ impl Writer {
         match frame_len(&framed, framed.len()) {
             Ok(Some(len)) if len == framed.len() => Ok(Self {
                 bytes: framed,
+                shared: Vec::new(),
+                shared_bytes: 0,
                 attached: Vec::new(),
                 bytes_max: bytes_max.min((1 << 29) * WORD),
-                overflow: false,
+                overflow: None,
             }),
             _ => Err(DecodeError::invalid("one framed message of one segment")),
         }
@@ -218,6 +267,27 @@ impl Writer {
         self.put(start, data);
     }
 
+    /// Writes a byte string without copying it, unless it is short: the message refers to it.
+    pub fn bytes(&mut self, slot: Slot, data: &Bytes) {
+        let count = data.len();
+        if count < SHARED_BYTES_MIN {
+            return self.data(slot, data);
+        }
+        let start = self.len();
+        let padding = count.next_multiple_of(WORD) - count;
+        if !self.has_room(count + padding) || !self.is_countable(count) {
+            return;
+        }
+        self.shared.push(Shared {
+            own_before: self.bytes.len(),
+            shared_before: self.shared_bytes,
+            bytes: data.clone(),
+        });
+        self.shared_bytes += count;
+        self.bytes.resize(self.bytes.len() + padding, 0);
+        self.point(slot, start - HEADER, Element::Byte, count);
+    }
+
     /// Writes a list of truth values.
     pub fn bools(&mut self, slot: Slot, values: impl ExactSizeIterator<Item = bool>) {
         let count = values.len();
@@ -233,7 +303,7 @@ impl Writer {
 
     /// Sets one bit of the data section.
     pub fn set_bool(&mut self, at: StructAt, bit: u32, value: bool) {
-        let position = HEADER + at.data as usize + (bit / 8) as usize;
+        let position = self.own_position(HEADER + at.data as usize + (bit / 8) as usize);
         if let Some(byte) = self.bytes.get_mut(position) {
             let mask = 1 << (bit % 8);
             *byte = if value { *byte | mask } else { *byte & !mask };
@@ -269,13 +339,30 @@ impl Writer {
     /// Bytes so far, framing included.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.bytes.len()
+        self.bytes.len() + self.shared_bytes
     }
 
     /// True while only the root pointer is there.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.bytes.len() == HEADER + WORD
+        self.len() == HEADER + WORD
+    }
+
+    /// How large the message may become, framing included.
+    #[must_use]
+    pub fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
+    /// Allows it to grow to `bytes_max` bytes instead, framing included.
+    pub fn set_bytes_max(&mut self, bytes_max: usize) {
+        self.bytes_max = bytes_max.min((1 << 29) * WORD);
+    }
+
+    /// Whether parts of it lie elsewhere: see [`Writer::bytes`].
+    #[must_use]
+    pub fn is_sharing(&self) -> bool {
+        !self.shared.is_empty()
     }
 
     /// The framed bytes, ready for a stream, and the capabilities.
@@ -283,29 +370,61 @@ impl Writer {
     /// # Errors
     /// [`TooLarge`] if the limit was passed.
     pub fn finish(mut self) -> Result<(Vec<u8>, Vec<Attachment>), TooLarge> {
-        if self.overflow {
-            return Err(TooLarge {
-                bytes_max: self.bytes_max,
-            });
-        }
-        let words = ((self.bytes.len() - HEADER) / WORD) as u32;
-        self.bytes[4..HEADER].copy_from_slice(&words.to_le_bytes());
+        self.framed()?;
         Ok((self.bytes, self.attached))
     }
 
-    /// The framed bytes so far, ready for a stream.
+    /// The framed bytes so far, ready for a stream. What was shared is copied.
     ///
     /// # Errors
     /// [`TooLarge`] if the limit was passed.
     pub fn framed(&mut self) -> Result<&[u8], TooLarge> {
-        if self.overflow {
-            return Err(TooLarge {
-                bytes_max: self.bytes_max,
-            });
+        self.frame()?;
+        if self.is_sharing() {
+            self.bytes = self.joined();
+            self.shared.clear();
+            self.shared_bytes = 0;
         }
-        let words = ((self.bytes.len() - HEADER) / WORD) as u32;
-        self.bytes[4..HEADER].copy_from_slice(&words.to_le_bytes());
         Ok(&self.bytes)
+    }
+
+    /// The framed bytes so far in pieces, ready for a stream, with nothing copied. The first is
+    /// the writer's own and has the root struct in it, if that was laid out first.
+    ///
+    /// # Errors
+    /// [`TooLarge`] if the limit was passed.
+    pub fn pieces(&mut self) -> Result<impl Iterator<Item = Piece<'_>>, TooLarge> {
+        self.frame()?;
+        Ok(self.each_piece())
+    }
+
+    fn each_piece(&self) -> impl Iterator<Item = Piece<'_>> {
+        let (mut from, last) = (0, self.shared.last().map_or(0, |last| last.own_before));
+        let each = self.shared.iter().flat_map(move |shared| {
+            let own = &self.bytes[from..shared.own_before];
+            from = shared.own_before;
+            [Piece::Own(own), Piece::Shared(&shared.bytes)]
+        });
+        let each = each.chain([Piece::Own(&self.bytes[last..])]);
+        each.filter(|piece| !piece.is_empty())
+    }
+
+    /// Writes the number of words into the framing.
+    fn frame(&mut self) -> Result<(), TooLarge> {
+        if let Some(error) = self.overflow {
+            return Err(error);
+        }
+        let words = ((self.len() - HEADER) / WORD) as u32;
+        self.bytes[4..HEADER].copy_from_slice(&words.to_le_bytes());
+        Ok(())
+    }
+
+    /// All of it in one buffer.
+    fn joined(&self) -> Vec<u8> {
+        let mut joined = Vec::with_capacity(self.len());
+        self.each_piece()
+            .for_each(|piece| joined.extend_from_slice(&piece));
+        joined
     }
 
     /// The buffer, for another writer: see [`Writer::reusing`].
@@ -319,12 +438,10 @@ impl Writer {
     /// # Errors
     /// [`TooLarge`] if the limit was passed.
     pub fn to_framed(&self) -> Result<Vec<u8>, TooLarge> {
-        if self.overflow {
-            return Err(TooLarge {
-                bytes_max: self.bytes_max,
-            });
+        if let Some(error) = self.overflow {
+            return Err(error);
         }
-        let mut bytes = self.bytes.clone();
+        let mut bytes = self.joined();
         let words = ((bytes.len() - HEADER) / WORD) as u32;
         bytes[4..HEADER].copy_from_slice(&words.to_le_bytes());
         Ok(bytes)
@@ -341,15 +458,26 @@ impl Writer {
 
     fn list(&mut self, slot: Slot, element: Element, count: usize, bytes: usize) -> usize {
         let start = self.allocate(bytes);
-        if count >= 1 << 29 {
-            self.overflow = true;
-        }
+        let _ = self.is_countable(count);
+        self.point(slot, start, element, count);
+        start
+    }
+
+    /// Points `slot` at a list.
+    fn point(&mut self, slot: Slot, start: usize, element: Element, count: usize) {
         let pointer = (Self::distance(slot, start) << 2) & 0xffff_ffff
             | 1
             | element.code() << 32
             | (count as u64) << 35;
         self.put(slot.0 as usize, &pointer.to_le_bytes());
-        start
+    }
+
+    /// Notes that a list has too many elements, if it has.
+    fn is_countable(&mut self, count: usize) -> bool {
+        if count >= ELEMENTS_END {
+            self.overflow = self.overflow.or(Some(TooLarge::List));
+        }
+        count < ELEMENTS_END
     }
 
     /// Words between the end of the pointer and the object, as 30 bits.
@@ -360,21 +488,53 @@ impl Writer {
     /// Zeroed space at the end; its offset in the segment. Past the limit nothing grows and the
     /// offset is the present end, where writes fall outside and are dropped.
     fn allocate(&mut self, bytes: usize) -> usize {
-        let start = self.bytes.len();
+        let start = self.len();
         let size = bytes.div_ceil(WORD).saturating_mul(WORD);
-        let end = start.saturating_add(size);
-        if self.overflow || end > self.bytes_max {
-            self.overflow = true;
-        } else {
-            self.bytes.resize(end, 0);
+        if self.has_room(size) {
+            self.bytes.resize(self.bytes.len() + size, 0);
         }
         start - HEADER
     }
 
+    /// Whether the message may grow by so much; notes that it would be too large if not.
+    fn has_room(&mut self, bytes: usize) -> bool {
+        if self.overflow.is_none() && self.len().saturating_add(bytes) > self.bytes_max {
+            let bytes_max = self.bytes_max;
+            self.overflow = Some(TooLarge::Message { bytes_max });
+        }
+        self.overflow.is_none()
+    }
+
     fn put(&mut self, offset: usize, value: &[u8]) {
-        let start = HEADER + offset;
+        let start = self.own_position(HEADER + offset);
         if let Some(place) = self.bytes.get_mut(start..start + value.len()) {
             place.copy_from_slice(value);
+        }
+    }
+
+    /// Where in `bytes` a position of the framed message is.
+    fn own_position(&self, position: usize) -> usize {
+        if self.shared.is_empty() {
+            return position;
+        }
+        let begins = |shared: &Shared| shared.own_before + shared.shared_before;
+        let before = self
+            .shared
+            .partition_point(|shared| begins(shared) <= position);
+        match before.checked_sub(1).map(|last| &self.shared[last]) {
+            Some(last) => position.saturating_sub(last.shared_before + last.bytes.len()),
+            None => position,
+        }
+    }
+}
+
+impl core::ops::Deref for Piece<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
         }
     }
 }

@@ -175,7 +175,9 @@ impl Wish {
         let address = self.address.to_string();
         client.locator().introduce(&client, &address).await?;
         let node = client.node_at(&address).await?;
-        node.manager().offer(&client, &self.token, &server).await?;
+        node.manager()
+            .offer(&client, self.token.clone(), &server)
+            .await?;
         node.gone().await;
         tracing::info!("the node is gone, and with it its server processes");
         std::process::exit(0);

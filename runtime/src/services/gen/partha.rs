@@ -4,7 +4,7 @@
 // Three structs of this module are intrinsic, since the language itself refers to them: `Uid`,
 // `ObjectRef` and `CallContext`.
 
-const _: () = ::partha::abi::assert_version(2);
+const _: () = ::partha::abi::assert_version(3);
 
 /// Anything that can be called; cast it to the interface it has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -239,7 +239,7 @@ impl ::partha::abi::Struct for ClassDescription {
         w.text(s.slot(0), &self.name);
         w.set_bool(s, 64, self.persistent);
         w.u64s(s.slot(1), self.ancestors.iter().copied());
-        w.data(s.slot(2), &self.reflection);
+        w.bytes(s.slot(2), &self.reflection);
     }
 
     fn read(
@@ -250,11 +250,7 @@ impl ::partha::abi::Struct for ClassDescription {
             name: r.pointer(0).text().map(str::to_owned).map_err(|e| e.at("name"))?,
             persistent: r.bool(64),
             ancestors: r.pointer(1).u64s().map_err(|e| e.at("ancestors"))?,
-            reflection: r
-                .pointer(2)
-                .data()
-                .map(::partha::Bytes::copy_from_slice)
-                .map_err(|e| e.at("reflection"))?,
+            reflection: r.pointer(2).bytes().map_err(|e| e.at("reflection"))?,
         })
     }
 }
@@ -1908,8 +1904,8 @@ impl ::partha::abi::Struct for Execution {
             ::partha::abi::Struct::write(value, w, at);
         }
         w.set_bool(s, 208, self.foreign);
-        w.data(s.slot(3), &self.parameters);
-        w.data(s.slot(4), &self.state);
+        w.bytes(s.slot(3), &self.parameters);
+        w.bytes(s.slot(4), &self.state);
     }
 
     fn read(
@@ -1933,16 +1929,8 @@ impl ::partha::abi::Struct for Execution {
             }
                 .map_err(|e| e.at("call"))?,
             foreign: r.bool(208),
-            parameters: r
-                .pointer(3)
-                .data()
-                .map(::partha::Bytes::copy_from_slice)
-                .map_err(|e| e.at("parameters"))?,
-            state: r
-                .pointer(4)
-                .data()
-                .map(::partha::Bytes::copy_from_slice)
-                .map_err(|e| e.at("state"))?,
+            parameters: r.pointer(3).bytes().map_err(|e| e.at("parameters"))?,
+            state: r.pointer(4).bytes().map_err(|e| e.at("state"))?,
         })
     }
 }
@@ -1996,8 +1984,8 @@ impl ::partha::abi::Struct for Executed {
 
     fn write(&self, w: &mut ::partha::abi::Writer, s: ::partha::abi::StructAt) {
         w.set_u16(s, 0, ::partha::abi::Enum::ordinal(self.end));
-        w.data(s.slot(0), &self.answer);
-        w.data(s.slot(1), &self.state);
+        w.bytes(s.slot(0), &self.answer);
+        w.bytes(s.slot(1), &self.state);
     }
 
     fn read(
@@ -2005,16 +1993,8 @@ impl ::partha::abi::Struct for Executed {
     ) -> Result<Self, ::partha::abi::DecodeError> {
         Ok(Self {
             end: ::partha::abi::Enum::from_ordinal(r.u16(0)).map_err(|e| e.at("end"))?,
-            answer: r
-                .pointer(0)
-                .data()
-                .map(::partha::Bytes::copy_from_slice)
-                .map_err(|e| e.at("answer"))?,
-            state: r
-                .pointer(1)
-                .data()
-                .map(::partha::Bytes::copy_from_slice)
-                .map_err(|e| e.at("state"))?,
+            answer: r.pointer(0).bytes().map_err(|e| e.at("answer"))?,
+            state: r.pointer(1).bytes().map_err(|e| e.at("state"))?,
         })
     }
 }
@@ -2377,15 +2357,16 @@ impl ConnectionManager {
         &self,
         caller: &impl ::partha::Caller,
         class: u64,
-        arguments: &[u8],
+        arguments: impl ::core::convert::Into<::partha::Bytes>,
     ) -> Result<::partha::Uid, connection_manager::CreateError> {
         let mut request = self
             .capability
             .request(caller, &connection_manager::METHODS[2], 1, 2);
+        let arguments: ::partha::Bytes = ::core::convert::Into::into(arguments);
         request
             .arguments(|w, s| {
                 w.set_u64(s, 0, class);
-                w.data(s.slot(1), arguments);
+                w.bytes(s.slot(1), &arguments);
             });
         let reply = request.send().await?;
         reply
@@ -2789,15 +2770,16 @@ impl ConnectionManager {
     pub async fn offer(
         &self,
         caller: &impl ::partha::Caller,
-        token: &[u8],
+        token: impl ::core::convert::Into<::partha::Bytes>,
         server: &ServerProcess,
     ) -> ::partha::Result<()> {
         let mut request = self
             .capability
             .request(caller, &connection_manager::METHODS[16], 0, 3);
+        let token: ::partha::Bytes = ::core::convert::Into::into(token);
         request
             .arguments(|w, s| {
-                w.data(s.slot(1), token);
+                w.bytes(s.slot(1), &token);
                 ::partha::abi::write_capability(
                     w,
                     s.slot(2),
@@ -4005,11 +3987,7 @@ pub mod connection_manager {
             .arguments()
             .and_then(|r| Ok((
                 r.u64(0),
-                r
-                    .pointer(1)
-                    .data()
-                    .map(::partha::Bytes::copy_from_slice)
-                    .map_err(|e| e.at("arguments"))?,
+                r.pointer(1).bytes().map_err(|e| e.at("arguments"))?,
             )));
         let (class, arguments) = match decoded {
             Ok(arguments) => arguments,
@@ -4484,11 +4462,7 @@ pub mod connection_manager {
         > = call
             .arguments()
             .and_then(|r| Ok((
-                r
-                    .pointer(1)
-                    .data()
-                    .map(::partha::Bytes::copy_from_slice)
-                    .map_err(|e| e.at("token"))?,
+                r.pointer(1).bytes().map_err(|e| e.at("token"))?,
                 ::partha::abi::read_capability(r.pointer(2))
                     .and_then(|found| {
                         found.ok_or_else(::partha::abi::DecodeError::missing)
