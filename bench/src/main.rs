@@ -28,6 +28,7 @@ mod peers;
 mod plan;
 mod process;
 mod report;
+mod scale;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -41,6 +42,7 @@ use peer::Peer;
 use plan::Plan;
 use process::Cores;
 use report::Json;
+use scale::Fill;
 
 /// Benchmarks of Partha beside its peers
 #[derive(Parser)]
@@ -111,6 +113,8 @@ enum Role {
         #[arg(long)]
         core: Option<usize>,
     },
+    /// Fill the store of a node that does not run with objects
+    Fill(Fill),
 }
 
 fn main() -> ExitCode {
@@ -124,6 +128,7 @@ fn main() -> ExitCode {
             load,
             core,
         }) => process::drive(peer, address, load, core),
+        Some(Role::Fill(fill)) => fill.run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -53,7 +53,13 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     (
         "bench",
-        &["bank", "partha", "partha-codegen", "partha-core"],
+        &[
+            "bank",
+            "partha",
+            "partha-codegen",
+            "partha-core",
+            "partha-store",
+        ],
     ),
     (TEST_SUPPORT, &[]),
     ("xtask", &["partha-codegen", "partha-idl"]),
