@@ -22,6 +22,14 @@
 //! whether somebody is bound to them, longest unused first; so the next one to leave is at one
 //! of two heads, and is found without a search.
 //!
+//! Memory is counted in bytes of encoded states and in objects, and has a limit of each:
+//!
+//! | what happens | over the limit |
+//! |---|---|
+//! | an object is wanted that is not in memory | the longest unused leave; if all are in use, refused |
+//! | it is loaded, and is larger than the room | the longest unused leave; if that is not enough it leaves itself and its calls are refused, unless it is alone |
+//! | a call made an object, or one larger | the longest unused leave; else memory is over the limit until something is unused |
+//!
 //! Volatile objects are Active from `Serve` to `Retire`, and never idle.
 
 use std::collections::BTreeMap;

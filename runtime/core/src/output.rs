@@ -450,6 +450,8 @@ pub enum Why {
     Idle,
     /// Room was needed.
     Memory,
+    /// It was loaded, but found no room; the calls that wanted it were refused.
+    NoRoom,
     /// An operator asked for it.
     Operator,
     /// The node shuts down.

@@ -1,6 +1,5 @@
-//! Anything a peer, an operator or a disk can do, in any order, on few objects: the engine's
-//! invariants hold after each input, every ticket is answered at most once and forgotten once,
-//! and in the end nothing is left.
+//! Anything a peer, an operator or a disk can do, in any order, on few objects: invariants hold
+//! after each input, tickets are answered at most once and forgotten once, at last nothing is left.
 //!
 //! The simulator tells whether answers are right; this tells that no order of inputs breaks the
 //! engine, also those that no sane shell would make.
@@ -28,6 +27,7 @@ const ME: Identity = Identity {
         incarnation: Incarnation(1),
     },
     shard: 0,
+    seed: 0,
 };
 
 struct Monkey {

@@ -1,6 +1,7 @@
 //! The thread of a shard: its loop, its timer, its connections.
 
 use std::cell::{Cell, RefCell};
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
@@ -71,6 +72,8 @@ async fn serve(start: Start, local: std::rc::Weak<LocalSet>) {
     let identity = Identity {
         me: registry.me,
         shard: handle.index(),
+        // Nobody else can know it.
+        seed: RandomState::new().hash_one(handle.index()),
     };
     let engine = Engine::new(registry.limits, identity);
     let shard = Rc::new(Shard {

@@ -1,11 +1,11 @@
 //! Objects coming into memory and leaving it: loads, volatile objects, idle time, the memory
 //! limit, eviction, drain.
 
-use super::{Drain, Engine};
-use crate::activation::{self, Cue, Image, Next};
+use super::{Drain, Engine, Mutation};
+use crate::activation::{self, Cue, Image, Next, Object};
 use crate::call::Stage;
 use crate::id::Uid;
-use crate::input::{Fault, Loaded};
+use crate::input::Loaded;
 use crate::outbox::Outbox;
 use crate::output::{Answer, Event, Output, Refusal, Why};
 use crate::slab::Slot;
@@ -72,12 +72,18 @@ impl Engine {
             };
             self.passivate(slot, Why::Memory, out);
         }
-        let bytes_max = self.limits.active_bytes_max;
-        if self.objects.active_bytes() > bytes_max && self.objects.longest_unused().is_none() {
-            let (what, limit) = ("bytes of objects in memory, all in use", bytes_max);
-            return Err(Refusal::Overloaded { what, limit });
+        let over = self.objects.active_bytes() > self.limits.active_bytes_max;
+        if over && self.objects.longest_unused().is_none() {
+            return Err(self.too_many_bytes());
         }
         Ok(())
+    }
+
+    fn too_many_bytes(&self) -> Refusal {
+        Refusal::Overloaded {
+            what: "bytes of objects in memory, all in use",
+            limit: self.limits.active_bytes_max,
+        }
     }
 
     /// The store answered a load.
@@ -92,10 +98,16 @@ impl Engine {
                     self.objects.set_size(slot, size_bytes);
                     out.push(Output::Event(Event::Activated { uid, epoch }));
                 }
-                self.run_holders(uid, out);
+                if self.may_stay(slot, out) {
+                    self.run_holders(uid, out);
+                } else {
+                    self.turn_away(slot, out);
+                }
             }
-            Next::RefuseAbsent => self.refuse_waiting(slot, None, out),
-            Next::RefuseAll(fault) => self.refuse_waiting(slot, Some(fault), out),
+            Next::RefuseAbsent => self.refuse_waiting(slot, &Refusal::NoSuchObject, true, out),
+            Next::RefuseAll(fault) => {
+                self.refuse_waiting(slot, &Refusal::Store(fault), false, out);
+            }
             Next::Ignore => return,
             Next::Load | Next::Run | Next::Wait | Next::RefuseExists | Next::Mistake => {
                 panic!("{uid} was loaded but is not in the right state");
@@ -106,13 +118,44 @@ impl Engine {
         }
     }
 
+    /// Whether an object that was just loaded may stay, now that its size is known: within the
+    /// limit, after whatever is idle has made room, or because nothing else is in memory.
+    /// Objects that were asked for at the same time may each have had room without the others.
+    fn may_stay(&mut self, slot: Slot, out: &mut Outbox) -> bool {
+        self.make_room(out);
+        let (bytes, own) = (self.objects.active_bytes(), self.objects.size_bytes(slot));
+        bytes <= self.limits.active_bytes_max
+            || bytes == own
+            || self.mutation == Mutation::ExceedMemory
+    }
+
+    /// Takes an object out of memory again whose calls have not begun, and refuses them.
+    fn turn_away(&mut self, slot: Slot, out: &mut Outbox) {
+        let uid = self.objects.entry(slot).uid;
+        self.change_image(slot, Cue::Dropped);
+        self.objects.set_size(slot, 0);
+        let why = Why::NoRoom;
+        out.push(Output::Passivate { uid });
+        out.push(Output::Event(Event::Passivated { uid, why }));
+        let refusal = self.too_many_bytes();
+        if let Refusal::Overloaded { what, limit } = refusal {
+            out.push(Output::Event(Event::Overloaded { what, limit }));
+        }
+        self.refuse_waiting(slot, &refusal, false, out);
+    }
+
     /// The image cannot be had: refuses every call of the object; creates go on, if it is
     /// because there is none.
-    fn refuse_waiting(&mut self, object: Slot, fault: Option<Fault>, out: &mut Outbox) {
-        let refusal = fault.map_or(Refusal::NoSuchObject, Refusal::Store);
+    fn refuse_waiting(
+        &mut self,
+        object: Slot,
+        refusal: &Refusal,
+        but_creates: bool,
+        out: &mut Outbox,
+    ) {
         // The entry must outlive the last of its calls, since the loop looks at it.
         self.objects.entry_mut(object).calls += 1;
-        for slot in self.waiting_calls(object, fault.is_none()) {
+        for slot in self.waiting_calls(object, but_creates) {
             self.end(slot, Some(Answer::Refused(refusal.clone())), out);
         }
         self.objects.entry_mut(object).calls -= 1;
@@ -205,6 +248,24 @@ impl Engine {
                 break;
             };
             self.passivate(slot, Why::Memory, out);
+        }
+        if self.mutation == Mutation::EvictLocked {
+            self.evict_locked(out);
+        }
+    }
+
+    /// What must not be done: drops what an action may have changed.
+    fn evict_locked(&mut self, out: &mut Outbox) {
+        while self.objects.active_bytes() > self.limits.active_bytes_max {
+            let is_locked = |it: &Object| it.image == Image::Active && it.calls == 0 && it.held > 0;
+            let mut all = self.objects.iter().filter(|(_, it)| is_locked(it));
+            let locked = all.next().map(|(slot, it)| (slot, it.uid));
+            drop(all);
+            let Some((slot, uid)) = locked else { break };
+            self.change_image(slot, Cue::Dropped);
+            self.objects.set_size(slot, 0);
+            self.objects.remove(slot);
+            out.push(Output::Passivate { uid });
         }
     }
 

@@ -116,6 +116,10 @@ pub enum Mutation {
     LosePrepareOnRecovery,
     /// Prepare while calls of the action still run or wait.
     IgnoreLateCalls,
+    /// Take objects out of memory that actions have locked.
+    EvictLocked,
+    /// Keep whatever the store has found in memory, however much is there.
+    ExceedMemory,
     /// Let servants run on whose deadline has passed (M1 of Rajdoot).
     SpareExpired,
     /// Leave what an earlier life of a caller began (M2).
@@ -133,6 +137,9 @@ pub struct Identity {
     pub me: Peer,
     /// The shard's number at its node.
     pub shard: u16,
+    /// A number that callers do not know, for the hash of the lock table: who could choose uids
+    /// that collide could make every look-up long. Nothing that is decided depends on it.
+    pub seed: u64,
 }
 
 impl Identity {
@@ -209,7 +216,7 @@ impl Engine {
             now: Time(0),
             calls: Calls::new(),
             objects: Objects::new(),
-            locks: Locks::default(),
+            locks: Locks::seeded(identity.seed),
             uses: UseList::default(),
             incarnations: Incarnations::new(),
             mirrors: Mirrors::new(identity.me.incarnation),

@@ -39,7 +39,7 @@ impl Table<'_> {
         if leader.traits.action {
             return self.of_level(leader.level);
         }
-        let Identity { me, shard } = self.identity;
+        let Identity { me, shard, .. } = self.identity;
         let own = own_action(me, shard, self.calls.entry(slot).ticket);
         match &leader.member {
             Some(member) => Party {

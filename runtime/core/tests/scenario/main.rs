@@ -45,6 +45,7 @@ fn me(life: u32) -> Identity {
             incarnation: Incarnation(life),
         },
         shard: 0,
+        seed: 0,
     }
 }
 

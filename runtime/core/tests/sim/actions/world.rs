@@ -19,8 +19,7 @@ use super::reached;
 use super::run::Run;
 use super::shell::Held;
 use super::truth::{OpNo, Truth};
-use crate::calls::checker::activation::Activations;
-use crate::calls::checker::tickets::Tickets;
+use crate::calls::checker::{activation::Activations, memory, tickets::Tickets};
 use crate::rng::Rng;
 use crate::{Job, Summary, Trace};
 
@@ -290,8 +289,9 @@ impl World {
     pub(crate) fn fill_shards(&mut self, node: usize) {
         let me = self.peer(node);
         let (limits, mutation) = (self.plan.limits, self.job.mutation);
+        let seed = self.job.seed;
         let shards = (0..self.plan.shards as u16).map(|shard| Shard {
-            engine: Engine::with_mutation(limits, Identity { me, shard }, mutation),
+            engine: Engine::with_mutation(limits, Identity { me, shard, seed }, mutation),
             images: Images::default(),
             held: BTreeMap::new(),
             asked: BTreeMap::new(),
@@ -573,6 +573,7 @@ impl World {
         if self.job.mutation == Mutation::None {
             invariants::check(&shard.engine);
         }
+        memory::after(&shard.engine, &self.plan.limits)?;
         self.waits.look(self.now, at, &shard.engine, &broken)?;
         let clock = self.processes[at.node].clock;
         let next = shard

@@ -5,7 +5,7 @@ use crate::Counts;
 use partha_core::{Answer, Event, Fault, Output, Refusal, Why};
 
 /// The points to be reached.
-pub(crate) const POINTS: [&str; 26] = [
+pub(crate) const POINTS: [&str; 27] = [
     "answered by outcome",
     "answered by the outcome of another ticket",
     "answered by a saved reply",
@@ -27,6 +27,7 @@ pub(crate) const POINTS: [&str; 26] = [
     "created",
     "passivated: idle",
     "passivated: memory",
+    "passivated: no room",
     "passivated: operator",
     "passivated: drain",
     "not evicted",
@@ -105,6 +106,9 @@ fn happened(event: Event) -> &'static str {
         Event::Passivated {
             why: Why::Memory, ..
         } => "passivated: memory",
+        Event::Passivated {
+            why: Why::NoRoom, ..
+        } => "passivated: no room",
         Event::Passivated {
             why: Why::Operator, ..
         } => "passivated: operator",

@@ -10,13 +10,22 @@ use crate::calls::history::{Ending, Fate, Kind, OpId, Outcome};
 use crate::calls::net::{ConnId, Request, Response};
 use crate::calls::plan::MS;
 use crate::calls::reached;
-use crate::calls::world::{Event, Held, Place, World};
+use crate::calls::world::{Event, Held, Place, Shard, World};
 
 fn mode_of(kind: Kind) -> Mode {
     if kind.is_write() {
         Mode::Write
     } else {
         Mode::Read
+    }
+}
+
+impl Shard {
+    /// An object leaves memory: what it was.
+    fn drop_image(&mut self, uid: Uid) -> Result<Option<Vec<OpId>>, String> {
+        self.activations.drop_image(uid)?;
+        self.memory.dropped(uid);
+        Ok(self.images.remove(&uid).map(|(list, _)| list))
     }
 }
 
@@ -188,13 +197,9 @@ impl World {
                 shard.tickets.forgotten(ticket)?;
                 shard.held.remove(&ticket);
             }
-            Output::Discard { uid } => {
-                shard.activations.drop_image(uid)?;
-                shard.images.remove(&uid);
-            }
+            Output::Discard { uid } => drop(shard.drop_image(uid)?),
             Output::Passivate { uid } => {
-                shard.activations.drop_image(uid)?;
-                let image = shard.images.remove(&uid).map(|(list, _)| list);
+                let image = shard.drop_image(uid)?;
                 self.passivated(at, uid, image.as_ref())?;
             }
             Output::Event(Told::Reborn { old, .. }) => shard.tickets.excuse_all_of(old),
@@ -253,6 +258,7 @@ impl World {
             Some(list) => {
                 let (epoch, size_bytes) = (node.disk.activate(uid), size_of(&list));
                 shard.images.insert(uid, (list, epoch));
+                shard.memory.is(uid, size_bytes);
                 Loaded::Found {
                     epoch: Epoch(epoch),
                     size_bytes,
@@ -263,7 +269,9 @@ impl World {
         shard
             .activations
             .loaded(uid, shard.images.contains_key(&uid));
-        self.input(at, Input::Loaded { uid, outcome })
+        self.input(at, Input::Loaded { uid, outcome })?;
+        let shard = &self.nodes[at.node].shards[at.shard];
+        shard.memory.loaded(uid, &self.plan.limits)
     }
 
     fn dispatch(
@@ -362,6 +370,9 @@ impl World {
             _ => (Ended::Normal, Ending::Normal),
         };
         let size_bytes = size_of(list);
+        if held.kind.is_write() && ended == Ended::Normal {
+            shard.memory.is(uid, size_bytes);
+        }
         held.outcome = Some(Outcome { ending, seen, uid });
         self.input(
             at,

@@ -6,8 +6,10 @@ use partha_core::engine::Mutation;
 use partha_core::id::{CallId, Incarnation, NodeId, Peer, Uid};
 use partha_core::{Engine, Identity, Input, Outbox, Ticket, invariants};
 
-use crate::calls::checker::{activation::Activations, orphan::Lives, tickets::Tickets};
-use crate::calls::checker::{durable, exactly_once, linear, liveness, tables};
+use crate::calls::checker::{
+    activation::Activations, memory::Memory, orphan::Lives, tickets::Tickets,
+};
+use crate::calls::checker::{durable, exactly_once, linear, liveness, memory, tables};
 use crate::calls::client::{Client, Wake};
 use crate::calls::disk::Disk;
 use crate::calls::history::{Fate, History, Kind, OpId, Outcome};
@@ -106,6 +108,7 @@ pub(crate) struct Shard {
     pub(crate) tickets: Tickets,
     pub(crate) activations: Activations,
     pub(crate) lives: Lives,
+    pub(crate) memory: Memory,
 }
 
 impl Shard {
@@ -120,6 +123,7 @@ impl Shard {
             tickets: Tickets::default(),
             activations: Activations::default(),
             lives: Lives::default(),
+            memory: Memory::default(),
         }
     }
 }
@@ -138,6 +142,7 @@ pub(crate) struct Node {
 /// A whole run.
 #[derive(Debug)]
 pub(crate) struct World {
+    seed: u64,
     pub(crate) now: u64,
     sequence: u64,
     queue: BTreeMap<(u64, u64), Event>,
@@ -183,6 +188,7 @@ impl World {
         let mut rng = Rng::new(job.seed);
         let plan = Plan::new(&mut rng, job.caps);
         let mut world = Self {
+            seed: job.seed,
             now: 0,
             sequence: 0,
             queue: BTreeMap::new(),
@@ -226,8 +232,9 @@ impl World {
             node: NodeId(node as u64),
             incarnation: Incarnation(self.nodes[node].life),
         };
+        let seed = self.seed;
         let shards = (0..self.plan.shards as u16)
-            .map(|shard| Shard::new(&self.plan, Identity { me, shard }, self.mutation));
+            .map(|shard| Shard::new(&self.plan, Identity { me, shard, seed }, self.mutation));
         self.nodes[node].shards = shards.collect();
     }
 
@@ -346,6 +353,7 @@ impl World {
         if self.mutation == Mutation::None {
             invariants::check(&shard.engine);
         }
+        memory::after(&shard.engine, &self.plan.limits)?;
         let next = shard.engine.next_timeout().map(|time| time.0);
         if let Some(next) = next
             && shard.timer_at.is_none_or(|armed| next < armed)

@@ -8,6 +8,7 @@ pub(crate) mod durable;
 pub(crate) mod exactly_once;
 pub(crate) mod linear;
 pub(crate) mod liveness;
+pub(crate) mod memory;
 pub(crate) mod orphan;
 pub(crate) mod tables;
 pub(crate) mod tickets;
