@@ -72,7 +72,7 @@ async fn make_many(client: Client, node: u64, address: String, stop: Arc<AtomicB
             let caller = client.call().again(id);
             match handle
                 .manager()
-                .create(&caller, counter::CLASS.0, &arguments)
+                .create(&caller, counter::CLASS.0, arguments.clone())
                 .await
             {
                 Ok(uid) => break uid,
@@ -168,7 +168,7 @@ fn a_full_disk_is_an_error_and_no_damage() {
         let mut made = Vec::new();
         let error = loop {
             let value = made.len() as i64;
-            match Counter::create(&client, &place, value, &vec![1; 100_000]).await {
+            match Counter::create(&client, &place, value, vec![1; 100_000]).await {
                 Ok(counter) => made.push(counter),
                 Err(error) => break error,
             }
@@ -212,7 +212,7 @@ fn a_full_disk_is_an_error_and_no_damage() {
         for counter in &made {
             counter.add(&client, 1).await.unwrap();
         }
-        Counter::create(&client, &place, 0, &vec![1; 1_000_000])
+        Counter::create(&client, &place, 0, vec![1; 1_000_000])
             .await
             .unwrap();
         assert_eq!(objects(&client, &node).await, made.len() + 1);

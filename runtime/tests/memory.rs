@@ -42,7 +42,7 @@ fn scene(dir: &std::path::Path) -> (NodeProcess, Uid) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let uid = runtime.block_on(async {
         let (client, place) = client_of(&node).await;
-        Counter::create(&client, &place, 7, partha::Bytes::new())
+        Counter::create(&client, &place, 7, Bytes::new())
             .await
             .unwrap()
             .uid()
@@ -233,7 +233,7 @@ async fn memory_of_an_empty_node() -> i64 {
     let dir = temp_dir("empty");
     let node = Start::new(dir.path()).ready();
     let (client, place) = client_of(&node).await;
-    Counter::create(&client, &place, 1, partha::Bytes::new())
+    Counter::create(&client, &place, 1, Bytes::new())
         .await
         .unwrap();
     assert_eq!(page_through(&client, &node).await.len(), 1);

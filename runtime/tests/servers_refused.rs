@@ -82,7 +82,7 @@ fn strangers_cannot_offer_themselves() {
         let address = node.address().to_string();
         let handle = client.node_at(&address).await.unwrap();
         let any = system::ServerProcess::serve(&client, Stranger).unwrap();
-        let offered = handle.manager().offer(&client, &[7; 16], &any).await;
+        let offered = handle.manager().offer(&client, vec![7; 16], &any).await;
         assert_eq!(offered.unwrap_err().kind(), ErrorKind::BadOperation);
         assert_eq!(one.value(&client).await.unwrap(), 1);
         stop(node).await;
