@@ -21,9 +21,8 @@
 mod arrive;
 mod depart;
 
-use std::collections::HashMap;
-
 use capnp_rpc::rpc_capnp::message;
+use foldhash::HashMap;
 
 use crate::frame::Message;
 use crate::reason::{Table, malformed};
@@ -91,12 +90,19 @@ struct Question {
 }
 
 /// See the module.
+///
+/// The peer chooses ids; what it could do to the tables with them is kept from it by a seed of
+/// their own for each, and by the bounds.
 pub(crate) struct Account {
     limits: Limits,
     generations: u64,
     answers: HashMap<u32, Answer>,
+    /// Answers that are not returned.
+    answers_open: usize,
     bootstraps: usize,
     questions: HashMap<u32, Question>,
+    /// Questions that are not returned.
+    questions_open: usize,
     exports: HashMap<u32, Export>,
     imports: HashMap<u32, Import>,
 }
@@ -106,17 +112,19 @@ impl Account {
         Self {
             limits,
             generations: 0,
-            answers: HashMap::new(),
+            answers: HashMap::default(),
+            answers_open: 0,
             bootstraps: 0,
-            questions: HashMap::new(),
-            exports: HashMap::new(),
-            imports: HashMap::new(),
+            questions: HashMap::default(),
+            questions_open: 0,
+            exports: HashMap::default(),
+            imports: HashMap::default(),
         }
     }
 
     /// Whether either side has a question open.
     pub(crate) fn anything_open(&self) -> bool {
-        self.answers.values().any(|a| !a.returned) || self.questions.values().any(|q| !q.returned)
+        self.answers_open > 0 || self.questions_open > 0
     }
 
     /// Whether either side holds a capability of the other.
@@ -159,6 +167,14 @@ impl Account {
         message: message::Reader<'_>,
     ) -> Result<Option<Message>, CutReason> {
         self.depart_message(message).map_err(Fault::into_reason)
+    }
+
+    /// Enters a question of ours.
+    fn asked(&mut self, id: u32) {
+        let before = self.questions.insert(id, Question::default());
+        if before.is_none_or(|before| before.returned) {
+            self.questions_open += 1;
+        }
     }
 
     fn answer_of(&mut self, key: AnswerKey) -> Option<&mut Answer> {

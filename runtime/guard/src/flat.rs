@@ -114,6 +114,12 @@ impl Flat {
         })
     }
 
+    /// Whether no capability can be a promise.
+    pub(crate) fn is_settled(&self) -> bool {
+        let own = |capability: &_| matches!(capability, ForeignCapability::Own(_));
+        self.capabilities.iter().all(own)
+    }
+
     /// Waits until no capability is a promise of this process, such as the result of a pending
     /// call that was passed on: only then may it be sent.
     pub(crate) async fn settle(&self) {

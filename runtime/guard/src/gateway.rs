@@ -8,7 +8,6 @@
 //! peer: it sees one capability, however often it was made.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::ops::Deref;
 use std::rc::{Rc, Weak};
 
@@ -17,6 +16,7 @@ use capnp::capability::{
     Client, DispatchCallResult, FromClientHook, FromServer, Params, Promise, Results, Server,
 };
 use capnp::private::capability::ClientHook;
+use foldhash::HashMap;
 use futures_util::future::LocalBoxFuture;
 
 use crate::flat::{Flat, ForeignCapability};
@@ -39,21 +39,26 @@ pub struct ForeignCall {
     pub admission: Option<Admission>,
 }
 
-/// Where the calls of foreign clients go.
-pub trait Gateway: 'static {
-    /// Answers one call with the struct of results.
+/// The struct of results of a call, or why there is none.
+pub enum Reply {
+    /// It is there: such a call costs no future.
+    Ready(Result<Flat, capnp::Error>),
+    /// It will be.
     ///
     /// The future is polled inside capnp-rpc and is **dropped** when the client finishes the call
     /// early or its connection ends. So it must not be what runs the servant: spawn that, give it
-    /// the call's [`Admission`] to keep, wait for it here, and take the drop as the signal that
-    /// nobody waits any more.
+    /// the call's [`Admission`] to keep, wait for it in the future, and take the drop as the signal
+    /// that nobody waits any more.
+    Later(LocalBoxFuture<'static, Result<Flat, capnp::Error>>),
+}
+
+/// Where the calls of foreign clients go.
+pub trait Gateway: 'static {
+    /// Answers one call.
     ///
-    /// An own capability in the results becomes an object when the future completes, and
+    /// An own capability in the results becomes an object when the answer is there, and
     /// [`Gateway::released`] is called for it even if the client is gone by then.
-    fn call(
-        self: Rc<Self>,
-        call: ForeignCall,
-    ) -> LocalBoxFuture<'static, Result<Flat, capnp::Error>>;
+    fn call(self: Rc<Self>, call: ForeignCall) -> Reply;
 
     /// No client can call `target` any more, until a capability for it is made again.
     ///
@@ -99,7 +104,10 @@ pub fn invoke(
                 params,
                 admission: None,
             };
-            return gateway.call(call);
+            return match gateway.call(call) {
+                Reply::Ready(result) => Box::pin(std::future::ready(result)),
+                Reply::Later(result) => result,
+            };
         }
     };
     Box::pin(async move {
@@ -109,7 +117,9 @@ pub fn invoke(
     })
 }
 
-fn hook_of(gateway: &Rc<dyn Gateway>, target: u64) -> Box<dyn ClientHook> {
+type Hook = Box<dyn ClientHook>;
+
+fn hook_of(gateway: &Rc<dyn Gateway>, target: u64) -> Hook {
     capability(Rc::clone(gateway), target).hook
 }
 
@@ -224,8 +234,7 @@ impl Server for Dispatch {
         params: Params<any_pointer::Owned>,
         results: Results<any_pointer::Owned>,
     ) -> DispatchCallResult {
-        let answer = self.answer(interface, method, &params, results);
-        DispatchCallResult::new(Promise::from_future(answer), false)
+        DispatchCallResult::new(self.answer(interface, method, &params, results), false)
     }
 
     fn as_ptr(&self) -> usize {
@@ -241,47 +250,83 @@ impl Dispatch {
         method: u16,
         params: &Params<any_pointer::Owned>,
         mut results: Results<any_pointer::Owned>,
-    ) -> impl Future<Output = capnp::Result<()>> + 'static {
-        let gateway = Rc::clone(&self.gateway);
+    ) -> Promise<(), capnp::Error> {
         let (pointer, seen) = observe(|| params.hook.get());
         // A client may let go of an object it has just passed; it lives as long as this call.
         let mut passed = Vec::new();
         let params = pointer.and_then(|pointer| {
             Flat::copy_from(pointer, seen.as_ref(), |hook| {
-                let object = own_object(&gateway, hook)?;
+                let object = own_object(&self.gateway, hook)?;
                 let target = object.target;
                 passed.push(object);
                 Some(target)
             })
         });
+        let params = match params {
+            Ok(params) => params,
+            Err(error) => return Promise::err(error),
+        };
         let admission = seen.and_then(|seen| seen.admission);
-        let target = self.target;
-        let result = params.map(|params| {
-            let admission = admission.clone();
-            let call = ForeignCall {
-                target,
-                interface,
-                method,
-                params,
-                admission,
-            };
-            Rc::clone(&gateway).call(call)
-        });
-        async move {
-            let result = result?;
-            let ours = Rc::clone(&gateway);
-            let settled = async move {
-                let flat = result.await?;
-                // From here on each object in the results is released, whatever happens.
-                let objects = flat.own_targets().map(|target| hook_of(&ours, target));
-                let objects: Vec<_> = objects.collect();
+        let call = ForeignCall {
+            target: self.target,
+            interface,
+            method,
+            params,
+            admission: admission.clone(),
+        };
+        let gateway = Rc::clone(&self.gateway);
+        match Rc::clone(&gateway).call(call) {
+            Reply::Ready(Ok(flat)) if flat.is_settled() => {
+                let objects = objects_in(&flat, &gateway);
+                let make = |target| hook_of(&gateway, target);
+                let copied = results.hook.get().and_then(|to| flat.copy_to(to, make));
+                drop(objects);
+                match copied {
+                    Ok(()) => Promise::ok(()),
+                    Err(error) => Promise::err(error),
+                }
+            }
+            Reply::Ready(Err(error)) => Promise::err(error),
+            Reply::Ready(Ok(flat)) => {
+                let objects = objects_in(&flat, &gateway);
+                let ready = std::future::ready(Ok((flat, objects)));
+                self.hand_over(ready, admission, passed, results)
+            }
+            Reply::Later(result) => {
+                let result = async move {
+                    let flat = result.await?;
+                    let objects = objects_in(&flat, &gateway);
+                    Ok((flat, objects))
+                };
+                self.hand_over(result, admission, passed, results)
+            }
+        }
+    }
+
+    /// Waits for the results, and until they may be sent.
+    fn hand_over(
+        self,
+        result: impl Future<Output = capnp::Result<(Flat, Vec<Hook>)>> + 'static,
+        admission: Option<Admission>,
+        passed: Vec<Rc<Object>>,
+        mut results: Results<any_pointer::Owned>,
+    ) -> Promise<(), capnp::Error> {
+        Promise::from_future(async move {
+            let settled = async {
+                let (flat, objects) = result.await?;
                 flat.settle().await;
                 Ok((flat, objects))
             };
             let (flat, objects) = until_cancelled(settled, admission).await?;
-            flat.copy_to(results.hook.get()?, |target| hook_of(&gateway, target))?;
+            flat.copy_to(results.hook.get()?, |target| hook_of(&self.gateway, target))?;
             drop((self, passed, objects));
             Ok(())
-        }
+        })
     }
+}
+
+/// Makes the objects in results: from here on each of them is released, whatever happens.
+fn objects_in(flat: &Flat, gateway: &Rc<dyn Gateway>) -> Vec<Hook> {
+    let targets = flat.own_targets();
+    targets.map(|target| hook_of(gateway, target)).collect()
 }

@@ -37,7 +37,7 @@ mod wire;
 
 pub use connection::{Driver, connect, serve};
 pub use flat::{Flat, ForeignCapability};
-pub use gateway::{ForeignCall, Gateway, capability, invoke};
+pub use gateway::{ForeignCall, Gateway, Reply, capability, invoke};
 pub use limits::Limits;
 pub use network::{Network, Stream};
 pub use reason::{CutReason, Table};

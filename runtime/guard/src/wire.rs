@@ -280,34 +280,48 @@ impl<S: Stream> Wire<S> {
             Arrival::Finish(key) => Waiting::Finish(key, message),
             Arrival::Plain => Waiting::Plain(message),
         };
+        if self.waiting.is_empty() && self.may_pass(&waiting) {
+            return Ok(self.deliver(waiting));
+        }
         self.waiting_bytes += size_bytes(waiting.message()) + WAITING_BYTES_EACH;
         self.waiting.push_back(waiting);
-        Ok(self.next_waiting())
+        Ok(None)
     }
 
     /// The first waiting message, if it may be delivered.
     fn next_waiting(&mut self) -> Option<Incoming> {
         loop {
-            if let Some(Waiting::Call(_, message)) = self.waiting.front()
-                && !self.has_room(size_bytes(message))
-            {
+            if !self.may_pass(self.waiting.front()?) {
                 return None;
             }
             let first = self.waiting.pop_front()?;
-            let bytes = size_bytes(first.message());
-            self.waiting_bytes -= bytes + WAITING_BYTES_EACH;
-            match first {
-                Waiting::Plain(message) => return Some(incoming(message, None)),
-                Waiting::Call(key, message) => {
-                    let admission = Admission::new(&self.load, bytes);
-                    self.account.executing(key, &admission);
-                    return Some(incoming(message, Some(admission)));
-                }
-                Waiting::Finish(key, message) => {
-                    if let Some(message) = self.account.finish(key, message) {
-                        return Some(incoming(message, None));
-                    }
-                }
+            self.waiting_bytes -= size_bytes(first.message()) + WAITING_BYTES_EACH;
+            if let Some(incoming) = self.deliver(first) {
+                return Some(incoming);
+            }
+        }
+    }
+
+    /// Whether it is a message's turn, once none is before it.
+    fn may_pass(&self, first: &Waiting) -> bool {
+        match first {
+            Waiting::Call(_, message) => self.has_room(size_bytes(message)),
+            Waiting::Finish(..) | Waiting::Plain(_) => true,
+        }
+    }
+
+    /// A message's turn has come; a `Finish` may have to wait for its `Return`.
+    fn deliver(&mut self, first: Waiting) -> Option<Incoming> {
+        match first {
+            Waiting::Plain(message) => Some(incoming(message, None)),
+            Waiting::Call(key, message) => {
+                let admission = Admission::new(&self.load, size_bytes(&message));
+                self.account.executing(key, &admission);
+                Some(incoming(message, Some(admission)))
+            }
+            Waiting::Finish(key, message) => {
+                let message = self.account.finish(key, message)?;
+                Some(incoming(message, None))
             }
         }
     }

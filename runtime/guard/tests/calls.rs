@@ -15,26 +15,29 @@ use common::{
     text,
 };
 use futures_util::future::join_all;
-use partha_guard::{CutReason, Limits, connect};
+use partha_guard::{CutReason, Limits, Stream, connect};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
 
-/// Runs a test once over memory and once over TCP.
+/// Runs a test over memory and over TCP, with a gateway that answers at once where it can and with
+/// one that does not.
 fn over_both(test: impl AsyncFn(Rc<Toy>, Client)) {
     on_local_set(async {
-        let toy = Toy::new();
-        let (near, far) = duplex(4 << 10);
-        let served = Served::new(far, Limits::default(), &toy);
-        let (client, task) = plain_client(near);
-        test(Rc::clone(&toy), client).await;
-        finish(toy, served, task).await;
-
-        let toy = Toy::new();
-        let (near, far) = tcp_pair().await;
-        let served = Served::new(far, Limits::default(), &toy);
-        let (client, task) = plain_client(near);
-        test(Rc::clone(&toy), client).await;
-        finish(toy, served, task).await;
+        for late in [false, true] {
+            let (near, far) = duplex(4 << 10);
+            between(near, far, late, &test).await;
+            let (near, far) = tcp_pair().await;
+            between(near, far, late, &test).await;
+        }
     });
+}
+
+async fn between<S: Stream>(near: S, far: S, late: bool, test: &impl AsyncFn(Rc<Toy>, Client)) {
+    let toy = Toy::new();
+    toy.late.set(late);
+    let served = Served::new(far, Limits::default(), &toy);
+    let (client, task) = plain_client(near);
+    test(Rc::clone(&toy), client).await;
+    finish(toy, served, task).await;
 }
 
 /// Closes the client's end and sees that nothing is left.
@@ -467,8 +470,9 @@ fn many_calls_share_a_read_and_a_write() {
             assert!(calls.iter().all(Result::is_ok));
         }
         let (reads, writes) = *counts.borrow();
+        // One write for each crowd; its calls may come in two reads.
         assert!(
-            reads <= 80 && writes <= 80,
+            reads <= 20 && writes <= 10,
             "{reads} reads, {writes} writes for 640 calls"
         );
     });

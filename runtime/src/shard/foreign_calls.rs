@@ -5,16 +5,17 @@
 //! face, and is given up when the client drops its promise or is gone.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
-use futures_util::future::LocalBoxFuture;
 use partha_core::id::{ClassId, Incarnation, Peer, Uid};
-use partha_guard::{Flat, ForeignCall, ForeignCapability, Gateway, Limits};
+use partha_guard::{Admission, Flat, ForeignCall, ForeignCapability, Gateway, Limits, Reply};
 use partha_wire::{Attachment, Message};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::LocalSet;
 
 use super::Shard;
 use super::give_up::Waiting;
@@ -22,6 +23,7 @@ use super::job::{Incoming, Job, ReplyTo};
 use crate::capability::{Capability, Way};
 use crate::client::random_node;
 use crate::error::{Completed, ErrorKind, SystemError};
+use crate::hash::IdMap;
 use crate::net::foreign::{ForeignObject, ForeignRequest};
 use crate::net::pending::Answer;
 use crate::node::{Ending, ForeignLink, Home};
@@ -34,6 +36,8 @@ struct Face {
     home: Arc<Home>,
     peer: Peer,
     me: Weak<Self>,
+    /// Where tasks of the shard run: what is left of a call may be dropped outside of it.
+    local: Weak<LocalSet>,
     targets: RefCell<Targets>,
     next: Cell<u64>,
 }
@@ -41,8 +45,8 @@ struct Face {
 /// What the client's capabilities stand for.
 #[derive(Default)]
 struct Targets {
-    by_number: HashMap<u64, Capability>,
-    by_object: HashMap<Uid, u64>,
+    by_number: IdMap<u64, Capability>,
+    by_object: IdMap<Uid, u64>,
 }
 
 impl Shard {
@@ -76,7 +80,7 @@ impl Shard {
                 return;
             }
         };
-        let face = Face::new(home.clone(), peer);
+        let face = Face::new(home.clone(), peer, self.local.clone());
         let bootstrap = partha_guard::capability(face.clone(), BOOTSTRAP);
         tokio::task::spawn_local(async move {
             tracing::debug!(peer = %address, "a foreign client has connected");
@@ -95,7 +99,7 @@ impl Shard {
 }
 
 impl Face {
-    fn new(home: Arc<Home>, peer: Peer) -> Rc<Self> {
+    fn new(home: Arc<Home>, peer: Peer, local: Weak<LocalSet>) -> Rc<Self> {
         let manager = home.manager_capability();
         let mut targets = Targets::default();
         targets.by_object.insert(home.manager(), BOOTSTRAP);
@@ -104,6 +108,7 @@ impl Face {
             home,
             peer,
             me: me.clone(),
+            local,
             targets: RefCell::new(targets),
             next: Cell::new(BOOTSTRAP + 1),
         })
@@ -149,6 +154,12 @@ impl Face {
         capabilities.into_iter().map(attach).collect()
     }
 
+    /// What the client is told.
+    fn results(&self, answer: Answer) -> Result<Flat, capnp::Error> {
+        let message = answer.outcome.map_err(|error| to_capnp(&error))?;
+        self.flat(&message).map_err(|error| to_capnp(&error))
+    }
+
     /// Results of ours, for the client.
     fn flat(&self, message: &Message) -> Result<Flat, SystemError> {
         let mut capabilities = Vec::new();
@@ -174,42 +185,53 @@ impl Face {
 }
 
 impl Gateway for Face {
-    fn call(
-        self: Rc<Self>,
-        call: ForeignCall,
-    ) -> LocalBoxFuture<'static, Result<Flat, capnp::Error>> {
-        Box::pin(async move {
-            let target = self.targets.borrow().by_number.get(&call.target).cloned();
-            let Some(capability) = target else {
-                return Err(capnp::Error::failed("the capability is gone".to_owned()));
-            };
-            let Way::Local(shard, object) = capability.way() else {
-                return Err(capnp::Error::failed("the object runs elsewhere".to_owned()));
-            };
-            let attached = self.attachments(call.params.capabilities);
-            let parameters = Message::from_segment(call.params.segment.into(), attached)
-                .map_err(|error| capnp::Error::failed(error.to_string()))?;
-            let (sender, receiver) = oneshot::channel();
-            let open = shard.call(Incoming {
-                object,
-                interface: ClassId(call.interface),
-                method: call.method,
-                parameters,
-                caller: self.peer,
-                reply: ReplyTo::Foreign(sender),
-                // The guard counts for itself.
-                held: None,
-                create: None,
-                number: None,
-            });
-            // A client that drops its promise gives the call up.
-            let waiting = Waiting(open);
-            let answer = wait(receiver, call.admission).await;
+    fn call(self: Rc<Self>, call: ForeignCall) -> Reply {
+        let refused = |text: &str| Reply::Ready(Err(capnp::Error::failed(text.to_owned())));
+        let target = self.targets.borrow().by_number.get(&call.target).cloned();
+        let Some(capability) = target else {
+            return refused("the capability is gone");
+        };
+        let Way::Local(shard, object) = capability.way() else {
+            return refused("the object runs elsewhere");
+        };
+        let attached = self.attachments(call.params.capabilities);
+        let parameters = match Message::from_segment(call.params.segment.into(), attached) {
+            Ok(parameters) => parameters,
+            Err(error) => return refused(&error.to_string()),
+        };
+        let (sender, mut receiver) = oneshot::channel();
+        let open = shard.call(Incoming {
+            object,
+            interface: ClassId(call.interface),
+            method: call.method,
+            parameters,
+            caller: self.peer,
+            reply: ReplyTo::Foreign(sender),
+            // The guard counts for itself.
+            held: None,
+            create: None,
+            number: None,
+        });
+        // A client that drops its promise gives the call up.
+        let waiting = Waiting(open);
+        // A servant that waits for nothing has answered by now.
+        if let Ok(answer) = receiver.try_recv() {
             waiting.answered();
-            answer
-                .and_then(|message| self.flat(&message))
-                .map_err(|error| to_capnp(&error))
-        })
+            return Reply::Ready(self.results(answer));
+        }
+        let mut executing = Executing {
+            receiver: Some(receiver),
+            admission: call.admission,
+            local: self.local.clone(),
+        };
+        Reply::Later(Box::pin(async move {
+            let answer = executing.answer().await;
+            waiting.answered();
+            match answer {
+                Some(answer) => self.results(answer),
+                None => Err(stopped()),
+            }
+        }))
     }
 
     fn released(&self, target: u64) {
@@ -227,26 +249,41 @@ impl Gateway for Face {
     }
 }
 
-/// Waits for the servant's answer. The admission is kept until then even if the client gives up:
-/// it counts what executes, not what is waited for.
-async fn wait(
-    receiver: oneshot::Receiver<Answer>,
-    admission: Option<partha_guard::Admission>,
-) -> Result<Message, SystemError> {
-    let (sender, answered) = oneshot::channel();
-    tokio::task::spawn_local(async move {
-        let answer = receiver.await;
-        drop(admission);
-        // A client that gave up waits no more.
-        let _ = sender.send(answer);
-    });
-    match answered.await {
-        Ok(Ok(answer)) => answer.outcome,
-        Ok(Err(_)) | Err(_) => {
-            let error = SystemError::new(ErrorKind::Draining, "the shard has stopped");
-            Err(error.completed(Completed::Maybe))
+/// A call that is being executed. Its admission is kept until the servant has answered, even if
+/// the client gives up: it counts what executes, not what is waited for.
+struct Executing {
+    receiver: Option<oneshot::Receiver<Answer>>,
+    admission: Option<Admission>,
+    local: Weak<LocalSet>,
+}
+
+impl Executing {
+    /// Waits for the answer; none if the shard has stopped.
+    async fn answer(&mut self) -> Option<Answer> {
+        let receiver = self.receiver.as_mut()?;
+        let answer = poll_fn(|cx| Pin::new(&mut *receiver).poll(cx)).await;
+        self.receiver = None;
+        answer.ok()
+    }
+}
+
+impl Drop for Executing {
+    fn drop(&mut self) {
+        if let (Some(receiver), Some(admission)) = (self.receiver.take(), self.admission.take())
+            && let Some(local) = self.local.upgrade()
+        {
+            local.spawn_local(async move {
+                // Either way the servant is done.
+                let _ = receiver.await;
+                drop(admission);
+            });
         }
     }
+}
+
+fn stopped() -> capnp::Error {
+    let error = SystemError::new(ErrorKind::Draining, "the shard has stopped");
+    to_capnp(&error.completed(Completed::Maybe))
 }
 
 /// Makes the calls of a capability that the client passed to us, as long as anybody holds it.

@@ -1,5 +1,7 @@
 //! Messages of the peer.
 
+use std::collections::hash_map::Entry;
+
 use capnp::struct_list;
 use capnp_rpc::rpc_capnp::{
     call, cap_descriptor, disembargo, message, message_target, promised_answer, resolve, return_,
@@ -64,10 +66,9 @@ impl Account {
 
     /// Enters a new question of the peer.
     fn ask(&mut self, question: u32, depth: usize, bootstrap: bool) -> Result<AnswerKey, Fault> {
-        if self
-            .answers
-            .get(&question)
-            .is_some_and(|old| !(old.returned && old.finished))
+        let entry = self.answers.entry(question);
+        if let Entry::Occupied(old) = &entry
+            && !(old.get().returned && old.get().finished)
         {
             return Err(protocol(format!("question id {question} is still in use")));
         }
@@ -94,7 +95,8 @@ impl Account {
             admission: None,
             held: None,
         };
-        self.answers.insert(question, answer);
+        entry.insert_entry(answer);
+        self.answers_open += 1;
         too_many(
             Table::Questions,
             self.answers.len(),
@@ -171,6 +173,7 @@ impl Account {
                 return Err(unsupported("results sent elsewhere"));
             }
         }
+        self.questions_open -= 1;
         if finished || answer.get_no_finish_needed() {
             self.questions.remove(&id);
         } else if let Some(question) = self.questions.get_mut(&id) {

@@ -3,7 +3,7 @@
 use capnp::struct_list;
 use capnp_rpc::rpc_capnp::{cap_descriptor, message, resolve, return_};
 
-use super::{Account, Export, Fault, Question, not_in_schema, too_many};
+use super::{Account, Export, Fault, not_in_schema, too_many};
 use crate::frame::Message;
 use crate::reason::Table;
 
@@ -17,8 +17,7 @@ impl Account {
             Ok(message::Call(call)) => {
                 let call = call?;
                 self.export_table(call.get_params()?.get_cap_table()?, None)?;
-                self.questions
-                    .insert(call.get_question_id(), Question::default());
+                self.asked(call.get_question_id());
                 too_many(
                     Table::CallsOut,
                     self.questions.len(),
@@ -26,8 +25,7 @@ impl Account {
                 )?;
             }
             Ok(message::Bootstrap(bootstrap)) => {
-                self.questions
-                    .insert(bootstrap?.get_question_id(), Question::default());
+                self.asked(bootstrap?.get_question_id());
             }
             Ok(message::Finish(finish)) => {
                 let id = finish?.get_question_id();
@@ -56,6 +54,9 @@ impl Account {
         let Some(answer) = self.answers.get_mut(&question) else {
             return Ok(None);
         };
+        if !answer.returned {
+            self.answers_open -= 1;
+        }
         answer.returned = true;
         answer.settled = settled;
         answer.exports = exports;

@@ -19,10 +19,10 @@ use capnp::traits::ImbueMut;
 use capnp_rpc::rpc_capnp::payload;
 use capnp_rpc::rpc_twoparty_capnp::Side;
 use capnp_rpc::{RpcSystem, twoparty};
-use futures_util::future::LocalBoxFuture;
+use futures_util::FutureExt;
 use partha_guard::{
-    CutReason, Flat, ForeignCall, ForeignCapability, Gateway, Limits, Stream, capability, invoke,
-    serve,
+    CutReason, Flat, ForeignCall, ForeignCapability, Gateway, Limits, Reply, Stream, capability,
+    invoke, serve,
 };
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
@@ -83,6 +83,8 @@ pub(crate) struct Toy {
     pub(crate) kept: RefCell<Vec<ForeignCapability>>,
     /// Servants of PENDING go on after their call was dropped.
     pub(crate) stubborn: Cell<bool>,
+    /// No call is answered where it is made, even if it could be.
+    pub(crate) late: Cell<bool>,
 }
 
 impl Toy {
@@ -97,6 +99,7 @@ impl Toy {
             go: Rc::new(Notify::new()),
             kept: RefCell::default(),
             stubborn: Cell::new(false),
+            late: Cell::new(false),
         })
     }
 
@@ -200,11 +203,13 @@ impl Drop for AbortOnDrop {
 }
 
 impl Gateway for Toy {
-    fn call(
-        self: Rc<Self>,
-        call: ForeignCall,
-    ) -> LocalBoxFuture<'static, Result<Flat, capnp::Error>> {
-        Box::pin(self.answer(call))
+    fn call(self: Rc<Self>, call: ForeignCall) -> Reply {
+        let late = self.late.get();
+        let mut answer = Box::pin(self.answer(call));
+        if !late && let Some(result) = answer.as_mut().now_or_never() {
+            return Reply::Ready(result);
+        }
+        Reply::Later(answer)
     }
 
     fn released(&self, target: u64) {
