@@ -12,6 +12,7 @@
 //!
 //! It does not judge: no figure makes it fail.
 
+mod count;
 mod generated;
 mod load;
 mod locks;
@@ -113,6 +114,13 @@ enum Role {
         #[arg(long)]
         core: Option<usize>,
     },
+    /// So many steps, for a tool that counts instructions
+    #[command(hide = true)]
+    Count {
+        scenario: count::Scenario,
+        #[command(flatten)]
+        steps: count::Steps,
+    },
     /// Fill the store of a node that does not run with objects
     Fill(Fill),
 }
@@ -128,6 +136,7 @@ fn main() -> ExitCode {
             load,
             core,
         }) => process::drive(peer, address, load, core),
+        Some(Role::Count { scenario, steps }) => count::run(scenario, steps),
         Some(Role::Fill(fill)) => fill.run(),
     };
     match outcome {

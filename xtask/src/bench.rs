@@ -5,6 +5,7 @@
 use anyhow::{Context as _, bail};
 
 use crate::cargo;
+use crate::counts::{self, Checked};
 
 /// Flags handed to the benchmark program
 #[derive(clap::Args)]
@@ -15,6 +16,12 @@ pub(crate) struct Arguments {
     /// Many long rounds: for figures that are written down
     #[arg(long)]
     full: bool,
+    /// Count instructions of a call, a durable call and an action, and fail if they grew
+    #[arg(long, conflicts_with_all = ["quick", "full", "names"])]
+    check: bool,
+    /// Count instructions and write them down, for `--check`
+    #[arg(long, conflicts_with_all = ["quick", "full", "names", "check"])]
+    bless: bool,
     /// Names of benchmarks, and after `--` any flag of the program itself
     #[arg(
         value_name = "NAME",
@@ -25,6 +32,12 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    if arguments.check || arguments.bless {
+        return match counts::run(arguments.bless)? {
+            Checked::Fine => Ok(()),
+            Checked::Skipped(why) => bail!("instructions cannot be counted: {why}"),
+        };
+    }
     let mut command = cargo();
     command.args(["run", "--quiet", "--release", "--package", "bench", "--"]);
     if arguments.quick {

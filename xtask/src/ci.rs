@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
+use crate::counts::{self, Checked};
 use crate::{cargo, codegen, crash_points, sim, tidy, workspace_root};
 
 /// Which steps to run
@@ -46,6 +47,8 @@ enum Action {
     Sim,
     /// Nodes that die at each point of a commit, built apart.
     CrashPoints,
+    /// Instructions of a call beside those written down, where valgrind is installed.
+    Counts,
     /// `cargo deny`, where it is installed.
     Deny,
 }
@@ -53,7 +56,7 @@ enum Action {
 /// How a step ended.
 enum Ended {
     Passed,
-    Skipped(&'static str),
+    Skipped(String),
 }
 
 const STEPS: &[Step] = &[
@@ -125,6 +128,10 @@ const STEPS: &[Step] = &[
         ),
     },
     Step {
+        name: "counts",
+        action: Action::Counts,
+    },
+    Step {
         name: "deny",
         action: Action::Deny,
     },
@@ -181,6 +188,11 @@ fn perform(action: &Action) -> anyhow::Result<Ended> {
         Action::Cargo(arguments, environment) => {
             succeed(cargo().args(*arguments).envs(environment.iter().copied()))?;
         }
+        Action::Counts => {
+            if let Checked::Skipped(why) = counts::run(false)? {
+                return Ok(Ended::Skipped(why));
+            }
+        }
         Action::Deny => {
             let installed = cargo()
                 .args(["deny", "--version"])
@@ -189,7 +201,7 @@ fn perform(action: &Action) -> anyhow::Result<Ended> {
                 .status()
                 .is_ok_and(|status| status.success());
             if !installed {
-                return Ok(Ended::Skipped("cargo-deny not installed"));
+                return Ok(Ended::Skipped("cargo-deny not installed".to_owned()));
             }
             succeed(cargo().args(["deny", "--locked", "check", "bans", "licenses", "sources"]))?;
         }
@@ -225,6 +237,7 @@ impl std::fmt::Display for Action {
             Self::Codegen => f.write_str("cargo xtask codegen --check"),
             Self::Sim => f.write_str("cargo xtask sim"),
             Self::CrashPoints => f.write_str("cargo xtask crash-points"),
+            Self::Counts => f.write_str("cargo xtask bench --check"),
             Self::Deny => f.write_str("cargo deny --locked check bans licenses sources"),
             Self::Cargo(arguments, environment) => {
                 for (name, value) in *environment {

@@ -8,6 +8,7 @@
 mod bench;
 mod ci;
 mod codegen;
+mod counts;
 mod crash_points;
 mod sim;
 mod tidy;
