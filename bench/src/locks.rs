@@ -6,14 +6,13 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use comfy_table::{CellAlignment, Table, presets};
 use partha_core::id::{Incarnation, NodeId, Uid};
 use partha_core::lock::key::LockKey;
 use partha_core::lock::locks::{Asker, Family, Granted, Locks, Owner, Request, Strangers};
 use partha_core::lock::mode::Mode;
-use serde::Serialize;
 
-use crate::report;
+use crate::figure::{Found, Metric, Parameters, grouped};
+use crate::suite::{self, Benchmark, Plan, Setting, View};
 
 /// Keys of the cases with many.
 const KEYS: u64 = 100_000;
@@ -25,8 +24,7 @@ const DEPTH: u32 = 3;
 const BATCH: u32 = 1_000;
 
 /// What is done over and over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Case {
     /// One key, got and given back
     OneKey,
@@ -59,8 +57,8 @@ impl Case {
     fn label(self) -> String {
         match self {
             Self::OneKey => "one key".to_owned(),
-            Self::ManyKeys => format!("one of {} keys", report::grouped(KEYS as f64)),
-            Self::AllHeld => format!("{} keys held", report::grouped(KEYS as f64)),
+            Self::ManyKeys => format!("one of {} keys", grouped(KEYS as f64)),
+            Self::AllHeld => format!("{} keys held", grouped(KEYS as f64)),
             Self::Readers => "one key, 16 readers".to_owned(),
             Self::Nested => format!("one key, inherited {DEPTH} times"),
             Self::Queue => format!("one key, {QUEUE} writers wait"),
@@ -89,59 +87,33 @@ impl Case {
     }
 }
 
-/// A line of the JSON file.
-#[derive(Debug, Serialize)]
-pub(crate) struct Line {
-    kind: &'static str,
-    benchmark: &'static str,
-    case: Case,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    round: Option<usize>,
-    pairs_per_second: f64,
-}
+pub(crate) const BENCHMARKS: &[Benchmark] = &[Benchmark {
+    name: "locks",
+    about: "locks got and given back, in the lock table alone",
+    on_request: false,
+    view: View {
+        reference: None,
+        metrics: &[Metric::Rate],
+        tall: true,
+        plots: &[],
+    },
+    plan,
+}];
 
-/// Runs all cases in turn, round after round; a line for each run, then the medians.
-pub(crate) fn execute(rounds: usize, warm_up: Duration, measure: Duration) -> Vec<Line> {
-    let line = |kind, case, round, pairs_per_second| Line {
-        kind,
-        benchmark: "locks",
-        case,
-        round,
-        pairs_per_second,
+/// A case for each way; steps of nanoseconds need less time for a steady figure than calls do.
+fn plan(setting: &Setting) -> anyhow::Result<Plan> {
+    let (warm_up, measure) = (setting.warm_up / 4, setting.measure / 4);
+    let case = |case: Case| suite::Case {
+        peer: "partha-core",
+        parameters: Parameters::default().with("case", case.label()),
+        rounds: setting.rounds,
+        takes: warm_up + measure,
+        run: Box::new(move || Ok(Found::default().with(Metric::Rate, case.run(warm_up, measure)))),
     };
-    let mut lines = Vec::new();
-    for round in 0..rounds {
-        for case in Case::ALL {
-            let found = case.run(warm_up, measure);
-            lines.push(line("run", case, Some(round), found));
-        }
-    }
-    for case in Case::ALL {
-        let of_case = lines.iter().filter(|line| line.case == case);
-        let values = of_case.map(|line| line.pairs_per_second).collect();
-        let median = report::median(values).unwrap_or_default();
-        lines.push(line("median", case, None, median));
-    }
-    lines
-}
-
-/// Cases as rows.
-pub(crate) fn table(lines: &[Line]) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED);
-    table.set_header(["locks, got and given back", "pairs/s", "a pair"]);
-    for line in lines.iter().filter(|line| line.kind == "median") {
-        let rate = line.pairs_per_second;
-        table.add_row([
-            line.case.label(),
-            format!("{}/s", report::grouped(rate)),
-            format!("{:.0} ns", 1e9 / rate),
-        ]);
-    }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table.to_string()
+    Ok(Plan {
+        cases: Case::ALL.map(case).into(),
+        absent: Vec::new(),
+    })
 }
 
 /// Steps a second, after a warm-up.
@@ -263,13 +235,15 @@ fn queue(owner: impl Fn(u32) -> Owner, warm_up: Duration, measure: Duration) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::suite::Effort;
 
     #[test]
-    fn every_case_runs_and_has_a_median() {
-        let lines = execute(2, Duration::ZERO, Duration::from_millis(1));
-        assert_eq!(lines.len(), Case::ALL.len() * 3);
-        assert!(lines.iter().all(|line| line.pairs_per_second > 0.0));
-        let table = table(&lines);
-        assert!(table.contains("one of 100,000 keys"), "{table}");
+    fn every_case_runs() {
+        let plan = plan(&Setting::new(Effort::Smoke)).unwrap();
+        assert_eq!(plan.cases.len(), Case::ALL.len());
+        for mut case in plan.cases {
+            let found = (case.run)().unwrap();
+            assert!(found.metrics[&Metric::Rate] > 0.0, "{}", case.parameters);
+        }
     }
 }

@@ -3,19 +3,35 @@
 //! `cargo xtask bench` runs this program. Absolute figures depend on the machine and the hour;
 //! what it is for is ratios, so it measures all peers in turn, round after round, and compares
 //! medians. Client and server are separate processes: this program starts itself again for each,
-//! with the hidden commands `serve` and `drive`.
+//! with hidden commands.
 //!
-//! Modules: [`peer`] says who is measured, [`peers`] how each of them makes a call, [`load`] how
-//! calls are made and timed, [`process`] starts the processes, [`plan`] is the order of the runs,
-//! [`report`] the table and the JSON lines. [`locks`] is a benchmark of its own, without peers and
-//! in this process.
+//! The frame: [`suite`] says what a benchmark is, [`catalog`] which there are and beside whom,
+//! [`run`] takes turns, [`figure`] is what a run finds, [`statistics`] makes medians and ratios of
+//! that, [`targets`] judges them, [`report`] shows them. [`process`], [`usage`] and [`interrupt`]
+//! start processes, look at them and end them; [`machine`] is where that was.
 //!
-//! It does not judge: no figure makes it fail.
+//! The benchmarks: [`network`] is about calls between processes and between shards, [`locks`]
+//! about the lock table alone, [`scale`] about many objects in one store.
+//! [`count`] repeats steps for a tool that counts instructions.
+//!
+//! It does not judge unless it is told to: no figure makes it fail without `--assert`.
 
+mod catalog;
+#[rustfmt::skip]
+#[allow(
+    missing_docs, unreachable_pub, unused_qualifications, dead_code, clippy::all,
+    clippy::unimplemented,
+    clippy::use_self,
+    reason = "written by a foreign generator"
+)]
+mod cell_capnp;
 mod count;
+mod figure;
 mod generated;
-mod load;
+mod interrupt;
 mod locks;
+mod machine;
+mod network;
 #[rustfmt::skip]
 #[allow(
     missing_docs, unreachable_pub, unused_qualifications, clippy::all,
@@ -24,26 +40,25 @@ mod locks;
     reason = "written by a foreign generator"
 )]
 mod null_capnp;
-mod peer;
-mod peers;
-mod plan;
 mod process;
 mod report;
+mod run;
 mod scale;
+mod statistics;
+mod suite;
+mod targets;
+mod usage;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
-use load::Load;
-use peer::Peer;
-use plan::Plan;
-use process::Cores;
-use report::Json;
-use scale::Fill;
+use report::json::{self, Json, Line};
+use report::{html, table};
+use statistics::Figures;
+use suite::{Absent, Benchmark, Effort, Setting};
+use targets::Judged;
 
 /// Benchmarks of Partha beside its peers
 #[derive(Parser)]
@@ -58,36 +73,36 @@ struct Arguments {
 /// What to measure
 #[derive(Args)]
 struct Measure {
-    /// Under a minute: enough to see ratios
-    #[arg(long, conflicts_with = "full")]
+    /// A few minutes: enough to see ratios
+    #[arg(long, group = "effort")]
     quick: bool,
-    /// Many long rounds: for figures that are written down
-    #[arg(long)]
+    /// Longer and more rounds: for figures that are written down
+    #[arg(long, group = "effort")]
     full: bool,
+    /// One short run of everything, to see that it works
+    #[arg(long, group = "effort", hide = true)]
+    smoke: bool,
     /// Only these peers
     #[arg(long, value_name = "PEER", value_delimiter = ',')]
-    peers: Vec<Peer>,
-    /// Calls under way at once on the one connection
-    #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [1, 64, 256])]
-    outstanding: Vec<usize>,
-    /// Where client and server run
-    #[arg(long, value_enum, default_value_t = Cores::Split)]
-    cores: Cores,
-    /// Also write each run and each median as a line of JSON
+    peers: Vec<String>,
+    /// Also count the system calls of each call, in runs of their own
+    #[arg(long)]
+    syscalls: bool,
+    /// Write each run, each median and each target as a line of JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Benchmarks to run, all by default
+    /// Write a page with tables and plots
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Fail unless these targets are met, `P1,P2`
+    #[arg(long, value_name = "TARGET", value_delimiter = ',')]
+    assert: Vec<String>,
+    /// Print the names of the benchmarks and what they measure
+    #[arg(long)]
+    list: bool,
+    /// Benchmarks to run; all but those on request by default
     #[arg(value_name = "NAME")]
-    names: Vec<Benchmark>,
-}
-
-/// A benchmark.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Benchmark {
-    /// A call that takes a u64 and returns it
-    Null,
-    /// The lock table by itself
-    Locks,
+    names: Vec<String>,
 }
 
 /// What this program starts itself as.
@@ -95,25 +110,10 @@ enum Benchmark {
 enum Role {
     /// The server of a peer, until standard input ends
     #[command(hide = true)]
-    Serve {
-        peer: Peer,
-        /// The core to stay on
-        #[arg(long)]
-        core: Option<usize>,
-    },
+    Serve(network::ServeArguments),
     /// The client of a peer: one run
     #[command(hide = true)]
-    Drive {
-        peer: Peer,
-        /// Of the server, unless the peer is its own
-        #[arg(long)]
-        address: Option<SocketAddr>,
-        #[command(flatten)]
-        load: Load,
-        /// The core to stay on
-        #[arg(long)]
-        core: Option<usize>,
-    },
+    Drive(network::DriveArguments),
     /// So many steps, for a tool that counts instructions
     #[command(hide = true)]
     Count {
@@ -122,20 +122,15 @@ enum Role {
         steps: count::Steps,
     },
     /// Fill the store of a node that does not run with objects
-    Fill(Fill),
+    Fill(scale::Fill),
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match arguments.role {
         None => measure(&arguments.measure),
-        Some(Role::Serve { peer, core }) => process::serve(peer, core),
-        Some(Role::Drive {
-            peer,
-            address,
-            load,
-            core,
-        }) => process::drive(peer, address, load, core),
+        Some(Role::Serve(arguments)) => network::serve(&arguments),
+        Some(Role::Drive(arguments)) => network::drive(&arguments),
         Some(Role::Count { scenario, steps }) => count::run(scenario, steps),
         Some(Role::Fill(fill)) => fill.run(),
     };
@@ -149,41 +144,96 @@ fn main() -> ExitCode {
 }
 
 fn measure(arguments: &Measure) -> anyhow::Result<()> {
-    let (rounds, warm_up_ms, measure_ms) = match (arguments.quick, arguments.full) {
-        (true, _) => (3, 150, 400),
-        (_, true) => (11, 500, 2_000),
-        _ => (5, 250, 1_000),
-    };
-    let peers = if arguments.peers.is_empty() {
-        Peer::value_variants()
-    } else {
-        &arguments.peers
-    };
-    let plan = Plan {
-        peers: peers.to_vec(),
-        outstanding: arguments.outstanding.clone(),
-        rounds,
-        warm_up: Duration::from_millis(warm_up_ms),
-        measure: Duration::from_millis(measure_ms),
-        cores: arguments.cores,
-    };
+    if arguments.list {
+        list();
+        return Ok(());
+    }
+    targets::known(&arguments.assert)?;
+    let setting = Setting::new(match (arguments.smoke, arguments.quick, arguments.full) {
+        (true, ..) => Effort::Smoke,
+        (_, true, _) => Effort::Quick,
+        (.., true) => Effort::Full,
+        _ => Effort::Normal,
+    });
+    let mut planned = run::plan(&arguments.names, &arguments.peers, &setting)?;
+    if arguments.syscalls
+        && !planned
+            .iter()
+            .any(|planned| planned.benchmark.name == "syscalls")
+    {
+        planned.extend(run::plan(
+            &["syscalls".to_owned()],
+            &arguments.peers,
+            &setting,
+        )?);
+    }
     let mut json = arguments.json.as_deref().map(Json::create).transpose()?;
-    let wanted = |name| arguments.names.is_empty() || arguments.names.contains(&name);
-    if wanted(Benchmark::Locks) {
-        // Steps of nanoseconds need less time for a steady figure than calls do.
-        let lines = locks::execute(plan.rounds, plan.warm_up / 4, plan.measure / 4);
-        println!("{}\n{}", locks::table(&lines), report::rounds(&plan, 4));
-        for line in &lines {
-            json.iter_mut().try_for_each(|json| json.line(line))?;
+    eprintln!("this takes about {}", run::minutes(run::takes(&planned)));
+    interrupt::listen()?;
+
+    let benchmarks: Vec<_> = planned.iter().map(|planned| planned.benchmark).collect();
+    let absent: Vec<_> = planned
+        .iter()
+        .map(|planned| planned.absent.clone())
+        .collect();
+    let (figures, failed) = run::execute(planned, |figure| {
+        json.as_mut()
+            .map_or(Ok(()), |json| json.line(&Line::Run(figure)))
+    })?;
+    for (benchmark, absent) in benchmarks.iter().zip(&absent) {
+        println!("{}", table::table(benchmark, &figures, &setting));
+        for absent in absent {
+            println!("without {}: {}", catalog::label(absent.peer), absent.why);
         }
     }
-    if wanted(Benchmark::Null) {
-        let runs = plan::execute(&plan)?;
-        let medians = report::medians(&plan, &runs);
-        println!("{}", report::table(&plan, &medians));
-        for line in report::lines(&runs, &medians) {
-            json.iter_mut().try_for_each(|json| json.line(&line))?;
+    let absences: Vec<_> = absent.iter().flatten().cloned().collect();
+    let judged = targets::judge(&figures, &absences);
+    println!("{}", targets::table(&judged));
+
+    if let Some(json) = json {
+        finish(json, &benchmarks, &absent, &figures, &judged)?;
+    }
+    if let Some(path) = &arguments.html {
+        html::write(path, &benchmarks, &figures, &judged, &setting)?;
+        eprintln!("the page is {}", path.display());
+    }
+    for failed in &failed {
+        let (name, error) = (failed.benchmark, &failed.error);
+        eprintln!("error: the benchmark {name} failed: {error:#}");
+    }
+    anyhow::ensure!(failed.is_empty(), "{} benchmarks failed", failed.len());
+    targets::assert(&judged, &arguments.assert)
+}
+
+/// The lines that come after the runs.
+fn finish(
+    mut json: Json,
+    benchmarks: &[&'static Benchmark],
+    absent: &[Vec<Absent>],
+    figures: &Figures,
+    judged: &[Judged],
+) -> anyhow::Result<()> {
+    for (benchmark, absent) in benchmarks.iter().zip(absent) {
+        for absent in absent {
+            json.line(&json::absent(benchmark, absent))?;
+        }
+        for line in json::medians(benchmark, figures) {
+            json.line(&line)?;
         }
     }
-    json.map_or(Ok(()), Json::close)
+    for judged in judged {
+        json.line(&Line::Target(judged))?;
+    }
+    json.close()
+}
+
+fn list() {
+    for benchmark in catalog::benchmarks() {
+        let note = if benchmark.on_request {
+            " (on request)"
+        } else {
+            ""
+        };
+        println!("{:<14}{}{note}", benchmark.name, benchmark.about);
+    }
 }

@@ -1,8 +1,9 @@
-# The null call of the benchmark, for its peer capnp-rpc. After a change, with capnpc's
-# `capnpc-rust` on the PATH:
-#   capnp compile -orust:bench/src --src-prefix=bench/src bench/src/null.capnp
+# What the benchmarks call at their peer capnp-rpc. After a change, with capnpc's `capnpc-rust` on
+# the PATH:
+#   capnp compile -orust:bench/src --src-prefix=bench/src bench/src/null.capnp bench/src/cell.capnp
 @0xd7c1f0c3a5b8e2a4;
 
 interface Null {
   call @0 (n :UInt64) -> (n :UInt64);
+  echo @1 (data :Data) -> (data :Data);
 }

@@ -1,4 +1,4 @@
-//! The processes of a run: this program again, as a server or as a client.
+//! The processes of a run: this program again in a hidden role, or somebody else's program.
 //!
 //! A server says `ready ADDRESS` on standard output and lives until its standard input ends,
 //! hence never longer than who started it. A client prints its figures as one line of JSON. Each
@@ -7,138 +7,83 @@
 
 use std::env;
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use clap::ValueEnum;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-use tokio::net::TcpListener;
-use tokio::task::LocalSet;
 
-use crate::load::{Load, Measurement};
-use crate::peer::{self, Kind, Peer};
-
-/// A run that takes longer than its time by this much has failed.
-const GRACE: Duration = Duration::from_secs(30);
+use crate::figure::Found;
+use crate::interrupt;
 
 /// Where client and server run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cores {
-    /// Each on a core of its own
+    /// Each on a core of its own.
     Split,
-    /// Both on one core: no time is lost to waking the other
+    /// Both on one core: no time is lost to waking the other.
     Same,
-    /// Where the scheduler puts them
+    /// Where the scheduler puts them.
     Any,
 }
 
 impl Cores {
     /// The cores of server and client, `None` for any.
-    ///
-    /// Two threads of one process are not told where to run, since they are one client.
-    pub(crate) fn choose(self, kind: Kind) -> anyhow::Result<(Option<usize>, Option<usize>)> {
+    pub(crate) fn choose(self) -> anyhow::Result<(Option<usize>, Option<usize>)> {
         let allowed = sched_getaffinity(None).context("cannot ask for the cores we may use")?;
-        let allowed: Vec<_> = (0..CpuSet::MAX_CPU)
-            .filter(|&core| allowed.is_set(core))
-            .collect();
-        let (Some(&first), Some(&last)) = (allowed.first(), allowed.last()) else {
-            bail!("we may use no core at all");
-        };
-        Ok(match (self, kind) {
-            (Self::Any, _) | (_, Kind::OneProcess) => (None, None),
-            (Self::Same, Kind::Processes) => (Some(first), Some(first)),
-            (Self::Split, Kind::Processes) => (Some(first), Some(last)),
+        let mut allowed = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core));
+        let first = allowed.next().context("we may use no core at all")?;
+        let last = allowed.next_back().unwrap_or(first);
+        Ok(match self {
+            Self::Any => (None, None),
+            Self::Same => (Some(first), Some(first)),
+            Self::Split => (Some(first), Some(last)),
         })
     }
 }
 
-/// The role of a server: accepts connections until standard input ends.
-pub(crate) fn serve(peer: Peer, core: Option<usize>) -> anyhow::Result<()> {
-    std::thread::spawn(|| {
-        let mut rest = Vec::new();
-        let _ = std::io::stdin().read_to_end(&mut rest);
-        std::process::exit(0);
-    });
-    block_on(core, async {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-            .await
-            .context("cannot listen on 127.0.0.1, port 0")?;
-        println!("ready {}", listener.local_addr()?);
-        peer::serve(peer, listener).await
-    })
-}
-
-/// The role of a client: one run, its figures on standard output.
-pub(crate) fn drive(
-    peer: Peer,
-    address: Option<SocketAddr>,
-    load: Load,
-    core: Option<usize>,
-) -> anyhow::Result<()> {
-    let limit = Duration::from_millis(load.warm_up_ms + load.measure_ms) + GRACE;
-    let measurement = block_on(core, async {
-        let run = tokio::time::timeout(limit, peer::drive(peer, address, load));
-        run.await
-            .with_context(|| format!("no result after {limit:?}"))?
-    })?;
-    println!("{}", serde_json::to_string(&measurement)?);
-    Ok(())
-}
-
-fn block_on<T>(
-    core: Option<usize>,
-    work: impl Future<Output = anyhow::Result<T>>,
-) -> anyhow::Result<T> {
-    if let Some(core) = core {
-        let mut cores = CpuSet::new();
-        cores.set(core);
-        sched_setaffinity(None, &cores).with_context(|| format!("cannot keep to core {core}"))?;
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot make a runtime")?;
-    LocalSet::new().block_on(&runtime, work)
+/// This program in one of its hidden roles.
+pub(crate) fn ourselves(role: &str) -> anyhow::Result<Command> {
+    let mut command = Command::new(env::current_exe().context("cannot find our own program")?);
+    command.arg(role);
+    Ok(command)
 }
 
 /// A server process, ended on drop.
 pub(crate) struct Server {
     child: Child,
     input: Option<ChildStdin>,
-    pub(crate) address: SocketAddr,
+    /// What it said behind `ready`.
+    pub(crate) address: String,
 }
 
 impl Server {
-    /// Starts the server of `peer` and waits until it listens.
-    pub(crate) fn start(peer: Peer, core: Option<usize>) -> anyhow::Result<Self> {
-        let mut command = ourselves("serve", peer, core)?;
+    /// Starts a server and waits until it is ready.
+    pub(crate) fn start(what: &str, mut command: Command) -> anyhow::Result<Self> {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .with_context(|| format!("cannot start the server of {}", peer.label()))?;
+            .with_context(|| format!("cannot start {what}"))?;
         let input = child.stdin.take();
         let output = child.stdout.take().expect("standard output is piped");
         let mut line = String::new();
-        BufReader::new(output).read_line(&mut line)?;
-        let address = line.trim_end().strip_prefix("ready ").map(str::parse);
-        let Some(Ok(address)) = address else {
+        interrupt::wait_for(child.id(), || BufReader::new(output).read_line(&mut line))?;
+        let Some(address) = line.trim_end().strip_prefix("ready ") else {
             // Its input ends here, hence so does the process.
             drop(input);
             let status = child.wait()?;
-            bail!(
-                "the server of {} said `{}`, ended with {status}",
-                peer.label(),
-                line.trim()
-            );
+            interrupt::check()?;
+            bail!("{what} said `{}`, ended with {status}", line.trim());
         };
         Ok(Self {
+            address: address.to_owned(),
             child,
             input,
-            address,
         })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 }
 
@@ -150,43 +95,35 @@ impl Drop for Server {
 }
 
 /// Runs a client process to its end.
-pub(crate) fn run_client(
-    peer: Peer,
-    server: Option<&Server>,
-    load: Load,
-    core: Option<usize>,
-) -> anyhow::Result<Measurement> {
-    let mut command = ourselves("drive", peer, core)?;
-    command.args(["--outstanding", &load.outstanding.to_string()]);
-    command.args(["--warm-up-ms", &load.warm_up_ms.to_string()]);
-    command.args(["--measure-ms", &load.measure_ms.to_string()]);
-    if let Some(server) = server {
-        command.args(["--address", &server.address.to_string()]);
-    }
-    let output = command
+pub(crate) fn run_client(what: &str, mut command: Command) -> anyhow::Result<Found> {
+    let child = command
         .stdin(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
-        .output()
-        .with_context(|| format!("cannot start the client of {}", peer.label()))?;
-    ensure!(
-        output.status.success(),
-        "the client of {} failed: {}",
-        peer.label(),
-        output.status
-    );
-    serde_json::from_slice(&output.stdout)
-        .with_context(|| format!("the client of {} printed no figures", peer.label()))
+        .spawn()
+        .with_context(|| format!("cannot start {what}"))?;
+    let output = interrupt::wait_for(child.id(), || child.wait_with_output())?;
+    interrupt::succeeded(what, output.status)?;
+    serde_json::from_slice(&output.stdout).with_context(|| {
+        let said = String::from_utf8_lossy(&output.stdout);
+        format!("{what} printed no figures, but `{}`", said.trim())
+    })
 }
 
-fn ourselves(role: &str, peer: Peer, core: Option<usize>) -> anyhow::Result<Command> {
-    let program = env::current_exe().context("cannot find our own program")?;
-    let name = peer
-        .to_possible_value()
-        .expect("every peer has a name on the command line");
-    let mut command = Command::new(program);
-    command.args([role, name.get_name()]);
-    if let Some(core) = core {
-        command.args(["--core", &core.to_string()]);
-    }
-    Ok(command)
+/// In the role of a server: says where it listens, and ends the process when its input ends.
+pub(crate) fn ready(address: impl std::fmt::Display) {
+    std::thread::spawn(|| {
+        let mut rest = Vec::new();
+        let _ = std::io::stdin().read_to_end(&mut rest);
+        std::process::exit(0);
+    });
+    println!("ready {address}");
+}
+
+/// Keeps this thread, and those it starts, to a core.
+pub(crate) fn keep_to(core: usize) -> anyhow::Result<()> {
+    ensure!(core < CpuSet::MAX_CPU, "there is no core {core}");
+    let mut cores = CpuSet::new();
+    cores.set(core);
+    sched_setaffinity(None, &cores).with_context(|| format!("cannot keep to core {core}"))
 }

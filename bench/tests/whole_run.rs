@@ -1,56 +1,174 @@
-//! The program as a user runs it: processes, table and JSON lines.
+//! The program as a user runs it: processes, tables, lines of JSON, the page, verdicts.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use test_support::{Child, Exit, temp_dir};
+use serde_json::Value;
+use test_support::{Child, Exit, Signal, eventually_some, temp_dir};
 
 const LONG: Duration = Duration::from_secs(120);
 
-fn bench(arguments: &[&str]) -> (Exit, String, String) {
+fn start(arguments: &[&str]) -> Child {
     let program = env!("CARGO_BIN_EXE_bench");
-    Child::spawn("bench", Command::new(program).args(arguments)).finish(LONG)
+    Child::spawn("bench", Command::new(program).args(arguments))
+}
+
+fn bench(arguments: &[&str]) -> (Exit, String, String) {
+    start(arguments).finish(LONG)
+}
+
+fn lines(path: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(path).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    lines.collect()
+}
+
+fn text<'a>(line: &'a Value, field: &str) -> &'a str {
+    line[field].as_str().unwrap_or_default()
 }
 
 #[test]
-fn a_quick_run_prints_a_table_and_writes_json_lines() {
+fn every_benchmark_runs_and_yields_its_figures() {
     let folder = temp_dir("bench");
-    let json = folder.path().join("runs.jsonl");
-    let path = json.to_str().unwrap();
-    let common = ["--quick", "--outstanding", "2", "--json", path];
-    let (exit, out, err) = bench(&[&common[..], &["--peers", "tarpc,oneshot", "null"]].concat());
+    let (json, html) = (
+        folder.path().join("runs.jsonl"),
+        folder.path().join("page.html"),
+    );
+    let (exit, out, err) = bench(&[
+        "--smoke",
+        "--json",
+        json.to_str().unwrap(),
+        "--html",
+        html.to_str().unwrap(),
+    ]);
     assert_eq!(exit, Exit::Code(0), "{err}");
-    for expected in ["2 outstanding", "tarpc", "oneshot", "1.00 ×", "p99"] {
+    assert!(err.contains("this takes about"), "{err}");
+    for expected in ["tarpc 0.38", "1.00 ×", "p99", "P1", "checks met"] {
         assert!(out.contains(expected), "no `{expected}` in\n{out}");
     }
-    let lines = fs::read_to_string(json).unwrap();
-    let lines: Vec<serde_json::Value> = lines
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    let count = |kind| lines.iter().filter(|line| line["kind"] == kind).count();
-    assert_eq!((count("run"), count("median")), (6, 2));
-    assert!(
-        lines
-            .iter()
-            .all(|line| line["calls_per_second"].as_f64().unwrap() > 0.0)
-    );
+    let lines = lines(&json);
+    let of_kind = |kind: &'static str| lines.iter().filter(move |line| line["kind"] == kind);
+    let benchmarks: BTreeSet<_> = of_kind("run").map(|line| text(line, "benchmark")).collect();
+    let (_, list, _) = bench(&["--list"]);
+    for line in list.lines().filter(|line| !line.contains("on request")) {
+        let name = line.split(' ').next().unwrap();
+        assert!(benchmarks.contains(name), "no figures of {name}");
+        assert!(out.contains(name), "no table of {name}");
+    }
+    for run in of_kind("run") {
+        assert!(run["metrics"]["rate"].as_f64().unwrap() > 0.0, "{run}");
+    }
+    // Whoever has a server tells what both sides used.
+    for run in of_kind("run").filter(|line| line["benchmark"] == "null") {
+        for metric in [
+            "p50_us",
+            "client_cpu_us",
+            "server_cpu_us",
+            "server_peak_mib",
+        ] {
+            assert!(
+                run["metrics"][metric].as_f64().unwrap() > 0.0,
+                "{metric}: {run}"
+            );
+        }
+        assert!(run["latencies_ns"].as_array().unwrap().len() > 2, "{run}");
+    }
+    assert!(of_kind("median").any(|line| line["ratio"] == 1.0));
+    let targets: BTreeSet<_> = of_kind("target").map(|line| text(line, "target")).collect();
+    for number in ["P1", "P2", "P3", "P4", "P5", "P6"] {
+        assert!(targets.contains(number), "{targets:?}");
+    }
+    let judged = |verdict| {
+        of_kind("target")
+            .filter(|line| line["verdict"] == verdict)
+            .count()
+    };
+    assert!(judged("met") + judged("missed") > 10);
+    let page = fs::read_to_string(html).unwrap();
+    assert!(page.contains("<svg") && page.ends_with("</html>\n"));
 }
 
 #[test]
 fn the_lock_table_is_measured_by_itself() {
-    let (exit, out, err) = bench(&["--quick", "locks"]);
+    let (exit, out, err) = bench(&["--smoke", "locks"]);
     assert_eq!(exit, Exit::Code(0), "{err}");
-    for expected in ["one key", "inherited 3 times", "pairs/s", "medians of 3"] {
+    for expected in [
+        "one key",
+        "inherited 3 times",
+        "partha's core alone",
+        "one round",
+    ] {
         assert!(out.contains(expected), "no `{expected}` in\n{out}");
     }
-    assert!(!out.contains("outstanding"), "null calls too:\n{out}");
+    assert!(out.contains("the benchmark `null` was not run"), "{out}");
 }
 
 #[test]
-fn a_misspelt_peer_is_refused_with_the_known_ones() {
-    let (exit, _, err) = bench(&["--peers", "tarcp"]);
-    assert_eq!(exit, Exit::Code(2));
-    assert!(err.contains("tarpc") && err.contains("capnp-rpc"), "{err}");
+fn system_calls_are_counted_where_strace_is() {
+    let (exit, out, err) = bench(&["--smoke", "--peers", "raw,partha", "syscalls"]);
+    assert_eq!(exit, Exit::Code(0), "{err}");
+    let installed = Command::new("strace").arg("--version").output().is_ok();
+    let expected = if installed {
+        "syscalls of the server"
+    } else {
+        "strace is not installed"
+    };
+    assert!(out.contains(expected), "{out}");
+}
+
+#[test]
+fn what_is_misspelt_is_refused_with_what_is_known() {
+    for (arguments, expected) in [
+        (&["nul"][..], &["`nul`", "null", "locks"][..]),
+        (&["--peers", "tarcp"], &["`tarcp`", "tarpc", "capnp-rpc"]),
+        (&["--assert", "P99"], &["`P99`", "P1, P2"]),
+    ] {
+        let (exit, _, err) = bench(arguments);
+        assert_eq!(exit, Exit::Code(1), "{err}");
+        for expected in expected {
+            assert!(err.contains(expected), "no `{expected}` in\n{err}");
+        }
+    }
+}
+
+#[test]
+fn only_asserted_targets_make_it_fail() {
+    // Without its peers P2 cannot be met.
+    let run = ["--smoke", "--peers", "raw", "null"];
+    let (exit, _, err) = bench(&run);
+    assert_eq!(exit, Exit::Code(0), "{err}");
+    let (exit, _, err) = bench(&[&["--assert", "P2"], &run[..]].concat());
+    assert_eq!(exit, Exit::Code(1), "{err}");
+    assert!(
+        err.contains("P2, calls/s over tarpc: not measured"),
+        "{err}"
+    );
+}
+
+#[test]
+fn an_interruption_ends_what_was_started() {
+    let bench = start(&["--full", "--peers", "raw", "null"]);
+    let children = format!("/proc/{0}/task/{0}/children", bench.id());
+    let started = eventually_some(LONG, || {
+        let pids = fs::read_to_string(&children).ok()?;
+        let pids: Vec<u32> = pids
+            .split_whitespace()
+            .map(|pid| pid.parse().unwrap())
+            .collect();
+        // A server and a client.
+        (pids.len() >= 2).then_some(pids)
+    });
+    bench.signal(Signal::INT);
+    let (exit, _, err) = bench.finish(LONG);
+    assert_eq!(exit, Exit::Code(1), "{err}");
+    assert!(err.contains("interrupted"), "{err}");
+    for pid in started {
+        assert!(
+            !Path::new(&format!("/proc/{pid}")).exists(),
+            "{pid} lives on"
+        );
+    }
 }

@@ -4,17 +4,22 @@
 //! call context, deadline, lock, dispatch. Calls within a process are made by an object, as
 //! objects call each other: from the same shard, or from another one.
 
+use std::cell::Cell as Counter;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use partha::{Client, Context, Node, Place, Result, SystemError};
+use futures_util::future::try_join_all;
+use partha::{Bytes, Client, Context, Node, Place, Result, SystemError, Uid};
 use tempfile::TempDir;
 
+use crate::figure::{Found, Metric};
 use crate::generated::null::cell::{self, State};
 use crate::generated::null::driver;
 use crate::generated::null::{Cell, Driver, Figures};
-use crate::load::{self, Caller, Load, Measurement};
+use crate::network::load::{self, Caller, Connector, Load, Work};
+use crate::process;
 
 struct CellServant;
 
@@ -31,6 +36,10 @@ impl cell::Servant for CellServant {
         state.value += 1;
         Ok(state.value)
     }
+
+    async fn echo(&self, _state: &State, _cx: &Context, data: Bytes) -> Result<Bytes> {
+        Ok(data)
+    }
 }
 
 async fn node(dir: &TempDir, address: &str, shards: u16) -> anyhow::Result<Node> {
@@ -44,48 +53,84 @@ async fn node(dir: &TempDir, address: &str, shards: u16) -> anyhow::Result<Node>
     node.await.context("cannot start a node")
 }
 
-/// Serves at `address` for ever.
-pub(crate) async fn serve(address: SocketAddr) -> anyhow::Result<()> {
+/// Serves for ever, and says where.
+pub(crate) async fn serve(shards: u16) -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
-    let _node = node(&dir, &address.to_string(), 1).await?;
+    let node = node(&dir, "127.0.0.1:0", shards).await?;
+    process::ready(node.address());
     std::future::pending().await
 }
 
-/// The client end of the native face.
-pub(crate) struct Native {
-    client: Client,
-    cell: Cell,
+/// Objects to call at the node that listens at `address`, made by a client of its own.
+pub(crate) async fn make_objects(address: SocketAddr, count: usize) -> anyhow::Result<Vec<Uid>> {
+    let (client, place) = meet(address).await?;
+    let made = (0..count).map(|_| Cell::create(&client, &place));
+    let made = try_join_all(made).await.context("cannot make objects")?;
+    Ok(made.iter().map(Cell::uid).collect())
 }
 
-impl Native {
-    /// Meets the node at `address` and makes an object to call there.
-    pub(crate) async fn new(address: SocketAddr) -> anyhow::Result<Self> {
-        let client = Client::alone()?;
-        // The harness hands over the port from one listener to the next.
-        let mut node = Err(SystemError::servant("not tried"));
-        for _ in 0..100 {
-            node = client
-                .locator()
-                .introduce(&client, &address.to_string())
-                .await;
-            if node.is_ok() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        let cell = Cell::create(&client, &Place::Node(node?)).await?;
-        Ok(Self { client, cell })
+/// A new client that knows one node.
+async fn meet(address: SocketAddr) -> anyhow::Result<(Client, Place)> {
+    let client = Client::alone()?;
+    let address = address.to_string();
+    let met = client.locator().introduce(&client, &address).await;
+    let node = met.context("cannot meet the node")?;
+    Ok((client, Place::Node(node)))
+}
+
+/// Opens connections of the native face.
+pub(crate) struct Native {
+    pub(crate) address: SocketAddr,
+    pub(crate) objects: Vec<Uid>,
+}
+
+/// The client end of a connection: a client of its own, hence a connection to each shard it calls.
+pub(crate) struct Connected {
+    client: Client,
+    cells: Vec<Cell>,
+    next: Counter<usize>,
+}
+
+impl Connector for Native {
+    type Caller = Connected;
+
+    async fn connect(&self) -> anyhow::Result<Connected> {
+        let (client, _) = meet(self.address).await?;
+        let cells = self.objects.iter().map(|&uid| Cell::from_uid(uid));
+        Ok(Connected::new(client, cells.collect()))
     }
 }
 
-impl Caller for Native {
-    async fn call(&self, n: u64) -> anyhow::Result<u64> {
-        Ok(self.cell.call(&self.client, n).await?)
+impl Connected {
+    fn new(client: Client, cells: Vec<Cell>) -> Self {
+        Self {
+            client,
+            cells,
+            next: Counter::new(0),
+        }
+    }
+
+    /// The objects take turns.
+    fn cell(&self) -> &Cell {
+        let next = self.next.get();
+        self.next.set((next + 1) % self.cells.len());
+        &self.cells[next]
+    }
+}
+
+impl Caller for Connected {
+    async fn null(&self, n: u64) -> anyhow::Result<u64> {
+        Ok(self.cell().call(&self.client, n).await?)
+    }
+
+    async fn echo(&self, payload: &Bytes) -> anyhow::Result<()> {
+        let answer = self.cell().echo(&self.client, payload).await?;
+        load::compare(payload, &answer)
     }
 }
 
 /// Loads an object from another one of the same process, on the same shard or across.
-pub(crate) async fn drive_inside(across: bool, load: Load) -> anyhow::Result<Measurement> {
+pub(crate) async fn drive_inside(across: bool, load: Load) -> anyhow::Result<Found> {
     let dir = tempfile::tempdir()?;
     let node = node(&dir, "127.0.0.1:0", if across { 2 } else { 1 }).await?;
     let client = node.client();
@@ -98,6 +143,7 @@ pub(crate) async fn drive_inside(across: bool, load: Load) -> anyhow::Result<Mea
             outstanding,
             warm_up_ms,
             measure_ms,
+            ..
         } = load;
         let at = node_shard(client, &node, &cell).await?;
         let caller = client.call().deadline(Duration::from_secs(120));
@@ -119,11 +165,10 @@ pub(crate) async fn drive_inside(across: bool, load: Load) -> anyhow::Result<Mea
     } = figures.context("64 objects, and none on the shard that is wanted")?;
     drop(driver);
     node.shutdown(Duration::from_secs(5)).await?;
-    Ok(Measurement {
-        calls_per_second,
-        p50_us,
-        p99_us,
-    })
+    Ok(Found::default()
+        .with(Metric::Rate, calls_per_second)
+        .with(Metric::P50Us, p50_us)
+        .with(Metric::P99Us, p99_us))
 }
 
 async fn node_shard(client: &Client, node: &Node, cell: &Cell) -> anyhow::Result<u16> {
@@ -153,24 +198,23 @@ impl driver::Servant for DriverServant {
             });
         }
         let load = Load {
+            work: Work::Null,
+            bytes: 0,
+            connections: 1,
             outstanding: outstanding as usize,
+            objects: 1,
             warm_up_ms,
             measure_ms,
+            server_pid: None,
         };
-        let caller = Native {
-            client: cx.client().clone(),
-            cell,
-        };
-        let measured = load::drive(caller, load).await.map_err(failed)?;
-        let Measurement {
-            calls_per_second,
-            p50_us,
-            p99_us,
-        } = measured;
+        let caller = Rc::new(Connected::new(cx.client().clone(), vec![cell]));
+        let found = load::call_over_and_over(&[caller], load).await;
+        let found = found.map_err(failed)?;
+        let figure = |metric| found.metrics.get(&metric).copied().unwrap_or_default();
         Ok(Figures {
-            calls_per_second,
-            p50_us,
-            p99_us,
+            calls_per_second: figure(Metric::Rate),
+            p50_us: figure(Metric::P50Us),
+            p99_us: figure(Metric::P99Us),
         })
     }
 }
