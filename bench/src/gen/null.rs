@@ -264,22 +264,16 @@ impl Cell {
     pub async fn echo(
         &self,
         caller: &impl ::partha::Caller,
-        data: &[u8],
+        data: impl ::core::convert::Into<::partha::Bytes>,
     ) -> ::partha::Result<::partha::Bytes> {
         let mut request = self.reference.request(caller, &cell::METHODS[2], 0, 2);
+        let data: ::partha::Bytes = ::core::convert::Into::into(data);
         request
             .arguments(|w, s| {
-                w.data(s.slot(1), data);
+                w.bytes(s.slot(1), &data);
             });
         let reply = request.send().await?;
-        reply
-            .decode(|r| {
-                r
-                    .pointer(0)
-                    .data()
-                    .map(::partha::Bytes::copy_from_slice)
-                    .map_err(|e| e.at("value"))
-            })
+        reply.decode(|r| r.pointer(0).bytes().map_err(|e| e.at("value")))
     }
 }
 
@@ -500,13 +494,7 @@ pub mod cell {
     ) -> ::partha::abi::Finished {
         let decoded: Result<(::partha::Bytes,), ::partha::abi::DecodeError> = call
             .arguments()
-            .and_then(|r| Ok((
-                r
-                    .pointer(1)
-                    .data()
-                    .map(::partha::Bytes::copy_from_slice)
-                    .map_err(|e| e.at("data"))?,
-            )));
+            .and_then(|r| Ok((r.pointer(1).bytes().map_err(|e| e.at("data"))?,)));
         let (data,) = match decoded {
             Ok(arguments) => arguments,
             Err(error) => return call.malformed(error),
@@ -518,7 +506,7 @@ pub mod cell {
                     0,
                     1,
                     |w, s| {
-                        w.data(s.slot(0), &value);
+                        w.bytes(s.slot(0), &value);
                     },
                 )
             }

@@ -124,7 +124,7 @@ impl Caller for Connected {
     }
 
     async fn echo(&self, payload: &Bytes) -> anyhow::Result<()> {
-        let answer = self.cell().echo(&self.client, payload).await?;
+        let answer = self.cell().echo(&self.client, payload.clone()).await?;
         load::compare(payload, &answer)
     }
 }
