@@ -17,6 +17,7 @@
 //! It does not judge unless it is told to: no figure makes it fail without `--assert`.
 
 mod catalog;
+mod cell;
 #[rustfmt::skip]
 #[allow(
     missing_docs, unreachable_pub, unused_qualifications, dead_code, clippy::all,

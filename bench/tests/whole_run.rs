@@ -22,7 +22,9 @@ fn bench(arguments: &[&str]) -> (Exit, String, String) {
 
 fn lines(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).expect("the file is there");
-    let lines = text.lines().map(|line| serde_json::from_str(line).expect("a line is JSON"));
+    let lines = text
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("a line is JSON"));
     lines.collect()
 }
 

@@ -2,29 +2,12 @@
 
 use anyhow::{Context as _, ensure};
 use futures_util::future::try_join_all;
-use partha::{Client, Context, Node, Place, Result, SystemError};
+use partha::{Client, Node, Place, SystemError};
 use tempfile::TempDir;
 
 use super::Step;
-use crate::generated::null::Cell;
-use crate::generated::null::cell::{self, State};
-
-struct CellServant;
-
-impl cell::Servant for CellServant {
-    fn new(&self) -> State {
-        State { value: 0 }
-    }
-
-    async fn call(&self, _state: &State, _cx: &Context, value: u64) -> Result<u64> {
-        Ok(value)
-    }
-
-    async fn bump(&self, state: &mut State, _cx: &Context) -> Result<u64> {
-        state.value += 1;
-        Ok(state.value)
-    }
-}
+use crate::cell::CellServant;
+use crate::generated::null::{Cell, cell};
 
 /// A node of one shard, and its folder.
 pub(super) struct Served {

@@ -14,33 +14,13 @@ use futures_util::future::try_join_all;
 use partha::{Bytes, Client, Context, Node, Place, Result, SystemError, Uid};
 use tempfile::TempDir;
 
+use crate::cell::CellServant;
 use crate::figure::{Found, Metric};
-use crate::generated::null::cell::{self, State};
+use crate::generated::null::cell;
 use crate::generated::null::driver;
 use crate::generated::null::{Cell, Driver, Figures};
 use crate::network::load::{self, Caller, Connector, Load, Work};
 use crate::process;
-
-struct CellServant;
-
-impl cell::Servant for CellServant {
-    fn new(&self) -> State {
-        State { value: 0 }
-    }
-
-    async fn call(&self, _state: &State, _cx: &Context, value: u64) -> Result<u64> {
-        Ok(value)
-    }
-
-    async fn bump(&self, state: &mut State, _cx: &Context) -> Result<u64> {
-        state.value += 1;
-        Ok(state.value)
-    }
-
-    async fn echo(&self, _state: &State, _cx: &Context, data: Bytes) -> Result<Bytes> {
-        Ok(data)
-    }
-}
 
 async fn node(dir: &TempDir, address: &str, shards: u16) -> anyhow::Result<Node> {
     let node = Node::builder()
