@@ -15,6 +15,7 @@
 //! in memory.
 
 use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Unbounded};
 
 use crate::id::{Peer, Uid};
 
@@ -102,6 +103,13 @@ impl UseList {
         self.callers.get(&uid).copied().unwrap_or(0)
     }
 
+    /// The objects after this one that a caller is bound to, in order, and how often.
+    pub fn of(&self, caller: Peer, after: Uid) -> impl Iterator<Item = (Uid, u32)> + '_ {
+        let behind = self.counts.range((Excluded((caller, after)), Unbounded));
+        let of_caller = behind.take_while(move |((peer, _), _)| *peer == caller);
+        of_caller.map(|((_, uid), count)| (*uid, *count))
+    }
+
     /// How many (object, caller) pairs are noted.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -161,6 +169,12 @@ mod tests {
         assert_eq!(list.bind(uid(3), peer(2), 3), Change::First);
         assert_eq!(list.bind(uid(4), peer(2), 3), Change::Full);
         list.check();
+        let of = |list: &UseList, caller, after| list.of(caller, after).collect::<Vec<_>>();
+        let all = [(uid(1), 1), (uid(2), 1), (uid(3), 1)];
+        assert_eq!(of(&list, peer(2), Uid::NIL), all);
+        assert_eq!(of(&list, peer(2), uid(1)), all[1..]);
+        assert_eq!(of(&list, peer(2), uid(3)), []);
+        assert_eq!(of(&list, peer(1), Uid::NIL), []);
         assert_eq!(list.forget_next(peer(2)), Some((uid(1), Change::Last)));
         assert_eq!(list.forget_next(peer(2)), Some((uid(2), Change::Last)));
         assert_eq!(list.forget_next(peer(2)), Some((uid(3), Change::Last)));
@@ -178,6 +192,10 @@ mod tests {
         };
         list.bind(uid(1), peer(1), 9);
         list.bind(uid(1), reborn, 9);
+        list.bind(uid(1), reborn, 9);
+        let of = |caller| list.of(caller, Uid::NIL).collect::<Vec<_>>();
+        assert_eq!(of(peer(1)), [(uid(1), 1)]);
+        assert_eq!(of(reborn), [(uid(1), 2)]);
         assert_eq!(list.forget_next(peer(1)), Some((uid(1), Change::None)));
         assert_eq!(list.forget_next(peer(1)), None);
         assert_eq!(list.callers(uid(1)), 1);

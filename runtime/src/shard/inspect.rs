@@ -9,7 +9,6 @@ use partha_core::Input;
 use partha_core::id::{ClassId, Peer, Uid};
 
 pub(crate) use self::actions::{Abortion, Look, Trace};
-pub(super) use self::sessions::Uses;
 pub(crate) use self::sessions::{Eviction, Share};
 
 use super::Shard;
@@ -39,8 +38,6 @@ impl Shard {
             return Err(SystemError::new(ErrorKind::WrongClass, detail));
         }
         if let Some(caller) = caller {
-            let uses_max = self.registry.limits.uses_max;
-            self.uses.borrow_mut().bind(object, caller, uses_max);
             self.feed(Input::Bind {
                 uid: object,
                 caller,

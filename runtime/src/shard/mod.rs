@@ -115,8 +115,6 @@ pub(crate) struct Shard {
     /// Aborted actions of which prepared parts may still be in the store. Bounded by the engine,
     /// which tries to remove them again and again.
     unwanted: RefCell<BTreeSet<Uid>>,
-    /// Which objects callers are bound to.
-    uses: RefCell<inspect::Uses>,
     inputs: RefCell<VecDeque<Input>>,
     outbox: RefCell<Outbox>,
     /// The engine is being driven further up the stack.

@@ -88,7 +88,6 @@ async fn serve(start: Start, local: std::rc::Weak<LocalSet>) {
         numbers: RefCell::default(),
         requests: RefCell::default(),
         unwanted: RefCell::default(),
-        uses: RefCell::default(),
         inputs: RefCell::default(),
         outbox: RefCell::new(Outbox::new()),
         driving: Cell::new(false),

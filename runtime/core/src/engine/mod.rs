@@ -41,7 +41,7 @@ use crate::action::message::Message;
 use crate::action::mirror::Mirrors;
 use crate::action::path::Site;
 use crate::action::tombstone::Tombstones;
-use crate::activation::{Image, Objects};
+use crate::activation::{Image, Object, Objects};
 use crate::call::Calls;
 use crate::deadline::Deadlines;
 use crate::deadlock::{Act, Detector, Rule};
@@ -399,6 +399,11 @@ impl Engine {
         self.uses.callers(uid)
     }
 
+    /// The objects after this one that a caller is bound to, in order, and how often.
+    pub fn bound_to(&self, caller: Peer, after: Uid) -> impl Iterator<Item = (Uid, u32)> + '_ {
+        self.uses.of(caller, after)
+    }
+
     /// Who has the lock of an object, and whether that is up to another shard's decision: the one
     /// of which that is true, if there are several. An action, or a call that is one by itself.
     #[must_use]
@@ -411,14 +416,25 @@ impl Engine {
 
     /// Each object that is in memory or called, in no special order; for inspection.
     pub fn objects(&self) -> impl Iterator<Item = ObjectView> + '_ {
-        self.objects.iter().map(|(_, object)| ObjectView {
+        self.objects.iter().map(|(_, object)| self.show(object))
+    }
+
+    /// An object, if it is in memory or called; for inspection.
+    #[must_use]
+    pub fn object(&self, uid: Uid) -> Option<ObjectView> {
+        let slot = self.objects.slot(uid)?;
+        Some(self.show(self.objects.entry(slot)))
+    }
+
+    fn show(&self, object: &Object) -> ObjectView {
+        ObjectView {
             uid: object.uid,
             in_memory: object.image == Image::Active,
             volatile: object.volatile,
             running: object.calls - object.waiting,
             waiting: object.waiting,
             callers_bound: self.uses.callers(object.uid),
-        })
+        }
     }
 
     fn slot_of(&self, ticket: Ticket, what: &str) -> Slot {
