@@ -61,9 +61,13 @@ pub struct NodeOptions {
     /// How long an unused object stays in memory, as 60s
     #[arg(long, value_name = "TIME", env = "PARTHA_IDLE")]
     pub idle: Option<Span>,
-    /// Megabytes of object states that each shard keeps in memory
+    /// Megabytes of object states that the node keeps in memory [default: 256 for each shard]
     #[arg(long, value_name = "MB", env = "PARTHA_MEMORY_MB")]
     pub memory_mb: Option<u64>,
+    /// Objects that the node keeps in memory [default: 100000 for each shard]
+    #[arg(long, value_name = "COUNT", env = "PARTHA_ACTIVE_OBJECTS",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub active_objects: Option<u32>,
     /// How long calls under way may take to finish when the daemon is stopped, as 10s
     #[arg(long, value_name = "TIME", env = "PARTHA_PATIENCE")]
     pub patience: Option<Span>,
@@ -123,6 +127,7 @@ impl NodeOptions {
             shards: self.shards.or(lower.shards),
             idle: self.idle.or(lower.idle),
             memory_mb: self.memory_mb.or(lower.memory_mb),
+            active_objects: self.active_objects.or(lower.active_objects),
             patience: self.patience.or(lower.patience),
             insecure: self.insecure.or(lower.insecure),
         }

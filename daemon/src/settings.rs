@@ -40,6 +40,10 @@ pub struct Settings {
     pub shards: Option<u16>,
     /// Bounds of each shard.
     pub limits: Limits,
+    /// Bytes of object states that the node keeps in memory, if it was said.
+    pub memory_bytes: Option<u64>,
+    /// Objects that the node keeps in memory, if it was said.
+    pub active_objects: Option<u32>,
     /// How long calls under way may take to finish when it is stopped.
     pub patience: Duration,
     /// What to log; from RUST_LOG if not said.
@@ -68,9 +72,6 @@ impl Settings {
         if let Some(idle) = node.idle {
             limits.idle_ns = u64::try_from(idle.0.as_nanos()).unwrap_or(u64::MAX);
         }
-        if let Some(megabytes) = node.memory_mb {
-            limits.active_bytes_max = megabytes.saturating_mul(1 << 20);
-        }
         Ok(Self {
             data_dir: node
                 .data_dir
@@ -81,6 +82,8 @@ impl Settings {
             naming: node.naming.or_else(|| defaults.naming.map(str::to_owned)),
             shards: node.shards,
             limits,
+            memory_bytes: node.memory_mb.map(|mb| mb.saturating_mul(1 << 20)),
+            active_objects: node.active_objects,
             patience: node.patience.map_or(PATIENCE, |span| span.0),
             log_filter: log.filter,
             log_format: log.format.unwrap_or_default(),
@@ -115,6 +118,12 @@ impl Settings {
         }
         if let Some(naming) = &self.naming {
             builder = builder.naming(naming);
+        }
+        if let Some(bytes) = self.memory_bytes {
+            builder = builder.memory_max(bytes);
+        }
+        if let Some(objects) = self.active_objects {
+            builder = builder.active_objects_max(objects);
         }
         match self.shards {
             Some(shards) => builder.shards(shards),

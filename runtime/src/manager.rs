@@ -137,6 +137,7 @@ impl Manager {
             sum.active_bytes += report.active_bytes;
             sum.activations += report.activations;
             sum.passivations += report.passivations;
+            sum.evictions += report.evictions;
             sum.calls += report.calls;
             sum.duplicates += report.duplicates;
             sum.actions += report.actions;
@@ -276,6 +277,7 @@ impl Servant for Manager {
         let store = self.home.registry.store.as_ref();
         let usage = store.map(|store| store.usage()).unwrap_or_default();
         let (sessions, ended) = self.home.session_counts();
+        let (limits, shards) = (&self.home.registry.limits, self.home.shards.len() as u64);
         Ok(NodeStatistics {
             active_objects: sum.active_objects,
             active_bytes: sum.active_bytes,
@@ -300,6 +302,9 @@ impl Servant for Manager {
             orphans_killed: sum.killed,
             store_failures: usage.batches_failed,
             up: self.home.started.elapsed(),
+            evictions: sum.evictions,
+            active_bytes_max: limits.active_bytes_max.saturating_mul(shards),
+            active_objects_max: u64::from(limits.active_objects_max) * shards,
         })
     }
 

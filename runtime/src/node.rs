@@ -5,6 +5,7 @@ mod crash;
 mod elsewhere;
 mod embedded;
 mod home;
+mod memory;
 mod sessions;
 
 pub(crate) use home::Home;
@@ -56,6 +57,7 @@ pub struct NodeBuilder {
     shards: Option<u16>,
     classes: Vec<Class>,
     limits: Limits,
+    memory: memory::Memory,
     well_known: Option<WellKnown>,
     elsewhere: elsewhere::Wishes,
     /// Heartbeat and lease, where they are not the usual ones.
@@ -98,6 +100,7 @@ impl Node {
             shards: None,
             classes: Vec::new(),
             limits: Limits::default(),
+            memory: memory::Memory::default(),
             well_known: None,
             elsewhere: elsewhere::Wishes::default(),
             lease: None,
@@ -277,7 +280,8 @@ impl NodeBuilder {
         self
     }
 
-    /// Bounds of each shard: idle time, memory, queues.
+    /// Bounds of each shard: idle time, memory, queues. Memory of the whole node is bounded by
+    /// [`NodeBuilder::memory_max`] and [`NodeBuilder::active_objects_max`], which come before.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
@@ -316,7 +320,8 @@ impl NodeBuilder {
         let known = self.well_known.as_ref().map(|known| known.uid);
         let classes = std::mem::take(&mut self.classes);
         let mut registry = registry(me, self.name.clone(), classes, Some(store), known);
-        (registry.limits, registry.elsewhere) = (self.limits, elsewhere);
+        registry.limits = self.memory.shared(self.limits, self.shard_count());
+        registry.elsewhere = elsewhere;
         registry.links = self.links.clone();
         let (mut node, jobs) = self.at_rest(Arc::new(registry), &recovered, address);
         // From here on there is somebody to end what was begun.
@@ -331,6 +336,11 @@ impl NodeBuilder {
         }
     }
 
+    fn shard_count(&self) -> u16 {
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get().min(1024) as u16);
+        self.shards.unwrap_or(cores)
+    }
+
     /// The node before any of its threads runs, and what its shards are to be told by.
     fn at_rest(
         &self,
@@ -338,8 +348,7 @@ impl NodeBuilder {
         recovered: &Recovered,
         address: Option<SocketAddr>,
     ) -> (Node, Vec<Jobs>) {
-        let cores = std::thread::available_parallelism().map_or(1, |n| n.get().min(1024) as u16);
-        let count = self.shards.unwrap_or(cores);
+        let count = self.shard_count();
         let (handles, jobs): (Vec<_>, Vec<_>) = (0..count).map(ShardHandle::new).unzip();
         let home = Home::new(registry, handles, recovered.shards(count));
         let client = self.client_of(&home, 0);

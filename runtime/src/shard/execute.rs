@@ -6,7 +6,7 @@
 use std::rc::Rc;
 
 use partha_core::id::Uid;
-use partha_core::{Event, Input, Output};
+use partha_core::{Event, Input, Output, Why};
 
 use super::{Shard, count};
 
@@ -149,6 +149,9 @@ impl Shard {
             }
             Event::Passivated { uid, why } => {
                 count(&self.counters.passivations);
+                if matches!(why, Why::Memory | Why::NoRoom) {
+                    count(&self.counters.evictions);
+                }
                 self.registry.elsewhere.passivated(uid);
                 tracing::debug!(%uid, ?why, "passivated");
             }

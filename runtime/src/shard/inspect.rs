@@ -118,6 +118,7 @@ impl Shard {
             active_bytes: stats.active_bytes,
             activations: self.counters.activations.get(),
             passivations: self.counters.passivations.get(),
+            evictions: self.counters.evictions.get(),
             calls: self.counters.calls.get(),
             duplicates: self.counters.duplicates.get(),
             actions: stats.actions as u64,

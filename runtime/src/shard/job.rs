@@ -285,6 +285,7 @@ pub(crate) struct ShardReport {
     pub(crate) active_bytes: u64,
     pub(crate) activations: u64,
     pub(crate) passivations: u64,
+    pub(crate) evictions: u64,
     pub(crate) calls: u64,
     pub(crate) duplicates: u64,
     pub(crate) actions: u64,

@@ -135,6 +135,8 @@ pub(crate) struct Shard {
 pub(crate) struct Counters {
     pub(crate) activations: Cell<u64>,
     pub(crate) passivations: Cell<u64>,
+    /// Those of them that made room.
+    pub(crate) evictions: Cell<u64>,
     pub(crate) calls: Cell<u64>,
     pub(crate) duplicates: Cell<u64>,
     /// Actions that this shard decided, either way.
