@@ -124,6 +124,8 @@ enum Role {
     },
     /// Fill the store of a node that does not run with objects
     Fill(scale::Fill),
+    /// Start a node on a store that was filled, and call objects for the first time
+    Stored(scale::Stored),
 }
 
 fn main() -> ExitCode {
@@ -134,6 +136,7 @@ fn main() -> ExitCode {
         Some(Role::Drive(arguments)) => network::drive(&arguments),
         Some(Role::Count { scenario, steps }) => count::run(scenario, steps),
         Some(Role::Fill(fill)) => fill.run(),
+        Some(Role::Stored(stored)) => stored.run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -248,7 +248,7 @@ fn an_endless_loop_whose_client_died_is_shown_and_its_object_is_usable_again() {
 #[test]
 fn a_servant_that_keeps_one_of_two_shards_is_shown_by_the_other() {
     let workshop = Workshop::start(2, Processes::None);
-    // Names are of objects on either shard; the first shard meets the connections.
+    // Names are of objects on either shard.
     let mut names = [None, None];
     for number in 0.. {
         let name = format!("/w{number}");
@@ -300,7 +300,7 @@ fn a_servant_that_keeps_one_of_two_shards_is_shown_by_the_other() {
 }
 
 #[test]
-fn a_node_whose_first_shard_is_kept_accepts_but_does_not_answer() {
+fn a_node_whose_only_shard_is_kept_accepts_but_does_not_answer() {
     let workshop = Workshop::start(1, Processes::None);
     workshop.worker("/busy", 1);
     let (client, gate) = workshop.client("/busy", "compute");
@@ -318,10 +318,7 @@ fn a_node_whose_first_shard_is_kept_accepts_but_does_not_answer() {
         "text",
         &["accepts connections, but does not answer"],
     );
-    let parts = [
-        "a servant keeps the thread of its first shard",
-        "#[blocking]",
-    ];
+    let parts = ["servants keep the threads of all its shards", "#[blocking]"];
     says(finding, "cure", &parts);
     assert_eq!(node(&told, "w")["state"], "silent");
     gate.open();

@@ -33,6 +33,7 @@ use crate::context::{Asked, Context};
 use crate::elsewhere::{Elsewhere, Watch};
 use crate::error::{ErrorKind, Result, SystemError};
 use crate::manager::Manager;
+use crate::net::accept::Acceptor;
 use crate::net::links::Links;
 use crate::recovery::Recovered;
 use crate::registration::{self, Registration};
@@ -83,6 +84,8 @@ pub struct Node {
     /// None if it is embedded.
     address: Option<SocketAddr>,
     threads: Vec<JoinHandle<()>>,
+    /// None if it is embedded, or not started yet.
+    acceptor: Option<Acceptor>,
     registration: Option<Registration>,
     watch: Option<Watch>,
 }
@@ -202,7 +205,7 @@ impl Node {
         let closing = tokio::task::spawn_blocking(move || {
             for thread in threads {
                 if thread.join().is_err() {
-                    tracing::error!("a shard's thread had panicked");
+                    tracing::error!("a thread of the node had panicked");
                 }
             }
             if let Some(store) = store {
@@ -215,6 +218,9 @@ impl Node {
 
     /// Tells the shards and the server processes to end.
     fn stop(&self) {
+        if let Some(acceptor) = &self.acceptor {
+            acceptor.stop();
+        }
         for shard in &self.home.shards {
             shard.post(Job::Stop);
         }
@@ -357,6 +363,7 @@ impl NodeBuilder {
             client,
             address,
             threads: Vec::new(),
+            acceptor: None,
             registration: None,
             watch: None,
         };
@@ -405,13 +412,12 @@ impl NodeBuilder {
         node: &mut Node,
         jobs: Vec<Jobs>,
         recovered: &Recovered,
-        mut listener: Option<std::net::TcpListener>,
+        listener: Option<std::net::TcpListener>,
     ) -> Result<()> {
         let home = &node.home;
         let mut inputs = recovered.inputs(home.shards.len() as u16);
         for (handle, jobs) in home.shards.iter().cloned().zip(jobs) {
             let client = self.client_of(home, handle.index() + 1);
-            let listener = listener.take();
             let (registry, home) = (home.registry.clone(), home.clone());
             let (object, class) = (home.manager(), Manager::class(home.clone()));
             handle.post(Job::Serve { object, class });
@@ -423,9 +429,14 @@ impl NodeBuilder {
                 registry,
                 home,
                 client,
-                listener,
             };
             let thread = spawn(start).map_err(|error| thread_error(&error))?;
+            node.threads.push(thread);
+        }
+        if let Some(listener) = listener {
+            let started = Acceptor::start(listener, home.clone());
+            let (acceptor, thread) = started.map_err(|error| thread_error(&error))?;
+            node.acceptor = Some(acceptor);
             node.threads.push(thread);
         }
         Ok(())

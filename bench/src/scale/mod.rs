@@ -1,6 +1,7 @@
 //! Many objects in one store: making them, and what a node that has them costs.
 
 pub(crate) mod fill;
+mod stored;
 
 use std::path::PathBuf;
 
@@ -8,6 +9,7 @@ use clap::Args;
 
 use crate::generated::null::cell::{INFO, State};
 use fill::{Show, fill};
+pub(crate) use stored::Stored;
 
 /// What to make
 #[derive(Args)]

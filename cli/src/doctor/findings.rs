@@ -97,10 +97,9 @@ fn node_is_silent(checkup: &Checkup, _after: Duration, found: &mut Vec<Finding>)
             },
             cure: match node.listens {
                 true => {
-                    "its process is stopped, or a servant keeps the thread of its first \
-                         shard, which meets all connections: then its log names the method, to \
-                         be marked #[blocking]; continue the process, or start it again on its \
-                         folder"
+                    "its process is stopped, or servants keep the threads of all its shards: \
+                         then its log names their methods, to be marked #[blocking]; continue \
+                         the process, or start it again on its folder"
                 }
                 false => {
                     "see whether its process runs and is not stopped; start it again on its \

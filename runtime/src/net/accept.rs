@@ -3,19 +3,28 @@
 //! A connection that begins with our magic meets us by handshake and goes to the shard it asks
 //! for; any other is a plain Cap'n Proto client. Nothing of it is believed before its first bytes
 //! are there, and they have to be there soon.
+//!
+//! It has a thread of its own, so that no servant that keeps its shard's thread keeps those who
+//! come for other shards waiting.
 
 use std::collections::VecDeque;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::AbortHandle;
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, LocalSet};
 
 use super::connection::Connection;
 use super::handshake::{self, ANY_SHARD, Hello, MAGIC};
 use crate::error::{ErrorKind, SystemError};
 use crate::node::Home;
-use crate::shard::Job;
+use crate::shard::{Job, die};
+#[cfg(feature = "testkit")]
+use crate::testkit::Pause;
 
 /// Connections whose first bytes are awaited at a time. Who has been silent for longest has to go
 /// when one more comes: an honest peer says who it is within a round trip. Well below the usual
@@ -24,8 +33,75 @@ const MEETING_MAX: usize = 512;
 /// Pause after an error of the listener, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// The way to the acceptor's thread.
+#[derive(Debug)]
+pub(crate) struct Acceptor {
+    orders: mpsc::UnboundedSender<Order>,
+}
+
+/// What it is told besides connections.
+#[derive(Debug)]
+enum Order {
+    /// To end, and to close the port.
+    Stop,
+    /// To stand still for a while.
+    #[cfg(feature = "testkit")]
+    Pause(Pause),
+}
+
+impl Acceptor {
+    /// Starts the thread. It ends with its [`Acceptor`], at the latest.
+    pub(crate) fn start(
+        listener: std::net::TcpListener,
+        home: Arc<Home>,
+    ) -> io::Result<(Self, JoinHandle<()>)> {
+        let (orders, told) = mpsc::unbounded_channel();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let accepting = move || {
+            let local = LocalSet::new();
+            let both = async {
+                tokio::select! {
+                    () = accept(listener, home) => {}
+                    () = obey(told) => {}
+                }
+            };
+            let accepted = AssertUnwindSafe(|| local.block_on(&runtime, both));
+            if catch_unwind(accepted).is_err() {
+                die();
+            }
+        };
+        let thread = std::thread::Builder::new().name("partha-accept".to_owned());
+        Ok((Self { orders }, thread.spawn(accepting)?))
+    }
+
+    /// Ends it soon.
+    pub(crate) fn stop(&self) {
+        // One that has ended need not be told.
+        let _ = self.orders.send(Order::Stop);
+    }
+
+    /// Has it stand still until the pause ends.
+    #[cfg(feature = "testkit")]
+    pub(crate) fn pause(&self, pause: &Pause) {
+        let _ = self.orders.send(Order::Pause(pause.clone()));
+    }
+}
+
+/// Does what it is told until that is to end.
+async fn obey(mut told: mpsc::UnboundedReceiver<Order>) {
+    while let Some(order) = told.recv().await {
+        match order {
+            Order::Stop => return,
+            #[cfg(feature = "testkit")]
+            Order::Pause(pause) => pause.stand(),
+        }
+    }
+}
+
 /// Accepts for ever.
-pub(crate) async fn accept(listener: std::net::TcpListener, home: Arc<Home>) {
+async fn accept(listener: std::net::TcpListener, home: Arc<Home>) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
@@ -74,7 +150,7 @@ fn make_room(meeting: &mut VecDeque<(String, AbortHandle)>) {
 }
 
 async fn meet(mut stream: TcpStream, address: &str, home: &Arc<Home>) -> Result<(), SystemError> {
-    let io = |error: std::io::Error| SystemError::new(ErrorKind::Unreachable, error.to_string());
+    let io = |error: io::Error| SystemError::new(ErrorKind::Unreachable, error.to_string());
     super::prepare(&stream).map_err(io)?;
     let looking = is_native(&stream);
     let native = tokio::time::timeout(handshake::DEADLINE, looking)
@@ -143,12 +219,12 @@ async fn meet(mut stream: TcpStream, address: &str, home: &Arc<Home>) -> Result<
 }
 
 /// Whether the first bytes are our magic; waits only as long as they may still become it.
-async fn is_native(stream: &TcpStream) -> std::io::Result<bool> {
+async fn is_native(stream: &TcpStream) -> io::Result<bool> {
     let mut first = [0; MAGIC.len()];
     loop {
         let got = stream.peek(&mut first).await?;
         if got == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
         if first[..got] != MAGIC[..got] {
             return Ok(false);

@@ -51,7 +51,12 @@ impl Node {
         for shard in &self.home.shards {
             shard.post(Job::Pause(pause.clone()));
         }
-        pause.all_stand(self.home.shards.len()).await
+        let mut threads = self.home.shards.len();
+        if let Some(acceptor) = &self.acceptor {
+            acceptor.pause(pause);
+            threads += 1;
+        }
+        pause.all_stand(threads).await
     }
 
     /// Ends it where it is: what waits to be written is not, and its threads end without a word.
@@ -71,6 +76,9 @@ impl Node {
         let closed = closing.await.is_ok();
         // As the system does to the children of a process that dies.
         self.home.registry.elsewhere.servers.end();
+        if let Some(acceptor) = &self.acceptor {
+            acceptor.stop();
+        }
         for shard in &self.home.shards {
             shard.post(Job::Stop);
         }

@@ -73,7 +73,6 @@ impl Home {
             registry,
             home: home.clone(),
             client,
-            listener: None,
         };
         // The thread ends with the last client that somebody outside has: see `client_gone`.
         spawn(start).map_err(|error| thread_error(&error))?;

@@ -23,6 +23,11 @@ impl Shard {
         self.drive(true);
     }
 
+    /// Calls that had to wait have their turn.
+    pub(super) fn go_on(self: &Rc<Self>) {
+        self.drive(false);
+    }
+
     fn drive(self: &Rc<Self>, timed_out: bool) {
         if self.driving.replace(true) {
             return;
@@ -35,8 +40,12 @@ impl Shard {
                 .handle_timeout(self.now(), &mut outbox);
             self.execute(&mut outbox);
         }
+        let mut ran = 0;
         loop {
             let Some(input) = self.inputs.borrow_mut().pop_front() else {
+                if self.run_next(&mut ran) {
+                    continue;
+                }
                 break;
             };
             self.engine
@@ -65,12 +74,22 @@ impl Shard {
     }
 
     fn execute(self: &Rc<Self>, outbox: &mut partha_core::Outbox) {
+        let mut first = true;
         for output in outbox.drain() {
             match output {
                 Output::Search { ticket, call } => self.search(ticket, call),
                 Output::Load { uid } => {
                     let outcome = self.catalog.borrow_mut().load(uid, &self.registry);
                     self.later(Input::Loaded { uid, outcome });
+                }
+                Output::Dispatch {
+                    ticket,
+                    uid,
+                    mode,
+                    new: false,
+                    action: None,
+                } if self.waits_its_turn(uid, mode, std::mem::take(&mut first)) => {
+                    self.turns.borrow_mut().push(uid, ticket);
                 }
                 Output::Dispatch {
                     ticket,

@@ -194,6 +194,11 @@ impl Shard {
     pub(super) fn kill(&self, ticket: Ticket) {
         let mut entries = self.entries.borrow_mut();
         let entry = entries.get_mut(&ticket);
+        if let Some(entry) = &entry
+            && self.loses_its_turn(entry.object, ticket)
+        {
+            return;
+        }
         let (running, branch) = entry.map_or((None, None), |entry| {
             // Of a transient object, which has no mirror of the action here.
             let apart = entry.branch.clone().filter(|_| !entry.in_action);

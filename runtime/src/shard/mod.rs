@@ -12,6 +12,7 @@ mod arrive;
 mod catalog;
 mod commit;
 mod execute;
+mod fair;
 mod foreign_calls;
 mod give_up;
 mod images;
@@ -41,7 +42,7 @@ pub(crate) use self::give_up::{Called, Open, OpenCalls, Waiting};
 pub(crate) use self::inbound::ShardInbound;
 pub(crate) use self::inspect::{Abortion, Eviction, Share, Trace};
 pub(crate) use self::job::{Incoming, Job, Jobs, ReplyTo, ShardReport, Wish};
-pub(crate) use self::run::{Start, spawn};
+pub(crate) use self::run::{Start, die, spawn};
 pub(crate) use self::serve::panic_text;
 
 use self::arrive::Entry;
@@ -116,6 +117,8 @@ pub(crate) struct Shard {
     /// which tries to remove them again and again.
     unwanted: RefCell<BTreeSet<Uid>>,
     inputs: RefCell<VecDeque<Input>>,
+    /// Calls that may run, and wait for others to have their turn.
+    turns: RefCell<fair::Turns>,
     outbox: RefCell<Outbox>,
     /// The engine is being driven further up the stack.
     driving: Cell<bool>,

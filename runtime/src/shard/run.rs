@@ -15,7 +15,6 @@ use tokio::task::LocalSet;
 
 use super::{CURRENT, Counters, Job, Jobs, Registry, Shard, ShardHandle, ShardInbound};
 use crate::client::Client;
-use crate::net::accept;
 use crate::net::connection::Connection;
 use crate::net::io::{TURN, run};
 use crate::node::{Home, Seat};
@@ -31,8 +30,6 @@ pub(crate) struct Start {
     pub(crate) registry: Arc<Registry>,
     pub(crate) home: Arc<Home>,
     pub(crate) client: Client,
-    /// Shard 0 accepts for all.
-    pub(crate) listener: Option<std::net::TcpListener>,
 }
 
 /// Starts the thread.
@@ -52,11 +49,12 @@ pub(crate) fn spawn(start: Start) -> io::Result<JoinHandle<()>> {
     })
 }
 
-/// Ends the process. Servants' panics are caught where they run: this one is ours. Going on would
+/// Ends the process. Servants' panics are caught where they run: this one is ours, of a shard's
+/// thread or the acceptor's. Going on would
 /// be guessing, and a node without one of its shards hangs its callers; what was acknowledged is
 /// on disk.
-pub(super) fn die() -> ! {
-    eprintln!("a shard of the node has panicked, which is a bug in partha: aborting");
+pub(crate) fn die() -> ! {
+    eprintln!("a thread of the node has panicked, which is a bug in partha: aborting");
     std::process::abort();
 }
 
@@ -67,7 +65,6 @@ async fn serve(start: Start, local: std::rc::Weak<LocalSet>) {
         registry,
         home,
         client,
-        listener,
     } = start;
     let identity = Identity {
         me: registry.me,
@@ -89,6 +86,7 @@ async fn serve(start: Start, local: std::rc::Weak<LocalSet>) {
         requests: RefCell::default(),
         unwanted: RefCell::default(),
         inputs: RefCell::default(),
+        turns: RefCell::default(),
         outbox: RefCell::new(Outbox::new()),
         driving: Cell::new(false),
         next_ticket: Cell::new(1),
@@ -102,9 +100,6 @@ async fn serve(start: Start, local: std::rc::Weak<LocalSet>) {
     });
     CURRENT.set(Some(shard.clone()));
     tokio::task::spawn_local(keep_time(shard.clone()));
-    if let Some(listener) = listener {
-        tokio::task::spawn_local(accept::accept(listener, home.clone()));
-    }
     work(&shard, &mut jobs, &home).await;
     for connection in shard.connections.take() {
         if let Some(connection) = connection.upgrade() {
