@@ -53,7 +53,7 @@ impl Stored {
             let after = first.map_or(Uid::NIL, |first| next(first, listed - 1));
             let page = handle.manager().objects(&client, after, 1_000).await?;
             ensure!(!page.is_empty(), "{listed} objects, and no more");
-            first = first.or(page.first().map(|object| object.object));
+            first = first.or_else(|| page.first().map(|object| object.object));
             listed += page.len() as u64;
         }
         let per_page = paging.elapsed() / (listed / 1_000).max(1) as u32;

@@ -136,13 +136,15 @@ impl Shard {
                 Output::Ended { ticket, end } => self.ended_action(ticket, end),
                 Output::Told { ticket, verdict } => self.told(ticket, verdict),
                 Output::Event(event) => self.note(event),
-                Output::Drained => {
-                    if let Some(done) = self.drained.borrow_mut().take() {
-                        // Whoever asked for the drain may be gone.
-                        let _ = done.send(());
-                    }
-                }
+                Output::Drained => self.tell_drained(),
             }
+        }
+    }
+
+    fn tell_drained(&self) {
+        if let Some(done) = self.drained.borrow_mut().take() {
+            // Whoever asked for the drain may be gone.
+            let _ = done.send(());
         }
     }
 
