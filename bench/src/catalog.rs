@@ -1,11 +1,11 @@
 //! What can be measured, and beside whom: the lists that the command line knows.
 
 use crate::suite::Benchmark;
-use crate::{locks, network};
+use crate::{disk, locks, network};
 
 /// All benchmarks, in the order in which they are run.
 pub(crate) fn benchmarks() -> impl Iterator<Item = &'static Benchmark> {
-    [network::BENCHMARKS, locks::BENCHMARKS]
+    [network::BENCHMARKS, locks::BENCHMARKS, disk::BENCHMARKS]
         .into_iter()
         .flatten()
 }
@@ -26,6 +26,13 @@ pub(crate) const PEERS: &[(&str, &str)] = &[
     ("partha-across", "partha, across shards"),
     ("partha-within", "partha, same shard"),
     ("partha-core", "partha's core alone"),
+    ("partha-null", "partha, a call that reads"),
+    ("partha-counted", "partha, counted on the wire"),
+    ("fdatasync", "fdatasync"),
+    ("heed", "LMDB by heed 0.23"),
+    ("heed-same-puts", "LMDB by heed 0.23, the same puts"),
+    ("postgres-2pc", "PostgreSQL 15, two-phase commit"),
+    ("etcd-put", "etcd, a put of 256 B"),
 ];
 
 /// The label of a peer.

@@ -32,6 +32,16 @@ pub(crate) enum Metric {
     Calls,
     /// The most memory the server had resident, in MiB.
     ServerPeakMib,
+    /// Forced writes to disk of all servers for each call.
+    Syncs,
+    /// Batches of changes, all or nothing each, that all stores made durable for each call.
+    Batches,
+    /// Times that the client waited for somebody, for each call.
+    RoundTrips,
+    /// Memory for each of what is counted, in bytes.
+    BytesEach,
+    /// How long something took that is done once, in milliseconds.
+    TimeMs,
 }
 
 impl Metric {
@@ -47,6 +57,11 @@ impl Metric {
             Self::ServerSyscalls => "syscalls of the server",
             Self::Calls => "calls",
             Self::ServerPeakMib => "memory of the server",
+            Self::Syncs => "syncs",
+            Self::Batches => "batches",
+            Self::RoundTrips => "round trips",
+            Self::BytesEach => "memory",
+            Self::TimeMs => "time",
         }
     }
 
@@ -59,6 +74,9 @@ impl Metric {
             Self::ClientSyscalls | Self::ServerSyscalls => "a call",
             Self::Calls => "in all",
             Self::ServerPeakMib => "MiB",
+            Self::Syncs | Self::Batches | Self::RoundTrips => "a call",
+            Self::BytesEach => "B",
+            Self::TimeMs => "ms",
         }
     }
 

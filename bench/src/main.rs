@@ -27,6 +27,7 @@ mod cell;
 )]
 mod cell_capnp;
 mod count;
+mod disk;
 mod figure;
 mod generated;
 mod interrupt;
@@ -122,6 +123,15 @@ enum Role {
         #[command(flatten)]
         steps: count::Steps,
     },
+    /// A server of the benchmarks that need a disk, until standard input ends
+    #[command(hide = true)]
+    ServeDisk {
+        /// What it is, as JSON
+        told: String,
+    },
+    /// A client of them, told by standard input what to do
+    #[command(hide = true)]
+    DriveDisk,
     /// Fill the store of a node that does not run with objects
     Fill(scale::Fill),
     /// Start a node on a store that was filled, and call objects for the first time
@@ -135,6 +145,8 @@ fn main() -> ExitCode {
         Some(Role::Serve(arguments)) => network::serve(&arguments),
         Some(Role::Drive(arguments)) => network::drive(&arguments),
         Some(Role::Count { scenario, steps }) => count::run(scenario, steps),
+        Some(Role::ServeDisk { told }) => disk::role::serve(&told),
+        Some(Role::DriveDisk) => disk::role::drive(),
         Some(Role::Fill(fill)) => fill.run(),
         Some(Role::Stored(stored)) => stored.run(),
     };

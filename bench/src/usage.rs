@@ -18,8 +18,17 @@ pub(crate) fn cpu_ns(pid: u32) -> Option<u64> {
 
 /// The most bytes a process had resident since [`forget_peak`], or since its start.
 pub(crate) fn peak_bytes(pid: u32) -> Option<u64> {
+    status_bytes(pid, "VmHWM:")
+}
+
+/// The bytes a process has resident that no file backs: heap and stacks.
+pub(crate) fn anonymous_bytes(pid: u32) -> Option<u64> {
+    status_bytes(pid, "RssAnon:")
+}
+
+fn status_bytes(pid: u32, name: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let line = status.lines().find(|line| line.starts_with(name))?;
     let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
     Some(kibibytes * 1_024)
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use test_support::{Child, Exit, Signal, eventually_some, temp_dir};
 
-const LONG: Duration = Duration::from_secs(120);
+const LONG: Duration = Duration::from_secs(300);
 
 fn start(arguments: &[&str]) -> Child {
     let program = env!("CARGO_BIN_EXE_bench");
@@ -61,7 +61,14 @@ fn every_benchmark_runs_and_yields_its_figures() {
         assert!(out.contains(name), "no table of {name}");
     }
     for run in of_kind("run") {
-        assert!(run["metrics"]["rate"].as_f64().unwrap() > 0.0, "{run}");
+        let metrics = run["metrics"].as_object().unwrap();
+        assert!(!metrics.is_empty(), "{run}");
+        assert!(
+            metrics
+                .get("rate")
+                .is_none_or(|rate| rate.as_f64() > Some(0.0)),
+            "{run}"
+        );
     }
     // Whoever has a server tells what both sides used.
     for run in of_kind("run").filter(|line| line["benchmark"] == "null") {
@@ -71,17 +78,21 @@ fn every_benchmark_runs_and_yields_its_figures() {
             "server_cpu_us",
             "server_peak_mib",
         ] {
-            assert!(
-                run["metrics"][metric].as_f64().unwrap() > 0.0,
-                "{metric}: {run}"
-            );
+            // A server that has no turn in so short a time uses none.
+            let least = if metric.ends_with("cpu_us") {
+                0.0
+            } else {
+                f64::MIN_POSITIVE
+            };
+            let found = run["metrics"][metric].as_f64();
+            assert!(found.is_some_and(|found| found >= least), "{metric}: {run}");
         }
         assert!(!run["latencies_ns"].as_array().unwrap().is_empty(), "{run}");
     }
     assert!(of_kind("median").any(|line| line["ratio"] == 1.0));
     let targets: BTreeSet<_> = of_kind("target").map(|line| text(line, "target")).collect();
-    for number in ["P1", "P2", "P3", "P4", "P5", "P6"] {
-        assert!(targets.contains(number), "{targets:?}");
+    for number in 1..=14 {
+        assert!(targets.contains(&*format!("P{number}")), "{targets:?}");
     }
     let judged = |verdict| {
         of_kind("target")

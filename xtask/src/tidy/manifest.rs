@@ -56,8 +56,10 @@ const EDGES: &[(&str, &[&str])] = &[
         &[
             "bank",
             "partha",
+            "partha-binder",
             "partha-codegen",
             "partha-core",
+            "partha-naming",
             "partha-store",
         ],
     ),

@@ -1,0 +1,272 @@
+//! What this program starts itself as for the benchmarks that need a disk: servers that stay, and
+//! clients that do one thing and end.
+//!
+//! A server is told what it is as JSON in its arguments. It says `ready ADDRESS` on standard
+//! output, answers each line of standard input with a line, and ends when standard input does,
+//! hence never later than who started it; a database that it has started ends with it. A client
+//! is told what to do as JSON on standard input, and prints what it found as a line of JSON.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::task::LocalSet;
+
+use crate::disk::{bind, durable, external, node, scale, transfer};
+use crate::interrupt;
+use crate::process::ourselves;
+
+/// What a client takes beyond the time of its load before it has failed.
+const GRACE: Duration = Duration::from_secs(120);
+
+/// A server of this program.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Server {
+    /// A node with accounts and cells.
+    Node(node::Wishes),
+    /// The naming service.
+    Naming(node::Wishes),
+    /// The binder.
+    Binder(node::Wishes),
+    /// PostgreSQL, with its data in this folder.
+    Postgres(PathBuf),
+    /// etcd, likewise.
+    Etcd(PathBuf),
+}
+
+/// A client of this program.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Client {
+    /// Makes cells; prints their uids.
+    MakeCells(node::Making),
+    /// Makes accounts; prints their uids.
+    MakeAccounts(node::Making),
+    /// Calls cells.
+    Cells(durable::partha::Cells),
+    /// Writes into LMDB.
+    Lmdb(durable::lmdb::Commits),
+    /// Moves money between accounts at two nodes.
+    Transfers(transfer::partha::Transfers),
+    /// The same between two databases.
+    TwoPhase(external::postgres::Transfers),
+    /// Puts values into etcd.
+    Puts(external::etcd::Puts),
+    /// Finds and binds objects.
+    Binds(bind::client::Binds),
+    /// Connects and stays: prints nothing until its standard input ends.
+    Sessions(scale::memory::Sessions),
+    /// Brings objects into memory.
+    Activate(scale::memory::Activate),
+}
+
+/// Runs `work` on a runtime of this thread.
+pub(crate) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot make a runtime")?;
+    LocalSet::new().block_on(&runtime, work)
+}
+
+/// The role of a server: until standard input ends.
+pub(crate) fn serve(told: &str) -> anyhow::Result<()> {
+    match serde_json::from_str(told).context("no server's description")? {
+        Server::Node(wishes) => block_on(node::serve(wishes, node::Kind::Node)),
+        Server::Naming(wishes) => block_on(node::serve(wishes, node::Kind::Naming)),
+        Server::Binder(wishes) => block_on(node::serve(wishes, node::Kind::Binder)),
+        Server::Postgres(dir) => external::postgres::serve(&dir),
+        Server::Etcd(dir) => external::etcd::serve(&dir),
+    }
+}
+
+/// The role of a client: once.
+pub(crate) fn drive() -> anyhow::Result<()> {
+    let mut told = String::new();
+    std::io::stdin().read_line(&mut told)?;
+    let client: Client = serde_json::from_str(&told).context("no client's description")?;
+    match client {
+        // LMDB waits for the disk on the thread that calls it, so there is nothing to await.
+        Client::Lmdb(commits) => print(&durable::lmdb::run(&commits)?),
+        Client::Sessions(sessions) => block_on(scale::memory::stay(sessions)),
+        client => {
+            let line = block_on(async {
+                let run = tokio::time::timeout(GRACE, drive_one(client));
+                run.await
+                    .with_context(|| format!("no result after {GRACE:?}"))?
+            })?;
+            println!("{line}");
+            Ok(())
+        }
+    }
+}
+
+async fn drive_one(client: Client) -> anyhow::Result<String> {
+    Ok(match client {
+        Client::MakeCells(making) => serde_json::to_string(&node::make_cells(making).await?)?,
+        Client::MakeAccounts(making) => serde_json::to_string(&node::make_accounts(making).await?)?,
+        Client::Cells(cells) => serde_json::to_string(&durable::partha::run(cells).await?)?,
+        Client::Transfers(transfers) => {
+            serde_json::to_string(&transfer::partha::run(transfers).await?)?
+        }
+        Client::TwoPhase(transfers) => {
+            serde_json::to_string(&external::postgres::run(transfers).await?)?
+        }
+        Client::Puts(puts) => serde_json::to_string(&external::etcd::run(puts).await?)?,
+        Client::Binds(binds) => serde_json::to_string(&bind::client::run(binds).await?)?,
+        Client::Activate(activate) => {
+            serde_json::to_string(&scale::memory::activate(activate).await?)?
+        }
+        Client::Lmdb(_) | Client::Sessions(_) => bail!("not a client that is awaited"),
+    })
+}
+
+fn print(found: &impl Serialize) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string(found)?);
+    Ok(())
+}
+
+/// Says that a server serves, and answers lines of standard input until there are no more.
+pub(crate) fn attend(
+    address: &str,
+    mut answer: impl FnMut(&str) -> anyhow::Result<String>,
+) -> anyhow::Result<()> {
+    println!("ready {address}");
+    for line in std::io::stdin().lock().lines() {
+        println!("{}", answer(&line?)?);
+    }
+    Ok(())
+}
+
+/// In the role of a client: says a word, and waits for a line, or the end, of standard input.
+pub(crate) async fn wait(word: &str) -> anyhow::Result<()> {
+    println!("{word}");
+    let line =
+        tokio::task::spawn_blocking(|| std::io::stdin().lock().read_line(&mut String::new()));
+    line.await??;
+    Ok(())
+}
+
+/// A server that runs; it ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Running {
+    what: String,
+    child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+    address: String,
+}
+
+impl Running {
+    /// Starts a server and waits until it serves.
+    pub(crate) fn start(what: &str, server: &Server) -> anyhow::Result<Self> {
+        let mut command = ourselves("serve-disk")?;
+        command.arg(serde_json::to_string(server)?);
+        // So that memory that was freed is seen to be.
+        command.env("MALLOC_ARENA_MAX", "1");
+        let mut running = Self::spawn(what, command)?;
+        let line = interrupt::wait_for(running.pid(), || running.line())?;
+        let Some(address) = line.strip_prefix("ready ") else {
+            drop(running.input.take());
+            let status = running.child.wait()?;
+            interrupt::check()?;
+            bail!("{what} said `{line}`, ended with {status}");
+        };
+        running.address = address.to_owned();
+        Ok(running)
+    }
+
+    /// Starts a client that stays, and waits for its first line.
+    pub(crate) fn client(what: &str, client: &Client) -> anyhow::Result<Self> {
+        let mut running = Self::spawn(what, ourselves("drive-disk")?)?;
+        running.write(&serde_json::to_string(client)?)?;
+        let line = running.line()?;
+        ensure!(line == "ready", "{what} said `{line}`");
+        Ok(running)
+    }
+
+    fn spawn(what: &str, mut command: Command) -> anyhow::Result<Self> {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start {what}"))?;
+        let input = child.stdin.take();
+        let output = child.stdout.take().expect("standard output is piped");
+        let output = BufReader::new(output);
+        let (what, address) = (what.to_owned(), String::new());
+        Ok(Self {
+            what,
+            child,
+            input,
+            output,
+            address,
+        })
+    }
+
+    fn line(&mut self) -> anyhow::Result<String> {
+        let mut line = String::new();
+        self.output.read_line(&mut line)?;
+        Ok(line.trim_end().to_owned())
+    }
+
+    fn write(&mut self, line: &str) -> anyhow::Result<()> {
+        let input = self.input.as_mut().context("its input has ended")?;
+        writeln!(input, "{line}").with_context(|| format!("{} is gone", self.what))
+    }
+
+    /// Tells it something, and waits for what it says to that.
+    pub(crate) fn tell(&mut self, line: &str) -> anyhow::Result<String> {
+        self.write(line)?;
+        let answer = self.line()?;
+        ensure!(!answer.is_empty(), "{} is gone", self.what);
+        Ok(answer)
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Its process, which is that of the database's parent where there is one.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.input.take());
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs a client to its end.
+pub(crate) fn run<T: DeserializeOwned>(what: &str, client: &Client) -> anyhow::Result<T> {
+    let mut child = ourselves("drive-disk")?
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start {what}"))?;
+    let mut input = child.stdin.take().expect("standard input is piped");
+    // A client that has ended says why itself.
+    let _ = writeln!(input, "{}", serde_json::to_string(client)?);
+    let output = interrupt::wait_for(child.id(), || child.wait_with_output())?;
+    interrupt::succeeded(what, output.status)?;
+    serde_json::from_slice(&output.stdout).with_context(|| format!("{what} printed no figures"))
+}
+
+/// Ports of this machine that nobody listens at, for servers that have to know theirs beforehand.
+pub(crate) fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
+    let listeners: Result<Vec<_>, _> = (0..count)
+        .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
+        .collect();
+    let listeners = listeners.context("cannot listen on 127.0.0.1, port 0")?;
+    let ports = listeners.iter().map(|listener| listener.local_addr());
+    let ports: Result<Vec<_>, _> = ports.map(|address| Ok(address?.port())).collect();
+    ports.map_err(|error: std::io::Error| error.into())
+}
