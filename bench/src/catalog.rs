@@ -17,6 +17,7 @@ pub(crate) const PEERS: &[(&str, &str)] = &[
     ("tarpc", "tarpc 0.38, bincode"),
     ("capnp-rpc", "capnp-rpc 0.27, buffered"),
     ("capnp-rpc-unbuffered", "capnp-rpc 0.27, unbuffered"),
+    ("capnp-rpc-guard", "capnp-rpc 0.27, guard's network"),
     ("tonic", "tonic 0.14"),
     ("ice", "Ice 3.7, C++"),
     ("omniorb", "omniORB 4, C++"),

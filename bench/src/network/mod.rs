@@ -6,7 +6,7 @@
 
 pub(crate) mod load;
 pub(crate) mod peer;
-mod peers;
+pub(crate) mod peers;
 mod strace;
 
 use std::cell::RefCell;

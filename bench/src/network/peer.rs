@@ -29,6 +29,8 @@ pub(crate) enum Peer {
     CapnpRpc,
     /// capnp-rpc on the bare socket
     CapnpRpcUnbuffered,
+    /// capnp-rpc over the network of Partha's guard
+    CapnpRpcGuard,
     /// tonic
     Tonic,
     /// Partha's native face
@@ -45,11 +47,12 @@ pub(crate) enum Peer {
 
 impl Peer {
     /// Those with a server process.
-    pub(crate) const SERVERS: [Self; 7] = [
+    pub(crate) const SERVERS: [Self; 8] = [
         Self::Raw,
         Self::Tarpc,
         Self::CapnpRpc,
         Self::CapnpRpcUnbuffered,
+        Self::CapnpRpcGuard,
         Self::Tonic,
         Self::Partha,
         Self::ParthaForeign,
@@ -65,6 +68,7 @@ impl Peer {
             Self::Tarpc => "tarpc",
             Self::CapnpRpc => "capnp-rpc",
             Self::CapnpRpcUnbuffered => "capnp-rpc-unbuffered",
+            Self::CapnpRpcGuard => "capnp-rpc-guard",
             Self::Tonic => "tonic",
             Self::Partha => "partha",
             Self::ParthaForeign => "partha-foreign",
@@ -84,6 +88,7 @@ pub(crate) async fn serve(peer: Peer, shards: u16) -> anyhow::Result<()> {
         Peer::CapnpRpcUnbuffered => {
             accept(|stream| peers::capnp::serve(stream, Buffers::None)).await
         }
+        Peer::CapnpRpcGuard => accept(|stream| peers::capnp::serve(stream, Buffers::Guard)).await,
         Peer::Tonic => peers::tonic::serve(listen().await?).await,
         Peer::Partha | Peer::ParthaForeign => peers::partha::serve(shards).await,
         Peer::Oneshot | Peer::ParthaAcross | Peer::ParthaWithin => {
@@ -127,9 +132,10 @@ pub(crate) async fn drive(
     match peer {
         Peer::Raw => peers::raw::drive(address()?, load).await,
         Peer::Tarpc => load::drive(peers::tarpc::Tarpc(address()?), load).await,
-        Peer::CapnpRpc | Peer::CapnpRpcUnbuffered => {
+        Peer::CapnpRpc | Peer::CapnpRpcUnbuffered | Peer::CapnpRpcGuard => {
             let buffers = match peer {
                 Peer::CapnpRpc => Buffers::Both,
+                Peer::CapnpRpcGuard => Buffers::Guard,
                 _ => Buffers::None,
             };
             let address = address()?;

@@ -59,6 +59,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "partha-binder",
             "partha-codegen",
             "partha-core",
+            "partha-guard",
             "partha-naming",
             "partha-store",
         ],

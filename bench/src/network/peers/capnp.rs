@@ -1,5 +1,6 @@
 //! capnp-rpc over its own two-party network: buffered on both sides as its documentation shows, or
-//! on the bare socket.
+//! on the bare socket; and over the network of Partha's guard, which gathers what is sent in a turn
+//! of the event loop, without the engine behind it.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -10,6 +11,7 @@ use capnp_rpc::rpc_twoparty_capnp::Side;
 use capnp_rpc::{RpcSystem, VatNetwork, twoparty};
 use futures_util::AsyncReadExt as _;
 use futures_util::io::{BufReader, BufWriter};
+use partha_guard::Limits;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_util::compat::TokioAsyncReadCompatExt as _;
@@ -17,11 +19,13 @@ use tokio_util::compat::TokioAsyncReadCompatExt as _;
 use crate::network::load::{self, Caller, Connector};
 use crate::null_capnp::null;
 
-/// Whether there are buffers between capnp-rpc and the socket.
+/// What there is between capnp-rpc and the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Buffers {
     Both,
     None,
+    /// The guard's network in place of capnp-rpc's own.
+    Guard,
 }
 
 struct Server;
@@ -49,6 +53,11 @@ impl null::Server for Server {
 /// Serves one connection until the client goes.
 pub(crate) async fn serve(stream: TcpStream, buffers: Buffers) -> anyhow::Result<()> {
     let client: null::Client = capnp_rpc::new_client(Server);
+    if buffers == Buffers::Guard {
+        let cut = |reason| eprintln!("the guard has cut a connection: {reason}");
+        partha_guard::serve(stream, limits(), client.client, cut).await;
+        return Ok(());
+    }
     let system = RpcSystem::new(network(stream, Side::Server, buffers), Some(client.client));
     Ok(system.await?)
 }
@@ -80,6 +89,11 @@ pub(crate) async fn bootstrap<C: capnp::capability::FromClientHook>(
     buffers: Buffers,
 ) -> anyhow::Result<(C, System)> {
     let stream = super::connect(address).await?;
+    if buffers == Buffers::Guard {
+        let (first, driver) = partha_guard::connect(stream, limits());
+        let task = tokio::task::spawn_local(async move { drop(driver.await) });
+        return Ok((C::new(first.hook), System(task)));
+    }
     let mut system = RpcSystem::new(network(stream, Side::Client, buffers), None);
     let first = system.bootstrap(Side::Server);
     // The server may end the connection; the calls say so.
@@ -113,6 +127,18 @@ impl Caller for Client {
     }
 }
 
+/// Those of a daemon, but for the largest payload and the most calls that are measured.
+fn limits() -> Limits {
+    Limits {
+        message_bytes_max: 4 << 20,
+        unsent_bytes_max: 64 << 20,
+        questions_max: 4_096,
+        calls_out_max: 4_096,
+        ..Limits::default()
+    }
+}
+
+/// capnp-rpc's own network.
 fn network(stream: TcpStream, side: Side, buffers: Buffers) -> Box<dyn VatNetwork<Side>> {
     let (reader, writer) = stream.compat().split();
     match buffers {
@@ -122,7 +148,7 @@ fn network(stream: TcpStream, side: Side, buffers: Buffers) -> Box<dyn VatNetwor
             side,
             Default::default(),
         )),
-        Buffers::None => Box::new(twoparty::VatNetwork::new(
+        Buffers::None | Buffers::Guard => Box::new(twoparty::VatNetwork::new(
             reader,
             writer,
             side,
