@@ -82,8 +82,31 @@ pub(crate) async fn stats(arguments: &Stats, out: &mut Output) -> anyhow::Result
         ("orphans_killed", json!(stats.orphans_killed)),
         ("store_failures", json!(stats.store_failures)),
         ("up_seconds", json!(stats.up.as_secs())),
+        (
+            "store_syncs_by_batches",
+            by_size(&stats.store_syncs_by_batches, out.is_json()),
+        ),
+        (
+            "store_sync_seconds",
+            json!(stats.store_sync_time.as_secs_f64()),
+        ),
+        ("action_messages", json!(stats.action_messages)),
     ])?;
     Ok(())
+}
+
+/// Syncs by the number of batches that shared them, for people without those that there are none
+/// of.
+fn by_size(counts: &[u64], exactly: bool) -> Value {
+    if exactly {
+        return json!(counts);
+    }
+    let sizes = (0_u32..).zip(counts).filter(|(_, count)| **count > 0);
+    let text = sizes.map(|(log, count)| match log {
+        0 => format!("1: {count}"),
+        _ => format!("{}-{}: {count}", 1_u64 << log, (2_u64 << log) - 1),
+    });
+    json!(text.collect::<Vec<_>>().join(", "))
 }
 
 /// A node by its name, its id, or an address.

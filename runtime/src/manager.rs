@@ -6,6 +6,7 @@ mod elsewhere;
 mod sessions;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use partha_core::id::{ClassId, NodeId, Peer, Uid};
@@ -146,6 +147,7 @@ impl Manager {
             sum.aborted += report.aborted;
             sum.deadlocks += report.deadlocks;
             sum.killed += report.killed;
+            sum.messages += report.messages;
         }
         Ok(sum)
     }
@@ -305,6 +307,9 @@ impl Servant for Manager {
             evictions: sum.evictions,
             active_bytes_max: limits.active_bytes_max.saturating_mul(shards),
             active_objects_max: u64::from(limits.active_objects_max) * shards,
+            store_syncs_by_batches: usage.syncs_by_batches.to_vec(),
+            store_sync_time: Duration::from_micros(usage.sync_us),
+            action_messages: sum.messages,
         })
     }
 

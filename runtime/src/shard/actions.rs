@@ -98,8 +98,7 @@ impl ShardHandle {
     /// Brings a message about actions to the shard. Over a bound it is lost, as any may be.
     pub(crate) fn message(&self, from: From, message: Message) {
         if let Some(shard) = self.on_its_thread() {
-            let message = Box::new(message);
-            shard.feed(Input::Message { from, message });
+            shard.heard(from, Box::new(message));
             return;
         }
         if self.has_room() {
@@ -144,6 +143,22 @@ impl Shard {
             node: self.registry.me.node,
             shard: self.handle.index(),
         }
+    }
+
+    /// Somebody says something about an action.
+    pub(super) fn heard(self: &Rc<Self>, from: From, message: Box<Message>) {
+        match &*message {
+            Message::Deadlock(_) => {}
+            Message::Prepare { .. }
+            | Message::Vote { .. }
+            | Message::Commit { .. }
+            | Message::Acknowledge { .. }
+            | Message::Abort { .. }
+            | Message::Merge { .. }
+            | Message::Query { .. }
+            | Message::Verdict { .. } => count(&self.counters.messages),
+        }
+        self.feed(Input::Message { from, message });
     }
 
     /// Whoever runs an action wants something.

@@ -17,14 +17,14 @@ impl Shard {
     pub(super) fn search(&self, ticket: Ticket, call: CallId) {
         let found = match &self.registry.store {
             None => false,
-            Some(store) => match store.read_reply(call) {
-                Ok(reply) => reply.is_some(),
-                Err(error) => {
-                    // Executing again would be a guess: the caller learns why it has no answer.
+            Some(store) => {
+                let found = self.newest.borrow_mut().may_be_saved(call, &**store);
+                // Executing again would be a guess: the caller learns why it has no answer.
+                found.unwrap_or_else(|error| {
                     tracing::error!(%call, %error, "a saved reply cannot be read");
                     true
-                }
-            },
+                })
+            }
         };
         self.later(Input::Searched { ticket, found });
     }

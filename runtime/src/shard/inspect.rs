@@ -127,6 +127,7 @@ impl Shard {
             aborted: self.counters.aborted.get(),
             deadlocks: self.counters.deadlocks.get(),
             killed: self.counters.killed.get(),
+            messages: self.counters.messages.get(),
         }
     }
 }

@@ -294,6 +294,7 @@ pub(crate) struct ShardReport {
     pub(crate) aborted: u64,
     pub(crate) deadlocks: u64,
     pub(crate) killed: u64,
+    pub(crate) messages: u64,
 }
 
 /// The engine's word for a store error.

@@ -19,6 +19,7 @@ mod images;
 mod inbound;
 mod inspect;
 mod job;
+mod newest;
 mod run;
 mod saved;
 mod serve;
@@ -116,6 +117,8 @@ pub(crate) struct Shard {
     /// Aborted actions of which prepared parts may still be in the store. Bounded by the engine,
     /// which tries to remove them again and again.
     unwanted: RefCell<BTreeSet<Uid>>,
+    /// The newest calls of callers, of which nothing can be saved yet.
+    newest: RefCell<newest::Newest>,
     inputs: RefCell<VecDeque<Input>>,
     /// Calls that may run, and wait for others to have their turn.
     turns: RefCell<fair::Turns>,
@@ -149,6 +152,8 @@ pub(crate) struct Counters {
     pub(crate) deadlocks: Cell<u64>,
     /// Servants stopped, since nobody needed their answers.
     pub(crate) killed: Cell<u64>,
+    /// Messages about actions heard, but for those that deadlocks are found with.
+    pub(crate) messages: Cell<u64>,
 }
 
 impl ShardHandle {

@@ -85,6 +85,7 @@ async fn serve(start: Start, local: std::rc::Weak<LocalSet>) {
         numbers: RefCell::default(),
         requests: RefCell::default(),
         unwanted: RefCell::default(),
+        newest: RefCell::default(),
         inputs: RefCell::default(),
         turns: RefCell::default(),
         outbox: RefCell::new(Outbox::new()),
@@ -195,7 +196,7 @@ impl Shard {
             Job::Recover(inputs) => inputs.into_iter().for_each(|input| self.feed(input)),
             Job::Message { from, message } => {
                 self.handle.message_taken();
-                self.feed(Input::Message { from, message });
+                self.heard(from, message);
             }
             Job::Request(request) => {
                 self.handle.message_taken();

@@ -34,5 +34,5 @@ pub use error::StoreError;
 pub use lmdb::{LmdbOptions, LmdbStore};
 pub use memory::MemoryStore;
 pub use store::{
-    Batch, Completion, Decision, Item, ObjectStore, Prepared, Record, SavedReply, Usage,
+    Batch, Completion, Decision, Item, ObjectStore, Prepared, Record, SIZES, SavedReply, Usage,
 };

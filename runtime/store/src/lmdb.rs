@@ -317,6 +317,12 @@ impl ObjectStore for LmdbStore {
             .read(|view| queries::read_reply(view, call))
     }
 
+    fn has_reply_since(&self, call: CallId) -> Result<bool, StoreError> {
+        self.gate
+            .enter()
+            .read(|view| queries::has_reply_since(view, call))
+    }
+
     fn read_shadow(&self, action: Uid, uid: Uid) -> Result<Option<Record>, StoreError> {
         self.gate
             .enter()

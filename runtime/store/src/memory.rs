@@ -203,6 +203,10 @@ impl ObjectStore for MemoryStore {
         queries::read_reply(&*self.read()?, call)
     }
 
+    fn has_reply_since(&self, call: CallId) -> Result<bool, StoreError> {
+        queries::has_reply_since(&*self.read()?, call)
+    }
+
     fn read_shadow(&self, action: Uid, uid: Uid) -> Result<Option<Record>, StoreError> {
         queries::read_shadow(&*self.read()?, action, uid)
     }

@@ -10,6 +10,9 @@ use crate::format::{self, Kind};
 use crate::store::{Decision, Prepared, Record, SavedReply, check_row};
 use crate::tables::{Reads, Table, keys_with_prefix};
 
+/// The caller at the start of a call id: node and incarnation.
+const CALLER_BYTES: usize = 12;
+
 /// See [`crate::ObjectStore::read_state`].
 pub(crate) fn read_state(tables: &impl Reads, uid: Uid) -> Result<Option<Record>, StoreError> {
     let key = format::plain_key(uid);
@@ -126,6 +129,18 @@ pub(crate) fn read_reply(
         uid,
         body: Bytes::copy_from_slice(body),
     }))
+}
+
+/// See [`crate::ObjectStore::has_reply_since`].
+pub(crate) fn has_reply_since(tables: &impl Reads, call: CallId) -> Result<bool, StoreError> {
+    let key = call.to_bytes();
+    let mut found = false;
+    let from = Bound::Included(&key[..]);
+    tables.visit(Table::Reply, from, &mut |later, _| {
+        found = later.starts_with(&key[..CALLER_BYTES]);
+        Ok(ControlFlow::Break(()))
+    })?;
+    Ok(found)
 }
 
 /// See [`crate::ObjectStore::scan_shadows`].

@@ -87,6 +87,16 @@ impl Batch {
         self.items.iter().map(Item::weight_bytes).sum()
     }
 
+    /// Whether nobody waits for it: it only removes what is not needed any more, and recovery does
+    /// that again if it is lost.
+    pub(crate) fn is_idle(&self) -> bool {
+        let idle = |item: &Item| match item.step() {
+            Some(Step::Undo | Step::Settle) => true,
+            Some(Step::Prepare | Step::Decide | Step::Install) | None => false,
+        };
+        !self.items.is_empty() && self.items.iter().all(idle)
+    }
+
     /// Whether it has an item of this step.
     pub(crate) fn has(&self, step: Step) -> bool {
         self.items.iter().any(|item| item.step() == Some(step))
@@ -303,6 +313,9 @@ impl Step {
     ];
 }
 
+/// Sizes of sets that are told apart, by powers of two.
+pub const SIZES: usize = 11;
+
 /// Figures of a store, for people and for tests. Counters start at 0 when it is opened.
 ///
 /// What an action costs is told by the differences of two of these, taken while nothing else
@@ -328,6 +341,11 @@ pub struct Usage {
     pub syncs_sweeping: u64,
     /// The most batches that shared one sync.
     pub batches_per_sync_max: u64,
+    /// Syncs by the number of batches that shared them: 1, 2 or 3, 4 to 7, and so on, the last
+    /// with all that are larger.
+    pub syncs_by_batches: [u64; SIZES],
+    /// The time that sets took to be applied and synced, in microseconds.
+    pub sync_us: u64,
     /// Batches committed with a `Prepare`.
     pub prepares: u64,
     /// Batches committed with a `Decide`.
@@ -403,6 +421,13 @@ pub trait ObjectStore: Send + Sync + 'static {
     /// # Errors
     /// As [`ObjectStore::read_state`].
     fn read_reply(&self, call: CallId) -> Result<Option<SavedReply>, StoreError>;
+
+    /// Whether a reply of the call's caller is saved under the call's number or a later one. None
+    /// means that neither this call nor any that the caller numbers after it was answered here.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::read_state`].
+    fn has_reply_since(&self, call: CallId) -> Result<bool, StoreError>;
 
     /// The shadow that `action` wrote for `uid`.
     ///

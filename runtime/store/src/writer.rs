@@ -1,8 +1,11 @@
 //! The store thread: it drains its whole queue into one transaction and one sync.
 //!
-//! Batching comes from waiting for the disk, not from a timer: while one set is being synced the
-//! next one gathers, and a lone batch leaves at once. The queue is bounded by count and by bytes
-//! (beyond it `Overloaded`), a transaction too, so that no set takes for ever.
+//! Batching comes from waiting for the disk: while one set is being synced the next one gathers.
+//! A lone batch leaves at once. After a set of several, the next one waits for a part of the time
+//! that the one before took, until it is as large. What nobody waits for ([`Batch::is_idle`])
+//! goes with the next batch that somebody does, and alone only when none comes for [`COMPANY`].
+//! The queue is bounded by count and by bytes (beyond it `Overloaded`), a transaction too, so that
+//! no set takes for ever.
 //!
 //! The thread sleeps until a batch comes; only while replies or outcomes wait to expire it wakes
 //! by itself, no more often than the sweep interval.
@@ -10,17 +13,18 @@
 //! Invariants: every completion is called exactly once, in the order of submission, after the
 //! sync; a panic in a completion or in the backend ends neither the thread nor that promise.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::StoreError;
 use crate::apply::{Expired, Sweep};
 use crate::fence::Fences;
-use crate::store::{self, Batch, Completion, Step, Usage};
+use crate::store::{self, Batch, Completion, SIZES, Step, Usage};
 
 /// Where the thread puts its sets.
 pub(crate) trait Backend: Send + 'static {
@@ -75,6 +79,14 @@ impl Default for Limits {
     }
 }
 
+/// How long a batch that nobody waits for is held for others to share its sync with, and how many
+/// of them are held. What a crash loses of them is done again by recovery.
+const COMPANY: Duration = Duration::from_millis(20);
+const HELD_MAX: usize = 256;
+
+/// The longest that a set waits for more batches.
+const GATHER_MAX: Duration = Duration::from_micros(300);
+
 /// Replies, and as many outcomes, removed beside a set of batches, at least.
 const BUSY_SWEEP_MIN: usize = 64;
 /// Replies, and as many outcomes, removed in one transaction when there is nothing else to do.
@@ -92,6 +104,9 @@ struct Counters {
     syncs: AtomicU64,
     syncs_sweeping: AtomicU64,
     largest: AtomicU64,
+    /// Syncs by the logarithm of their batches.
+    sizes: [AtomicU64; SIZES],
+    sync_us: AtomicU64,
     /// Batches by [`Step`].
     steps: [AtomicU64; Step::ALL.len()],
     replies_expired: AtomicU64,
@@ -154,6 +169,9 @@ impl Writer {
                     fences,
                     limits,
                     receiver,
+                    held: VecDeque::new(),
+                    alone_since: Instant::now(),
+                    last: Last::default(),
                     counters: shared,
                 }
                 .run()
@@ -239,6 +257,8 @@ impl Writer {
             syncs: counters.syncs.load(Relaxed),
             syncs_sweeping: counters.syncs_sweeping.load(Relaxed),
             batches_per_sync_max: counters.largest.load(Relaxed),
+            syncs_by_batches: counters.sizes.each_ref().map(|count| count.load(Relaxed)),
+            sync_us: counters.sync_us.load(Relaxed),
             prepares: steps(Step::Prepare),
             decisions: steps(Step::Decide),
             installs: steps(Step::Install),
@@ -257,7 +277,7 @@ impl Counters {
         self.waiting_bytes.fetch_sub(weight_bytes, Relaxed);
     }
 
-    fn count(&self, batches: &[Batch], outcome: &Outcome) {
+    fn count(&self, batches: &[Batch], outcome: &Outcome, took: Duration) {
         let mut committed = 0;
         for (batch, result) in batches.iter().zip(&outcome.results) {
             if result.is_ok() {
@@ -284,6 +304,10 @@ impl Counters {
         }
         if outcome.syncs > 0 {
             self.largest.fetch_max(committed, Relaxed);
+            self.sync_us.fetch_add(took.as_micros() as u64, Relaxed);
+            if let Some(log) = committed.checked_ilog2() {
+                self.sizes[(log as usize).min(SIZES - 1)].fetch_add(outcome.syncs, Relaxed);
+            }
         }
     }
 }
@@ -293,7 +317,43 @@ struct Loop<B> {
     fences: Arc<Fences>,
     limits: Limits,
     receiver: Receiver<Job>,
+    /// What nobody waits for, until somebody else's batch comes.
+    held: VecDeque<Job>,
+    /// Since when the first of them is held.
+    alone_since: Instant,
+    last: Last,
     counters: Arc<Counters>,
+}
+
+/// The set before.
+#[derive(Clone, Copy, Debug, Default)]
+struct Last {
+    /// Batches in it that somebody waited for.
+    waited_for: usize,
+    /// The time from its first write to its answers.
+    took: Duration,
+}
+
+impl Last {
+    /// How long to wait for more before the next set, of which so many are there. Those who were
+    /// answered together come back together, and a set without most of them makes all others wait
+    /// for a sync that is not theirs. Whoever was alone is not kept waiting.
+    fn pause(self, waiting: usize) -> Option<Duration> {
+        let more = self.waited_for > 1 && (1..self.waited_for).contains(&waiting);
+        more.then(|| (self.took / 3).min(GATHER_MAX))
+    }
+}
+
+/// Why the thread goes on.
+enum Wake {
+    /// There is something to commit, behind what is held.
+    Job(Job),
+    /// What is held has waited long enough.
+    Alone,
+    /// It is time to look for what has expired.
+    Sweep,
+    /// The store is being closed; what is held is still to be committed.
+    Closed,
 }
 
 impl<B: Backend> Loop<B> {
@@ -302,68 +362,120 @@ impl<B: Backend> Loop<B> {
         let mut next_expiry_ms = Some(0);
         let mut backlog = false;
         loop {
-            let first = match self.receive(next_expiry_ms, backlog) {
-                // What waits is answered as it is dropped.
-                Ok(_) if self.counters.abandoned.load(Relaxed) => return,
-                Ok(job) => Some(job),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return,
-            };
+            let wake = self.receive(next_expiry_ms, backlog);
+            // What waits is answered as it is dropped.
+            if self.counters.abandoned.load(Relaxed) {
+                return;
+            }
+            let closed = matches!(wake, Wake::Closed);
+            if let Wake::Job(job) = wake {
+                self.hold(job);
+            }
+            self.gather();
             let now_ms = wall_clock_ms();
             let due = next_expiry_ms.is_some_and(|at| at <= now_ms);
-            let (batches, dones) = self.drain(first);
+            let (batches, dones) = self.drain();
             let limit = match batches.len() {
-                _ if !due => 0,
+                _ if !due || closed => 0,
                 0 => IDLE_SWEEP_MAX,
                 waiting => BUSY_SWEEP_MIN.max(2 * waiting),
             };
             if batches.is_empty() && limit == 0 {
+                if closed {
+                    return;
+                }
                 continue;
             }
+            let begun = Instant::now();
             let outcome = self.commit(&batches, Sweep { now_ms, limit });
             next_expiry_ms = outcome.next_expiry_ms.unwrap_or(next_expiry_ms);
             backlog = outcome.expired.more;
-            self.counters.count(&batches, &outcome);
+            let took = begun.elapsed();
+            self.last = Last {
+                waited_for: batches.iter().filter(|batch| !batch.is_idle()).count(),
+                took,
+            };
+            self.counters.count(&batches, &outcome, took);
             for (done, result) in dones.into_iter().zip(outcome.results) {
                 done.call(result);
             }
         }
     }
 
-    fn receive(&self, next_expiry_ms: Option<u64>, backlog: bool) -> Result<Job, RecvTimeoutError> {
-        let Some(at) = next_expiry_ms else {
-            return self
-                .receiver
-                .recv()
-                .map_err(|_| RecvTimeoutError::Disconnected);
-        };
-        let wait_ms = if backlog {
-            0
-        } else {
-            at.saturating_sub(wall_clock_ms())
-                .max(self.limits.sweep_interval_ms)
-        };
-        // A clock that was set back must not hold up a sweep for ever.
-        self.receiver
-            .recv_timeout(Duration::from_millis(wait_ms.min(3_600_000)))
+    /// Waits for something to do, and keeps what nobody waits for.
+    fn receive(&mut self, next_expiry_ms: Option<u64>, backlog: bool) -> Wake {
+        // Held only since the last set was full.
+        if self.held.back().is_some_and(|job| !job.batch.is_idle()) {
+            return Wake::Alone;
+        }
+        loop {
+            let sweep = next_expiry_ms.map(|at| {
+                let wait_ms = if backlog {
+                    0
+                } else {
+                    at.saturating_sub(wall_clock_ms())
+                        .max(self.limits.sweep_interval_ms)
+                };
+                // A clock that was set back must not hold up a sweep for ever.
+                Duration::from_millis(wait_ms.min(3_600_000))
+            });
+            let alone = match self.held.len() {
+                0 => None,
+                HELD_MAX.. => return Wake::Alone,
+                _ => Some(COMPANY.saturating_sub(self.alone_since.elapsed())),
+            };
+            let job = match alone.or(sweep) {
+                None => self.receiver.recv().map_err(|_| Wake::Closed),
+                Some(wait) => self.receiver.recv_timeout(wait).map_err(|why| match why {
+                    RecvTimeoutError::Disconnected => Wake::Closed,
+                    RecvTimeoutError::Timeout if alone.is_some() => Wake::Alone,
+                    RecvTimeoutError::Timeout => Wake::Sweep,
+                }),
+            };
+            match job {
+                Ok(job) if job.batch.is_idle() => self.hold(job),
+                Ok(job) => return Wake::Job(job),
+                Err(wake) => return wake,
+            }
+        }
     }
 
-    fn drain(&self, first: Option<Job>) -> (Vec<Batch>, Vec<Done>) {
+    /// Lets a set grow to the size of the one before, for a short time.
+    fn gather(&self) {
+        let waiting = || self.counters.waiting_batches.load(Relaxed);
+        let Some(pause) = self.last.pause(waiting()) else {
+            return;
+        };
+        let begun = Instant::now();
+        // Being woken by each that comes would cost more than it gains.
+        while waiting() < self.last.waited_for && begun.elapsed() < pause {
+            thread::sleep(pause / 4);
+        }
+    }
+
+    fn hold(&mut self, job: Job) {
+        if self.held.is_empty() {
+            self.alone_since = Instant::now();
+        }
+        self.held.push_back(job);
+    }
+
+    /// What is held and what waits, in the order in which it was submitted.
+    fn drain(&mut self) -> (Vec<Batch>, Vec<Done>) {
         let (mut batches, mut dones) = (Vec::new(), Vec::new());
+        if self.held.is_empty() {
+            return (batches, dones);
+        }
         let mut bytes = 0;
-        let mut next = first;
-        while let Some(job) = next {
+        while batches.len() < self.limits.set_batches_max && bytes < self.limits.set_bytes_max {
+            let waiting = || self.receiver.try_recv().ok();
+            let Some(job) = self.held.pop_front().or_else(waiting) else {
+                break;
+            };
             self.counters.received(job.weight_bytes);
             bytes += job.weight_bytes;
             batches.push(job.batch);
             dones.push(job.done);
-            let full =
-                batches.len() >= self.limits.set_batches_max || bytes >= self.limits.set_bytes_max;
-            next = if full {
-                None
-            } else {
-                self.receiver.try_recv().ok()
-            };
         }
         (batches, dones)
     }
@@ -390,4 +502,26 @@ fn wall_clock_ms() -> u64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_crowd_is_waited_for_and_not_for_long() {
+        let last = |waited_for, took_us| Last {
+            waited_for,
+            took: Duration::from_micros(took_us),
+        };
+        // Whoever was alone, and what is as large as before, leaves at once.
+        assert_eq!(Last::default().pause(1), None);
+        assert_eq!(last(1, 900).pause(1), None);
+        assert_eq!(last(8, 900).pause(8), None);
+        assert_eq!(last(8, 900).pause(9), None);
+        // A sweep of what has expired has no batch at all.
+        assert_eq!(last(8, 900).pause(0), None);
+        assert_eq!(last(8, 300).pause(7), Some(Duration::from_micros(100)));
+        assert_eq!(last(8, 90_000).pause(1), Some(GATHER_MAX));
+    }
 }

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use partha_core::action::path::Site;
 use partha_core::id::{CallId, Epoch, Incarnation, NodeId, Peer};
 
 use super::{
@@ -17,9 +18,11 @@ pub(super) fn all(make: Make<'_>) {
     items_see_what_came_before_them(make);
     a_bad_batch_does_not_harm_its_neighbours(make);
     busy_stores_share_syncs(make);
+    what_nobody_waits_for_shares_the_next_sync(make);
     completions_come_in_order_and_after_the_write(make);
     a_panicking_completion_harms_nobody(make);
     replies_are_kept_and_expire(make);
+    replies_of_a_caller_are_found_by_their_numbers(make);
     replies_saved_again_live_longer(make);
     many_threads_at_once(make);
     closing_finishes_what_was_submitted(make);
@@ -157,6 +160,41 @@ fn busy_stores_share_syncs(make: Make<'_>) {
     assert_eq!(store.scan_objects(None, 1000).unwrap().len(), 200);
 }
 
+fn what_nobody_waits_for_shares_the_next_sync(make: Make<'_>) {
+    const TRIES: u64 = 50;
+    let store = make();
+    let before = store.usage();
+    for action in 0..TRIES {
+        let decide = Item::Decide {
+            action: uid(action),
+            participants: vec![Site {
+                node: NodeId(8),
+                shard: 0,
+            }],
+            keep_ms: HOUR_MS,
+        };
+        let settle = Item::Settle {
+            action: uid(action),
+        };
+        store.commit(decide.into()).unwrap();
+        let settled = submit(&*store, vec![settle]);
+        commit(&*store, vec![create(action + 1, "x")]).unwrap();
+        // It was before the other, so it is done by now.
+        settled.try_recv().unwrap().unwrap();
+    }
+    let after = store.usage();
+    assert_eq!(after.settles - before.settles, TRIES);
+    assert_eq!(after.batches - before.batches, 3 * TRIES);
+    // A thread that is held up for long may not find any company.
+    let syncs = after.syncs - before.syncs;
+    assert!(syncs < 3 * TRIES, "{syncs} syncs");
+    let of_two = after.syncs_by_batches[1] - before.syncs_by_batches[1];
+    assert!(of_two > 0 && 2 * TRIES + of_two >= syncs, "{after:?}");
+    // Alone it is not held for ever.
+    let undone = submit(&*store, vec![Item::DeleteShadow { action: uid(1) }]);
+    undone.recv().unwrap().unwrap();
+}
+
 fn completions_come_in_order_and_after_the_write(make: Make<'_>) {
     let store: Arc<dyn ObjectStore> = Arc::from(make());
     let order = Arc::new(Mutex::new(Vec::new()));
@@ -218,6 +256,30 @@ fn replies_are_kept_and_expire(make: Make<'_>) {
     assert_eq!(store.read_reply(call(1)).unwrap(), Some(kept));
     store.flush().unwrap();
     assert_eq!(store.usage().replies_expired, 60);
+}
+
+fn replies_of_a_caller_are_found_by_their_numbers(make: Make<'_>) {
+    let store = make();
+    let since = |call| store.has_reply_since(call).unwrap();
+    let of = |node, sequence| CallId {
+        caller: Peer {
+            node: NodeId(node),
+            ..call(0).caller
+        },
+        sequence,
+    };
+    assert!(!since(call(0)));
+    commit(&*store, vec![create(1, "x"), save_reply(300, "r", HOUR_MS)]).unwrap();
+    for (sequence, found) in [(0, true), (255, true), (300, true), (301, false)] {
+        assert_eq!(since(call(sequence)), found, "{sequence}");
+    }
+    // Neither the callers before and after, nor another life.
+    assert!(!since(of(2, 0)) && !since(of(4, 0)));
+    let mut life = call(0);
+    life.caller.incarnation = Incarnation(5);
+    assert!(!since(life));
+    life.caller.incarnation = Incarnation(3);
+    assert!(!since(life));
 }
 
 fn replies_saved_again_live_longer(make: Make<'_>) {
