@@ -18,7 +18,7 @@ impl Shard {
         let found = match &self.registry.store {
             None => false,
             Some(store) => {
-                let found = self.newest.borrow_mut().may_be_saved(call, &**store);
+                let found = self.newest.borrow_mut().is_saved(call, &**store);
                 // Executing again would be a guess: the caller learns why it has no answer.
                 found.unwrap_or_else(|error| {
                     tracing::error!(%call, %error, "a saved reply cannot be read");

@@ -24,7 +24,7 @@ impl Newest {
     ///
     /// # Errors
     /// If the store has to be asked and cannot tell.
-    pub(super) fn may_be_saved(
+    pub(super) fn is_saved(
         &mut self,
         call: CallId,
         store: &dyn ObjectStore,
@@ -85,7 +85,7 @@ mod tests {
     fn what_is_saved_is_found_whatever_came_between() {
         let store = MemoryStore::new();
         let mut newest = Newest::default();
-        let mut ask = |call| newest.may_be_saved(call, &store).unwrap();
+        let mut ask = |call| newest.is_saved(call, &store).unwrap();
         // An earlier life has answered this caller: neither its last call nor one before it may
         // be taken for new.
         save(&store, call(1, 10));
@@ -109,13 +109,13 @@ mod tests {
         let store = MemoryStore::new();
         let mut newest = Newest::default();
         for node in 1..=CALLERS_MAX as u64 + 1 {
-            assert!(!newest.may_be_saved(call(node, 5), &store).unwrap());
+            assert!(!newest.is_saved(call(node, 5), &store).unwrap());
             assert!(newest.by_caller.len() <= CALLERS_MAX);
             if node == 1 {
                 save(&store, call(1, 5));
             }
         }
-        assert!(newest.may_be_saved(call(1, 5), &store).unwrap());
-        assert!(!newest.may_be_saved(call(1, 6), &store).unwrap());
+        assert!(newest.is_saved(call(1, 5), &store).unwrap());
+        assert!(!newest.is_saved(call(1, 6), &store).unwrap());
     }
 }
