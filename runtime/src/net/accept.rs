@@ -90,6 +90,10 @@ impl Acceptor {
 }
 
 /// Does what it is told until that is to end.
+#[cfg_attr(
+    not(feature = "testkit"),
+    expect(clippy::never_loop, reason = "only tests tell it anything but to stop")
+)]
 async fn obey(mut told: mpsc::UnboundedReceiver<Order>) {
     while let Some(order) = told.recv().await {
         match order {
