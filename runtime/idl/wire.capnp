@@ -8,12 +8,12 @@ struct Frame {
   # Every frame is one message of one segment in Cap'n Proto's stream framing.
   # Frames that need less leave the rest out: short ones have one word of data.
   kind @0 :UInt16;
-  # 1 invoke, 2 return, 3 cancel, 4 ping, 5 pong, 6 goodbye, 7 release, 8 action.
+  # 1 invoke, 2 return, 3 cancel, 4 ping, 5 pong, 6 goodbye, 7 release, 8 action, 9 part.
   status @1 :UInt16;
   # Of a return: 0 if the body is the results' struct, else the kind of the error in the body.
   number @2 :UInt32;
   # The question of a call or request and its answer (0: no answer is wanted), the number of a
-  # ping, the export that is released.
+  # ping, the export that is released, which of the messages under way a part belongs to.
   node @3 :UInt64;
   # Of an invoke: the object's uid, or in this word the number of the receiver's export.
   local @4 :UInt64;
@@ -25,6 +25,7 @@ struct Frame {
   # 0: an object of the receiver's node; 1: an export of the receiver's.
   body @8 :AnyPointer;
   # Of an invoke: the parameters' struct, whose first pointer is the call context.
+  # Of a part: bytes of the message's frame. A part is always laid out as struct, then content.
   # Of an action: struct Action. Of the answer to one: struct Ended or Told.
   capabilities @9 :List(Descriptor);
   # What the capability pointers of the body stand for, by index.
@@ -249,4 +250,6 @@ struct Hello {
   # Of a refusal: the kind of the error.
   name @9 :Text;
   software @10 :Text;
+  messageBytesMax @11 :UInt64;
+  # The largest message it takes; 0: 4 MiB.
 }

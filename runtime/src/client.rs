@@ -293,6 +293,11 @@ impl Client {
         home.is_some_and(|home| home.registry.store.is_some())
     }
 
+    /// The largest message that its calls and servants may make.
+    pub(crate) fn message_bytes_max(&self) -> usize {
+        self.inner.pool.links().traffic.message_bytes_max
+    }
+
     /// Whether this process makes no connections.
     pub(crate) fn is_embedded(&self) -> bool {
         self.inner.pool.links().embedded

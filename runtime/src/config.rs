@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-/// The largest message, framing included. Larger values are to be sent in pieces: a bound lets
-/// every queue be bounded in bytes (Ice: 1 MB, gRPC: 4 MB by default).
+/// The largest message, framing included, unless the builders of both ends say otherwise. Larger
+/// values are to be sent in pieces: a bound lets every queue be bounded in bytes (Ice: 1 MB, gRPC:
+/// 4 MB by default).
 pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
 
 /// How long a call may take where neither caller nor method says: long enough for a restart of
@@ -38,6 +39,10 @@ pub(crate) const UNSENT_BYTES_MAX: usize = 8 << 20;
 /// Bytes of large parameters that a peer's unanswered calls may take; what comes on top is refused.
 /// Room for sixteen of the largest messages, and little enough for many such peers.
 pub(crate) const HELD_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes of large parameters that calls under way at one object may take: a quarter of what its
+/// shard takes.
+pub(crate) const OBJECT_BYTES_MAX: usize = 64 << 20;
 
 /// Calls on their way from one thread to a shard.
 pub(crate) const INBOX_MAX: usize = 65_536;

@@ -301,7 +301,14 @@ impl From<DecodeError> for SystemError {
 
 impl From<TooLarge> for SystemError {
     fn from(error: TooLarge) -> Self {
-        Self::new(ErrorKind::TooLarge, error.to_string())
+        let detail = match error {
+            TooLarge::Message { .. } => format!(
+                "{error}, which is the limit here; send it in pieces, or raise the limit with \
+                 `message_bytes_max` of the builders of both ends"
+            ),
+            _ => format!("{error}; send it in pieces"),
+        };
+        Self::new(ErrorKind::TooLarge, detail)
     }
 }
 

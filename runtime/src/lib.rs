@@ -104,6 +104,7 @@ pub use elsewhere::{ActivationPolicy, Runaway, ServerReport, Stuck};
 pub use error::{Completed, ErrorKind, Result, SystemError};
 pub use failure::Failure;
 pub use manager::NodeHandle;
+pub use net::traffic::Backpressure;
 pub use node::{Node, NodeBuilder};
 pub use reference::{Place, Ref};
 pub use rows::Rows;

@@ -239,7 +239,7 @@ async fn what_is_absent_stays_absent() -> Result<()> {
         assert_eq!(echo.maybe_text(&client, value).await?.as_deref(), value);
     }
     for value in [None, Some(&[][..]), Some(&[1][..])] {
-        let sent = value.map(partha::Bytes::copy_from_slice);
+        let sent = value.map(Bytes::copy_from_slice);
         assert_eq!(echo.maybe_data(&client, sent).await?.as_deref(), value);
     }
     for value in [None, Some(&Point::default()), Some(&POINT)] {

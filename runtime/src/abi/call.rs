@@ -57,11 +57,13 @@ impl Call {
         state: Option<Rc<Box<dyn ObjectState>>>,
         context: Context,
     ) -> Self {
+        let mut reply = frame::returned();
+        reply.set_bytes_max(context.client().message_bytes_max());
         Self {
             arguments,
             state,
             context,
-            reply: frame::returned(),
+            reply,
         }
     }
 

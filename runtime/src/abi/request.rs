@@ -97,6 +97,7 @@ impl Request {
         pointers: u16,
     ) -> Self {
         let (mut w, parameters) = frame::invoke(target, method.interface, method.ordinal);
+        w.set_bytes_max(scope.client.message_bytes_max());
         let root = w.structure(parameters, data, pointers);
         let now = Instant::now();
         let usual = method
@@ -481,16 +482,12 @@ async fn question(
             }
         }
     }
-    let limit = tokio::time::Instant::from_std(deadline);
-    let (question, receiver) = loop {
-        match connection.call(w, deadline + DEADLINE_GRACE) {
-            Err(error) if connection.is_crowded() => {
-                // Much is unsent: its turn comes when the peer has taken it, or never.
-                let room = tokio::time::timeout_at(limit, connection.room()).await;
-                room.map_err(|_| error)?;
-            }
-            sent => break sent?,
+    let patience = deadline + DEADLINE_GRACE;
+    let (question, receiver) = match connection.call(w, patience) {
+        Err(error) if connection.is_to_wait(&error, w) => {
+            connection.call_in_turn(w, patience, deadline).await?
         }
+        sent => sent?,
     };
     let mut waiting = Waiting {
         connection,

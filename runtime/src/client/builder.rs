@@ -9,6 +9,7 @@ use super::identity::Identity;
 use super::{Client, random_node};
 use crate::error::{ErrorKind, Result, SystemError};
 use crate::net::links::{Lease, Links};
+use crate::net::traffic::{Backpressure, Traffic};
 use crate::services::Naming;
 
 /// What a client is made of: [`Client::builder`].
@@ -19,6 +20,7 @@ pub struct ClientBuilder {
     name: String,
     /// Heartbeat and lease, where they are not the usual ones.
     lease: Option<(Duration, Duration)>,
+    traffic: Traffic,
 }
 
 impl ClientBuilder {
@@ -28,6 +30,7 @@ impl ClientBuilder {
             identity: None,
             name: "client".to_owned(),
             lease: None,
+            traffic: Traffic::default(),
         }
     }
 
@@ -70,6 +73,28 @@ impl ClientBuilder {
         self
     }
 
+    /// The largest message, in bytes: of arguments, results, or what else travels at once. 4 MiB if
+    /// not said. Both ends of a connection have a limit of their own: a message above that of its
+    /// receiver is refused where it is sent, before anything leaves, and one above the sender's own
+    /// when it is made.
+    ///
+    /// What may wait on a connection follows from it: docs/operations.md says how much memory.
+    /// A single `bytes`, `string` or list has less than 512 Mi elements, whatever the limit.
+    /// Stored states and plain Cap'n Proto clients keep the usual one.
+    #[must_use]
+    pub fn message_bytes_max(mut self, bytes: usize) -> Self {
+        self.traffic.message_bytes_max = bytes;
+        self
+    }
+
+    /// What a call does that finds no room on its connection: waits for its turn until its
+    /// deadline, if not said, or fails at once.
+    #[must_use]
+    pub fn backpressure(mut self, backpressure: Backpressure) -> Self {
+        self.traffic.backpressure = backpressure;
+        self
+    }
+
     /// Makes the client, and connects it to the naming service if it has one.
     ///
     /// # Errors
@@ -95,7 +120,8 @@ impl ClientBuilder {
     /// # Errors
     /// `Store` if the identity is in use, damaged, used up, or cannot be written, a full disk for
     /// instance; the error says what to do. `BadOperation` if the lease is too short for its
-    /// heartbeat, or the identity has no folder. `Internal` if the system gives no random numbers.
+    /// heartbeat, the identity has no folder, or the largest message is out of range. `Internal`
+    /// if the system gives no random numbers.
     pub fn build(self) -> Result<Client> {
         let lease = self
             .lease
@@ -103,6 +129,7 @@ impl ClientBuilder {
         let lease = lease.transpose()?.unwrap_or_default();
         let links = Links {
             lease,
+            traffic: self.traffic.check()?,
             ..Links::default()
         };
         if self

@@ -203,8 +203,10 @@ async fn meet(mut stream: TcpStream, address: &str, home: &Arc<Home>) -> Result<
             "a peer with an old idea of the shards"
         );
     }
-    let welcome = Hello::new(me, &home.registry.name, shard, shards, hello.peer.node);
-    let connection = Connection::new(hello, address, home.registry.links.lease);
+    let links = &home.registry.links;
+    let welcome = Hello::new(me, &home.registry.name, shard, shards, hello.peer.node)
+        .taking(links.traffic.message_bytes_max);
+    let connection = Connection::new(hello, address, links.lease, links.traffic);
     let seat = match home.admit(&connection, shard) {
         Ok(seat) => seat,
         Err(error) => {

@@ -4,6 +4,7 @@
 //! outbox; the connection's task (see `io`) writes them and hands answers back. Everything in it
 //! is bounded: open questions, unsent bytes, exports.
 
+mod outgoing;
 #[cfg(test)]
 mod tests;
 
@@ -13,7 +14,6 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use partha_core::action::path::Site;
-use partha_core::action::scope::Report;
 use partha_core::id::Peer;
 use partha_wire::{Attachment, Writer};
 use tokio::sync::{Notify, oneshot};
@@ -21,15 +21,17 @@ use tokio::sync::{Notify, oneshot};
 use super::exports::Exports;
 use super::handshake::Hello;
 use super::links::Lease;
-use super::outbox::Outbox;
+use super::outbox::{Outbox, PartsTaken};
 use super::pending::{Answer, Pending};
+use super::traffic::{Traffic, partial_max};
 use crate::capability::Capability;
-use crate::config::{HELD_BYTES_MAX, QUESTIONS_MAX, UNSENT_BYTES_MAX};
+use crate::config::QUESTIONS_MAX;
 use crate::error::{Completed, ErrorKind, SystemError};
 use crate::wire::frame::{self, Descriptor, Frame};
+use outgoing::{Line, way_of_call};
 
 /// Parameters below this are not counted one by one.
-const HELD_BYTES_MIN: usize = 4 * 1024;
+pub(crate) const HELD_BYTES_MIN: usize = 4 * 1024;
 
 /// A connection to another process.
 pub(crate) struct Connection {
@@ -37,6 +39,10 @@ pub(crate) struct Connection {
     address: String,
     /// How the peer is watched.
     lease: Lease,
+    /// How much may be under way.
+    traffic: Traffic,
+    /// The largest message that the peer takes.
+    message_bytes_max: usize,
     outbox: Mutex<Outbox>,
     /// Something is in the outbox.
     filled: Notify,
@@ -45,6 +51,8 @@ pub(crate) struct Connection {
     /// It is closed.
     ended: Notify,
     pending: Mutex<Pending>,
+    /// Callers that wait for room.
+    lines: [Line; 2],
     exports: Mutex<Exports>,
     closed: AtomicBool,
     /// Why the node wants nothing more of it.
@@ -67,16 +75,24 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(peer: Hello, address: String, lease: Lease) -> Arc<Self> {
+    pub(crate) fn new(peer: Hello, address: String, lease: Lease, traffic: Traffic) -> Arc<Self> {
+        let message_bytes_max = peer.message_bytes_max();
+        let taken = match peer.knows_parts() {
+            true => PartsTaken::Bytes(partial_max(message_bytes_max)),
+            false => PartsTaken::None,
+        };
         Arc::new(Self {
             peer,
             address,
             lease,
-            outbox: Mutex::default(),
+            traffic,
+            message_bytes_max,
+            outbox: Mutex::new(Outbox::new(taken)),
             filled: Notify::new(),
             emptied: Notify::new(),
             ended: Notify::new(),
             pending: Mutex::new(Pending::new(QUESTIONS_MAX)),
+            lines: <[Line; 2]>::default(),
             exports: Mutex::default(),
             closed: AtomicBool::new(false),
             cut: OnceLock::new(),
@@ -163,6 +179,19 @@ impl Connection {
         w: &mut Writer,
         deadline: Instant,
     ) -> Result<(u32, oneshot::Receiver<Answer>), SystemError> {
+        if self.is_queued_for(way_of_call(w.len())) {
+            // Others came before it.
+            return Err(self.is_full());
+        }
+        self.call_now(w, deadline)
+    }
+
+    /// The same, though others wait for room.
+    fn call_now(
+        &self,
+        w: &mut Writer,
+        deadline: Instant,
+    ) -> Result<(u32, oneshot::Receiver<Answer>), SystemError> {
         let mut with_numbers;
         let w = if w.attached().is_empty() {
             w
@@ -172,10 +201,10 @@ impl Connection {
             self.number(&mut with_numbers, true)?;
             &mut with_numbers
         };
-        let framed = w.framed()?;
+        self.check_len(w.len())?;
         let (sender, receiver) = oneshot::channel();
         let question = lock(&self.pending).ask(sender, deadline)?;
-        if let Err(error) = self.send(framed, question) {
+        if let Err(error) = self.send_written(w, question, way_of_call(w.len())) {
             // Nobody will answer what was not sent.
             let _ = lock(&self.pending).answered(question);
             return Err(error);
@@ -186,98 +215,13 @@ impl Connection {
     /// The caller does not wait any more.
     pub(crate) fn cancel(&self, question: u32) {
         if lock(&self.pending).abandon(question) {
-            self.send_surely(&Frame::Cancel { question });
+            self.cancel_behind(question);
         }
     }
 
     /// A capability of the peer is not used any more.
     pub(crate) fn release(&self, export: u32) {
         self.send_surely(&Frame::Release { export });
-    }
-
-    /// Sends an answer.
-    ///
-    /// # Errors
-    /// If it is too large, a capability cannot travel here, or the connection is closed.
-    pub(crate) fn answer(&self, mut w: Writer, question: u32) -> Result<(), SystemError> {
-        if !w.attached().is_empty() {
-            self.number(&mut w, false)?;
-        }
-        self.send(w.framed()?, question)?;
-        frame::recycle(w);
-        Ok(())
-    }
-
-    /// Puts a frame into the outbox.
-    ///
-    /// # Errors
-    /// With [`Completed::No`]: the connection is closed, or too much is unsent.
-    pub(crate) fn send(&self, framed: &[u8], number: u32) -> Result<(), SystemError> {
-        self.put(framed, number, 2 * UNSENT_BYTES_MAX)
-    }
-
-    /// Answers with an error.
-    pub(crate) fn fail(&self, error: &SystemError, question: u32) {
-        self.fail_reporting(error, None, question);
-    }
-
-    /// Answers with an error: there is always room for so little, since there can be no more of
-    /// them than calls. If the connection is closed, so is who asked.
-    pub(crate) fn fail_reporting(
-        &self,
-        error: &SystemError,
-        report: Option<&Report>,
-        question: u32,
-    ) {
-        if let Err(error) = self.put(&frame::failed(error, report), question, usize::MAX) {
-            tracing::debug!(%error, "an answer was not sent");
-        }
-    }
-
-    fn put(&self, framed: &[u8], number: u32, unsent_max: usize) -> Result<(), SystemError> {
-        let mut outbox = lock(&self.outbox);
-        if outbox.finished || self.closed.load(Ordering::Acquire) {
-            let detail = format!("the connection to {} is closed", self.peer_text());
-            return Err(SystemError::new(ErrorKind::BindingBroken, detail));
-        }
-        if outbox.bytes > unsent_max {
-            let detail = format!(
-                "{} bytes to {} are unsent already",
-                outbox.bytes,
-                self.peer_text()
-            );
-            return Err(SystemError::new(ErrorKind::Overloaded, detail));
-        }
-        let first = outbox.chunks.is_empty();
-        outbox.append(framed, number);
-        if outbox.bytes > UNSENT_BYTES_MAX {
-            self.crowded.store(true, Ordering::Relaxed);
-        }
-        drop(outbox);
-        if first {
-            self.filled.notify_one();
-        }
-        Ok(())
-    }
-
-    /// Sends a frame whose loss does no harm: a peer that takes nothing is told enough by that,
-    /// and a closed connection needs it no more.
-    pub(crate) fn send_short(&self, frame: &Frame) {
-        self.put_short(frame, 2 * UNSENT_BYTES_MAX);
-    }
-
-    /// Sends a short frame that must not get lost while the connection lives, however much is
-    /// unsent: without it the peer goes on with what nobody wants, or keeps it. There is always
-    /// room for so little, since there are no more of them than calls, or capabilities that came.
-    fn send_surely(&self, frame: &Frame) {
-        self.put_short(frame, usize::MAX);
-    }
-
-    fn put_short(&self, frame: &Frame, unsent_max: usize) {
-        let (framed, number) = frame::short(frame);
-        if let Err(error) = self.put(&framed, number, unsent_max) {
-            tracing::trace!(%error, ?frame, "not sent");
-        }
     }
 
     /// Gives the capabilities of a frame numbers of this connection.
@@ -361,12 +305,13 @@ impl Connection {
         let before = self.held.fetch_add(bytes, Ordering::Relaxed);
         let connection = self.clone();
         let held = Held { connection, bytes };
-        if before + bytes <= HELD_BYTES_MAX {
+        let held_max = self.traffic.held_max();
+        if before + bytes <= held_max {
             return Ok(Some(held));
         }
         let detail = format!(
             "calls of {} under way have brought {before} bytes of parameters already; at most \
-             {HELD_BYTES_MAX} are kept",
+             {held_max} are kept",
             self.peer_text()
         );
         Err(SystemError::new(ErrorKind::Overloaded, detail))
@@ -395,6 +340,7 @@ impl Connection {
             // A receiver that is gone has stopped waiting: nothing is lost.
             let _ = waiting.send(answer);
         }
+        self.call_next();
         Ok(())
     }
 
@@ -425,6 +371,7 @@ impl Connection {
         let exports = lock(&self.exports).clear();
         drop(exports);
         self.emptied.notify_waiters();
+        self.call_next();
         self.ended.notify_waiters();
     }
 
@@ -453,7 +400,7 @@ impl Connection {
 
     /// Nothing but heartbeats has passed for a while: gives back what was kept for a burst.
     pub(crate) fn trim(&self) {
-        let spare = std::mem::take(&mut lock(&self.outbox).spare);
+        let spare = lock(&self.outbox).trim();
         drop(spare);
         self.trimmed.notify_one();
     }
@@ -485,6 +432,10 @@ impl Connection {
         self.lease
     }
 
+    pub(crate) fn traffic(&self) -> Traffic {
+        self.traffic
+    }
+
     pub(crate) fn silent_for(&self) -> Duration {
         let heard = Duration::from_millis(self.heard_ms.load(Ordering::Relaxed));
         self.opened.elapsed().saturating_sub(heard)
@@ -505,54 +456,6 @@ impl Connection {
             // A receiver that is gone has stopped waiting: nothing is lost.
             let _ = waiting.send(error.completed(Completed::Maybe).into());
         }
-    }
-
-    /// Whether the peer takes what it is sent too slowly: its next calls wait, unread or unseen.
-    pub(crate) fn is_crowded(&self) -> bool {
-        self.crowded.load(Ordering::Relaxed) && !self.closed.load(Ordering::Acquire)
-    }
-
-    /// Waits while it is crowded.
-    pub(crate) async fn room(&self) {
-        loop {
-            let emptied = self.emptied.notified();
-            if !self.is_crowded() {
-                return;
-            }
-            emptied.await;
-        }
-    }
-
-    /// All frames of the outbox, once there are some or the connection is finished.
-    pub(crate) async fn next_chunks(&self) -> Vec<Vec<u8>> {
-        loop {
-            {
-                let mut outbox = lock(&self.outbox);
-                if !outbox.chunks.is_empty() || outbox.finished {
-                    return std::mem::take(&mut outbox.chunks);
-                }
-            }
-            self.filled.notified().await;
-        }
-    }
-
-    /// These chunks are out.
-    pub(crate) fn written(&self, chunks: Vec<Vec<u8>>) {
-        let bytes: usize = chunks.iter().map(Vec::len).sum();
-        let mut outbox = lock(&self.outbox);
-        outbox.bytes = outbox.bytes.saturating_sub(bytes);
-        let crowded = outbox.bytes > UNSENT_BYTES_MAX;
-        self.crowded.store(crowded, Ordering::Relaxed);
-        if let Some(spare) = chunks.into_iter().next() {
-            outbox.keep(spare);
-        }
-        drop(outbox);
-        self.emptied.notify_waiters();
-    }
-
-    pub(crate) fn is_finished(&self) -> bool {
-        let outbox = lock(&self.outbox);
-        outbox.finished && outbox.chunks.is_empty()
     }
 }
 

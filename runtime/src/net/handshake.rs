@@ -10,13 +10,14 @@ use partha_core::id::{Incarnation, NodeId, Peer};
 use partha_wire::{DecodeError, HEADER, Message, Slot, StructReader, Writer, frame_len};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::config::MESSAGE_BYTES_MAX;
 use crate::error::{ErrorKind, SystemError};
 
 /// The first bytes of a native connection; no Cap'n Proto RPC stream can begin so, as they would
 /// claim a billion segments. The line ends catch transports that mangle them.
 pub(crate) const MAGIC: [u8; 8] = *b"PARTHA\r\n";
 /// The version of frames and call context that this software speaks.
-pub(crate) const VERSION: u16 = 2;
+pub(crate) const VERSION: u16 = 3;
 /// The oldest version it understands: before it there were no actions, and a call in an action
 /// would have been executed, and committed, on its own.
 pub(crate) const VERSION_MIN: u16 = 2;
@@ -27,6 +28,9 @@ pub(crate) const ANY_SHARD: u16 = u16::MAX;
 
 const HELLO_BYTES_MAX: usize = 4096;
 const SOFTWARE: &str = env!("CARGO_PKG_VERSION");
+
+/// The first version in which large messages travel in parts.
+const VERSION_OF_PARTS: u16 = 3;
 
 /// What each end says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +51,8 @@ pub(crate) struct Hello {
     pub(crate) name: String,
     /// The version of its software, for people.
     pub(crate) software: String,
+    /// The largest message it takes; 0 of an end that does not say.
+    message_bytes_max: u64,
 }
 
 impl Hello {
@@ -63,12 +69,32 @@ impl Hello {
             expected,
             name,
             software,
+            message_bytes_max: 0,
         }
+    }
+
+    /// The same of an end that takes messages of at most so many bytes.
+    pub(crate) fn taking(mut self, message_bytes_max: usize) -> Self {
+        self.message_bytes_max = message_bytes_max as u64;
+        self
+    }
+
+    /// The largest message it takes.
+    pub(crate) fn message_bytes_max(&self) -> usize {
+        match self.message_bytes_max {
+            0 => MESSAGE_BYTES_MAX,
+            max => usize::try_from(max).unwrap_or(usize::MAX),
+        }
+    }
+
+    /// Whether it puts parts of messages together.
+    pub(crate) fn knows_parts(&self) -> bool {
+        self.version >= VERSION_OF_PARTS
     }
 
     fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new(HELLO_BYTES_MAX);
-        let s = w.structure(Slot::ROOT, 4, 2);
+        let s = w.structure(Slot::ROOT, 5, 2);
         w.set_u16(s, 1, self.version);
         w.set_u16(s, 2, self.version_min);
         w.set_u16(s, 3, self.shard);
@@ -76,6 +102,7 @@ impl Hello {
         w.set_u64(s, 2, self.expected.0);
         w.set_u32(s, 6, self.peer.incarnation.0);
         w.set_u16(s, 14, self.shards);
+        w.set_u64(s, 4, self.message_bytes_max);
         w.text(s.slot(0), &self.name);
         w.text(s.slot(1), &self.software);
         with_magic(w)
@@ -98,6 +125,7 @@ impl Hello {
             expected: NodeId(s.u64(2)),
             name: s.pointer(0).text()?.to_owned(),
             software: s.pointer(1).text()?.to_owned(),
+            message_bytes_max: s.u64(4),
         })
     }
 

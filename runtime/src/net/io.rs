@@ -3,30 +3,38 @@
 //! Both run in one task with reading first, so that what a batch of calls answers at once goes
 //! out in one write at the end of the same turn.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use partha_wire::frame_len;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use super::assembly::{Parts, STALL, Taken as Part};
 use super::connection::Connection;
 use super::links::Lease;
-use crate::config::MESSAGE_BYTES_MAX;
 use crate::error::{ErrorKind, SystemError};
 use crate::wire::frame::{self, Frame};
+use crate::wire::large::{Head, PART_BYTES};
 use crate::wire::message::Action;
 
 /// Bytes a read may bring.
 const READ_BYTES: usize = 64 * 1024;
 /// Room for a read while little comes: an idle connection is to be cheap.
 const IDLE_BYTES: usize = 4 * 1024;
+/// A read while a message comes in parts: the rest of a part is read into its place.
+const HEADS_BYTES: usize = 4 * 1024;
 /// How long frames of one connection, or jobs, may keep a shard busy before others have their
 /// turn.
 pub(crate) const TURN: Duration = Duration::from_millis(2);
 /// Frames taken before what they caused is written: the peer works on the first answers while this
 /// end works on the next ones.
 const FRAMES_A_TURN: u32 = 16;
+/// The same for large messages, of which few frames are many bytes.
+const BYTES_A_TURN: usize = 2 * PART_BYTES;
 /// Frames between two looks at the clock.
 const FRAMES_A_LOOK: u32 = 4;
 /// How long a frame may take to arrive, from its first byte to its last: 4 Mbit/s for the largest.
@@ -93,11 +101,19 @@ where
 {
     let mut buffer = BytesMut::with_capacity(IDLE_BYTES);
     let (mut room, mut grown) = (IDLE_BYTES, false);
+    let traffic = connection.traffic();
+    let mut parts = Parts::new(traffic.message_bytes_max, traffic.partial_max());
     // When the frame whose beginning lies in the buffer has to be whole.
     let mut due: Option<Instant> = None;
+    // What came since others had their turn.
+    let mut much = 0;
     loop {
+        if much >= BYTES_A_TURN {
+            much = 0;
+            tokio::task::yield_now().await;
+        }
         let waiting = buffer.len();
-        match take_frames(&mut buffer, room, connection, inbound) {
+        match take_frames(&mut buffer, &mut parts, room, connection, inbound) {
             Ok(Taken::All) => {}
             Ok(Taken::ForNow) => {
                 // Others on this thread have their turn.
@@ -109,54 +125,97 @@ where
         }
         if connection.is_crowded() {
             connection.room().await;
+            parts.excuse();
             due = None;
             continue;
         }
-        due = match due {
-            _ if buffer.is_empty() => None,
-            Some(due) if buffer.len() == waiting => Some(due),
-            Some(_) | None => Some(Instant::now() + FRAME_DEADLINE),
-        };
         let begun = buffer.len();
+        due = whole_by(due, begun, waiting);
         // What is taken from its front stays allocated as long as the buffer does.
         grown |= buffer.capacity() > IDLE_BYTES;
-        let large = begun == 0 && grown;
-        let reading = reader.read_buf(&mut buffer);
-        let got = match due {
-            None => tokio::select! {
-                biased;
-                got = reading => got,
-                () = connection.to_be_trimmed(), if large => {
-                    buffer = BytesMut::with_capacity(IDLE_BYTES);
-                    (room, grown) = (IDLE_BYTES, false);
-                    continue;
-                }
-            },
-            Some(due) => match tokio::time::timeout_at(due.into(), reading).await {
-                Ok(got) => got,
-                Err(_) => return late(begun),
-            },
+        let trims = begun == 0 && grown && !parts.is_under_way();
+        let coming = come(&mut reader, &mut buffer, &mut parts, due);
+        let came = tokio::select! {
+            biased;
+            came = coming => came,
+            () = connection.to_be_trimmed(), if trims => {
+                buffer = BytesMut::with_capacity(IDLE_BYTES);
+                (room, grown) = (IDLE_BYTES, false);
+                continue;
+            }
         };
-        match got {
-            Ok(0) if begun == 0 => return ended("the peer closed the connection"),
-            Ok(0) => return cut_short(begun),
-            Ok(got) => {
+        match came {
+            Err(Some(error)) => return ended(&error.to_string()),
+            Err(None) => return late(begun),
+            Ok((0, _)) if begun == 0 && !parts.is_under_way() => {
+                return ended("the peer closed the connection");
+            }
+            Ok((0, _)) => return cut_short(begun),
+            Ok((got, part)) => {
                 connection.heard();
                 // Where much comes at a time the next read gets more room.
-                room = if got > IDLE_BYTES / 2 {
-                    READ_BYTES
-                } else {
-                    IDLE_BYTES
-                };
+                let little = got <= IDLE_BYTES / 2;
+                room = if little { IDLE_BYTES } else { READ_BYTES };
+                much += got;
+                if let Err(error) = part.taken(|framed| take(framed, connection, inbound)) {
+                    return error.context("the peer sent nonsense");
+                }
             }
-            Err(error) => return ended(&error.to_string()),
         }
     }
 }
 
+/// What comes next, if it does so in time; else an error without a reason.
+async fn come<R: AsyncRead + Unpin>(
+    reader: &mut R,
+    buffer: &mut BytesMut,
+    parts: &mut Parts,
+    due: Option<Instant>,
+) -> Result<(usize, Part), Option<std::io::Error>> {
+    let due = due.or_else(|| parts.due());
+    let reading = read_some(reader, buffer, parts);
+    match due {
+        None => reading.await.map_err(Some),
+        Some(due) => match tokio::time::timeout_at(due.into(), reading).await {
+            Ok(came) => came.map_err(Some),
+            Err(_) => Err(None),
+        },
+    }
+}
+
+/// Reads into the place of the part that is coming, or else into the buffer: how much, and what
+/// became of the part.
+async fn read_some<R: AsyncRead + Unpin>(
+    reader: &mut R,
+    buffer: &mut BytesMut,
+    parts: &mut Parts,
+) -> std::io::Result<(usize, Part)> {
+    if let Some(mut place) = parts.place() {
+        let got = reader.read_buf(&mut place).await?;
+        return Ok((got, parts.came(got)));
+    }
+    let got = match parts.is_under_way() {
+        true => reader.read_buf(&mut buffer.limit(HEADS_BYTES)).await?,
+        false => reader.read_buf(buffer).await?,
+    };
+    Ok((got, Part::More))
+}
+
+/// When the frame has to be whole of which so much is there, where there was so much before.
+fn whole_by(due: Option<Instant>, begun: usize, before: usize) -> Option<Instant> {
+    match due {
+        _ if begun == 0 => None,
+        Some(due) if begun == before => Some(due),
+        Some(_) | None => Some(Instant::now() + FRAME_DEADLINE),
+    }
+}
+
 fn late(begun: usize) -> SystemError {
-    let seconds = FRAME_DEADLINE.as_secs();
-    let detail = format!("{begun} bytes of a message came, the rest not within {seconds} s");
+    let (frame, message) = (FRAME_DEADLINE.as_secs(), STALL.as_secs());
+    let detail = match begun {
+        0 => format!("nothing came for {message} s of a message that comes in parts"),
+        _ => format!("{begun} bytes of a message came, the rest not within {frame} s"),
+    };
     SystemError::new(ErrorKind::Malformed, detail)
 }
 
@@ -176,11 +235,13 @@ enum Taken {
 /// Takes the whole frames of the buffer, as long as there is room for their answers.
 fn take_frames<I: Inbound>(
     buffer: &mut BytesMut,
+    parts: &mut Parts,
     room: usize,
     connection: &Arc<Connection>,
     inbound: &I,
 ) -> Result<Taken, SystemError> {
     let malformed = |detail: String| SystemError::new(ErrorKind::Malformed, detail);
+    let message_bytes_max = connection.traffic().message_bytes_max;
     let (started, mut taken) = (Instant::now(), 0_u32);
     while !connection.is_crowded() {
         if taken == FRAMES_A_TURN {
@@ -190,7 +251,15 @@ fn take_frames<I: Inbound>(
             return Ok(Taken::ForNow);
         }
         taken += 1;
-        let len = frame_len(buffer, MESSAGE_BYTES_MAX);
+        if parts.is_filling() || Head::is_at(buffer) {
+            match parts.take(buffer)? {
+                Part::Whole(framed) => take(&framed, connection, inbound)?,
+                Part::Part => {}
+                Part::More => return Ok(Taken::All),
+            }
+            continue;
+        }
+        let len = frame_len(buffer, message_bytes_max);
         let Some(len) = len.map_err(|error| malformed(error.to_string()))? else {
             // A chunk serves several reads: a new one each time would be cold memory.
             if buffer.capacity() - buffer.len() < room / 4 {
@@ -243,26 +312,18 @@ fn take<I: Inbound>(
 
 async fn write<W: AsyncWrite + Unpin>(mut writer: W, connection: &Connection) -> SystemError {
     loop {
-        let chunks = connection.next_chunks().await;
-        let writing = async {
-            for chunk in &chunks {
-                let mut left = &chunk[..];
-                while !left.is_empty() {
-                    let taken = writer.write(left).await?;
-                    if taken == 0 {
-                        return Err(std::io::ErrorKind::WriteZero.into());
-                    }
-                    left = &left[taken..];
-                    connection.taken();
+        let batch = connection.next_batch().await;
+        let writing = batch.write_to(&mut writer, || connection.taken());
+        match tokio::time::timeout(WRITE_DEADLINE, writing).await {
+            Ok(Ok(())) => {
+                if connection.written(batch) {
+                    // A socket that takes all at once must not keep answers from being read.
+                    tokio::task::yield_now().await;
                 }
             }
-            Ok::<_, std::io::Error>(())
-        };
-        match tokio::time::timeout(WRITE_DEADLINE, writing).await {
-            Ok(Ok(())) => connection.written(chunks),
             Ok(Err(error)) => return ended(&error.to_string()),
             Err(_) => {
-                let (bytes, seconds) = (bytes_of(&chunks), WRITE_DEADLINE.as_secs());
+                let (bytes, seconds) = (batch.len(), WRITE_DEADLINE.as_secs());
                 let detail = format!("the peer did not take {bytes} bytes within {seconds} s");
                 return SystemError::new(ErrorKind::Overloaded, detail);
             }
@@ -312,10 +373,6 @@ fn until_next_look(connection: &Connection, lease: Lease) -> Duration {
         Some(until_due) => until_due.clamp(Duration::from_millis(1), look * 4),
         None => look,
     }
-}
-
-fn bytes_of(chunks: &[Vec<u8>]) -> usize {
-    chunks.iter().map(Vec::len).sum()
 }
 
 fn ended(why: &str) -> SystemError {

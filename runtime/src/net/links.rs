@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use super::traffic::Traffic;
 use crate::config::{HEARTBEAT, PEER_SILENT_MAX};
 use crate::error::{ErrorKind, Result, SystemError};
 
@@ -16,6 +17,7 @@ const HEARTBEAT_MIN: Duration = Duration::from_millis(10);
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Links {
     pub(crate) lease: Lease,
+    pub(crate) traffic: Traffic,
     /// No connections are made.
     pub(crate) embedded: bool,
     /// What a test does to the connections.

@@ -3,6 +3,7 @@
 pub(crate) mod accept;
 pub(crate) mod actions;
 pub(crate) mod asker;
+mod assembly;
 pub(crate) mod connection;
 pub(crate) mod exports;
 pub(crate) mod foreign;
@@ -12,6 +13,7 @@ pub(crate) mod links;
 mod outbox;
 pub(crate) mod pending;
 pub(crate) mod pool;
+pub(crate) mod traffic;
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;

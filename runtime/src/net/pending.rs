@@ -86,6 +86,11 @@ impl Pending {
         Ok(self.slots.len() as u32)
     }
 
+    /// Whether there is room for a question more.
+    pub(crate) fn has_room(&self) -> bool {
+        !self.free.is_empty() || self.slots.len() < self.max
+    }
+
     /// Whether there ever was a question.
     pub(crate) fn has_asked(&self) -> bool {
         !self.slots.is_empty()

@@ -159,12 +159,18 @@ impl Pool {
             .upgrade()
             .and_then(|client| client.home_if_any());
         let shards = home.map_or(0, |home| home.shards.len() as u16);
-        let hello = Hello::new(self.me, &self.name, shard, shards, node);
+        let hello = Hello::new(self.me, &self.name, shard, shards, node)
+            .taking(self.links.traffic.message_bytes_max);
         let answer = handshake::open(&mut stream, &hello)
             .await
             .map_err(|error| error.context(format_args!("meeting {address}")))?;
         self.links.met(&stream, answer.peer);
-        let connection = Connection::new(answer, address.to_owned(), self.links.lease);
+        let connection = Connection::new(
+            answer,
+            address.to_owned(),
+            self.links.lease,
+            self.links.traffic,
+        );
         let (reader, writer) = stream.into_split();
         let inbound = ClientInbound {
             client: self.client.clone(),

@@ -15,6 +15,7 @@ use super::{Node, NodeBuilder, listen_at};
 use crate::error::{ErrorKind, Result, SystemError};
 use crate::manager::NodeHandle;
 use crate::net::links::Lease;
+use crate::net::traffic::Backpressure;
 
 /// Where a node listens that was not told.
 const ANYWHERE: &str = "127.0.0.1:0";
@@ -67,8 +68,31 @@ impl NodeBuilder {
         self
     }
 
+    /// The largest message, in bytes: of arguments, results, or what else travels at once. 4 MiB if
+    /// not said. Both ends of a connection have a limit of their own: a message above that of its
+    /// receiver is refused where it is sent, before anything leaves, and one above the sender's own
+    /// when it is made.
+    ///
+    /// What may wait on a connection follows from it: docs/operations.md says how much memory.
+    /// A single `bytes`, `string` or list has less than 512 Mi elements, whatever the limit.
+    /// Stored states and plain Cap'n Proto clients keep the usual one.
+    #[must_use]
+    pub fn message_bytes_max(mut self, bytes: usize) -> Self {
+        self.links.traffic.message_bytes_max = bytes;
+        self
+    }
+
+    /// What a call does that finds no room on its connection: waits for its turn until its
+    /// deadline, if not said, or fails at once.
+    #[must_use]
+    pub fn backpressure(mut self, backpressure: Backpressure) -> Self {
+        self.links.traffic.backpressure = backpressure;
+        self
+    }
+
     /// Refuses what does not fit together.
     pub(super) fn check(&mut self) -> Result<()> {
+        self.links.traffic.check()?;
         if let Some((heartbeat, silent_max)) = self.lease {
             self.links.lease = Lease::new(heartbeat, silent_max)?;
         }

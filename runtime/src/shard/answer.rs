@@ -325,7 +325,7 @@ fn answer_framed(reply: ReplyTo, framed: Vec<u8>) {
         ReplyTo::Connection {
             connection,
             question,
-        } => send(&connection, &framed, question),
+        } => send(&connection, framed, question),
         ReplyTo::Channel(sender) | ReplyTo::Foreign(sender) => {
             let answer = Message::from_framed(framed.into(), Vec::new());
             let slot = frame::RETURN_BODY;

@@ -12,6 +12,7 @@ use partha_store::Record;
 use partha_wire::{Message, Writer};
 
 use super::give_up::Stoppable;
+use super::held::HeldHere;
 use super::job::{Incoming, ReplyTo};
 use super::{Shard, count};
 use crate::abi::{Class, Method};
@@ -29,6 +30,9 @@ pub(super) struct Entry {
     pub(super) create: Option<ClassId>,
     /// What the parameters count for, until the call is over.
     held: Option<Held>,
+    /// The same for its object.
+    #[expect(dead_code, reason = "it counts until it is dropped")]
+    held_here: Option<HeldHere>,
     pub(super) caller: Peer,
     pub(super) call: Option<CallId>,
     pub(super) deadline: Instant,
@@ -149,6 +153,9 @@ impl Shard {
             method: info,
             create: incoming.create,
             held: None,
+            held_here: self
+                .held
+                .hold(object, incoming.parameters.segment().len())?,
             caller,
             call,
             deadline,

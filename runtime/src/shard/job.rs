@@ -254,8 +254,8 @@ impl ReplyTo {
 }
 
 /// Sends an answer, or says that it was too much; if the connection is gone, so is who asked.
-pub(crate) fn send(connection: &Connection, framed: &[u8], question: u32) {
-    if let Err(error) = connection.send(framed, question) {
+pub(crate) fn send(connection: &Connection, framed: Vec<u8>, question: u32) {
+    if let Err(error) = connection.answer_framed(framed, question) {
         connection.fail(&error.completed(Completed::Yes), question);
     }
 }

@@ -15,6 +15,7 @@ mod execute;
 mod fair;
 mod foreign_calls;
 mod give_up;
+mod held;
 mod images;
 mod inbound;
 mod inspect;
@@ -104,6 +105,8 @@ pub(crate) struct Shard {
     pub(crate) registry: Arc<Registry>,
     /// For calls that objects of this shard make.
     pub(crate) client: Client,
+    /// Large parameters of calls under way.
+    held: held::HeldByObject,
     /// Where tasks of this thread run; a call may be let go on by one that does not.
     local: std::rc::Weak<LocalSet>,
     engine: RefCell<Engine>,

@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::LocalSet;
 
+use super::held::HeldByObject;
 use super::{CURRENT, Counters, Job, Jobs, Registry, Shard, ShardHandle, ShardInbound};
 use crate::client::Client;
 use crate::net::connection::Connection;
@@ -73,8 +74,10 @@ async fn serve(start: Start, local: std::rc::Weak<LocalSet>) {
         seed: RandomState::new().hash_one(handle.index()),
     };
     let engine = Engine::new(registry.limits, identity);
+    let held = HeldByObject::new(registry.links.traffic);
     let shard = Rc::new(Shard {
         handle,
+        held,
         registry,
         client,
         local,

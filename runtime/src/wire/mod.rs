@@ -2,5 +2,6 @@
 
 pub(crate) mod context;
 pub(crate) mod frame;
+pub(crate) mod large;
 pub(crate) mod message;
 pub(crate) mod parts;

@@ -17,6 +17,7 @@ const LISTEN: &str = "PARTHA_TEST_NODE_LISTEN";
 const SHARDS: &str = "PARTHA_TEST_NODE_SHARDS";
 const LOCK_WAIT_MS: &str = "PARTHA_TEST_NODE_LOCK_WAIT_MS";
 const LEASE_MS: &str = "PARTHA_TEST_NODE_LEASE_MS";
+const MESSAGE_BYTES_MAX: &str = "PARTHA_TEST_NODE_MESSAGE_BYTES_MAX";
 const CRASH_POINT: &str = "PARTHA_CRASH_POINT";
 const READY: &str = "> ready ";
 
@@ -32,6 +33,7 @@ pub struct Start {
     lock_wait_ms: u64,
     /// How long a client may be silent; none for as long as nodes have it.
     lease_ms: Option<u64>,
+    message_bytes_max: usize,
 }
 
 /// A node that runs in a process of its own.
@@ -51,6 +53,7 @@ impl Start {
             shards: 2,
             lock_wait_ms: Limits::default().lock_wait_ns / 1_000_000,
             lease_ms: None,
+            message_bytes_max: partha::MESSAGE_BYTES_MAX,
         }
     }
 
@@ -91,11 +94,18 @@ impl Start {
         self
     }
 
+    /// The largest message that it takes.
+    pub fn message_bytes_max(mut self, bytes: usize) -> Self {
+        self.message_bytes_max = bytes;
+        self
+    }
+
     fn command(&self) -> Command {
         let mut command = this_program("node_process", self.file_blocks_max);
         command.env(DIR, &self.dir).env(LISTEN, &self.listen);
         command.env(SHARDS, self.shards.to_string());
         command.env(LOCK_WAIT_MS, self.lock_wait_ms.to_string());
+        command.env(MESSAGE_BYTES_MAX, self.message_bytes_max.to_string());
         match self.lease_ms {
             Some(ms) => command.env(LEASE_MS, ms.to_string()),
             None => command.env_remove(LEASE_MS),
@@ -137,6 +147,11 @@ impl NodeProcess {
         self.figure("VmRSS:")
     }
 
+    /// The most that it ever used of that.
+    pub fn peak(&self) -> i64 {
+        self.figure("VmHWM:")
+    }
+
     fn figure(&self, name: &str) -> i64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with(name)).unwrap();
@@ -152,6 +167,8 @@ pub fn serve() {
     };
     let listen = std::env::var(LISTEN).unwrap();
     let lock_wait_ms: u64 = std::env::var(LOCK_WAIT_MS).unwrap().parse().unwrap();
+    let message_bytes_max = std::env::var(MESSAGE_BYTES_MAX).unwrap();
+    let message_bytes_max = message_bytes_max.parse().unwrap();
     let shards = std::env::var(SHARDS).unwrap().parse().unwrap();
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let limits = Limits {
@@ -162,6 +179,7 @@ pub fn serve() {
         let mut builder = super::builder(Path::new(&dir))
             .listen(listen)
             .shards(shards)
+            .message_bytes_max(message_bytes_max)
             .limits(limits);
         if let Ok(ms) = std::env::var(LEASE_MS) {
             let lease = Duration::from_millis(ms.parse().unwrap());

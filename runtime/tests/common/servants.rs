@@ -155,6 +155,15 @@ impl counter::Servant for CounterServant {
         Ok(vec![5; bytes as usize].into())
     }
 
+    async fn measure(
+        &self,
+        _state: &counter::State,
+        _cx: &Context,
+        pieces: Vec<Bytes>,
+    ) -> Result<u64> {
+        Ok(pieces.iter().map(|piece| piece.len() as u64).sum())
+    }
+
     async fn grow(&self, state: &mut counter::State, _cx: &Context, bytes: u32) -> Result<()> {
         state.padding = vec![7; state.padding.len() + bytes as usize].into();
         Ok(())
@@ -253,6 +262,7 @@ impl named::Servant for NamedServant {
         fn put_row_and_give_up(&mut)(key: String, value: i64) -> Result<()>;
         fn rows(&)(after: String, limit: u32) -> Result<Vec<Pair>>;
         fn meet(&)(address: String) -> Result<u64>;
+        fn measure(&)(pieces: Vec<Bytes>) -> Result<u64>;
     }
 }
 

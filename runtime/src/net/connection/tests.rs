@@ -11,7 +11,8 @@ fn connection() -> Arc<Connection> {
         incarnation: Incarnation(1),
     };
     let hello = Hello::new(peer, "slow", 0, 1, NodeId(0));
-    Connection::new(hello, "nowhere".to_owned(), Lease::default())
+    let traffic = Traffic::default();
+    Connection::new(hello, "nowhere".to_owned(), Lease::default(), traffic)
 }
 
 fn framed(frame: &Frame) -> Vec<u8> {
@@ -38,9 +39,9 @@ async fn however_much_is_unsent_calls_are_given_up_and_capabilities_given_back()
     connection.cancel(question);
     connection.cancel(question);
     connection.release(7);
-    let chunks = connection.next_chunks().await;
+    let batch = connection.next_batch().await;
     let (cancel, release) = (Frame::Cancel { question }, Frame::Release { export: 7 });
     let last = [framed(&cancel), framed(&release)].concat();
     // Megabytes are not for people to read.
-    assert!(chunks.last() == Some(&last), "each once, and no ping");
+    assert!(batch.last() == Some(&last[..]), "each once, and no ping");
 }
