@@ -62,13 +62,8 @@ fn every_benchmark_runs_and_yields_its_figures() {
     }
     for run in of_kind("run") {
         let metrics = run["metrics"].as_object().unwrap();
-        assert!(!metrics.is_empty(), "{run}");
-        assert!(
-            metrics
-                .get("rate")
-                .is_none_or(|rate| rate.as_f64() > Some(0.0)),
-            "{run}"
-        );
+        let rate = metrics.get("rate").map(|rate| rate.as_f64() > Some(0.0));
+        assert!(!metrics.is_empty() && rate != Some(false), "{run}");
     }
     // Whoever has a server tells what both sides used.
     for run in of_kind("run").filter(|line| line["benchmark"] == "null") {
@@ -90,6 +85,8 @@ fn every_benchmark_runs_and_yields_its_figures() {
         assert!(!run["latencies_ns"].as_array().unwrap().is_empty(), "{run}");
     }
     assert!(of_kind("median").any(|line| line["ratio"] == 1.0));
+    round_trips_are_few(&lines);
+    databases_are_measured_where_they_are(&lines, &out);
     let targets: BTreeSet<_> = of_kind("target").map(|line| text(line, "target")).collect();
     for number in 1..=14 {
         assert!(targets.contains(&*format!("P{number}")), "{targets:?}");
@@ -102,6 +99,46 @@ fn every_benchmark_runs_and_yields_its_figures() {
     assert!(judged("met") + judged("missed") > 10);
     let page = fs::read_to_string(html).unwrap();
     assert!(page.contains("<svg") && page.ends_with("</html>\n"));
+}
+
+/// Lookup, locate, initiate, call; of twenty objects each, so that a heartbeat between them does
+/// not matter.
+fn round_trips_are_few(lines: &[Value]) {
+    let counted = |object| {
+        let wanted = |run: &&Value| {
+            run["kind"] == "run"
+                && run["peer"] == "partha-counted"
+                && run["parameters"]["object"] == object
+        };
+        let run = lines.iter().find(wanted);
+        let found = run.and_then(|run| run["metrics"]["round_trips"].as_f64());
+        found.expect("round trips are counted")
+    };
+    for (object, expected) in [
+        ("bound", 1.0),
+        ("passive, at a known node", 3.0),
+        ("passive, at an unknown node", 4.0),
+    ] {
+        let found = counted(object);
+        assert!(
+            (expected..expected + 0.4).contains(&found),
+            "{object}: {found}"
+        );
+    }
+}
+
+/// Elsewhere it is said how to get them.
+fn databases_are_measured_where_they_are(lines: &[Value], out: &str) {
+    for (peer, program) in [
+        ("postgres-2pc", "/usr/lib/postgresql/15/bin/postgres"),
+        ("etcd-put", "/usr/bin/etcd"),
+    ] {
+        let measured = lines
+            .iter()
+            .any(|line| line["kind"] == "run" && line["peer"] == peer);
+        assert_eq!(measured, Path::new(program).exists(), "{peer}");
+        assert!(measured || out.contains("apt-get install"), "{out}");
+    }
 }
 
 #[test]

@@ -232,6 +232,8 @@ impl Locator {
         }
         let entry = client.naming()?.lookup(client, BINDER_NAME).await?;
         let binder = Binder::from_uid(entry.object);
+        // Clones of what is kept share its binding, so that asking again binds nothing anew.
+        let _ = binder.reference().binding(client);
         let place = BinderPlace {
             binder,
             addresses: entry.hints,
