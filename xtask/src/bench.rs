@@ -1,6 +1,9 @@
 //! `cargo xtask bench`: builds and runs the package `bench` in release mode.
 //!
-//! What is measured, and how, is that package's business; its own flags are handed on.
+//! What is measured, and how, is that package's business; its own flags are handed on. This program
+//! becomes that one, so that Ctrl-C and the exit code are its business, too.
+
+use std::os::unix::process::CommandExt as _;
 
 use anyhow::{Context as _, bail};
 
@@ -10,10 +13,10 @@ use crate::counts::{self, Checked};
 /// Flags handed to the benchmark program
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Under a minute: enough to see ratios
+    /// A few minutes: enough to see ratios
     #[arg(long, conflicts_with = "full")]
     quick: bool,
-    /// Many long rounds: for figures that are written down
+    /// Longer and more rounds: for figures that are written down
     #[arg(long)]
     full: bool,
     /// Count instructions of a call, a durable call and an action, and fail if they grew
@@ -22,7 +25,8 @@ pub(crate) struct Arguments {
     /// Count instructions and write them down, for `--check`
     #[arg(long, conflicts_with_all = ["quick", "full", "names", "check"])]
     bless: bool,
-    /// Names of benchmarks, and after `--` any flag of the program itself
+    /// Names of benchmarks, and any flag of the program itself; `--list` and `--help` after `--`
+    /// tell them
     #[arg(
         value_name = "NAME",
         trailing_var_arg = true,
@@ -47,9 +51,6 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         command.arg("--full");
     }
     command.args(&arguments.names);
-    let status = command.status().context("cannot start cargo")?;
-    if !status.success() {
-        bail!("the benchmark program failed: {status}");
-    }
-    Ok(())
+    // Returns only if it fails.
+    Err(command.exec()).context("cannot start cargo")
 }

@@ -1,9 +1,10 @@
 //! Calls over loopback TCP beside peers, and calls within one process.
 //!
-//! Modules: [`peer`] says who is measured, [`peers`] how each of them serves and calls, [`load`]
-//! how calls are made and timed, [`strace`] counts system calls. Client and server are processes
+//! Modules: [`peer`] says who is measured, [`peers`] how each of them serves and calls, [`cpp`]
+//! compiles those in C++, [`load`] is how calls are made and timed, [`strace`] counts system calls. Client and server are processes
 //! of their own, each on the core it is told.
 
+mod cpp;
 pub(crate) mod load;
 pub(crate) mod peer;
 pub(crate) mod peers;
@@ -234,8 +235,6 @@ fn block_on<T>(
 }
 
 fn plan_null(setting: &Setting) -> anyhow::Result<Plan> {
-    let servers = Servers::default();
-    let mut plan = Plan::default();
     let loads = [
         (None, 1, Cores::Same),
         (None, 1, Cores::Split),
@@ -243,101 +242,101 @@ fn plan_null(setting: &Setting) -> anyhow::Result<Plan> {
         (None, 256, Cores::Split),
         (Some(CONNECTIONS.0), CONNECTIONS.1, Cores::Split),
     ];
-    for (connections, outstanding, cores) in loads {
-        let mut parameters = Parameters::default();
-        if let Some(connections) = connections {
-            parameters = parameters.with("connections", connections);
-        }
-        let parameters = parameters.with("outstanding", outstanding).with(
-            "cores",
-            if cores == Cores::Same {
-                "same core"
-            } else {
-                "two cores"
-            },
-        );
-        for peer in Peer::SERVERS {
-            let mut load = load_of(setting, Work::Null);
-            load.connections = connections.unwrap_or(1) as usize;
-            load.outstanding = outstanding as usize;
-            plan.cases.push(
-                Run {
-                    peer,
-                    shards: 1,
-                    cores,
-                    load,
-                }
-                .case(&servers, parameters.clone(), setting.rounds, setting),
-            );
-        }
-    }
-    Ok(plan)
+    let each = loads.map(|(connections, outstanding, cores)| {
+        let parameters = match connections {
+            Some(connections) => Parameters::default().with("connections", connections),
+            None => Parameters::default(),
+        };
+        let where_they_run = match cores {
+            Cores::Same => "same core",
+            Cores::Split | Cores::Any => "two cores",
+        };
+        let load = Load {
+            connections: connections.unwrap_or(1) as usize,
+            outstanding: outstanding as usize,
+            ..load_of(setting, Work::Null)
+        };
+        let parameters = parameters.with("outstanding", outstanding);
+        (parameters.with("cores", where_they_run), cores, load)
+    });
+    Ok(beside(&Peer::SERVERS, setting, setting.rounds, &each))
 }
 
-/// A plan of one load for each value of a parameter.
-fn curve(
+/// Each of the loads on each of the peers, and who of them is absent.
+fn beside(
+    peers: &[Peer],
     setting: &Setting,
     rounds: usize,
-    name: &'static str,
-    values: &[u64],
-    load: impl Fn(u64) -> Load,
+    loads: &[(Parameters, Cores, Load)],
 ) -> Plan {
     let servers = Servers::default();
     let mut plan = Plan::default();
-    for &value in values {
-        for peer in Peer::SERVERS {
-            let parameters = Parameters::default().with(name, value);
+    let mut here = Vec::new();
+    for &peer in peers {
+        match cpp::missing(peer) {
+            None => here.push(peer),
+            Some(why) => plan.absent.push(Absent {
+                peer: peer.name(),
+                why,
+            }),
+        }
+    }
+    for (parameters, cores, load) in loads {
+        for &peer in &here {
             let run = Run {
                 peer,
                 shards: 1,
-                cores: Cores::Split,
-                load: load(value),
+                cores: *cores,
+                load: *load,
             };
             plan.cases
-                .push(run.case(&servers, parameters, rounds, setting));
+                .push(run.case(&servers, parameters.clone(), rounds, setting));
         }
     }
     plan
 }
 
+/// Loads that differ in one parameter.
+fn curve(
+    name: &'static str,
+    values: &[u64],
+    load: impl Fn(u64) -> Load,
+) -> Vec<(Parameters, Cores, Load)> {
+    let each = values.iter().map(|&value| {
+        let parameters = Parameters::default().with(name, value);
+        (parameters, Cores::Split, load(value))
+    });
+    each.collect()
+}
+
 fn plan_outstanding(setting: &Setting) -> anyhow::Result<Plan> {
     let values = setting.thin(&[1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024]);
+    let loads = curve("outstanding", &values, |outstanding| Load {
+        outstanding: outstanding as usize,
+        ..load_of(setting, Work::Null)
+    });
     let rounds = setting.curve_rounds();
-    Ok(curve(
-        setting,
-        rounds,
-        "outstanding",
-        &values,
-        |outstanding| Load {
-            outstanding: outstanding as usize,
-            ..load_of(setting, Work::Null)
-        },
-    ))
+    Ok(beside(&Peer::CURVES, setting, rounds, &loads))
 }
 
 fn plan_connections(setting: &Setting) -> anyhow::Result<Plan> {
     let values = setting.thin(&[1, 2, 4, 8, 16, 32, 64]);
+    let loads = curve("connections", &values, |connections| Load {
+        connections: connections as usize,
+        outstanding: CONNECTIONS.1 as usize,
+        ..load_of(setting, Work::Null)
+    });
     let rounds = setting.curve_rounds();
-    Ok(curve(
-        setting,
-        rounds,
-        "connections",
-        &values,
-        |connections| Load {
-            connections: connections as usize,
-            outstanding: CONNECTIONS.1 as usize,
-            ..load_of(setting, Work::Null)
-        },
-    ))
+    Ok(beside(&Peer::CURVES, setting, rounds, &loads))
 }
 
 fn plan_echo(setting: &Setting) -> anyhow::Result<Plan> {
-    let values = [1 << 10, 64 << 10, 1 << 20];
-    let mut plan = curve(setting, setting.rounds, "bytes", &values, |bytes| Load {
+    let loads = curve("bytes", &[1 << 10, 64 << 10, 1 << 20], |bytes| Load {
         bytes: bytes as usize,
         outstanding: ECHO_OUTSTANDING as usize,
         ..load_of(setting, Work::Echo)
     });
+    let mut plan = beside(&Peer::SERVERS, setting, setting.rounds, &loads);
     let foreign = Peer::ParthaForeign.name();
     let fits = |case: &Case| case.parameters.number("bytes") < Some(FOREIGN_BYTES_MAX);
     plan.cases.retain(|case| case.peer != foreign || fits(case));
@@ -350,18 +349,16 @@ fn plan_echo(setting: &Setting) -> anyhow::Result<Plan> {
 }
 
 fn plan_connect(setting: &Setting) -> anyhow::Result<Plan> {
-    let servers = Servers::default();
-    let mut plan = Plan::default();
-    for peer in Peer::SERVERS {
-        let run = Run {
-            peer,
-            shards: 1,
-            cores: Cores::Split,
-            load: load_of(setting, Work::Connect),
-        };
-        let parameters = Parameters::default().with("order", "one after the other");
-        plan.cases
-            .push(run.case(&servers, parameters, setting.rounds, setting));
+    let parameters = Parameters::default().with("order", "one after the other");
+    let loads = [(parameters, Cores::Split, load_of(setting, Work::Connect))];
+    let mut plan = beside(&Peer::SERVERS, setting, setting.rounds, &loads);
+    let omniorb = Peer::Omniorb.name();
+    plan.cases.retain(|case| case.peer != omniorb);
+    if plan.absent.iter().all(|absent| absent.peer != omniorb) {
+        plan.absent.push(Absent {
+            peer: omniorb,
+            why: "its clients cannot close a connection: it is closed once idle".to_owned(),
+        });
     }
     Ok(plan)
 }
@@ -495,11 +492,23 @@ impl Run {
 }
 
 fn serve_command(peer: Peer, shards: u16, core: Option<usize>) -> anyhow::Result<Command> {
-    let mut command = process::ourselves("serve")?;
-    command.args([peer.name(), "--shards", &shards.to_string()]);
+    let mut command = command_of(peer, "serve")?;
+    command.args(["--shards", &shards.to_string()]);
     if let Some(core) = core {
         command.args(["--core", &core.to_string()]);
     }
+    Ok(command)
+}
+
+/// The program of a peer in one of its two roles.
+fn command_of(peer: Peer, role: &str) -> anyhow::Result<Command> {
+    if let Some(program) = cpp::program(peer)? {
+        let mut command = Command::new(program);
+        command.arg(role);
+        return Ok(command);
+    }
+    let mut command = process::ourselves(role)?;
+    command.arg(peer.name());
     Ok(command)
 }
 
@@ -509,9 +518,9 @@ fn drive_command(
     load: Load,
     core: Option<usize>,
 ) -> anyhow::Result<Command> {
-    let mut command = process::ourselves("drive")?;
+    let mut command = command_of(peer, "drive")?;
     let work = load.work.to_possible_value().expect("no work is hidden");
-    command.args([peer.name(), "--work", work.get_name()]);
+    command.args(["--work", work.get_name()]);
     let numbers = [
         ("--bytes", load.bytes as u64),
         ("--connections", load.connections as u64),

@@ -33,6 +33,10 @@ pub(crate) enum Peer {
     CapnpRpcGuard,
     /// tonic
     Tonic,
+    /// Ice, in C++
+    Ice,
+    /// omniORB, in C++
+    Omniorb,
     /// Partha's native face
     Partha,
     /// Partha called by capnp-rpc
@@ -47,12 +51,24 @@ pub(crate) enum Peer {
 
 impl Peer {
     /// Those with a server process.
-    pub(crate) const SERVERS: [Self; 8] = [
+    pub(crate) const SERVERS: [Self; 10] = [
         Self::Raw,
         Self::Tarpc,
         Self::CapnpRpc,
         Self::CapnpRpcUnbuffered,
         Self::CapnpRpcGuard,
+        Self::Tonic,
+        Self::Ice,
+        Self::Omniorb,
+        Self::Partha,
+        Self::ParthaForeign,
+    ];
+
+    /// Those of which a curve is drawn.
+    pub(crate) const CURVES: [Self; 6] = [
+        Self::Raw,
+        Self::Tarpc,
+        Self::CapnpRpc,
         Self::Tonic,
         Self::Partha,
         Self::ParthaForeign,
@@ -70,6 +86,8 @@ impl Peer {
             Self::CapnpRpcUnbuffered => "capnp-rpc-unbuffered",
             Self::CapnpRpcGuard => "capnp-rpc-guard",
             Self::Tonic => "tonic",
+            Self::Ice => "ice",
+            Self::Omniorb => "omniorb",
             Self::Partha => "partha",
             Self::ParthaForeign => "partha-foreign",
             Self::Oneshot => "oneshot",
@@ -94,6 +112,7 @@ pub(crate) async fn serve(peer: Peer, shards: u16) -> anyhow::Result<()> {
         Peer::Oneshot | Peer::ParthaAcross | Peer::ParthaWithin => {
             bail!("{} has no server of its own", peer.name())
         }
+        Peer::Ice | Peer::Omniorb => bail!("{} is a program of its own", peer.name()),
     }
 }
 
@@ -152,6 +171,7 @@ pub(crate) async fn drive(
             let object = peers::partha::make_objects(address, 1).await?[0];
             load::drive(peers::foreign::Foreign { address, object }, load).await
         }
+        Peer::Ice | Peer::Omniorb => bail!("{} is a program of its own", peer.name()),
         Peer::Oneshot => load::drive(peers::oneshot::Oneshot, load).await,
         Peer::ParthaAcross => peers::partha::drive_inside(true, load).await,
         Peer::ParthaWithin => peers::partha::drive_inside(false, load).await,

@@ -12,7 +12,7 @@ use anyhow::{Context as _, ensure};
 
 use super::load::{Load, Work};
 use super::peer::Peer;
-use super::{drive_command, load_of, serve_command};
+use super::{cpp, drive_command, load_of, serve_command};
 use crate::figure::{Found, Metric, Parameters};
 use crate::process::{self, Server};
 use crate::suite::{Absent, Benchmark, Case, Plan, Setting, View};
@@ -39,12 +39,17 @@ fn plan(setting: &Setting) -> anyhow::Result<Plan> {
     let found = Command::new("strace").arg("--version").output();
     let installed = found.is_ok_and(|output| output.status.success());
     let mut plan = Plan::default();
+    for peer in Peer::SERVERS {
+        let strace = "strace is not installed: apt-get install strace";
+        let missing = (!installed).then(|| strace.to_owned());
+        if let Some(why) = missing.or_else(|| cpp::missing(peer)) {
+            let peer = peer.name();
+            plan.absent.push(Absent { peer, why });
+        }
+    }
     for outstanding in [1, 64] {
         for peer in Peer::SERVERS {
-            if !installed {
-                let why = "strace is not installed: apt-get install strace".to_owned();
-                let peer = peer.name();
-                plan.absent.push(Absent { peer, why });
+            if plan.absent.iter().any(|absent| absent.peer == peer.name()) {
                 continue;
             }
             let load = Load {
@@ -60,7 +65,6 @@ fn plan(setting: &Setting) -> anyhow::Result<Plan> {
             });
         }
     }
-    plan.absent.dedup();
     Ok(plan)
 }
 

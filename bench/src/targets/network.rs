@@ -67,6 +67,11 @@ pub(super) const TARGETS: &[Target] = &[
             latency!("p50 over raw TCP, two cores", TWO, "raw", AtMost(1.15)),
             latency!("p50 over tarpc, same core", SAME, "tarpc", AtMost(1.0)),
             latency!("p50 over tarpc, two cores", TWO, "tarpc", AtMost(1.0)),
+            latency!("p50 over Ice, same core", SAME, "ice", AtMost(1.0)),
+            latency!("p50 over Ice, two cores", TWO, "ice", AtMost(1.0)),
+            // Level: what differs by a tenth is not told apart reliably on a shared machine.
+            latency!("p50 over omniORB, same core", SAME, "omniorb", AtMost(1.1)),
+            latency!("p50 over omniORB, two cores", TWO, "omniorb", AtMost(1.1)),
         ],
     },
     Target {
@@ -116,6 +121,9 @@ pub(super) const TARGETS: &[Target] = &[
         checks: &[
             rate!("64 KiB over raw TCP", "echo", "64 KiB", "raw", AtLeast(0.8)),
             rate!("1 MiB over raw TCP", "echo", "1 MiB", "raw", AtLeast(0.8)),
+            rate!("1 KiB over Ice", "echo", "1 KiB", "ice", AtLeast(1.0)),
+            rate!("64 KiB over Ice", "echo", "64 KiB", "ice", AtLeast(1.0)),
+            rate!("1 MiB over Ice", "echo", "1 MiB", "ice", AtLeast(1.0)),
             rate!(
                 "connections/s over raw TCP",
                 "connect",
