@@ -1,8 +1,8 @@
 //! Calls over loopback TCP beside peers, and calls within one process.
 //!
 //! Modules: [`peer`] says who is measured, [`peers`] how each of them serves and calls, [`cpp`]
-//! compiles those in C++, [`load`] is how calls are made and timed, [`strace`] counts system calls. Client and server are processes
-//! of their own, each on the core it is told.
+//! compiles those in C++, [`load`] is how calls are made and timed, [`strace`] counts system
+//! calls. Client and server are processes of their own, each on the core it is told.
 
 mod cpp;
 pub(crate) mod load;
