@@ -32,13 +32,13 @@
 //!
 //! Volatile objects are Active from `Serve` to `Retire`, and never idle.
 
-use std::collections::BTreeMap;
-
 use crate::action::gate::Gate;
 use crate::id::Uid;
+use crate::index::Index;
 use crate::input::{Fault, Loaded};
 use crate::limits::Limits;
 use crate::list::{Link, Linked, List};
+use crate::lock::key::LockKey;
 use crate::slab::{Slab, Slot};
 use crate::time::Time;
 
@@ -146,7 +146,7 @@ impl Linked for Object {
 /// All objects of a shard that are in memory or called.
 #[derive(Debug)]
 pub(crate) struct Objects {
-    slots: BTreeMap<Uid, Slot>,
+    slots: Index,
     entries: Slab<Object>,
     idle_free: List,
     idle_bound: List,
@@ -157,7 +157,7 @@ pub(crate) struct Objects {
 impl Objects {
     pub(crate) fn new() -> Self {
         Self {
-            slots: BTreeMap::new(),
+            slots: Index::seeded(0),
             entries: Slab::new(),
             idle_free: List::EMPTY,
             idle_bound: List::EMPTY,
@@ -166,20 +166,25 @@ impl Objects {
         }
     }
 
+    #[inline]
     pub(crate) fn slot(&self, uid: Uid) -> Option<Slot> {
-        self.slots.get(&uid).copied()
+        let hash = self.slots.hash(LockKey::object(uid));
+        self.slots.find(hash, |slot| self.entries[slot].uid == uid)
     }
 
+    #[inline]
     pub(crate) fn entry(&self, slot: Slot) -> &Object {
         &self.entries[slot]
     }
 
+    #[inline]
     pub(crate) fn entry_mut(&mut self, slot: Slot) -> &mut Object {
         &mut self.entries[slot]
     }
 
     /// Enters a persistent object, not in memory.
     pub(crate) fn insert(&mut self, uid: Uid, bound: bool) -> Slot {
+        assert!(self.slot(uid).is_none(), "{uid} is entered twice");
         let slot = self.entries.insert(Object {
             uid,
             image: Image::Passive,
@@ -197,8 +202,8 @@ impl Objects {
             last_use: Time(0),
             link: Link::LOOSE,
         });
-        let before = self.slots.insert(uid, slot);
-        assert!(before.is_none(), "{uid} is entered twice");
+        self.slots
+            .insert(self.slots.hash(LockKey::object(uid)), slot);
         slot
     }
 
@@ -215,7 +220,8 @@ impl Objects {
             "{} is removed from memory but counted",
             object.uid
         );
-        self.slots.remove(&object.uid);
+        let hash = self.slots.hash(LockKey::object(object.uid));
+        self.slots.remove(hash, slot);
         self.volatile -= u32::from(object.volatile);
     }
 
@@ -255,6 +261,7 @@ impl Objects {
     }
 
     /// The object has a call: it cannot leave.
+    #[inline]
     pub(crate) fn set_busy(&mut self, slot: Slot) {
         if !self.entries[slot].idle {
             return;
@@ -268,6 +275,7 @@ impl Objects {
     }
 
     /// The object has no call any more: it may leave, after all that are idle already.
+    #[inline]
     pub(crate) fn set_idle(&mut self, now: Time, slot: Slot) {
         let object = &mut self.entries[slot];
         assert!(
@@ -289,11 +297,13 @@ impl Objects {
         }
     }
 
+    #[inline]
     pub(crate) fn is_idle(&self, slot: Slot) -> bool {
         self.entries[slot].idle
     }
 
     /// The idle object that was not used for longest.
+    #[inline]
     pub(crate) fn longest_unused(&self) -> Option<Slot> {
         let heads = [self.idle_free.first(), self.idle_bound.first()];
         heads
@@ -325,10 +335,12 @@ impl Objects {
         self.entries[slot].size_bytes
     }
 
+    #[inline]
     pub(crate) fn active_bytes(&self) -> u64 {
         self.active_bytes
     }
 
+    #[inline]
     pub(crate) fn persistent(&self) -> u32 {
         let all = u32::try_from(self.entries.len()).expect("tables are bounded below 2^32");
         all - self.volatile
@@ -362,7 +374,10 @@ impl Objects {
         let (mut bytes, mut volatile, mut idle) = (0, 0, 0);
         for (slot, object) in self.entries.iter() {
             let uid = object.uid;
-            assert!(self.slots[&uid] == slot, "{uid} leads to another object");
+            assert!(
+                self.slot(uid) == Some(slot),
+                "{uid} leads to another object"
+            );
             assert!(
                 object.waiting <= object.calls,
                 "{uid} has more waiting calls than calls"

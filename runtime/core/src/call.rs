@@ -40,6 +40,7 @@ use std::collections::BTreeMap;
 use crate::action::path::Membership;
 use crate::deadline::Deadlines;
 use crate::id::{CallId, Peer, Uid};
+use crate::index::Index;
 use crate::input::{Ended, Fault, Invoke, Ticket};
 use crate::limits::Limits;
 use crate::list::{Link, Linked, List};
@@ -67,6 +68,7 @@ pub(crate) enum Stage {
 
 impl Stage {
     /// Whether the servant has been called, so that there is no way back.
+    #[inline]
     pub(crate) fn started(self) -> bool {
         match self {
             Self::Searching | Self::Queued | Self::Gated | Self::Granted => false,
@@ -138,6 +140,7 @@ pub(crate) enum Next {
 }
 
 /// The machine: two tables of the module doc.
+#[inline]
 pub(crate) fn next(stage: Stage, cue: Cue, traits: Traits) -> Next {
     match (stage, cue) {
         (Stage::Searching, Cue::Searched { found: true }) => Next::AnswerSaved,
@@ -199,6 +202,7 @@ pub(crate) fn next(stage: Stage, cue: Cue, traits: Traits) -> Next {
     }
 }
 
+#[inline]
 fn returned(ended: Ended, traits: Traits) -> Next {
     let Traits {
         mode,
@@ -290,6 +294,7 @@ pub(crate) enum Kill {
 
 impl Leader {
     /// The level that it belongs to.
+    #[inline]
     pub(crate) fn in_level(&self) -> Option<Slot> {
         (self.level != Slot::NONE).then_some(self.level)
     }
@@ -307,6 +312,8 @@ pub(crate) struct Call {
     pub(crate) ticket: Ticket,
     pub(crate) caller: Peer,
     pub(crate) role: Role,
+    /// The entry of its caller.
+    of: Slot,
     link: Link,
 }
 
@@ -320,23 +327,111 @@ impl Linked for Call {
     }
 }
 
+/// Whoever has tickets here, and the one whose came last: it is likely to be the next, too, and
+/// found without a search. That one may have none left.
+#[derive(Debug)]
+struct Callers {
+    slots: BTreeMap<Peer, Slot>,
+    entries: Slab<Caller>,
+    latest: Slot,
+}
+
+#[derive(Debug)]
+struct Caller {
+    peer: Peer,
+    calls: List,
+}
+
+impl Callers {
+    fn new() -> Self {
+        Self {
+            slots: BTreeMap::new(),
+            entries: Slab::new(),
+            latest: Slot::NONE,
+        }
+    }
+
+    #[inline]
+    fn find(&self, peer: Peer) -> Option<Slot> {
+        let latest = self.entries.find(self.latest);
+        if latest.is_some_and(|caller| caller.peer == peer) {
+            return Some(self.latest);
+        }
+        self.slots.get(&peer).copied()
+    }
+
+    /// The tickets of a caller.
+    #[inline]
+    fn calls(&self, peer: Peer) -> List {
+        let slot = self.find(peer);
+        slot.map_or(List::EMPTY, |slot| self.entries[slot].calls)
+    }
+
+    /// The entry of a caller that is about to have one more ticket.
+    fn enter(&mut self, peer: Peer) -> Slot {
+        let slot = self.find(peer).unwrap_or_else(|| {
+            let calls = List::EMPTY;
+            let slot = self.entries.insert(Caller { peer, calls });
+            self.slots.insert(peer, slot);
+            slot
+        });
+        let before = core::mem::replace(&mut self.latest, slot);
+        if before != slot && before != Slot::NONE {
+            self.left(before);
+        }
+        slot
+    }
+
+    /// A caller may have no ticket left.
+    #[inline]
+    fn left(&mut self, slot: Slot) {
+        if slot != self.latest && self.entries[slot].calls.len() == 0 {
+            let caller = self.entries.remove(slot);
+            self.slots.remove(&caller.peer);
+        }
+    }
+
+    /// How many tickets all have.
+    fn check(&self, limits: &Limits, calls: &Slab<Call>) -> u32 {
+        assert!(
+            self.slots.len() == self.entries.len(),
+            "callers are miscounted"
+        );
+        let mut listed = 0;
+        for (peer, slot) in &self.slots {
+            let Caller {
+                peer: known,
+                calls: list,
+            } = &self.entries[*slot];
+            assert!(known == peer, "{peer} leads to another caller");
+            let (len, latest) = (list.len(), *slot == self.latest);
+            assert!(len <= limits.caller_calls_max, "{peer} has too many calls");
+            assert!(len > 0 || latest, "{peer} has no calls and is listed");
+            let mut slots = list.iter(calls);
+            assert!(slots.all(|call| calls[call].caller == *peer && calls[call].of == *slot));
+            listed += len;
+        }
+        listed
+    }
+}
+
 /// All tickets of a shard that were not forgotten yet.
 #[derive(Debug)]
 pub(crate) struct Calls {
-    slots: BTreeMap<Ticket, Slot>,
+    slots: Index,
     entries: Slab<Call>,
     leaders: BTreeMap<CallId, Slot>,
-    callers: BTreeMap<Peer, List>,
+    callers: Callers,
     pub(crate) deadlines: Deadlines,
 }
 
 impl Calls {
     pub(crate) fn new() -> Self {
         Self {
-            slots: BTreeMap::new(),
+            slots: Index::seeded(0),
             entries: Slab::new(),
             leaders: BTreeMap::new(),
-            callers: BTreeMap::new(),
+            callers: Callers::new(),
             deadlines: Deadlines::default(),
         }
     }
@@ -346,7 +441,7 @@ impl Calls {
         if self.entries.len() >= limits.calls_max as usize {
             return Err(("calls on this shard", limits.calls_max.into()));
         }
-        let of_caller = self.callers.get(&caller).map_or(0, List::len);
+        let of_caller = self.callers.calls(caller).len();
         if of_caller >= limits.caller_calls_max {
             return Err(("calls of this caller", limits.caller_calls_max.into()));
         }
@@ -412,15 +507,18 @@ impl Calls {
             ..
         } = *invoke;
         let link = Link::LOOSE;
+        let of = self.callers.enter(caller);
+        let before = self.slot(ticket);
+        assert!(before.is_none(), "{ticket:?} is used for two calls");
         let slot = self.entries.insert(Call {
             ticket,
             caller,
             role,
+            of,
             link,
         });
-        let before = self.slots.insert(ticket, slot);
-        assert!(before.is_none(), "{ticket:?} is used for two calls");
-        let of_caller = self.callers.entry(caller).or_insert(List::EMPTY);
+        self.slots.insert(self.slots.hash_count(ticket.0), slot);
+        let of_caller = &mut self.callers.entries[of].calls;
         of_caller.push_last(&mut self.entries, slot);
         self.deadlines.add((deadline, ticket, slot));
         slot
@@ -428,16 +526,11 @@ impl Calls {
 
     /// Takes a ticket out of all tables but its leader's list of followers.
     pub(crate) fn remove(&mut self, slot: Slot) -> Call {
-        let Call { ticket, caller, .. } = self.entries[slot];
-        let of_caller = self
-            .callers
-            .get_mut(&caller)
-            .expect("a caller with a call is listed");
+        let Call { ticket, of, .. } = self.entries[slot];
+        let of_caller = &mut self.callers.entries[of].calls;
         of_caller.take_out(&mut self.entries, slot);
-        if of_caller.len() == 0 {
-            self.callers.remove(&caller);
-        }
-        self.slots.remove(&ticket);
+        self.callers.left(of);
+        self.slots.remove(self.slots.hash_count(ticket.0), slot);
         let call = self.entries.remove(slot);
         if let Role::Leader(Leader { call: Some(id), .. }) = &call.role
             && self.leaders.get(id) == Some(&slot)
@@ -448,6 +541,7 @@ impl Calls {
     }
 
     /// Removes what ended calls left among the deadlines.
+    #[inline]
     pub(crate) fn tidy(&mut self) {
         let entries = &self.entries;
         self.deadlines.tidy(entries.len(), |ticket, slot| {
@@ -455,8 +549,11 @@ impl Calls {
         });
     }
 
+    #[inline]
     pub(crate) fn slot(&self, ticket: Ticket) -> Option<Slot> {
-        self.slots.get(&ticket).copied()
+        let hash = self.slots.hash_count(ticket.0);
+        self.slots
+            .find(hash, |slot| self.entries[slot].ticket == ticket)
     }
 
     pub(crate) fn find_leader(&self, call: CallId) -> Option<Slot> {
@@ -465,7 +562,7 @@ impl Calls {
 
     /// The tickets of a caller, in the order they came.
     pub(crate) fn of_caller(&self, caller: Peer) -> Vec<Ticket> {
-        let list = self.callers.get(&caller).copied().unwrap_or(List::EMPTY);
+        let list = self.callers.calls(caller);
         list.iter(&self.entries)
             .map(|slot| self.entries[slot].ticket)
             .collect()
@@ -493,11 +590,13 @@ impl Calls {
         }
     }
 
+    #[inline]
     pub(crate) fn entry(&self, slot: Slot) -> &Call {
         &self.entries[slot]
     }
 
     /// Whether there is a call in this place, and not only a ticket that follows one.
+    #[inline]
     pub(crate) fn is_leader(&self, slot: Slot) -> bool {
         match self.entries.find(slot).map(|call| &call.role) {
             Some(Role::Leader(_)) => true,
@@ -505,6 +604,7 @@ impl Calls {
         }
     }
 
+    #[inline]
     pub(crate) fn leader(&self, slot: Slot) -> &Leader {
         match &self.entries[slot].role {
             Role::Leader(leader) => leader,
@@ -512,6 +612,7 @@ impl Calls {
         }
     }
 
+    #[inline]
     pub(crate) fn leader_mut(&mut self, slot: Slot) -> &mut Leader {
         let Call { ticket, role, .. } = &mut self.entries[slot];
         match role {
@@ -528,18 +629,8 @@ impl Calls {
             self.deadlines.len() <= Deadlines::len_max(live),
             "deadlines pile up"
         );
-        let listed: u32 = self.callers.values().map(List::len).sum();
+        let listed = self.callers.check(limits, &self.entries);
         assert!(listed as usize == live, "calls of callers are miscounted");
-        for (caller, list) in &self.callers {
-            assert!(
-                list.len() <= limits.caller_calls_max,
-                "{caller} has too many calls"
-            );
-            assert!(
-                list.iter(&self.entries)
-                    .all(|slot| self.entries[slot].caller == *caller)
-            );
-        }
         for (id, slot) in &self.leaders {
             assert!(
                 self.leader(*slot).call == Some(*id),
@@ -548,7 +639,7 @@ impl Calls {
         }
         for (slot, call) in self.entries.iter() {
             assert!(
-                self.slots[&call.ticket] == slot,
+                self.slot(call.ticket) == Some(slot),
                 "{:?} leads elsewhere",
                 call.ticket
             );

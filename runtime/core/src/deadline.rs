@@ -27,6 +27,7 @@ pub(crate) struct Deadlines {
 
 impl Deadlines {
     /// Notes a deadline; `Time::NEVER` needs no note.
+    #[inline]
     pub(crate) fn add(&mut self, entry: Entry) {
         if entry.0 != Time::NEVER {
             self.heap.push(Reverse(entry));
@@ -34,6 +35,7 @@ impl Deadlines {
     }
 
     /// The earliest entry, which may be a leftover.
+    #[inline]
     pub(crate) fn first(&self) -> Option<Entry> {
         self.heap.peek().map(|Reverse(entry)| *entry)
     }
@@ -47,6 +49,7 @@ impl Deadlines {
     }
 
     /// Removes leftovers where that is cheap; `is_live` tells them from entries of `live` calls.
+    #[inline]
     pub(crate) fn tidy(&mut self, live: usize, is_live: impl Fn(Ticket, Slot) -> bool) {
         while let Some((_, ticket, slot)) = self.first() {
             if is_live(ticket, slot) {
@@ -61,6 +64,7 @@ impl Deadlines {
         }
     }
 
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         self.heap.len()
     }

@@ -66,17 +66,27 @@ impl Incarnations {
     /// Notes that `incarnation` of `id` was heard of, forgetting another node if that makes
     /// more than `nodes_max`.
     pub(crate) fn hear(&mut self, id: NodeId, incarnation: Incarnation, nodes_max: u32) -> Heard {
-        let Some(&slot) = self.slots.get(&id) else {
-            self.note(id, incarnation, nodes_max);
-            return Heard::Current;
+        // Most likely it is the one that was heard last.
+        let last = self.by_age.last();
+        let slot = match last.filter(|slot| self.nodes[*slot].id == id) {
+            Some(slot) => slot,
+            None => match self.slots.get(&id) {
+                Some(slot) => *slot,
+                None => {
+                    self.note(id, incarnation, nodes_max);
+                    return Heard::Current;
+                }
+            },
         };
         let known = self.nodes[slot].newest;
         if incarnation < known {
             return Heard::Older(known);
         }
         self.nodes[slot].newest = incarnation;
-        self.by_age.take_out(&mut self.nodes, slot);
-        self.by_age.push_last(&mut self.nodes, slot);
+        if self.by_age.last() != Some(slot) {
+            self.by_age.take_out(&mut self.nodes, slot);
+            self.by_age.push_last(&mut self.nodes, slot);
+        }
         if incarnation == known {
             Heard::Current
         } else {

@@ -60,6 +60,7 @@ pub mod deadlock;
 pub mod engine;
 pub mod id;
 mod incarnation;
+mod index;
 pub mod input;
 pub mod invariants;
 pub mod limits;

@@ -40,14 +40,22 @@ impl List {
         len: 0,
     };
 
+    #[inline]
     pub(crate) fn first(&self) -> Option<Slot> {
         (self.first != Slot::NONE).then_some(self.first)
     }
 
+    #[inline]
+    pub(crate) fn last(&self) -> Option<Slot> {
+        (self.last != Slot::NONE).then_some(self.last)
+    }
+
+    #[inline]
     pub(crate) fn len(&self) -> u32 {
         self.len
     }
 
+    #[inline]
     pub(crate) fn push_last<T: Linked>(&mut self, slab: &mut Slab<T>, slot: Slot) {
         *slab[slot].link() = Link {
             prev: self.last,
@@ -63,6 +71,7 @@ impl List {
         self.len += 1;
     }
 
+    #[inline]
     pub(crate) fn take_out<T: Linked>(&mut self, slab: &mut Slab<T>, slot: Slot) {
         let Link { prev, next } = slab[slot].peek();
         *slab[slot].link() = Link::LOOSE;

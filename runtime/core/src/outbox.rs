@@ -18,11 +18,13 @@ impl Outbox {
     }
 
     /// Appends an output.
+    #[inline]
     pub fn push(&mut self, output: Output) {
         self.outputs.push(output);
     }
 
     /// Takes all outputs out, first one first.
+    #[inline]
     pub fn drain(&mut self) -> impl Iterator<Item = Output> + '_ {
         self.outputs.drain(..)
     }

@@ -38,10 +38,12 @@ impl<T> Slab<T> {
         }
     }
 
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
+    #[inline]
     pub(crate) fn insert(&mut self, entry: T) -> Slot {
         self.len += 1;
         if self.free == Slot::NONE {
@@ -58,6 +60,7 @@ impl<T> Slab<T> {
         slot
     }
 
+    #[inline]
     pub(crate) fn remove(&mut self, slot: Slot) -> T {
         let cell = &mut self.cells[slot.0 as usize];
         match core::mem::replace(cell, Cell::Free { next: self.free }) {
@@ -70,6 +73,7 @@ impl<T> Slab<T> {
         }
     }
 
+    #[inline]
     pub(crate) fn find(&self, slot: Slot) -> Option<&T> {
         match self.cells.get(slot.0 as usize)? {
             Cell::Used(entry) => Some(entry),
@@ -91,6 +95,7 @@ impl<T> Slab<T> {
 impl<T> core::ops::Index<Slot> for Slab<T> {
     type Output = T;
 
+    #[inline]
     fn index(&self, slot: Slot) -> &T {
         match &self.cells[slot.0 as usize] {
             Cell::Used(entry) => entry,
@@ -100,6 +105,7 @@ impl<T> core::ops::Index<Slot> for Slab<T> {
 }
 
 impl<T> core::ops::IndexMut<Slot> for Slab<T> {
+    #[inline]
     fn index_mut(&mut self, slot: Slot) -> &mut T {
         match &mut self.cells[slot.0 as usize] {
             Cell::Used(entry) => entry,

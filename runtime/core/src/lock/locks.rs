@@ -47,14 +47,13 @@
 //! table, so the outcome depends on the inputs alone.
 
 mod entry;
-mod index;
 
 use core::fmt;
 
 use self::entry::{Grip, Lock, Waiter};
-use self::index::Index;
 pub use super::key::LockKey;
 use super::mode::Mode;
+use crate::index::Index;
 use crate::slab::{Slab, Slot};
 
 /// Whose a lock is: a level of an action's mirror, or a call outside actions, by the engine's

@@ -1,6 +1,6 @@
-//! Where a key's lock is: an open-addressing table with linear probing.
+//! Where in a slab the entry of a key is: an open-addressing table with linear probing.
 //!
-//! A cell holds 32 bits of the hash and the slot, so that a probe looks at the lock itself only
+//! A cell holds 32 bits of the hash and the slot, so that a probe looks at the entry itself only
 //! when the hashes agree, and growing and closing gaps do not look at it at all. At most half of
 //! the cells are used. The table does not shrink: it keeps 16 bytes for each key of its fullest
 //! moment, 32 at most.
@@ -10,7 +10,7 @@ use crate::slab::Slot;
 
 /// The table.
 #[derive(Debug)]
-pub(super) struct Index {
+pub(crate) struct Index {
     seed: u64,
     /// A power of two of them, or none.
     cells: Vec<u64>,
@@ -22,7 +22,7 @@ const EMPTY: u64 = u64::MAX;
 const CELLS_MIN: usize = 16;
 
 impl Index {
-    pub(super) fn seeded(seed: u64) -> Self {
+    pub(crate) fn seeded(seed: u64) -> Self {
         Self {
             seed,
             cells: Vec::new(),
@@ -30,14 +30,14 @@ impl Index {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     /// All bits of the key, mixed by two folded multiplications; the odd numbers are digits of
     /// the golden ratio and of pi.
     #[inline]
-    pub(super) fn hash(&self, key: LockKey) -> u32 {
+    pub(crate) fn hash(&self, key: LockKey) -> u32 {
         let node = key.uid.node.0 ^ 0x9e37_79b9_7f4a_7c15;
         let mixed = fold(key.uid.local ^ self.seed, node);
         let row = key.row ^ u64::from(key.part).rotate_right(16);
@@ -45,8 +45,15 @@ impl Index {
         (mixed >> 32) as u32 ^ mixed as u32
     }
 
+    /// Of a number that counts up.
     #[inline]
-    pub(super) fn find(&self, hash: u32, is_it: impl Fn(Slot) -> bool) -> Option<Slot> {
+    pub(crate) fn hash_count(&self, count: u64) -> u32 {
+        let mixed = fold(count ^ self.seed, 0x9e37_79b9_7f4a_7c15);
+        (mixed >> 32) as u32 ^ mixed as u32
+    }
+
+    #[inline]
+    pub(crate) fn find(&self, hash: u32, is_it: impl Fn(Slot) -> bool) -> Option<Slot> {
         if self.cells.is_empty() {
             return None;
         }
@@ -65,7 +72,7 @@ impl Index {
 
     /// Adds a slot that is not in it.
     #[inline]
-    pub(super) fn insert(&mut self, hash: u32, slot: Slot) {
+    pub(crate) fn insert(&mut self, hash: u32, slot: Slot) {
         if (self.len + 1) * 2 > self.cells.len() {
             self.grow();
         }
@@ -76,7 +83,7 @@ impl Index {
     /// Takes out a slot that is in it, and closes the gap: each cell behind it moves up, unless
     /// that would put it before its home.
     #[inline]
-    pub(super) fn remove(&mut self, hash: u32, slot: Slot) {
+    pub(crate) fn remove(&mut self, hash: u32, slot: Slot) {
         let wanted = u64::from(hash) << 32 | u64::from(slot.0);
         let mut gap = self.home(hash);
         while self.cells[gap] != wanted {
@@ -99,6 +106,7 @@ impl Index {
         self.cells[gap] = EMPTY;
     }
 
+    #[inline]
     fn put(&mut self, cell: u64) {
         let mut at = self.home(hash_of(cell));
         while self.cells[at] != EMPTY {
@@ -118,24 +126,29 @@ impl Index {
         }
     }
 
+    #[inline]
     fn home(&self, hash: u32) -> usize {
         hash as usize & (self.cells.len() - 1)
     }
 
+    #[inline]
     fn after(&self, at: usize) -> usize {
         (at + 1) & (self.cells.len() - 1)
     }
 }
 
+#[inline]
 fn fold(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);
     (product >> 64) as u64 ^ product as u64
 }
 
+#[inline]
 fn hash_of(cell: u64) -> u32 {
     (cell >> 32) as u32
 }
 
+#[inline]
 fn slot_of(cell: u64) -> Slot {
     Slot(cell as u32)
 }
