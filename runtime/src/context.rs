@@ -64,8 +64,7 @@ impl Context {
     pub(crate) fn in_place_of(cx: &Self, object: Uid, asked: Asked) -> Self {
         let of = &cx.serving;
         let serving = Serving {
-            client: of.client.clone(),
-            shard: of.shard.clone(),
+            ground: of.ground.clone(),
             object,
             ticket: of.ticket,
             deadline: of.deadline,
@@ -173,7 +172,7 @@ impl Context {
     /// The client that objects of this process call others with.
     #[must_use]
     pub fn client(&self) -> &Client {
-        &self.serving.client
+        &self.serving.ground.client
     }
 
     /// A caller with wishes; its deadline is this call's at the latest.
@@ -192,7 +191,7 @@ impl Context {
 impl Caller for Context {
     fn scope(&self) -> CallScope {
         CallScope {
-            client: self.serving.client.clone(),
+            client: self.serving.ground.client.clone(),
             deadline: Some(self.serving.deadline),
             call: None,
             named: false,

@@ -11,7 +11,6 @@ mod sessions;
 pub(crate) use home::Home;
 pub(crate) use sessions::{Ending, ForeignLink, LinkView, Seat, SessionView};
 
-use std::collections::HashMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,11 +26,12 @@ use partha_wire::Writer;
 use tokio::sync::oneshot;
 
 use crate::abi::{Class, ClassInfo};
-use crate::action::Serving;
+use crate::action::{Ground, Serving};
 use crate::client::Client;
 use crate::context::{Asked, Context};
 use crate::elsewhere::{Elsewhere, Watch};
 use crate::error::{ErrorKind, Result, SystemError};
+use crate::hash::IdMap;
 use crate::manager::Manager;
 use crate::net::accept::Acceptor;
 use crate::net::links::Links;
@@ -452,9 +452,12 @@ async fn make_well_known(home: &Home, client: &Client, known: WellKnown) -> Resu
         None => {}
     }
     let (arguments, _) = known.arguments.finish()?;
-    let serving = Serving {
+    let ground = Arc::new(Ground {
         client: client.clone(),
         shard: home.shards[0].clone(),
+    });
+    let serving = Serving {
+        ground,
         object: home.manager(),
         ticket: Ticket(0),
         deadline: Instant::now() + crate::config::CALL_DEADLINE,
@@ -496,7 +499,7 @@ fn registry(
     store: Option<Arc<dyn ObjectStore>>,
     well_known: Option<Uid>,
 ) -> Registry {
-    let mut methods = HashMap::new();
+    let mut methods = IdMap::default();
     let manager = &crate::system::connection_manager::INFO;
     for info in classes.iter().map(Class::info).chain([manager]) {
         for method in info.methods {

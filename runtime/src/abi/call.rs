@@ -21,7 +21,8 @@ pub type LocalFuture = Pin<Box<dyn Future<Output = Finished>>>;
 pub struct Call {
     arguments: Message,
     state: Option<Rc<Box<dyn ObjectState>>>,
-    context: Context,
+    /// Boxed, since a call is moved often.
+    context: Box<Context>,
     reply: Writer,
 }
 
@@ -62,7 +63,7 @@ impl Call {
         Self {
             arguments,
             state,
-            context,
+            context: Box::new(context),
             reply,
         }
     }

@@ -1,5 +1,6 @@
 //! One call on its way from a stub: fill in the arguments, send, decode the answer.
 
+use std::mem::replace;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,8 @@ pub struct Request {
 enum Callee {
     Object(Arc<Binding>),
     Capability(Capability),
+    /// Whoever sends the call has it.
+    Taken,
 }
 
 /// An answer.
@@ -152,12 +155,13 @@ impl Request {
         let in_action = self.scope.standing.is_in_action();
         let call = self.scope.call.filter(|_| !in_action);
         let is_repeatable = self.is_repeatable();
-        let (method, client) = (self.method, self.scope.client.clone());
+        let (method, me) = (self.method, self.scope.client.me());
         let result = match self.track() {
             Ok(track) => {
                 let answer = match &self.callee {
                     Callee::Capability(_) => self.send_to_capability(track.as_ref()).await,
                     Callee::Object(_) => self.send_to_object(track.as_ref()).await,
+                    Callee::Taken => unreachable!("it is taken below"),
                 };
                 let error = answer.outcome.as_ref().err();
                 let lost = track.map(|track| track.answered(error, answer.report.as_deref()));
@@ -168,7 +172,7 @@ impl Request {
         match result {
             Ok(results) => Ok(Reply { results, call }),
             Err(error) => {
-                tracing::debug!(method = method.name, %error, me = %client.me(), "call failed");
+                tracing::debug!(method = method.name, %error, %me, "call failed");
                 Err(error.of_call(call, is_repeatable))
             }
         }
@@ -251,17 +255,13 @@ impl Request {
         }
     }
 
-    async fn send_to_object(self, track: Option<&Track>) -> Answer {
-        let Callee::Object(binding) = &self.callee else {
+    /// Finds the object and asks, until there is an answer that stands or time is up.
+    async fn send_to_object(mut self, track: Option<&Track>) -> Answer {
+        let repeatable = self.is_repeatable() && track.is_none();
+        let Callee::Object(binding) = replace(&mut self.callee, Callee::Taken) else {
             unreachable!("only called for an object");
         };
-        let binding = binding.clone();
-        self.attempts(&binding, track).await
-    }
-
-    /// Finds the object and asks, until there is an answer that stands or time is up.
-    async fn attempts(mut self, binding: &Binding, track: Option<&Track>) -> Answer {
-        let repeatable = self.is_repeatable() && track.is_none();
+        let binding = &*binding;
         let (mut attempt, mut step, mut last) = (Attempt::default(), None, None);
         // An attempt before this one may have been executed, whatever this one meets.
         let mut in_doubt = false;
@@ -341,10 +341,12 @@ impl Request {
     async fn deliver(self, shard: &ShardHandle, binding: Option<&Binding>) -> Answer {
         let object = match (&self.callee, binding) {
             (_, Some(binding)) => binding.object(),
-            (Callee::Object(binding), None) => binding.object(),
             (Callee::Capability(capability), None) => capability
                 .local_object()
                 .expect("a local way leads to a local object"),
+            (Callee::Object(_) | Callee::Taken, None) => {
+                unreachable!("whoever sends to an object gives its binding")
+            }
         };
         let message = match self.w.into_message() {
             Ok(message) => message,
@@ -401,7 +403,7 @@ impl Request {
     fn is_repeatable(&self) -> bool {
         let reads = match &self.callee {
             Callee::Object(_) => !self.method.mutating,
-            Callee::Capability(_) => false,
+            Callee::Capability(_) | Callee::Taken => false,
         };
         reads || self.method.idempotent
     }
@@ -470,38 +472,14 @@ async fn question(
     w: &mut Writer,
     deadline: Instant,
 ) -> Result<Answer> {
-    struct Waiting<'a> {
-        connection: &'a Connection,
-        question: u32,
-        answered: bool,
-    }
-    impl Drop for Waiting<'_> {
-        fn drop(&mut self) {
-            if !self.answered {
-                self.connection.cancel(self.question);
-            }
-        }
-    }
     let patience = deadline + DEADLINE_GRACE;
-    let (question, receiver) = match connection.call(w, patience) {
+    let question = match connection.call(w, patience) {
         Err(error) if connection.is_to_wait(&error, w) => {
             connection.call_in_turn(w, patience, deadline).await?
         }
         sent => sent?,
     };
-    let mut waiting = Waiting {
-        connection,
-        question,
-        answered: false,
-    };
-    let answer = receiver.await;
-    waiting.answered = true;
-    let answer = answer.unwrap_or_else(|_| {
-        let detail = format!("the connection to {} is gone", connection.peer_text());
-        let error = SystemError::new(ErrorKind::BindingBroken, detail);
-        error.completed(Completed::Maybe).into()
-    });
-    Ok(answer)
+    Ok(question.answer().await)
 }
 
 /// Whether another attempt can do no harm and may help. What a servant says stands: it may have

@@ -30,11 +30,17 @@ pub(crate) struct Branch {
     line: Arc<Line>,
 }
 
+/// What the servants of a shard have in common.
+pub(crate) struct Ground {
+    /// What they call others with.
+    pub(crate) client: Client,
+    /// Where they run.
+    pub(crate) shard: ShardHandle,
+}
+
 /// What it takes to say what a servant's calls are part of; costs nothing until it makes one.
 pub(crate) struct Serving {
-    pub(crate) client: Client,
-    /// Where the servant runs.
-    pub(crate) shard: ShardHandle,
+    pub(crate) ground: Arc<Ground>,
     pub(crate) object: Uid,
     /// Of which the name of the call as an action of its own is made.
     pub(crate) ticket: Ticket,
@@ -104,15 +110,14 @@ impl Standing {
     /// What a servant's calls are part of.
     pub(crate) fn of_servant(serving: &Serving) -> Self {
         let Serving {
-            client,
-            shard,
+            ground,
             object,
             ticket,
             deadline,
             trace,
             within,
         } = serving;
-        let trace = *trace;
+        let (trace, Ground { client, shard }) = (*trace, &**ground);
         let own = own_action(client.me(), shard.index(), *ticket);
         let Some(Within { actions, until }) = within.as_deref() else {
             let mut roots = Roots::of_process(client, None);

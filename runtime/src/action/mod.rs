@@ -45,7 +45,7 @@ use crate::config::CALL_DEADLINE;
 use crate::context::Context;
 use crate::error::Result;
 
-pub(crate) use branch::{Branch, Serving, Within};
+pub(crate) use branch::{Branch, Ground, Serving, Within};
 pub(crate) use cycle::{describe as describe_cycle, is_call};
 pub use error::{AbortReason, ActionError};
 pub use id::{ActionId, ParseActionIdError};

@@ -15,7 +15,7 @@ use tokio::task::LocalSet;
 use super::blocking::Blocking;
 use super::{Cancel, Done, Order};
 use crate::abi::{Call, Class, ClassInfo, LocalFuture, Method, ObjectState, Skeleton, Transient};
-use crate::action::Serving;
+use crate::action::{Ground, Serving};
 use crate::capability::Capability;
 use crate::client::Client;
 use crate::context::{Asked, Context};
@@ -133,9 +133,9 @@ fn order(told: &Arc<Told>, method: usize) -> (Order, Cancel) {
         call: None,
         foreign: false,
     };
+    let shard = ShardHandle::new(0).0;
     let serving = Serving {
-        client,
-        shard: ShardHandle::new(0).0,
+        ground: Arc::new(Ground { client, shard }),
         object: object(),
         ticket: Ticket(1),
         deadline: Instant::now() + LONG,

@@ -4,6 +4,7 @@
 //! A shard notes which servant it polls, without looking at a clock. A thread of the node's looks
 //! once a second: a poll that it meets twice has lasted for longer than that.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, Weak, mpsc};
 use std::time::{Duration, Instant};
 
@@ -31,16 +32,15 @@ pub struct Stuck {
     pub at_least: Duration,
 }
 
-/// What a shard polls now.
+/// What a shard polls now. Written by its thread alone.
 #[derive(Debug, Default)]
 pub(crate) struct Polls {
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    last: u64,
-    now: Option<Poll>,
+    /// The poll that goes on, or the one that did last.
+    latest: Mutex<Option<Poll>>,
+    /// The number of the poll that goes on, 0 if there is none.
+    number: AtomicU64,
+    /// The highest number so far.
+    last: AtomicU64,
 }
 
 /// One poll of a servant.
@@ -62,24 +62,32 @@ impl Polls {
         method: &'static str,
         object: Uid,
     ) -> Option<Poll> {
-        let mut state = lock(&self.state);
-        state.last += 1;
-        let number = state.last;
-        state.now.replace(Poll {
+        let number = self.last.load(Ordering::Relaxed) + 1;
+        self.last.store(number, Ordering::Relaxed);
+        let going_on = self.number.load(Ordering::Relaxed);
+        let before = lock(&self.latest).replace(Poll {
             number,
             class,
             method,
             object,
-        })
+        });
+        self.number.store(number, Ordering::Relaxed);
+        before.filter(|before| before.number == going_on)
     }
 
     /// It has been polled.
     pub(crate) fn leave(&self, outer: Option<Poll>) {
-        lock(&self.state).now = outer;
+        let number = outer.map_or(0, |outer| outer.number);
+        if outer.is_some() {
+            *lock(&self.latest) = outer;
+        }
+        self.number.store(number, Ordering::Relaxed);
     }
 
     fn now(&self) -> Option<Poll> {
-        lock(&self.state).now
+        let latest = *lock(&self.latest);
+        let number = self.number.load(Ordering::Relaxed);
+        latest.filter(|latest| latest.number == number)
     }
 }
 

@@ -159,7 +159,8 @@ async fn request_at(
     if let Some(home) = client.home_if_any().filter(|home| home.has(site)) {
         let (sender, receiver) = oneshot::channel();
         home.request(site, wish, ReplyTo::Channel(sender));
-        return answer(receiver, limit, &"this node").await;
+        let answering = async { receiver.await.ok() };
+        return answer(answering, limit, &"this node").await;
     }
     let connecting = connect(client, site.node, Shard::Number(site.shard));
     let connection = tokio::time::timeout_at(limit, connecting)
@@ -174,12 +175,13 @@ async fn request_at(
         from: RUNNER,
         what: wish.into(),
     });
-    let (_, receiver) = connection.call(&mut w, deadline + DEADLINE_GRACE)?;
-    answer(receiver, limit, &connection.peer_text()).await
+    let question = connection.call(&mut w, deadline + DEADLINE_GRACE)?;
+    let answering = async { Some(question.answer().await) };
+    answer(answering, limit, &connection.peer_text()).await
 }
 
 async fn answer(
-    receiver: oneshot::Receiver<Answer>,
+    answering: impl Future<Output = Option<Answer>>,
     limit: tokio::time::Instant,
     who: &(dyn std::fmt::Display + Sync),
 ) -> Result<partha_wire::Message> {
@@ -187,9 +189,9 @@ async fn answer(
         let detail = format!("{who} {what}");
         SystemError::new(kind, detail).completed(Completed::Maybe)
     };
-    match tokio::time::timeout_at(limit, receiver).await {
-        Ok(Ok(answer)) => answer.outcome,
-        Ok(Err(_)) => Err(lost(ErrorKind::BindingBroken, "is gone")),
+    match tokio::time::timeout_at(limit, answering).await {
+        Ok(Some(answer)) => answer.outcome,
+        Ok(None) => Err(lost(ErrorKind::BindingBroken, "is gone")),
         Err(_) => Err(lost(ErrorKind::Deadline, "did not answer in time")),
     }
 }

@@ -5,19 +5,22 @@
 //! is bounded: open questions, unsent bytes, exports.
 
 mod outgoing;
+mod question;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use partha_core::action::path::Site;
 use partha_core::id::Peer;
 use partha_wire::{Attachment, Writer};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
+pub(crate) use self::question::Question;
 use super::exports::Exports;
 use super::handshake::Hello;
 use super::links::Lease;
@@ -170,7 +173,7 @@ impl Connection {
         !self.closed.load(Ordering::Acquire)
     }
 
-    /// Sends a call and returns where its answer will come, with its question number.
+    /// Sends a call: the question that it is.
     ///
     /// # Errors
     /// With [`Completed::No`]: nothing was sent.
@@ -178,7 +181,7 @@ impl Connection {
         &self,
         w: &mut Writer,
         deadline: Instant,
-    ) -> Result<(u32, oneshot::Receiver<Answer>), SystemError> {
+    ) -> Result<Question<'_>, SystemError> {
         if self.is_queued_for(way_of_call(w.len())) {
             // Others came before it.
             return Err(self.is_full());
@@ -187,11 +190,7 @@ impl Connection {
     }
 
     /// The same, though others wait for room.
-    fn call_now(
-        &self,
-        w: &mut Writer,
-        deadline: Instant,
-    ) -> Result<(u32, oneshot::Receiver<Answer>), SystemError> {
+    fn call_now(&self, w: &mut Writer, deadline: Instant) -> Result<Question<'_>, SystemError> {
         let mut with_numbers;
         let w = if w.attached().is_empty() {
             w
@@ -202,18 +201,17 @@ impl Connection {
             &mut with_numbers
         };
         self.check_len(w.len())?;
-        let (sender, receiver) = oneshot::channel();
-        let question = lock(&self.pending).ask(sender, deadline)?;
-        if let Err(error) = self.send_written(w, question, way_of_call(w.len())) {
+        let number = lock(&self.pending).ask(deadline)?;
+        if let Err(error) = self.send_written(w, number, way_of_call(w.len())) {
             // Nobody will answer what was not sent.
-            let _ = lock(&self.pending).answered(question);
+            lock(&self.pending).withdraw(number);
             return Err(error);
         }
-        Ok((question, receiver))
+        Ok(Question::new(self, number))
     }
 
     /// The caller does not wait any more.
-    pub(crate) fn cancel(&self, question: u32) {
+    fn cancel(&self, question: u32) {
         if lock(&self.pending).abandon(question) {
             self.cancel_behind(question);
         }
@@ -329,16 +327,18 @@ impl Connection {
         mut answer: Answer,
         attached: Vec<Attachment>,
     ) -> Result<(), SystemError> {
-        let waiting = lock(&self.pending).answered(question).map_err(|()| {
+        if !attached.is_empty()
+            && let Ok(message) = answer.outcome
+        {
+            answer.outcome = Ok(message.with_attached(attached));
+        }
+        let woken = lock(&self.pending).answered(question, answer);
+        let woken = woken.map_err(|()| {
             let detail = format!("an answer to question {question}, which is not open");
             SystemError::new(ErrorKind::Malformed, detail)
         })?;
-        if let Some(waiting) = waiting {
-            if let Ok(message) = answer.outcome {
-                answer.outcome = Ok(message.with_attached(attached));
-            }
-            // A receiver that is gone has stopped waiting: nothing is lost.
-            let _ = waiting.send(answer);
+        if let Some(waker) = woken {
+            waker.wake();
         }
         self.call_next();
         Ok(())
@@ -367,7 +367,8 @@ impl Connection {
             reason.detail()
         );
         let error = SystemError::new(ErrorKind::BindingBroken, text);
-        lock(&self.pending).close(&error);
+        let woken = lock(&self.pending).close(&error);
+        woken.into_iter().for_each(Waker::wake);
         let exports = lock(&self.exports).clear();
         drop(exports);
         self.emptied.notify_waiters();
@@ -402,6 +403,7 @@ impl Connection {
     pub(crate) fn trim(&self) {
         let spare = lock(&self.outbox).trim();
         drop(spare);
+        lock(&self.pending).trim();
         self.trimmed.notify_one();
     }
 
@@ -448,14 +450,12 @@ impl Connection {
             if !pending.is_waiting() {
                 return;
             }
-            pending.expired(Instant::now())
+            pending.expire(Instant::now(), || {
+                let detail = format!("no answer from {} in time", self.peer_text());
+                SystemError::new(ErrorKind::Deadline, detail).completed(Completed::Maybe)
+            })
         };
-        for waiting in late {
-            let detail = format!("no answer from {} in time", self.peer_text());
-            let error = SystemError::new(ErrorKind::Deadline, detail);
-            // A receiver that is gone has stopped waiting: nothing is lost.
-            let _ = waiting.send(error.completed(Completed::Maybe).into());
-        }
+        late.into_iter().for_each(Waker::wake);
     }
 }
 

@@ -28,6 +28,8 @@ const IDLE_CHUNK_BYTES: usize = 16 * 1024;
 const STRETCH_BYTES_MIN: usize = 8 * 1024;
 /// Parts of large messages are added to a write up to this size.
 const PARTS_A_WRITE: usize = 2;
+/// A longer list of stretches is not kept.
+const LIST_MAX: usize = 8;
 /// Stretches handed to the kernel at once.
 const STRETCHES_A_WRITE: usize = 64;
 
@@ -61,6 +63,8 @@ pub(super) struct Outbox {
     ready: Batch,
     /// An empty chunk, for the next frames.
     spare: Vec<u8>,
+    /// An empty list of stretches, for the next ones.
+    spare_list: Vec<Stretch>,
     /// Messages that leave in parts, in turn.
     large: VecDeque<Large>,
     /// Those whose turn has not come at all; the peer takes no more at a time.
@@ -239,6 +243,7 @@ impl Outbox {
     /// What leaves next: all that is ready, and some parts of what is large, in turn.
     pub(super) fn next(&mut self) -> Batch {
         let mut batch = std::mem::take(&mut self.ready);
+        self.ready.stretches = std::mem::take(&mut self.spare_list);
         for _ in 0..PARTS_A_WRITE {
             let Some(mut large) = self.large.pop_front() else {
                 break;
@@ -270,6 +275,10 @@ impl Outbox {
         // Heads of parts are of no use for frames.
         if let Some(chunk) = chunks.max_by_key(Vec::capacity) {
             self.keep(chunk);
+        }
+        let list = std::mem::take(&mut batch.stretches);
+        if list.capacity() <= LIST_MAX {
+            self.spare_list = list;
         }
     }
 

@@ -1,13 +1,14 @@
 //! The questions asked on a connection and not answered yet.
 //!
 //! A slot is used again only after its answer came, or the connection is gone: an answer that
-//! comes late finds its own, abandoned slot and never a later call's.
+//! comes late finds its own, abandoned slot and never a later call's. The answer waits in the
+//! slot until its caller takes it, so that a call needs no channel of its own.
 
+use std::task::{Poll, Waker};
 use std::time::Instant;
 
 use partha_core::action::scope::Report;
 use partha_wire::Message;
-use tokio::sync::oneshot;
 
 use crate::error::{Completed, ErrorKind, SystemError};
 
@@ -39,6 +40,8 @@ pub(crate) struct Pending {
     slots: Vec<Slot>,
     free: Vec<u32>,
     max: usize,
+    /// There was a question.
+    asked: bool,
     /// Set when the connection ended.
     closed: Option<SystemError>,
 }
@@ -47,9 +50,14 @@ pub(crate) struct Pending {
 enum Slot {
     Free,
     Waiting {
-        answer: oneshot::Sender<Answer>,
+        /// None until the caller has looked for the answer once.
+        waker: Option<Waker>,
         deadline: Instant,
     },
+    /// The answer came, its caller has not taken it yet.
+    Answered(Answer),
+    /// The caller has been told why there is none, or will be; the answer is still to come.
+    Expired(SystemError),
     /// The caller is gone, the answer is still to come.
     Abandoned,
 }
@@ -60,20 +68,18 @@ impl Pending {
             slots: Vec::new(),
             free: Vec::new(),
             max,
+            asked: false,
             closed: None,
         }
     }
 
     /// Opens a question. Its number is never 0, which means that no answer is wanted.
-    pub(crate) fn ask(
-        &mut self,
-        answer: oneshot::Sender<Answer>,
-        deadline: Instant,
-    ) -> Result<u32, SystemError> {
+    pub(crate) fn ask(&mut self, deadline: Instant) -> Result<u32, SystemError> {
         if let Some(error) = &self.closed {
             return Err(error.clone().completed(Completed::No));
         }
-        let slot = Slot::Waiting { answer, deadline };
+        let waker = None;
+        let slot = Slot::Waiting { waker, deadline };
         if let Some(index) = self.free.pop() {
             self.slots[index as usize] = slot;
             return Ok(index + 1);
@@ -82,6 +88,7 @@ impl Pending {
             let detail = format!("{} calls wait on this connection already", self.max);
             return Err(SystemError::new(ErrorKind::Overloaded, detail));
         }
+        self.asked = true;
         self.slots.push(slot);
         Ok(self.slots.len() as u32)
     }
@@ -93,29 +100,67 @@ impl Pending {
 
     /// Whether there ever was a question.
     pub(crate) fn has_asked(&self) -> bool {
-        !self.slots.is_empty()
+        self.asked
     }
 
-    /// Takes out who waits for this answer. `Err` if no such question is open, which is the
-    /// peer's mistake; `Ok(None)` if its caller is gone.
-    pub(crate) fn answered(
-        &mut self,
-        question: u32,
-    ) -> Result<Option<oneshot::Sender<Answer>>, ()> {
+    /// The answer to a question that this caller has asked; it is over then.
+    pub(crate) fn poll(&mut self, question: u32, caller: &Waker) -> Poll<Answer> {
+        let index = question - 1;
+        let slot = &mut self.slots[index as usize];
+        match slot {
+            Slot::Waiting { waker, .. } => {
+                if !waker.as_ref().is_some_and(|known| known.will_wake(caller)) {
+                    *waker = Some(caller.clone());
+                }
+                Poll::Pending
+            }
+            Slot::Answered(_) => {
+                self.free.push(index);
+                match std::mem::replace(slot, Slot::Free) {
+                    Slot::Answered(answer) => Poll::Ready(answer),
+                    _ => unreachable!("it was just looked at"),
+                }
+            }
+            Slot::Expired(error) => {
+                let answer = error.clone().into();
+                *slot = Slot::Abandoned;
+                Poll::Ready(answer)
+            }
+            Slot::Free | Slot::Abandoned => {
+                unreachable!("a caller that waits keeps its question open")
+            }
+        }
+    }
+
+    /// The answer to a question came: who is to be woken for it. `Err` if no such question is
+    /// open, which is the peer's mistake.
+    pub(crate) fn answered(&mut self, question: u32, answer: Answer) -> Result<Option<Waker>, ()> {
         let index = question.checked_sub(1).ok_or(())?;
         let slot = self.slots.get_mut(index as usize).ok_or(())?;
-        let taken = std::mem::replace(slot, Slot::Free);
-        match taken {
-            Slot::Free => Err(()),
-            Slot::Waiting { answer, .. } => {
-                self.free.push(index);
-                Ok(Some(answer))
+        match slot {
+            Slot::Free | Slot::Answered(_) => Err(()),
+            Slot::Waiting { waker, .. } => {
+                let waker = waker.take();
+                *slot = Slot::Answered(answer);
+                Ok(waker)
+            }
+            // Its caller is woken already.
+            Slot::Expired(_) => {
+                *slot = Slot::Answered(answer);
+                Ok(None)
             }
             Slot::Abandoned => {
+                *slot = Slot::Free;
                 self.free.push(index);
                 Ok(None)
             }
         }
+    }
+
+    /// The question was not sent after all.
+    pub(crate) fn withdraw(&mut self, question: u32) {
+        self.slots[question as usize - 1] = Slot::Free;
+        self.free.push(question - 1);
     }
 
     /// Nobody waits any more; true if the answer was still to come.
@@ -124,25 +169,31 @@ impl Pending {
             .checked_sub(1)
             .and_then(|index| self.slots.get_mut(index as usize));
         match slot {
-            Some(slot @ Slot::Waiting { .. }) => {
+            Some(slot @ (Slot::Waiting { .. } | Slot::Expired(_))) => {
                 *slot = Slot::Abandoned;
                 true
+            }
+            Some(slot @ Slot::Answered(_)) => {
+                *slot = Slot::Free;
+                self.free.push(question - 1);
+                false
             }
             Some(Slot::Free | Slot::Abandoned) | None => false,
         }
     }
 
-    /// Takes out all whose deadline has passed.
-    pub(crate) fn expired(&mut self, now: Instant) -> Vec<oneshot::Sender<Answer>> {
-        let mut late = Vec::new();
+    /// Gives up all whose deadline has passed: who is to be woken. Their callers find the error.
+    pub(crate) fn expire(&mut self, now: Instant, error: impl Fn() -> SystemError) -> Vec<Waker> {
+        let mut woken = Vec::new();
         for slot in &mut self.slots {
-            if matches!(slot, Slot::Waiting { deadline, .. } if *deadline <= now)
-                && let Slot::Waiting { answer, .. } = std::mem::replace(slot, Slot::Abandoned)
+            if let Slot::Waiting { waker, deadline } = slot
+                && *deadline <= now
             {
-                late.push(answer);
+                woken.extend(waker.take());
+                *slot = Slot::Expired(error());
             }
         }
-        late
+        woken
     }
 
     /// True if somebody waits.
@@ -150,70 +201,125 @@ impl Pending {
         self.slots.len() > self.free.len()
     }
 
+    /// Gives the memory of a burst back, if nobody waits.
+    pub(crate) fn trim(&mut self) {
+        if !self.is_waiting() {
+            (self.slots, self.free) = (Vec::new(), Vec::new());
+        }
+    }
+
     /// Why the connection ended, if it has.
     pub(crate) fn closed(&self) -> Option<&SystemError> {
         self.closed.as_ref()
     }
 
-    /// Ends the table: everybody who waits gets the error, and so does who comes later.
-    pub(crate) fn close(&mut self, error: &SystemError) {
+    /// Ends the table: everybody who waits gets the error, and so does who comes later. Who is to
+    /// be woken.
+    pub(crate) fn close(&mut self, error: &SystemError) -> Vec<Waker> {
+        let mut woken = Vec::new();
         if self.closed.is_some() {
-            return;
+            return woken;
         }
         self.closed = Some(error.clone());
-        self.free.clear();
-        for slot in self.slots.drain(..) {
-            if let Slot::Waiting { answer, .. } = slot {
-                // A receiver that is gone has stopped waiting: nothing is lost.
-                let _ = answer.send(error.clone().completed(Completed::Maybe).into());
+        for (slot, index) in self.slots.iter_mut().zip(0..) {
+            match slot {
+                Slot::Waiting { waker, .. } => {
+                    woken.extend(waker.take());
+                    *slot = Slot::Answered(error.clone().completed(Completed::Maybe).into());
+                }
+                Slot::Expired(error) => *slot = Slot::Answered(error.clone().into()),
+                Slot::Abandoned => {
+                    *slot = Slot::Free;
+                    self.free.push(index);
+                }
+                Slot::Free | Slot::Answered(_) => {}
             }
         }
+        woken
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
-    fn ask(pending: &mut Pending) -> (u32, oneshot::Receiver<Answer>) {
-        let (sender, receiver) = oneshot::channel();
-        (pending.ask(sender, Instant::now()).unwrap(), receiver)
+    fn answer() -> Answer {
+        SystemError::new(ErrorKind::Servant, "answered").into()
+    }
+
+    fn poll(pending: &mut Pending, question: u32) -> Option<SystemError> {
+        match pending.poll(question, Waker::noop()) {
+            Poll::Ready(answer) => Some(answer.outcome.unwrap_err()),
+            Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn an_answer_waits_for_its_caller_and_wakes_it_once() {
+        let mut pending = Pending::new(8);
+        let early = pending.ask(Instant::now()).unwrap();
+        assert!(pending.answered(early, answer()).unwrap().is_none());
+        assert!(pending.is_waiting());
+        assert_eq!(poll(&mut pending, early).unwrap().detail(), "answered");
+        assert!(!pending.is_waiting());
+        let late = pending.ask(Instant::now()).unwrap();
+        assert!(poll(&mut pending, late).is_none());
+        assert!(pending.answered(late, answer()).unwrap().is_some());
+        assert!(pending.answered(late, answer()).is_err(), "only once");
+        assert!(poll(&mut pending, late).is_some());
+        assert!(pending.answered(late, answer()).is_err(), "it is over");
     }
 
     #[test]
     fn a_late_answer_never_meets_a_later_question() {
         let mut pending = Pending::new(8);
-        let (first, _receiver) = ask(&mut pending);
+        let first = pending.ask(Instant::now()).unwrap();
         assert!(pending.abandon(first));
-        let (second, _second_receiver) = ask(&mut pending);
+        let second = pending.ask(Instant::now()).unwrap();
         assert_ne!(first, second, "the slot is kept for the late answer");
-        assert!(pending.answered(first).unwrap().is_none());
-        let (third, _third_receiver) = ask(&mut pending);
+        assert!(pending.answered(first, answer()).unwrap().is_none());
+        let third = pending.ask(Instant::now()).unwrap();
         assert_eq!(third, first, "and used again after it");
+        pending.withdraw(third);
+        assert_eq!(pending.ask(Instant::now()).unwrap(), third);
+    }
+
+    #[test]
+    fn an_answer_that_nobody_takes_is_dropped_with_its_question() {
+        let mut pending = Pending::new(8);
+        let question = pending.ask(Instant::now()).unwrap();
+        assert!(pending.answered(question, answer()).is_ok());
+        assert!(!pending.abandon(question), "the peer need not be told");
+        assert!(!pending.is_waiting());
+        pending.trim();
+        assert!(pending.has_asked());
+        assert_eq!(pending.ask(Instant::now()).unwrap(), 1);
     }
 
     #[test]
     fn an_answer_nobody_asked_for_is_the_peers_mistake() {
         let mut pending = Pending::new(8);
-        let (question, _receiver) = ask(&mut pending);
-        assert!(pending.answered(0).is_err());
-        assert!(pending.answered(9).is_err());
-        assert!(pending.answered(question).is_ok());
-        assert!(pending.answered(question).is_err());
+        let question = pending.ask(Instant::now()).unwrap();
+        assert!(pending.answered(0, answer()).is_err());
+        assert!(pending.answered(9, answer()).is_err());
+        assert!(pending.answered(question, answer()).is_ok());
+        assert!(pending.answered(question, answer()).is_err());
     }
 
     #[test]
     fn the_table_is_bounded_and_closes_with_a_reason() {
         let mut pending = Pending::new(1);
-        let (_, mut receiver) = ask(&mut pending);
-        let (sender, _) = oneshot::channel();
-        let full = pending.ask(sender, Instant::now()).unwrap_err();
+        let question = pending.ask(Instant::now()).unwrap();
+        let full = pending.ask(Instant::now()).unwrap_err();
         assert_eq!(full.kind(), ErrorKind::Overloaded);
-        pending.close(&SystemError::new(ErrorKind::BindingBroken, "cut"));
-        let error = receiver.try_recv().unwrap().outcome.unwrap_err();
+        assert!(poll(&mut pending, question).is_none());
+        let cut = SystemError::new(ErrorKind::BindingBroken, "cut");
+        assert_eq!(pending.close(&cut).len(), 1);
+        let error = poll(&mut pending, question).unwrap();
         assert_eq!(error.completion(), Completed::Maybe);
-        let (sender, _) = oneshot::channel();
-        let after = pending.ask(sender, Instant::now()).unwrap_err();
+        let after = pending.ask(Instant::now()).unwrap_err();
         assert_eq!(
             (after.kind(), after.completion()),
             (ErrorKind::BindingBroken, Completed::No)
@@ -224,14 +330,23 @@ mod tests {
     fn expiry_takes_out_only_the_late() {
         let mut pending = Pending::new(8);
         let now = Instant::now();
-        let (sender, _early) = oneshot::channel();
-        pending.ask(sender, now).unwrap();
-        let (sender, _late) = oneshot::channel();
-        pending
-            .ask(sender, now + std::time::Duration::from_secs(60))
-            .unwrap();
-        assert_eq!(pending.expired(now).len(), 1);
-        assert_eq!(pending.expired(now).len(), 0);
+        let late = || SystemError::new(ErrorKind::Deadline, "late");
+        let questions = [now, now, now, now + Duration::from_secs(60)];
+        let questions = questions.map(|deadline| pending.ask(deadline).unwrap());
+        for question in questions {
+            assert!(poll(&mut pending, question).is_none());
+        }
+        assert_eq!(pending.expire(now, late).len(), 3);
+        assert_eq!(pending.expire(now, late).len(), 0);
+        let [told, answered, given_up, early] = questions;
+        assert_eq!(poll(&mut pending, told).unwrap().detail(), "late");
+        assert!(pending.answered(answered, answer()).unwrap().is_none());
+        assert_eq!(poll(&mut pending, answered).unwrap().detail(), "answered");
+        assert!(pending.abandon(given_up));
+        for question in [told, given_up] {
+            assert!(pending.answered(question, answer()).unwrap().is_none());
+        }
         assert!(pending.is_waiting());
+        assert!(poll(&mut pending, early).is_none());
     }
 }

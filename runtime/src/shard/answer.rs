@@ -10,12 +10,12 @@ use partha_core::{Answer, GaveUp, Refusal, Ticket};
 use partha_wire::{Message, Writer};
 
 use super::arrive::{Entry, Outcome};
+use super::entries::Entries;
 use super::job::{ReplyTo, send};
 use super::{Shard, count, saved};
 use crate::abi::Method;
 use crate::action::{Branch, Within, describe_cycle, is_call};
 use crate::error::{Completed, ErrorKind, SystemError};
-use crate::hash::IdMap;
 use crate::net::pending;
 use crate::wire::frame;
 
@@ -23,14 +23,14 @@ impl Shard {
     pub(super) fn reply(self: &Rc<Self>, ticket: Ticket, answer: Answer, joined: Option<Joined>) {
         let mut entries = self.entries.borrow_mut();
         let Some(reply) = entries
-            .get_mut(&ticket)
+            .find_mut(ticket)
             .and_then(|entry| entry.reply.take())
         else {
             return;
         };
         match answer {
             Answer::Outcome => {
-                let entry = entries.get_mut(&ticket).expect("it was there just now");
+                let entry = entries.find_mut(ticket).expect("it was there just now");
                 let report = self.report_of(joined, entry);
                 answer_with(reply, &mut entry.outcome, entry.joined, report);
             }
@@ -48,13 +48,13 @@ impl Shard {
             },
             Answer::Saved(call) => {
                 count(&self.counters.duplicates);
-                let entry = entries.get(&ticket).expect("it was there just now");
+                let entry = entries.find(ticket).expect("it was there just now");
                 let (method, object) = (entry.method, entry.saved_under());
                 drop(entries);
                 self.answer_saved(reply, call, method, object);
             }
             Answer::Refused(refusal) => {
-                let entry = entries.get(&ticket).expect("it was there just now");
+                let entry = entries.find(ticket).expect("it was there just now");
                 let error = self.refused(entry, refusal);
                 let report = self.report_of(joined, entry);
                 reply.fail_reporting(error, report);
@@ -250,12 +250,12 @@ fn described(owner: Uid) -> String {
 
 /// The first request for a call, if the second one asks for the same.
 fn asked_again(
-    entries: &mut IdMap<Ticket, Entry>,
+    entries: &mut Entries,
     second: Ticket,
     first: Ticket,
 ) -> Option<Result<&mut Entry, SystemError>> {
-    let asked = entries.get(&second).map(|entry| entry.method)?;
-    let entry = entries.get_mut(&first)?;
+    let asked = entries.find(second).map(|entry| entry.method)?;
+    let entry = entries.find_mut(first)?;
     if std::ptr::eq(asked, entry.method) {
         return Some(Ok(entry));
     }

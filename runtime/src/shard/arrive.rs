@@ -7,6 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use partha_core::action::path::Membership;
 use partha_core::id::{CallId, ClassId, Peer, Uid};
+use partha_core::time::Time;
 use partha_core::{Input, Invoke, Mode, Ticket};
 use partha_store::Record;
 use partha_wire::{Message, Writer};
@@ -49,7 +50,7 @@ pub(super) struct Entry {
     /// The servant's part of the action, once it runs: says what its calls joined.
     pub(super) branch: Option<Branch>,
     /// The object's state after the call, encoded.
-    pub(super) record: Option<Record>,
+    pub(super) record: Option<Box<Record>>,
     /// What the servant did to rows.
     pub(super) rows: Changes,
     /// The object's state from before this write in an action, encoded.
@@ -89,7 +90,7 @@ impl Shard {
     pub(super) fn invoke(self: &Rc<Self>, incoming: Incoming) -> Option<Ticket> {
         count(&self.counters.calls);
         match self.admit(&incoming) {
-            Ok((invoke, mut entry)) => {
+            Ok((invoke, now, mut entry)) => {
                 let (is_new, ticket) = (incoming.create.is_some(), invoke.ticket);
                 entry.parameters = Some(incoming.parameters);
                 entry.held = incoming.held;
@@ -98,11 +99,12 @@ impl Shard {
                     self.numbers.borrow_mut().insert(number, ticket);
                 }
                 self.entries.borrow_mut().insert(ticket, entry);
-                self.feed(if is_new {
+                let input = if is_new {
                     Input::Create(invoke)
                 } else {
                     Input::Invoke(invoke)
-                });
+                };
+                self.feed_at(now, input);
                 Some(ticket)
             }
             Err(error) => {
@@ -112,7 +114,7 @@ impl Shard {
         }
     }
 
-    fn admit(&self, incoming: &Incoming) -> Result<(Invoke, Entry), SystemError> {
+    fn admit(&self, incoming: &Incoming) -> Result<(Invoke, Time, Entry), SystemError> {
         let Incoming {
             object,
             interface,
@@ -125,7 +127,11 @@ impl Shard {
         let wish = context
             .deadline
             .or_else(|| info.deadline_us.map(std::time::Duration::from_micros));
-        let deadline = Instant::now() + wish.unwrap_or(CALL_DEADLINE).min(CALL_DEADLINE_MAX);
+        let (now, left) = (
+            Instant::now(),
+            wish.unwrap_or(CALL_DEADLINE).min(CALL_DEADLINE_MAX),
+        );
+        let (deadline, now) = (now + left, self.time_of(now));
 
         let creating = incoming.create.is_some();
         let ticket = self.ticket();
@@ -145,7 +151,7 @@ impl Shard {
             mode,
             save,
             volatile,
-            deadline: self.time_of(deadline),
+            deadline: Time(now.0.saturating_add(left.as_nanos() as u64)),
             action,
         };
         let entry = Entry {
@@ -173,7 +179,7 @@ impl Shard {
             running: None,
             number: incoming.number,
         };
-        Ok((invoke, entry))
+        Ok((invoke, now, entry))
     }
 
     /// What the engine is to know about the action of a call.

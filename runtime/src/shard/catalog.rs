@@ -92,7 +92,9 @@ impl Catalog {
 
     /// Those who waited for a failed load have their answers.
     pub(super) fn forget_failures(&mut self) {
-        self.failures.clear();
+        if !self.failures.is_empty() {
+            self.failures.clear();
+        }
     }
 
     /// A new object, not in the store yet.

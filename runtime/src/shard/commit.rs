@@ -48,7 +48,7 @@ impl Shard {
     }
 
     fn refuse_flush(&self, ticket: Ticket, error: SystemError) {
-        if let Some(entry) = self.entries.borrow_mut().get_mut(&ticket) {
+        if let Some(entry) = self.entries.borrow_mut().find_mut(ticket) {
             entry.outcome = Outcome::Failed(error.handed_on(true));
         }
         let result = Err(partha_core::Fault::Store);
@@ -65,11 +65,11 @@ impl Shard {
     ) -> Result<Batch, SystemError> {
         let mut entries = self.entries.borrow_mut();
         let entry = entries
-            .get_mut(&ticket)
+            .find_mut(ticket)
             .expect("a call that flushes is kept");
         let mut items = Vec::with_capacity(2);
         if state {
-            let record = entry.record.take().expect("a writer's state was encoded");
+            let record = *entry.record.take().expect("a writer's state was encoded");
             items.push(if create {
                 Item::Create { uid, record }
             } else {
@@ -117,7 +117,7 @@ impl Shard {
             // Only what a servant has ended well is written.
             let text = SystemError::new(kind, detail).completed(completed);
             let text = text.handed_on(true);
-            if let Some(entry) = self.entries.borrow_mut().get_mut(&ticket) {
+            if let Some(entry) = self.entries.borrow_mut().find_mut(ticket) {
                 entry.outcome = Outcome::Failed(text);
             }
             fault(&error)

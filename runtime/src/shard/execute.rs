@@ -6,51 +6,72 @@
 use std::rc::Rc;
 
 use partha_core::id::Uid;
+use partha_core::time::Time;
 use partha_core::{Event, Input, Output, Why};
 
 use super::{Shard, count};
 
+/// Why the engine is driven.
+enum Cue {
+    Input(Input),
+    TimeOut,
+    GoOn,
+}
+
 impl Shard {
     /// Tells the engine what happened and does what it says, until nothing is left to do.
     pub(super) fn feed(self: &Rc<Self>, input: Input) {
-        self.later(input);
-        self.drive(false);
+        self.drive(None, Cue::Input(input));
+    }
+
+    /// The same with a time that was read just now.
+    pub(super) fn feed_at(self: &Rc<Self>, now: Time, input: Input) {
+        self.drive(Some(now), Cue::Input(input));
     }
 
     /// The engine's time has come.
     pub(super) fn time_out(self: &Rc<Self>) {
         self.timeout.set(None);
-        self.drive(true);
+        self.drive(None, Cue::TimeOut);
     }
 
     /// Calls that had to wait have their turn.
     pub(super) fn go_on(self: &Rc<Self>) {
-        self.drive(false);
+        self.drive(None, Cue::GoOn);
     }
 
-    fn drive(self: &Rc<Self>, timed_out: bool) {
-        if self.driving.replace(true) {
+    /// Does what there is to do, and all that comes of it.
+    ///
+    /// One time serves the first input and those that its outputs cause: they come with it. What
+    /// is due by then is looked at when the timer says so.
+    fn drive(self: &Rc<Self>, now: Option<Time>, cue: Cue) {
+        if self.driving.get() {
+            // The drive further up does it.
+            if let Cue::Input(input) = cue {
+                self.later(input);
+            }
             return;
         }
+        self.driving.set(true);
+        let mut now = now.unwrap_or_else(|| self.now());
         let guard = AbortOnPanic;
         let mut outbox = self.outbox.take();
-        if timed_out {
-            self.engine
-                .borrow_mut()
-                .handle_timeout(self.now(), &mut outbox);
-            self.execute(&mut outbox);
+        match cue {
+            Cue::Input(input) => self.engine.borrow_mut().handle(now, input, &mut outbox),
+            Cue::TimeOut => self.engine.borrow_mut().handle_timeout(now, &mut outbox),
+            Cue::GoOn => {}
         }
+        self.execute(&mut outbox);
         let mut ran = 0;
         loop {
             let Some(input) = self.inputs.borrow_mut().pop_front() else {
                 if self.run_next(&mut ran) {
+                    now = self.now();
                     continue;
                 }
                 break;
             };
-            self.engine
-                .borrow_mut()
-                .handle(self.now(), input, &mut outbox);
+            self.engine.borrow_mut().handle(now, input, &mut outbox);
             self.execute(&mut outbox);
         }
         self.catalog.borrow_mut().forget_failures();
@@ -178,7 +199,7 @@ impl Shard {
             }
             Event::Joined { first, .. } => {
                 count(&self.counters.duplicates);
-                if let Some(entry) = self.entries.borrow_mut().get_mut(&first) {
+                if let Some(entry) = self.entries.borrow_mut().find_mut(first) {
                     entry.joined = true;
                 }
             }

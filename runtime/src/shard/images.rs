@@ -159,7 +159,7 @@ impl Shard {
     /// A write in an action failed or raised: the object is as before it, and so are its rows.
     pub(super) fn undo(&self, ticket: Ticket, uid: Uid) {
         let mut entries = self.entries.borrow_mut();
-        let Some(entry) = entries.get_mut(&ticket) else {
+        let Some(entry) = entries.find_mut(ticket) else {
             return;
         };
         entry.rows.clear();
@@ -178,7 +178,7 @@ impl Shard {
     /// A write in an action has ended well.
     pub(super) fn keep(&self, ticket: Ticket, uid: Uid, action: Uid) {
         let mut entries = self.entries.borrow_mut();
-        if let Some(entry) = entries.get_mut(&ticket) {
+        if let Some(entry) = entries.find_mut(ticket) {
             let rows = std::mem::take(&mut entry.rows);
             self.images.borrow_mut().keep(uid, action, rows);
         }

@@ -11,6 +11,7 @@ mod answer;
 mod arrive;
 mod catalog;
 mod commit;
+mod entries;
 mod execute;
 mod fair;
 mod foreign_calls;
@@ -26,7 +27,7 @@ mod saved;
 mod serve;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -47,10 +48,11 @@ pub(crate) use self::job::{Incoming, Job, Jobs, ReplyTo, ShardReport, Wish};
 pub(crate) use self::run::{Start, die, spawn};
 pub(crate) use self::serve::panic_text;
 
-use self::arrive::Entry;
 use self::catalog::Catalog;
+use self::entries::Entries;
 use self::images::Images;
 use crate::abi::{Class, Method};
+use crate::action::Ground;
 use crate::client::Client;
 use crate::config::INBOX_MAX;
 use crate::elsewhere::{Elsewhere, Polls};
@@ -68,9 +70,9 @@ pub(crate) struct Registry {
     pub(crate) me: Peer,
     pub(crate) name: String,
     /// Persistent classes by id.
-    pub(crate) classes: HashMap<ClassId, Class>,
+    pub(crate) classes: IdMap<ClassId, Class>,
     /// Every method that any class of this process has.
-    pub(crate) methods: HashMap<(ClassId, u16), &'static Method>,
+    pub(crate) methods: IdMap<(ClassId, u16), &'static Method>,
     pub(crate) store: Option<Arc<dyn ObjectStore>>,
     pub(crate) limits: Limits,
     pub(crate) links: Links,
@@ -107,12 +109,14 @@ pub(crate) struct Shard {
     pub(crate) client: Client,
     /// Large parameters of calls under way.
     held: held::HeldByObject,
+    /// The same for its servants.
+    ground: Arc<Ground>,
     /// Where tasks of this thread run; a call may be let go on by one that does not.
     local: std::rc::Weak<LocalSet>,
     engine: RefCell<Engine>,
     catalog: RefCell<Catalog>,
     images: RefCell<Images>,
-    entries: RefCell<IdMap<Ticket, Entry>>,
+    entries: RefCell<Entries>,
     /// Calls that came from other threads, by their numbers.
     numbers: RefCell<IdMap<u64, Ticket>>,
     /// Who waits for the end of an action.

@@ -15,6 +15,7 @@ use tokio::task::LocalSet;
 
 use super::held::HeldByObject;
 use super::{CURRENT, Counters, Job, Jobs, Registry, Shard, ShardHandle, ShardInbound};
+use crate::action::Ground;
 use crate::client::Client;
 use crate::net::connection::Connection;
 use crate::net::io::{TURN, run};
@@ -73,6 +74,10 @@ async fn serve(start: Start, local: std::rc::Weak<LocalSet>) {
         // Nobody else can know it.
         seed: RandomState::new().hash_one(handle.index()),
     };
+    let ground = Arc::new(Ground {
+        client: client.clone(),
+        shard: handle.clone(),
+    });
     let engine = Engine::new(registry.limits, identity);
     let held = HeldByObject::new(registry.links.traffic);
     let shard = Rc::new(Shard {
@@ -80,6 +85,7 @@ async fn serve(start: Start, local: std::rc::Weak<LocalSet>) {
         held,
         registry,
         client,
+        ground,
         local,
         engine: RefCell::new(engine),
         catalog: RefCell::default(),

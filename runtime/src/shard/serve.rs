@@ -17,12 +17,12 @@ use partha_core::{Ended, Input, Mode, Ticket};
 use partha_store::ObjectStore;
 use partha_wire::Message;
 
+use super::Shard;
 use super::arrive::{Entry, Outcome};
 use super::give_up::Stoppable;
 use super::job::ReplyTo;
-use super::{Shard, ShardHandle};
 use crate::abi::{Call, Class, End, Finished, LocalFuture, Method, ObjectState};
-use crate::action::Serving;
+use crate::action::{Ground, Serving};
 use crate::context::{Asked, Context};
 use crate::elsewhere::{Away, Order};
 use crate::error::{ErrorKind, SystemError};
@@ -65,7 +65,7 @@ impl Shard {
             }
             Poll::Pending => {
                 let running = Stoppable::new(servant);
-                if let Some(entry) = self.entries.borrow_mut().get_mut(&ticket) {
+                if let Some(entry) = self.entries.borrow_mut().find_mut(ticket) {
                     entry.running = Some(running.clone());
                 }
                 let shard = self.clone();
@@ -91,7 +91,7 @@ impl Shard {
         };
         let mut entries = self.entries.borrow_mut();
         let entry = entries
-            .get_mut(&ticket)
+            .find_mut(ticket)
             .expect("the engine dispatches calls it has");
         (entry.before, entry.in_action) = (before, true);
     }
@@ -99,7 +99,7 @@ impl Shard {
     fn prepare(&self, ticket: Ticket, uid: Uid, mode: Mode) -> Result<Servant, SystemError> {
         let mut entries = self.entries.borrow_mut();
         let entry = entries
-            .get_mut(&ticket)
+            .find_mut(ticket)
             .expect("the engine dispatches calls it has");
         let mut catalog = self.catalog.borrow_mut();
         let class = catalog
@@ -115,8 +115,7 @@ impl Shard {
         });
         let store = self.registry.store.clone().filter(|_| of_class.persistent);
         let serving = Serving {
-            client: self.client.clone(),
-            shard: self.handle.clone(),
+            ground: self.ground.clone(),
             object: uid,
             ticket,
             deadline: entry.deadline,
@@ -153,7 +152,7 @@ impl Shard {
             class: of_class.name,
             method: method.name,
             object: uid,
-            shard: self.handle.clone(),
+            ground: self.ground.clone(),
         })
     }
 
@@ -166,7 +165,7 @@ impl Shard {
     fn construct(&self, ticket: Ticket, uid: Uid) -> Input {
         let mut entries = self.entries.borrow_mut();
         let entry = entries
-            .get_mut(&ticket)
+            .find_mut(ticket)
             .expect("the engine dispatches calls it has");
         let made = entry
             .create
@@ -198,7 +197,7 @@ impl Shard {
     /// A servant has ended: its state goes back, its answer is kept; the engine is to be told.
     fn ended(&self, ticket: Ticket, finished: Result<Finished, SystemError>) -> Input {
         let mut entries = self.entries.borrow_mut();
-        let entry = entries.get_mut(&ticket).expect("a running call is kept");
+        let entry = entries.find_mut(ticket).expect("a running call is kept");
         entry.running = None;
         let (outcome, ended) = match finished {
             Ok(Finished {
@@ -248,7 +247,7 @@ impl Shard {
             }
             Some(active) => active.record().map(|record| {
                 let size_bytes = record.state.len() as u64;
-                entry.record = Some(record);
+                entry.record = Some(Box::new(record));
                 size_bytes
             }),
         };
@@ -301,7 +300,7 @@ pub(super) struct Servant {
     method: &'static str,
     object: Uid,
     /// Where its polls are noted.
-    shard: ShardHandle,
+    ground: Arc<Ground>,
 }
 
 enum Running {
@@ -320,9 +319,10 @@ impl Servant {
             object,
             ..
         } = *self;
-        let outer = self.shard.polls().enter(class, method, object);
+        let polls = self.ground.shard.polls();
+        let outer = polls.enter(class, method, object);
         let done = catch_unwind(AssertUnwindSafe(|| work(&mut self.running)));
-        self.shard.polls().leave(outer);
+        self.ground.shard.polls().leave(outer);
         done.map_err(|panic| panic_text(&*panic).to_owned())
     }
 }

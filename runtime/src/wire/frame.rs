@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use partha_core::action::scope::Report;
 use partha_core::id::{ClassId, NodeId, Uid};
 use partha_wire::{DecodeError, HEADER, Message, Slot, Writer};
@@ -35,6 +35,8 @@ const SHORT_DATA: u16 = 1;
 const INVOKE_POINTERS: u16 = 2;
 const RETURN_POINTERS: u16 = 3;
 
+/// Where the parameters' pointer of an Invoke frame is.
+const INVOKE_PARAMETERS: Slot = Slot::at_offset(48);
 /// Where the body pointer of a Return frame is: behind the root pointer and one data word.
 pub(crate) const RETURN_BODY: Slot = Slot::at_offset(16);
 /// Where the capabilities' pointer of a Return frame is.
@@ -128,11 +130,12 @@ const BUFFERS_MAX: usize = 64;
 /// A larger buffer is not kept.
 const BUFFER_BYTES_MAX: usize = 4096;
 
-/// An empty message, in a buffer that was used before if there is one.
-fn writer() -> Writer {
+/// A message that begins so, in a buffer that was used before if there is one.
+#[inline]
+fn writer_of(begun: &[u8]) -> Writer {
     let buffer = BUFFERS.with_borrow_mut(Vec::pop);
     let buffer = buffer.unwrap_or_else(|| Vec::with_capacity(256));
-    Writer::reusing(buffer, MESSAGE_BYTES_MAX)
+    Writer::beginning_with(buffer, begun, MESSAGE_BYTES_MAX)
 }
 
 /// The frame is out: its buffer is for the next one.
@@ -149,32 +152,45 @@ pub(crate) fn recycle(w: Writer) {
     }
 }
 
+/// The bytes that begin a frame of a kind: header, root pointer, and a struct of `N` bytes in all
+/// with `data` words of data, of which the first says the kind.
+const fn begun<const N: usize>(kind: u16, data: u16, pointers: u16) -> [u8; N] {
+    assert!(N == HEADER + 8 + (data as usize + pointers as usize) * 8);
+    let mut bytes = [0; N];
+    bytes[HEADER + 4] = data as u8;
+    bytes[HEADER + 6] = pointers as u8;
+    bytes[HEADER + 8] = kind as u8;
+    bytes
+}
+
+const INVOKE_BEGUN: [u8; 72] = begun(INVOKE, INVOKE_DATA, INVOKE_POINTERS);
+const RETURN_BEGUN: [u8; 48] = begun(RETURN, SHORT_DATA, RETURN_POINTERS);
+
 /// Begins an Invoke frame; the slot is where the parameters go.
 pub(crate) fn invoke(target: Target, interface: ClassId, method: u16) -> (Writer, Slot) {
-    let mut w = writer();
-    let s = w.structure(Slot::ROOT, INVOKE_DATA, INVOKE_POINTERS);
-    w.set_u16(s, 0, INVOKE);
+    let mut begun = INVOKE_BEGUN;
+    let mut set = |offset: usize, value: &[u8]| {
+        let at = HEADER + 8 + offset;
+        begun[at..at + value.len()].copy_from_slice(value);
+    };
     match target {
         Target::Object(uid) => {
-            w.set_u64(s, 1, uid.node.0);
-            w.set_u64(s, 2, uid.local);
+            set(8, &uid.node.0.to_le_bytes());
+            set(16, &uid.local.to_le_bytes());
         }
         Target::Export(export) => {
-            w.set_u64(s, 1, export.into());
-            w.set_u16(s, 17, 1);
+            set(8, &u64::from(export).to_le_bytes());
+            set(34, &1_u16.to_le_bytes());
         }
     }
-    w.set_u64(s, 3, interface.0);
-    w.set_u16(s, 16, method);
-    (w, s.slot(0))
+    set(24, &interface.0.to_le_bytes());
+    set(32, &method.to_le_bytes());
+    (writer_of(&begun), INVOKE_PARAMETERS)
 }
 
 /// Begins a Return frame; the results go to [`body`].
 pub(crate) fn returned() -> Writer {
-    let mut w = writer();
-    let s = w.structure(Slot::ROOT, SHORT_DATA, RETURN_POINTERS);
-    w.set_u16(s, 0, RETURN);
-    w
+    writer_of(&RETURN_BEGUN)
 }
 
 /// A Return frame that another process has laid out with [`returned`]; it brings no capabilities
@@ -283,14 +299,16 @@ pub(crate) fn set_question(framed: &mut [u8], question: u32) {
 }
 
 /// Reads one frame, framing included.
-pub(crate) fn parse(framed: &Bytes) -> Result<Frame, DecodeError> {
-    let message = Message::from_segment(framed.slice(HEADER..), Vec::new())?;
+pub(crate) fn parse(mut framed: Bytes) -> Result<Frame, DecodeError> {
+    if framed.len() < HEADER {
+        return Err(DecodeError::invalid("a frame with a header"));
+    }
+    framed.advance(HEADER);
+    let message = Message::from_segment(framed, Vec::new())?;
     let s = message.reader()?;
     let number = s.u32(1);
-    let rooted = || match s.pointer(0).slot() {
-        Some(slot) => Ok(message.rooted(slot)),
-        None => Err(DecodeError::missing().at("body")),
-    };
+    let body = s.pointer(0).slot();
+    let body = || body.ok_or_else(|| DecodeError::missing().at("body"));
     match s.u16(0) {
         INVOKE => {
             let target = match s.u16(17) {
@@ -300,22 +318,28 @@ pub(crate) fn parse(framed: &Bytes) -> Result<Frame, DecodeError> {
                 }),
                 _ => Target::Export(s.u64(1) as u32),
             };
+            let (interface, method) = (ClassId(s.u64(3)), s.u16(16));
+            let capabilities = descriptors(s.pointer(1))?;
+            let body = body()?;
             Ok(Frame::Invoke(Invoke {
                 question: number,
                 target,
-                interface: ClassId(s.u64(3)),
-                method: s.u16(16),
-                parameters: rooted()?,
-                capabilities: descriptors(s.pointer(1))?,
+                interface,
+                method,
+                parameters: message.into_rooted(body),
+                capabilities,
             }))
         }
         RETURN => {
-            let outcome = match s.u16(1) {
-                0 => Ok(rooted()?),
-                code => Err(read_error(code, s.pointer(0).structure()?)?),
-            };
             let capabilities = descriptors(s.pointer(1))?;
             let report = parts::read_report(s.pointer(2)).map_err(|e| e.at("report"))?;
+            let outcome = match s.u16(1) {
+                0 => {
+                    let body = body()?;
+                    Ok(message.into_rooted(body))
+                }
+                code => Err(read_error(code, s.pointer(0).structure()?)?),
+            };
             let answer = Answer { outcome, report };
             Ok(Frame::Return(Return {
                 question: number,
@@ -350,6 +374,9 @@ fn read_error(code: u16, s: partha_wire::StructReader<'_>) -> Result<SystemError
 }
 
 fn descriptors(pointer: partha_wire::PointerReader<'_>) -> Result<Vec<Descriptor>, DecodeError> {
+    if pointer.is_null() {
+        return Ok(Vec::new());
+    }
     let list = pointer.structures()?;
     if list.len() > CAPABILITIES_MAX {
         return Err(DecodeError::invalid("at most 64 capabilities in a frame").at("capabilities"));
@@ -363,236 +390,4 @@ fn descriptors(pointer: partha_wire::PointerReader<'_>) -> Result<Vec<Descriptor
 }
 
 #[cfg(test)]
-mod tests {
-    use partha_core::action::path::{Joined, Participant, Site};
-    use partha_core::id::Incarnation;
-
-    use super::*;
-
-    fn round(mut bytes: Vec<u8>) -> Frame {
-        set_question(&mut bytes, 77);
-        parse(&bytes.into()).unwrap()
-    }
-
-    #[test]
-    fn an_invoke_carries_target_parameters_and_capabilities() {
-        let uid = Uid {
-            node: NodeId(5),
-            local: 6,
-        };
-        let (mut w, slot) = invoke(Target::Object(uid), ClassId(9), 3);
-        let p = w.structure(slot, 1, 0);
-        w.set_u64(p, 0, 42);
-        let sent = Descriptor {
-            hosted_by_sender: true,
-            export: 8,
-            class: ClassId(1),
-        };
-        set_capabilities(&mut w, true, &[sent]);
-        let Frame::Invoke(invoke) = round(w.finish().unwrap().0) else {
-            panic!("no invoke")
-        };
-        assert_eq!((invoke.question, invoke.method), (77, 3));
-        assert_eq!(
-            (invoke.target, invoke.interface),
-            (Target::Object(uid), ClassId(9))
-        );
-        assert_eq!(invoke.parameters.reader().unwrap().u64(0), 42);
-        assert_eq!(invoke.capabilities, [sent]);
-    }
-
-    #[test]
-    fn an_invoke_of_an_export_is_told_from_an_object() {
-        let (w, _) = invoke(Target::Export(4), ClassId(9), 3);
-        let Frame::Invoke(invoke) = round(w.finish().unwrap().0) else {
-            panic!("no invoke")
-        };
-        assert_eq!(invoke.target, Target::Export(4));
-    }
-
-    #[test]
-    fn a_return_laid_out_elsewhere_can_be_gone_on_with() {
-        let mut w = returned();
-        let r = w.structure(body(&w), 1, 0);
-        w.set_i64(r, 0, -1);
-        let framed = w.finish().unwrap().0;
-        let mut resumed = returned_elsewhere(framed.clone()).unwrap();
-        set_report(&mut resumed, &Report::default());
-        let Frame::Return(good) = round(resumed.finish().unwrap().0) else {
-            panic!("no return")
-        };
-        assert!(good.answer.report.is_some());
-        let results = good.answer.outcome.unwrap();
-        assert_eq!(results.reader().unwrap().i64(0), -1);
-
-        let error = SystemError::new(ErrorKind::Servant, "no");
-        let mut longer = framed.clone();
-        longer.extend([0; 8]);
-        let bad = [
-            failed(&error, None),
-            longer,
-            framed[..32].to_vec(),
-            Vec::new(),
-        ];
-        for framed in bad {
-            assert!(returned_elsewhere(framed).is_err());
-        }
-    }
-
-    #[test]
-    fn a_return_carries_results_or_an_error() {
-        let mut w = returned();
-        let slot = body(&w);
-        let r = w.structure(slot, 1, 0);
-        w.set_i64(r, 0, -1);
-        let sent = Descriptor {
-            hosted_by_sender: false,
-            export: 2,
-            class: ClassId(3),
-        };
-        set_capabilities(&mut w, false, &[sent]);
-        let Frame::Return(good) = round(w.finish().unwrap().0) else {
-            panic!("no return")
-        };
-        assert_eq!(good.question, 77);
-        assert_eq!(good.answer.outcome.unwrap().reader().unwrap().i64(0), -1);
-        assert_eq!(good.capabilities, [sent]);
-
-        assert_eq!(good.answer.report, None);
-
-        let error = SystemError::new(ErrorKind::Store, "disk full").completed(Completed::Maybe);
-        for error in [error.clone(), error.handed_on(true)] {
-            let Frame::Return(bad) = round(failed(&error, None)) else {
-                panic!("no return")
-            };
-            assert_eq!(bad.answer.outcome.unwrap_err(), error);
-        }
-    }
-
-    #[test]
-    fn an_answer_in_an_action_says_who_takes_part_whatever_it_is() {
-        let uid = |local| Uid {
-            node: NodeId(5),
-            local,
-        };
-        let participant = |shard| Participant {
-            site: Site {
-                node: NodeId(5),
-                shard,
-            },
-            incarnation: Incarnation(3),
-            joined: Joined {
-                join: 9,
-                updated: shard == 0,
-            },
-        };
-        let report = Report {
-            participants: vec![participant(0), participant(1)],
-            aborted: vec![uid(1), uid(2)],
-        };
-        let mut w = returned();
-        let slot = body(&w);
-        w.structure(slot, 1, 0);
-        set_report(&mut w, &report);
-        let error = SystemError::new(ErrorKind::Deadlock, "a cycle").with_victim(Some(uid(4)));
-        for frame in [w.finish().unwrap().0, failed(&error, Some(&report))] {
-            let Frame::Return(answer) = round(frame) else {
-                panic!("no return")
-            };
-            assert_eq!(answer.answer.report.as_deref(), Some(&report));
-            if let Err(failure) = answer.answer.outcome {
-                assert_eq!(failure.victim(), Some(uid(4)));
-            }
-        }
-    }
-
-    #[test]
-    fn a_frame_with_very_many_capabilities_is_refused() {
-        let one = Descriptor {
-            hosted_by_sender: true,
-            export: 1,
-            class: ClassId(1),
-        };
-        for (count, fits) in [(CAPABILITIES_MAX as usize, true), (65, false)] {
-            let (mut w, slot) = invoke(Target::Export(4), ClassId(9), 3);
-            w.structure(slot, 0, 1);
-            set_capabilities(&mut w, true, &vec![one; count]);
-            let frame = parse(&w.finish().unwrap().0.into());
-            assert_eq!(frame.is_ok(), fits, "{count}: {frame:?}");
-        }
-    }
-
-    #[test]
-    fn short_frames_come_back() {
-        for frame in [
-            Frame::Cancel { question: 77 },
-            Frame::Ping { number: 77 },
-            Frame::Pong { number: 77 },
-            Frame::Release { export: 77 },
-        ] {
-            let text = format!("{frame:?}");
-            assert_eq!(format!("{:?}", round(short(&frame).0)), text);
-        }
-        assert!(matches!(round(short(&Frame::Goodbye).0), Frame::Goodbye));
-    }
-
-    #[test]
-    fn an_unknown_kind_is_an_error() {
-        let mut w = Writer::new(1024);
-        let s = w.structure(Slot::ROOT, SHORT_DATA, RETURN_POINTERS);
-        w.set_u16(s, 0, 99);
-        assert!(parse(&w.finish().unwrap().0.into()).is_err());
-    }
-
-    #[test]
-    fn the_official_compiler_reads_our_frames_by_wire_capnp() {
-        let Some(capnp) = test_support::require_tool("capnp") else {
-            return;
-        };
-        let uid = Uid {
-            node: NodeId(5),
-            local: 6,
-        };
-        let (mut w, slot) = invoke(Target::Object(uid), ClassId(9), 3);
-        w.structure(slot, 1, 0);
-        let sent = Descriptor {
-            hosted_by_sender: true,
-            export: 8,
-            class: ClassId(1),
-        };
-        set_capabilities(&mut w, true, &[sent]);
-        let mut call = w.finish().unwrap().0;
-        set_question(&mut call, 77);
-        let error = failed(&SystemError::new(ErrorKind::Store, "disk full"), None);
-        let dir = test_support::temp_dir("frames");
-        let file = dir.path().join("frames");
-        std::fs::write(&file, [call, error].concat()).unwrap();
-        let schema = concat!(env!("CARGO_MANIFEST_DIR"), "/idl/wire.capnp");
-        let output = std::process::Command::new(capnp)
-            .args(["decode", "--short", schema, "Frame"])
-            .stdin(std::fs::File::open(file).unwrap())
-            .output()
-            .unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        let lines: Vec<_> = text.lines().collect();
-        assert_eq!(
-            lines.len(),
-            2,
-            "{text}{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        for part in [
-            "kind = 1",
-            "number = 77",
-            "node = 5",
-            "local = 6",
-            "interface = 9",
-        ] {
-            assert!(lines[0].contains(part), "{part}: {}", lines[0]);
-        }
-        assert!(lines[0].contains("method = 3"), "{}", lines[0]);
-        let descriptor = "(hostedByReceiver = false, export = 8, class = 1)";
-        assert!(lines[0].contains(descriptor), "{}", lines[0]);
-        assert!(lines[1].contains("kind = 2, status = 32"), "{}", lines[1]);
-    }
-}
+mod tests;

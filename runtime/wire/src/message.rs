@@ -5,7 +5,7 @@ use core::cell::Cell;
 use core::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use crate::reader::{Arena, PointerReader, StructReader};
 use crate::{DEPTH_MAX, DecodeError, HEADER, SLICED_BYTES_MIN, Slot, WORD};
@@ -67,6 +67,7 @@ impl core::error::Error for FrameError {}
 ///
 /// # Errors
 /// [`FrameError`] if this is no frame of ours, or one too large.
+#[inline]
 pub fn frame_len(bytes: &[u8], bytes_max: usize) -> Result<Option<usize>, FrameError> {
     let Some(header) = bytes.first_chunk::<HEADER>() else {
         return Ok(None);
@@ -97,6 +98,7 @@ impl Message {
     ///
     /// # Errors
     /// [`DecodeError`] if the segment is shorter than its root pointer or no whole words.
+    #[inline]
     pub fn from_segment(segment: Bytes, attached: Vec<Attachment>) -> Result<Self, DecodeError> {
         if segment.len() < WORD || !segment.len().is_multiple_of(WORD) {
             return Err(DecodeError::new(crate::Problem::OutOfBounds));
@@ -113,18 +115,20 @@ impl Message {
     ///
     /// # Errors
     /// [`DecodeError`] if the framing is not that of exactly these bytes.
-    pub fn from_framed(framed: Bytes, attached: Vec<Attachment>) -> Result<Self, DecodeError> {
+    pub fn from_framed(mut framed: Bytes, attached: Vec<Attachment>) -> Result<Self, DecodeError> {
         match frame_len(&framed, framed.len()) {
             Ok(Some(len)) if len == framed.len() => {
-                Self::from_segment(framed.slice(HEADER..), attached)
+                framed.advance(HEADER);
+                Self::from_segment(framed, attached)
             }
             _ => Err(DecodeError::invalid("one framed message of one segment")),
         }
     }
 
-    pub(crate) fn from_own(framed: Bytes, attached: Vec<Attachment>) -> Self {
+    pub(crate) fn from_own(mut framed: Bytes, attached: Vec<Attachment>) -> Self {
+        framed.advance(HEADER);
         Self {
-            segment: framed.slice(HEADER..),
+            segment: framed,
             root: 0,
             attached,
             budget: Cell::new(0),
@@ -144,8 +148,17 @@ impl Message {
         }
     }
 
+    /// The same message, entered at another pointer.
+    #[must_use]
+    #[inline]
+    pub fn into_rooted(mut self, slot: Slot) -> Self {
+        self.root = slot.offset();
+        self
+    }
+
     /// The same message with these capabilities.
     #[must_use]
+    #[inline]
     pub fn with_attached(mut self, attached: Vec<Attachment>) -> Self {
         self.attached = attached;
         self
@@ -155,12 +168,14 @@ impl Message {
     ///
     /// # Errors
     /// [`DecodeError`] if the root is no struct inside the segment.
+    #[inline]
     pub fn reader(&self) -> Result<StructReader<'_>, DecodeError> {
         self.root().structure()
     }
 
     /// The root pointer, for one pass over the message.
     #[must_use]
+    #[inline]
     pub fn root(&self) -> PointerReader<'_> {
         // Slack for lists of structs without members, which take no space.
         self.budget.set((self.segment.len() / WORD) as u64 + 65_536);
@@ -170,6 +185,7 @@ impl Message {
 
     /// The segment.
     #[must_use]
+    #[inline]
     pub fn segment(&self) -> &Bytes {
         &self.segment
     }
@@ -211,6 +227,7 @@ impl Message {
 
     /// What the capability pointers stand for.
     #[must_use]
+    #[inline]
     pub fn attached(&self) -> &[Attachment] {
         &self.attached
     }

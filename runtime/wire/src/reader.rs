@@ -49,6 +49,7 @@ macro_rules! scalars {
             /// A member of the data section, counted in units of its own size; zero where the
             /// sender's struct is shorter.
             #[must_use]
+            #[inline]
             pub fn $name(self, index: u32) -> $type {
                 const SIZE: u32 = size_of::<$type>() as u32;
                 if (index + 1) * SIZE > self.data_bytes {
@@ -104,12 +105,14 @@ scalars! {
 impl<'a> StructReader<'a> {
     /// One bit of the data section; false where the sender's struct is shorter.
     #[must_use]
+    #[inline]
     pub fn bool(self, bit: u32) -> bool {
         bit / 8 < self.data_bytes && self.arena.bit(self.data, bit)
     }
 
     /// The `index`-th pointer; null where the sender's struct is shorter.
     #[must_use]
+    #[inline]
     pub fn pointer(self, index: u16) -> PointerReader<'a> {
         let at = (index < self.pointers)
             .then(|| self.data + self.data_bytes + u32::from(index) * WORD as u32);
@@ -122,6 +125,7 @@ impl<'a> StructReader<'a> {
 }
 
 impl<'a> PointerReader<'a> {
+    #[inline]
     pub(crate) fn new(arena: Arena<'a>, at: u32, depth: u8) -> Self {
         Self {
             arena,
@@ -132,12 +136,14 @@ impl<'a> PointerReader<'a> {
 
     /// True if there is nothing behind it.
     #[must_use]
+    #[inline]
     pub fn is_null(self) -> bool {
         self.word() == 0
     }
 
     /// Its place, to enter the message here again; none if the struct is too old to have it.
     #[must_use]
+    #[inline]
     pub fn slot(self) -> Option<Slot> {
         self.at.map(Slot::at_offset)
     }
@@ -329,10 +335,12 @@ impl<'a> PointerReader<'a> {
         })
     }
 
+    #[inline]
     fn word(self) -> u64 {
         self.at.map_or(0, |at| self.arena.word(at))
     }
 
+    #[inline]
     fn deeper(self) -> Result<u8, DecodeError> {
         self.depth
             .checked_sub(1)
@@ -340,6 +348,7 @@ impl<'a> PointerReader<'a> {
     }
 
     /// Where a struct or list pointer leads, if all `bytes` of it are in the segment.
+    #[inline]
     fn target(self, word: u64, bytes: u64) -> Result<u32, DecodeError> {
         let out = || DecodeError::new(Problem::OutOfBounds);
         let at = i64::from(self.at.ok_or_else(out)?);
@@ -368,6 +377,7 @@ impl<'a> ListReader<'a> {
 
     /// The struct at `index` of a list of structs; an empty one past the end.
     #[must_use]
+    #[inline]
     pub fn structure(self, index: u32) -> StructReader<'a> {
         let Self {
             arena,
@@ -397,6 +407,7 @@ impl<'a> ListReader<'a> {
 
     /// The pointer at `index` of a list of pointers; null past the end.
     #[must_use]
+    #[inline]
     pub fn pointer(self, index: u32) -> PointerReader<'a> {
         let at = (index < self.len).then(|| self.start + index * WORD as u32);
         PointerReader {
@@ -418,10 +429,12 @@ impl<'a> ListReader<'a> {
 }
 
 impl<'a> Arena<'a> {
+    #[inline]
     pub(crate) fn new(bytes: &'a [u8], message: &'a Message) -> Self {
         Self { bytes, message }
     }
 
+    #[inline]
     fn charge(self, words: u64) -> Result<(), DecodeError> {
         let budget = &self.message.budget;
         let left = budget.get().checked_sub(words);
@@ -429,20 +442,24 @@ impl<'a> Arena<'a> {
         Ok(())
     }
 
+    #[inline]
     fn word(self, offset: u32) -> u64 {
         self.scalar(offset).map_or(0, u64::from_le_bytes)
     }
 
+    #[inline]
     fn bit(self, start: u32, bit: u32) -> bool {
         let byte = self.bytes.get((start + bit / 8) as usize);
         byte.is_some_and(|byte| byte >> (bit % 8) & 1 == 1)
     }
 
+    #[inline]
     fn scalar<const N: usize>(self, offset: u32) -> Option<[u8; N]> {
         self.bytes.get(offset as usize..)?.first_chunk().copied()
     }
 }
 
+#[cold]
 fn wrong_kind(expected: &'static str, word: u64) -> DecodeError {
     let found = match word & 3 {
         0 => "a struct",

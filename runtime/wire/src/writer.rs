@@ -101,12 +101,14 @@ impl Slot {
 
     /// The byte offset in the segment.
     #[must_use]
+    #[inline]
     pub fn offset(self) -> u32 {
         self.0
     }
 
     /// The place at this byte offset of the segment: for those who know a layout beforehand.
     #[must_use]
+    #[inline]
     pub const fn at_offset(offset: u32) -> Self {
         Self(offset)
     }
@@ -115,12 +117,14 @@ impl Slot {
 impl StructAt {
     /// The place of the struct's `index`-th pointer.
     #[must_use]
+    #[inline]
     pub fn slot(self, index: u16) -> Slot {
         Slot(self.pointers + u32::from(index) * WORD as u32)
     }
 
     /// The byte offset of the data section in the segment.
     #[must_use]
+    #[inline]
     pub fn data_offset(self) -> u32 {
         self.data
     }
@@ -139,6 +143,7 @@ impl ListAt {
 
     /// The `index`-th pointer of a list of pointers.
     #[must_use]
+    #[inline]
     pub fn slot(self, index: usize) -> Slot {
         Slot(self.start + (index * WORD) as u32)
     }
@@ -147,6 +152,7 @@ impl ListAt {
 macro_rules! setters {
     ($($name:ident $list:ident $type:ty, $element:expr;)*) => {$(
         /// Sets a member of the data section; `index` counts in units of the member's own size.
+        #[inline]
         pub fn $name(&mut self, at: StructAt, index: u32, value: $type) {
             const SIZE: usize = size_of::<$type>();
             self.put(at.data as usize + index as usize * SIZE, &value.to_le_bytes());
@@ -173,9 +179,29 @@ impl Writer {
 
     /// Like [`Writer::new`], into a buffer that exists; what it holds is dropped.
     #[must_use]
+    #[inline]
     pub fn reusing(mut bytes: Vec<u8>, bytes_max: usize) -> Self {
         bytes.clear();
         bytes.resize(HEADER + WORD, 0);
+        let bytes_max = bytes_max.min((1 << 29) * WORD);
+        Self {
+            bytes,
+            shared: Vec::new(),
+            shared_bytes: 0,
+            attached: Vec::new(),
+            bytes_max,
+            overflow: None,
+        }
+    }
+
+    /// Like [`Writer::reusing`], with what another writer has laid out: its framed bytes, of
+    /// which the header's length need not be right. For what begins many messages.
+    #[must_use]
+    #[inline]
+    pub fn beginning_with(mut bytes: Vec<u8>, begun: &[u8], bytes_max: usize) -> Self {
+        debug_assert!(begun.len() >= HEADER + WORD && begun.len().is_multiple_of(WORD));
+        bytes.clear();
+        bytes.extend_from_slice(begun);
         let bytes_max = bytes_max.min((1 << 29) * WORD);
         Self {
             bytes,
@@ -302,6 +328,7 @@ impl Writer {
     }
 
     /// Sets one bit of the data section.
+    #[inline]
     pub fn set_bool(&mut self, at: StructAt, bit: u32, value: bool) {
         let position = self.own_position(HEADER + at.data as usize + (bit / 8) as usize);
         if let Some(byte) = self.bytes.get_mut(position) {
@@ -332,6 +359,7 @@ impl Writer {
 
     /// What the message's capability pointers stand for, by index.
     #[must_use]
+    #[inline]
     pub fn attached(&self) -> &[Attachment] {
         &self.attached
     }
@@ -378,6 +406,7 @@ impl Writer {
     ///
     /// # Errors
     /// [`TooLarge`] if the limit was passed.
+    #[inline]
     pub fn framed(&mut self) -> Result<&[u8], TooLarge> {
         self.frame()?;
         if self.is_sharing() {
@@ -429,6 +458,7 @@ impl Writer {
 
     /// The buffer, for another writer: see [`Writer::reusing`].
     #[must_use]
+    #[inline]
     pub fn into_buffer(self) -> Vec<u8> {
         self.bytes
     }
@@ -481,12 +511,14 @@ impl Writer {
     }
 
     /// Words between the end of the pointer and the object, as 30 bits.
+    #[inline]
     fn distance(slot: Slot, start: usize) -> u64 {
         ((start as i64 - (i64::from(slot.0) + WORD as i64)) / WORD as i64) as u64
     }
 
     /// Zeroed space at the end; its offset in the segment. Past the limit nothing grows and the
     /// offset is the present end, where writes fall outside and are dropped.
+    #[inline]
     fn allocate(&mut self, bytes: usize) -> usize {
         let start = self.len();
         let size = bytes.div_ceil(WORD).saturating_mul(WORD);
@@ -497,6 +529,7 @@ impl Writer {
     }
 
     /// Whether the message may grow by so much; notes that it would be too large if not.
+    #[inline]
     fn has_room(&mut self, bytes: usize) -> bool {
         if self.overflow.is_none() && self.len().saturating_add(bytes) > self.bytes_max {
             let bytes_max = self.bytes_max;
@@ -505,6 +538,7 @@ impl Writer {
         self.overflow.is_none()
     }
 
+    #[inline]
     fn put(&mut self, offset: usize, value: &[u8]) {
         let start = self.own_position(HEADER + offset);
         if let Some(place) = self.bytes.get_mut(start..start + value.len()) {
@@ -513,6 +547,7 @@ impl Writer {
     }
 
     /// Where in `bytes` a position of the framed message is.
+    #[inline]
     fn own_position(&self, position: usize) -> usize {
         if self.shared.is_empty() {
             return position;

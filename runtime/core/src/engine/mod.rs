@@ -332,21 +332,19 @@ impl Engine {
     /// When to call [`Engine::handle_timeout`] at the latest; may change with every input.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Time> {
-        let deadline = self.calls.deadlines.first().map(|(at, ..)| at);
-        let expiry = self.objects.next_expiry(&self.limits).map(|(at, _)| at);
         if self.is_drained() {
             return None;
         }
-        let others = [
-            deadline,
-            expiry,
-            self.patience.first().map(|(at, ..)| at),
-            self.mirrors.next_due(),
-            self.decisions.next_due(),
-            self.undone.front().map(|(at, _)| *at),
-            self.waits_timeout(),
-        ];
-        others.into_iter().flatten().min()
+        let mut next = Time::NEVER;
+        let mut at_latest = |at: Option<Time>| next = next.min(at.unwrap_or(Time::NEVER));
+        at_latest(self.calls.deadlines.first().map(|(at, ..)| at));
+        at_latest(self.objects.next_expiry(&self.limits).map(|(at, _)| at));
+        at_latest(self.patience.first().map(|(at, ..)| at));
+        at_latest(self.mirrors.next_due());
+        at_latest(self.decisions.next_due());
+        at_latest(self.undone.front().map(|(at, _)| *at));
+        at_latest(self.waits_timeout());
+        (next != Time::NEVER).then_some(next)
     }
 
     /// Ends an input: whoever got a lock is looked at, leftovers are swept out.

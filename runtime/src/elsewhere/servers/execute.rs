@@ -115,7 +115,7 @@ fn returned(executed: Executed) -> Result<Done, partha_wire::DecodeError> {
         ExecutionEnd::Raised => End::Raised(frame::returned_elsewhere(answer.to_vec())?),
         ExecutionEnd::Failed => {
             Message::from_framed(answer.clone(), Vec::new())?;
-            let refusal = match frame::parse(&answer)? {
+            let refusal = match frame::parse(answer)? {
                 Frame::Return(answer) => answer.answer.outcome.err(),
                 Frame::Invoke(_)
                 | Frame::Cancel { .. }

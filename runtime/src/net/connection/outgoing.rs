@@ -5,12 +5,11 @@ use std::time::Instant;
 
 use partha_core::action::scope::Report;
 use partha_wire::{TooLarge, Writer};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
-use super::{Connection, lock};
+use super::{Connection, Question, lock};
 use crate::error::{ErrorKind, SystemError};
 use crate::net::outbox::{Batch, Outbox, Way};
-use crate::net::pending::Answer;
 use crate::net::traffic::Backpressure;
 use crate::wire::frame::{self, Frame};
 use crate::wire::large::PART_BYTES;
@@ -242,7 +241,7 @@ impl Connection {
         w: &mut Writer,
         patience: Instant,
         deadline: Instant,
-    ) -> Result<(u32, oneshot::Receiver<Answer>), SystemError> {
+    ) -> Result<Question<'_>, SystemError> {
         let limit = tokio::time::Instant::from_std(deadline);
         let place = self.queue(way_of_call(w.len()));
         if place.is_first {

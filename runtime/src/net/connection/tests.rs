@@ -27,7 +27,8 @@ async fn however_much_is_unsent_calls_are_given_up_and_capabilities_given_back()
     let (data, pointers) = (2, 1);
     let mut invoke = message(data, pointers, |_, _| {});
     let asked = connection.call(&mut invoke, Instant::now());
-    let (question, _answer) = asked.unwrap();
+    let asked = asked.unwrap();
+    let question = 1;
     let large = vec![0; 1 << 20];
     let full = loop {
         if let Err(error) = connection.send(&large, 0) {
@@ -36,7 +37,7 @@ async fn however_much_is_unsent_calls_are_given_up_and_capabilities_given_back()
     };
     assert_eq!(full.kind(), ErrorKind::Overloaded);
     connection.send_short(&Frame::Ping { number: 5 });
-    connection.cancel(question);
+    drop(asked);
     connection.cancel(question);
     connection.release(7);
     let batch = connection.next_batch().await;

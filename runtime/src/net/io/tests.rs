@@ -126,14 +126,14 @@ fn noise(len: usize, seed: usize) -> Bytes {
 async fn ask(connection: &Arc<Connection>, data: &Bytes) -> Result<Bytes, SystemError> {
     let in_a_minute = Instant::now() + Duration::from_secs(60);
     let mut w = invoke(data);
-    let (_, answer) = match connection.call(&mut w, in_a_minute) {
+    let question = match connection.call(&mut w, in_a_minute) {
         Err(error) if connection.is_to_wait(&error, &w) => {
             let sent = connection.call_in_turn(&mut w, in_a_minute, in_a_minute);
             sent.await?
         }
         sent => sent?,
     };
-    let answer: Answer = answer.await.expect("the connection lives");
+    let answer: Answer = question.answer().await;
     Ok(answer.outcome?.reader()?.pointer(0).bytes()?)
 }
 
@@ -207,15 +207,14 @@ async fn small_frames_overtake_large_ones_but_for_the_end_of_these() {
     let large = noise(MESSAGE_BYTES_MAX - overhead(), 1);
     let deadline = Instant::now() + Duration::from_secs(60);
     // Nothing leaves before this task waits.
-    let (first, answer) = connection.call(&mut invoke(&large), deadline).unwrap();
-    let (_, second) = connection.call(&mut invoke(&large), deadline).unwrap();
-    connection.cancel(first);
-    drop(answer);
+    let first = connection.call(&mut invoke(&large), deadline).unwrap();
+    let second = connection.call(&mut invoke(&large), deadline).unwrap();
+    drop(first);
     let small = noise(100, 2);
     assert!(ask(&connection, &small).await.unwrap() == small);
     assert_eq!(*lock(&echo.came), [100], "in front of 8 MiB");
     assert_eq!(echo.cancelled.load(Ordering::Relaxed), 0);
-    second.await.unwrap().outcome.unwrap();
+    second.answer().await.outcome.unwrap();
     assert!(ask(&connection, &small).await.unwrap() == small);
     assert_eq!(echo.cancelled.load(Ordering::Relaxed), 1, "behind its call");
     assert_eq!(lock(&echo.came).len(), 4);
@@ -237,7 +236,8 @@ async fn a_call_without_room_waits_for_its_turn_or_fails_as_it_is_wished() {
             let mut w = invoke(&data);
             let full = loop {
                 match here.call(&mut w, deadline) {
-                    Ok(sent) => drop(sent),
+                    // Nobody gives it up.
+                    Ok(sent) => std::mem::forget(sent),
                     Err(error) => break error,
                 }
             };
@@ -260,8 +260,7 @@ async fn a_call_without_room_waits_for_its_turn_or_fails_as_it_is_wished() {
             waiting.spawn(async move {
                 let mut w = invoke(&noise(n, 3));
                 let sent = here.call_in_turn(&mut w, deadline, deadline).await;
-                let (_, answer) = sent.unwrap();
-                answer.await.unwrap().outcome.unwrap();
+                sent.unwrap().answer().await.outcome.unwrap();
             });
             tokio::task::yield_now().await;
         }

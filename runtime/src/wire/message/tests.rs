@@ -153,7 +153,7 @@ fn framed(action: &Action) -> Vec<u8> {
 }
 
 fn parse(bytes: Vec<u8>) -> Result<Action, DecodeError> {
-    match frame::parse(&bytes.into())? {
+    match frame::parse(bytes.into())? {
         Parsed::Action(action) => Ok(*action),
         other => panic!("no action: {other:?}"),
     }
@@ -264,11 +264,11 @@ fn turned_bits_and_missing_bytes_do_no_harm() {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
             // Whatever it is now: it was read to its end or refused.
-            let _ = frame::parse(&bad.into());
+            let _ = frame::parse(bad.into());
         }
         for words in 1..good.len() / 8 {
             let short = good[..words * 8].to_vec();
-            let _ = frame::parse(&short.into());
+            let _ = frame::parse(short.into());
         }
     }
 }
@@ -280,7 +280,7 @@ fn nonsense_is_refused() {
         let s = w.structure(slot, 1, 1);
         w.set_u16(s, 0, 8);
     });
-    assert!(frame::parse(&reframed(&nothing)).is_err(), "no body");
+    assert!(frame::parse(reframed(&nothing)).is_err(), "no body");
     for tag in [16, 99, u16::MAX] {
         let unknown = body(|w, slot| {
             let s = w.structure(slot, 1, 1);
@@ -289,7 +289,7 @@ fn nonsense_is_refused() {
             w.set_u16(action, 2, tag);
             write_uid(w, action.slot(1), uid(1));
         });
-        let error = frame::parse(&reframed(&unknown)).unwrap_err();
+        let error = frame::parse(reframed(&unknown)).unwrap_err();
         assert!(error.to_string().contains("Action"), "{error}");
     }
     // A path whose boundary lies outside of it, a vote that nobody knows.
