@@ -32,6 +32,7 @@ pub mod layout;
 mod lower;
 mod names;
 mod node;
+mod parallel;
 mod plain;
 mod rust;
 mod schema;
@@ -83,17 +84,21 @@ pub struct Output {
 /// Generates the files of all modules that were asked for, and what they import of the system.
 #[must_use]
 pub fn generate(model: &Model, options: &Options) -> Vec<Output> {
-    let mut outputs = Vec::new();
-    for (index, module) in (0..).zip(&model.modules) {
-        if module.requested {
-            let text = rust::file(model, options, ModuleId(index), &source(module));
-            outputs.push(Output {
-                file_name: format!("{}.rs", module.name),
-                bytes: text.into(),
-            });
+    let rust = || {
+        let mut outputs = Vec::new();
+        for (index, module) in (0..).zip(&model.modules) {
+            if module.requested {
+                let text = rust::file(model, options, ModuleId(index), &source(module));
+                outputs.push(Output {
+                    file_name: format!("{}.rs", module.name),
+                    bytes: text.into(),
+                });
+            }
         }
-    }
-    outputs.extend(schemas(model));
+        outputs
+    };
+    let (mut outputs, schemas) = parallel::both(rust, || schemas(model));
+    outputs.extend(schemas);
     outputs
 }
 

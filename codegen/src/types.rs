@@ -24,17 +24,34 @@ pub(crate) struct Rust<'a> {
     pub(crate) inside: bool,
     /// The item that `Self` is.
     pub(crate) this: Option<ItemId>,
+    /// For each name of [`PRELUDE`], whether an item of the module hides it.
+    hidden: [bool; PRELUDE.len()],
 }
+
+/// The names of the prelude that generated code uses, and where they come from.
+const PRELUDE: [(&str, &str); 8] = [
+    ("Option", "::std::option::Option"),
+    ("Result", "::std::result::Result"),
+    ("String", "::std::string::String"),
+    ("Vec", "::std::vec::Vec"),
+    ("Box", "::std::boxed::Box"),
+    ("From", "::std::convert::From"),
+    ("Send", "::std::marker::Send"),
+    ("Sync", "::std::marker::Sync"),
+];
 
 impl<'a> Rust<'a> {
     /// The top of a file.
     pub(crate) fn new(model: &'a Model, options: &'a Options, module: ModuleId) -> Self {
+        let items = &model.module(module).items;
+        let hides = |name: &str| items.iter().any(|id| model.item(*id).name == name);
         Self {
             model,
             options,
             module,
             inside: false,
             this: None,
+            hidden: PRELUDE.map(|(name, _)| hides(name)),
         }
     }
 
@@ -68,20 +85,10 @@ impl<'a> Rust<'a> {
 
     /// A name of the prelude, spelled out if the module has an item called so.
     pub(crate) fn prelude(&self, name: &str) -> TokenStream {
-        let items = &self.model.module(self.module).items;
-        let hidden = items.iter().any(|id| self.model.item(*id).name == name);
-        let name = match (hidden, name) {
-            (false, name) => name,
-            (true, "Option") => "::std::option::Option",
-            (true, "Result") => "::std::result::Result",
-            (true, "String") => "::std::string::String",
-            (true, "Vec") => "::std::vec::Vec",
-            (true, "Box") => "::std::boxed::Box",
-            (true, "From") => "::std::convert::From",
-            (true, "Send") => "::std::marker::Send",
-            (true, "Sync") => "::std::marker::Sync",
-            (true, other) => other,
-        };
+        let known = PRELUDE.iter().zip(self.hidden);
+        let known = known.filter(|(_, hidden)| *hidden);
+        let mut spelled = known.filter(|((short, _), _)| *short == name);
+        let name = spelled.next().map_or(name, |((_, full), _)| *full);
         path(name)
     }
 
