@@ -1,8 +1,9 @@
 //! The shard's dealings with the store: a call's batch or an action's, its fate, saved replies.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use partha_core::id::{CallId, Uid};
+use partha_core::id::{CallId, Peer, Uid};
 use partha_core::{Input, Ticket};
 use partha_store::{Batch, Item};
 
@@ -18,7 +19,8 @@ impl Shard {
         let found = match &self.registry.store {
             None => false,
             Some(store) => {
-                let found = self.newest.borrow_mut().is_saved(call, &**store);
+                let busy = || self.callers_under_way();
+                let found = self.newest.borrow_mut().is_saved(call, &**store, busy);
                 // Executing again would be a guess: the caller learns why it has no answer.
                 found.unwrap_or_else(|error| {
                     tracing::error!(%call, %error, "a saved reply cannot be read");
@@ -27,6 +29,13 @@ impl Shard {
             }
         };
         self.later(Input::Searched { ticket, found });
+    }
+
+    /// Whose named calls have come and are not over: their replies may yet be saved.
+    fn callers_under_way(&self) -> BTreeSet<Peer> {
+        let entries = self.entries.borrow();
+        let names = entries.values().filter_map(|entry| entry.call);
+        names.map(|call| call.caller).collect()
     }
 
     pub(super) fn flush(&self, ticket: Ticket, uid: Uid, state: bool, reply: bool, create: bool) {

@@ -168,8 +168,8 @@ impl Writer {
                     backend,
                     fences,
                     limits,
-                    receiver,
                     held: VecDeque::new(),
+                    receiver,
                     alone_since: Instant::now(),
                     last: Last::default(),
                     counters: shared,
@@ -316,9 +316,10 @@ struct Loop<B> {
     backend: B,
     fences: Arc<Fences>,
     limits: Limits,
-    receiver: Receiver<Job>,
-    /// What nobody waits for, until somebody else's batch comes.
+    /// What nobody waits for, until somebody else's batch comes. It was submitted before all that
+    /// wait, so it is dropped before them, too.
     held: VecDeque<Job>,
+    receiver: Receiver<Job>,
     /// Since when the first of them is held.
     alone_since: Instant,
     last: Last,
@@ -363,13 +364,13 @@ impl<B: Backend> Loop<B> {
         let mut backlog = false;
         loop {
             let wake = self.receive(next_expiry_ms, backlog);
-            // What waits is answered as it is dropped.
-            if self.counters.abandoned.load(Relaxed) {
-                return;
-            }
             let closed = matches!(wake, Wake::Closed);
             if let Wake::Job(job) = wake {
                 self.hold(job);
+            }
+            // What waits is answered as it is dropped.
+            if self.counters.abandoned.load(Relaxed) {
+                return;
             }
             self.gather();
             let now_ms = wall_clock_ms();
@@ -506,7 +507,10 @@ fn wall_clock_ms() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use partha_core::id::{Incarnation, Uid};
+
     use super::*;
+    use crate::store::Item;
 
     #[test]
     fn only_a_crowd_is_waited_for_and_not_for_long() {
@@ -523,5 +527,58 @@ mod tests {
         assert_eq!(last(8, 900).pause(0), None);
         assert_eq!(last(8, 300).pause(7), Some(Duration::from_micros(100)));
         assert_eq!(last(8, 90_000).pause(1), Some(GATHER_MAX));
+    }
+
+    /// Commits a set when it is told to.
+    struct Slow {
+        begun: SyncSender<()>,
+        go_on: Receiver<()>,
+    }
+
+    impl Backend for Slow {
+        fn commit(&mut self, batches: &[Batch], _sweep: Sweep) -> Outcome {
+            self.begun.send(()).unwrap();
+            self.go_on.recv().unwrap();
+            Outcome {
+                results: batches.iter().map(|_| Ok(())).collect(),
+                ..Outcome::default()
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_abandoned_is_answered_in_the_order_of_submission() {
+        let (begun, has_begun) = sync_channel(9);
+        let (go, go_on) = sync_channel(9);
+        let fences = Arc::new(Fences::new(Incarnation(1)));
+        let backend = Slow { begun, go_on };
+        let limits = Limits {
+            sweep_interval_ms: 0,
+            ..Limits::default()
+        };
+        let writer = Writer::start(backend, fences, limits).unwrap();
+        // The first look for what has expired.
+        has_begun.recv().unwrap();
+        let (done, answers) = sync_channel(9);
+        let submit = |name: char, batch: Batch| {
+            let done = done.clone();
+            let completion = move |result: Result<(), StoreError>| {
+                done.send((name, result.is_ok())).unwrap();
+            };
+            writer.submit(batch, Box::new(completion));
+        };
+        let undo = || Item::DeleteShadow { action: Uid::NIL };
+        let delete = || Item::Delete { uid: Uid::NIL };
+        submit('a', undo().into());
+        submit('b', undo().into());
+        submit('c', delete().into());
+        submit('d', undo().into());
+        submit('e', delete().into());
+        writer.abandon();
+        go.send(()).unwrap();
+        writer.close();
+        let answered: Vec<_> = answers.try_iter().collect();
+        let expected = ['a', 'b', 'c', 'd', 'e'].map(|name| (name, false));
+        assert_eq!(answered, expected);
     }
 }
