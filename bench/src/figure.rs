@@ -223,7 +223,8 @@ pub(crate) fn short(value: f64) -> String {
     }
 }
 
-fn size(bytes: u64) -> String {
+/// `65536` as `64 KiB`.
+pub(crate) fn size(bytes: u64) -> String {
     match bytes {
         0..1_024 => format!("{bytes} B"),
         1_024..0x10_0000 => format!("{} KiB", bytes / 1_024),

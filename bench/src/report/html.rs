@@ -156,7 +156,11 @@ fn draw(benchmark: &Benchmark, plot: Plot, figures: &Figures) -> String {
                 .collect();
             let x = Axis {
                 label: x.to_owned(),
-                scale: Scale::Doublings,
+                scale: if x == "bytes" {
+                    Scale::Sizes
+                } else {
+                    Scale::Doublings
+                },
             };
             plot::lines(title, &x, &axis_of(y), &lines)
         }
@@ -264,15 +268,18 @@ fn colours() -> String {
     for index in 0..plot::COLOURS {
         // The golden angle: neighbours in the catalog lie far apart on the circle.
         let hue = (index as f64 * 137.5 + 210.0) % 360.0;
-        let lightness = 42 + 13 * (index % 2);
-        let _ = write!(style, ".c{index}{{--c:hsl({hue:.0} 70% {lightness}%)}}");
+        let shade = 13 * (index % 2);
+        let _ = write!(
+            style,
+            ".c{index}{{--c:hsl({hue:.0} 70% calc(var(--shade) + {shade}%))}}"
+        );
     }
     style
 }
 
 const STYLE: &str = "
-:root{color-scheme:light dark;--ground:#fff;--text:#1c1c1e;--faint:#8884}
-@media (prefers-color-scheme:dark){:root{--ground:#17181b;--text:#e4e4e7}}
+:root{color-scheme:light dark;--ground:#fff;--text:#1c1c1e;--faint:#8884;--shade:40%}
+@media (prefers-color-scheme:dark){:root{--ground:#17181b;--text:#e4e4e7;--shade:58%}}
 body{background:var(--ground);color:var(--text);font:15px/1.5 system-ui,sans-serif;
 max-width:1000px;margin:2em auto;padding:0 1em}
 h1{font-size:1.6em}h2{font-size:1.25em;margin:2em 0 .3em}p{margin:.3em 0 1em}

@@ -6,12 +6,12 @@ use std::fmt::Write as _;
 
 use super::html::escape;
 use crate::catalog;
-use crate::figure::{Metric, grouped, short};
+use crate::figure::{Metric, grouped, short, size};
 
-const WIDTH: f64 = 760.0;
+const WIDTH: f64 = 800.0;
 const HEIGHT: f64 = 420.0;
 const LEFT: f64 = 78.0;
-const RIGHT: f64 = 210.0;
+const RIGHT: f64 = 250.0;
 const TOP: f64 = 34.0;
 const BOTTOM: f64 = 50.0;
 const BAR: f64 = 22.0;
@@ -27,6 +27,8 @@ pub(crate) struct Line {
 pub(crate) enum Scale {
     /// Each doubling takes the same room.
     Doublings,
+    /// The same for bytes, marked in the units people use.
+    Sizes,
     /// Each power of ten takes the same room.
     Tens,
     /// Shares of all below 1: each further nine takes the same room.
@@ -42,7 +44,7 @@ pub(crate) struct Axis {
 impl Scale {
     fn position(self, value: f64) -> f64 {
         match self {
-            Self::Doublings => value.log2(),
+            Self::Doublings | Self::Sizes => value.log2(),
             Self::Tens => value.log10(),
             Self::Nines => -(1.0 - value).log10(),
         }
@@ -54,6 +56,10 @@ impl Scale {
         match self {
             Self::Doublings => whole
                 .map(|power| (f64::from(power), grouped(2_f64.powi(power))))
+                .collect(),
+            Self::Sizes => whole
+                .filter(|power| power % 2 == 0)
+                .map(|power| (f64::from(power), size(1 << power)))
                 .collect(),
             Self::Tens => {
                 let mut marks = Vec::new();
@@ -267,6 +273,8 @@ mod tests {
         let doublings = Scale::Doublings.marks(0.0, 10.0);
         assert_eq!(doublings.len(), 11);
         assert_eq!(doublings[10].1, "1,024");
+        let sizes: Vec<_> = Scale::Sizes.marks(10.0, 20.0);
+        assert_eq!((sizes.len(), sizes[3].1.as_str()), (6, "64 KiB"));
         let tens: Vec<_> = Scale::Tens
             .marks(1.0, 2.0)
             .into_iter()

@@ -176,11 +176,15 @@ pub(crate) fn table(judged: &[Judged]) -> String {
 
 impl Check {
     fn judge(&self, target: &Target, figures: &Figures, absent: &[Absent]) -> Judged {
+        let unit = match self.how {
+            How::Absolute([first, ..]) => format!(" {}", first.metric.unit()),
+            _ => String::new(),
+        };
         let mut judged = Judged {
             target: target.number,
             about: target.what,
             what: self.what,
-            bound: self.bound.to_string(),
+            bound: format!("{}{unit}", self.bound),
             figure: None,
             ratio: None,
             verdict: Verdict::Missed,
@@ -189,7 +193,6 @@ impl Check {
         let value = match self.how {
             How::Elsewhere(how) => Err(how.to_owned()),
             How::Absolute(ours) => sum(ours).map(|ours| {
-                judged.bound += ours.metric.unit();
                 judged.figure = ours.shown();
                 statistics::median(ours.rounds.into_values().collect())
             }),

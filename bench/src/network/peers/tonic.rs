@@ -11,9 +11,9 @@ use bytes::Bytes;
 use tokio::net::TcpListener;
 use tonic::body::Body;
 use tonic::codegen::http::uri::PathAndQuery;
-use tonic::codegen::tokio_stream::wrappers::TcpListenerStream;
 use tonic::codegen::{BoxFuture, Service, http};
 use tonic::server::{Grpc, UnaryService};
+use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
@@ -81,11 +81,12 @@ impl Service<http::Request<Body>> for Server {
 
 /// Serves all who connect, for ever.
 pub(crate) async fn serve(listener: TcpListener) -> anyhow::Result<()> {
+    // The server's own setting of it does not reach a listener that is handed over.
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     tonic::transport::Server::builder()
-        .tcp_nodelay(true)
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
-        .serve_with_incoming(Server, TcpListenerStream::new(listener))
+        .serve_with_incoming(Server, incoming)
         .await
         .context("the tonic server failed")
 }
