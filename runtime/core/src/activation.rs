@@ -155,9 +155,10 @@ pub(crate) struct Objects {
 }
 
 impl Objects {
-    pub(crate) fn new() -> Self {
+    /// The seed is one that callers do not know: they choose the uids that they call.
+    pub(crate) fn seeded(seed: u64) -> Self {
         Self {
-            slots: Index::seeded(0),
+            slots: Index::seeded(seed),
             entries: Slab::new(),
             idle_free: List::EMPTY,
             idle_bound: List::EMPTY,

@@ -85,7 +85,7 @@ fn idle_object(objects: &mut Objects, number: u64, now: u64, bound: bool) -> Slo
 
 #[test]
 fn the_longest_unused_leaves_first_whoever_is_bound() {
-    let mut objects = Objects::new();
+    let mut objects = Objects::seeded(1);
     let first = idle_object(&mut objects, 1, 10, true);
     let second = idle_object(&mut objects, 2, 20, false);
     let third = idle_object(&mut objects, 3, 30, true);
@@ -110,7 +110,7 @@ fn a_bound_object_may_be_idle_ten_times_longer() {
         idle_ns: 100,
         ..Limits::default()
     };
-    let mut objects = Objects::new();
+    let mut objects = Objects::seeded(1);
     assert_eq!(objects.next_expiry(&limits), None);
     let bound = idle_object(&mut objects, 1, 0, true);
     assert_eq!(objects.next_expiry(&limits), Some((Time(1_000), bound)));
@@ -125,4 +125,16 @@ fn an_idle_object_is_small() {
     let entry = size_of::<Object>() + size_of::<(Uid, Slot)>();
     // A slab doubles and a tree is half full, at worst.
     assert!(2 * entry <= 300, "{entry} bytes for an object in memory");
+}
+
+#[test]
+fn who_does_not_know_the_seed_cannot_choose_uids_that_collide() {
+    let node = NodeId(1);
+    let key = |local| LockKey::object(Uid { node, local });
+    let same_home = |objects: &Objects, local| objects.slots.hash(key(local)) % 4096 == 7;
+    let known = Objects::seeded(0);
+    let chosen: Vec<u64> = (0..).filter(|n| same_home(&known, *n)).take(64).collect();
+    let other = Objects::seeded(0x5eed);
+    let collide = chosen.iter().filter(|n| same_home(&other, **n)).count();
+    assert!(collide < 8, "{collide} of 64 collide under another seed");
 }

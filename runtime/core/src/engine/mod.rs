@@ -137,8 +137,8 @@ pub struct Identity {
     pub me: Peer,
     /// The shard's number at its node.
     pub shard: u16,
-    /// A number that callers do not know, for the hash of the lock table: who could choose uids
-    /// that collide could make every look-up long. Nothing that is decided depends on it.
+    /// A number that callers do not know, for the hashes of locks and objects: who could choose
+    /// uids that collide could make every look-up long. Nothing that is decided depends on it.
     pub seed: u64,
 }
 
@@ -215,7 +215,7 @@ impl Engine {
             mutation,
             now: Time(0),
             calls: Calls::new(),
-            objects: Objects::new(),
+            objects: Objects::seeded(identity.seed),
             locks: Locks::seeded(identity.seed),
             uses: UseList::default(),
             incarnations: Incarnations::new(),
