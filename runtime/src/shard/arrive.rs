@@ -37,6 +37,8 @@ pub(super) struct Entry {
     pub(super) caller: Peer,
     pub(super) call: Option<CallId>,
     pub(super) deadline: Instant,
+    /// Its caller has asked for it before.
+    pub(super) again: bool,
     pub(super) trace: TraceId,
     /// Taken by the servant.
     pub(super) parameters: Option<Message>,
@@ -165,6 +167,7 @@ impl Shard {
             caller,
             call,
             deadline,
+            again: context.again,
             trace: context.trace,
             parameters: None,
             reply: None,

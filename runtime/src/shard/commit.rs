@@ -19,8 +19,14 @@ impl Shard {
         let found = match &self.registry.store {
             None => false,
             Some(store) => {
+                let again = self
+                    .entries
+                    .borrow()
+                    .find(ticket)
+                    .is_some_and(|entry| entry.again);
                 let busy = || self.callers_under_way();
-                let found = self.newest.borrow_mut().is_saved(call, &**store, busy);
+                let mut newest = self.newest.borrow_mut();
+                let found = newest.is_saved(call, again, &**store, busy);
                 // Executing again would be a guess: the caller learns why it has no answer.
                 found.unwrap_or_else(|error| {
                     tracing::error!(%call, %error, "a saved reply cannot be read");

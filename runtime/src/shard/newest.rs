@@ -40,13 +40,15 @@ impl Default for Newest {
 
 impl Newest {
     /// Whether the store has a reply of the call. The call is taken for executed from now on.
-    /// `busy` tells which callers have calls under way at this shard.
+    /// One that its caller asks for `again` may have been executed at another shard: only the
+    /// store knows. `busy` tells which callers have calls under way at this shard.
     ///
     /// # Errors
     /// If the store has to be asked and cannot tell.
     pub(super) fn is_saved(
         &mut self,
         call: CallId,
+        again: bool,
         store: &dyn ObjectStore,
         busy: impl FnOnce() -> BTreeSet<Peer>,
     ) -> Result<bool, StoreError> {
@@ -55,7 +57,7 @@ impl Newest {
             let doubted = known.is_none_or(|highest| highest.doubted);
             let doubted = doubted && store.has_reply_since(call)?;
             self.note(call, doubted, busy);
-            if !doubted {
+            if !doubted && !again {
                 return Ok(false);
             }
         }
@@ -109,7 +111,7 @@ mod tests {
     fn what_is_saved_is_found_whatever_came_between() {
         let store = MemoryStore::new();
         let mut newest = Newest::default();
-        let mut ask = |call| newest.is_saved(call, &store, BTreeSet::new).unwrap();
+        let mut ask = |call| newest.is_saved(call, false, &store, BTreeSet::new).unwrap();
         // An earlier life has answered this caller: neither its last call nor one before it may
         // be taken for new.
         save(&store, call(1, 10));
@@ -129,11 +131,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_asked_for_again_is_looked_up_though_another_shard_has_answered_it() {
+        let store = MemoryStore::new();
+        let mut newest = Newest::default();
+        let mut ask = |call, again| newest.is_saved(call, again, &store, BTreeSet::new).unwrap();
+        assert!(!ask(call(1, 4), false));
+        save(&store, call(1, 5));
+        assert!(ask(call(1, 5), true));
+        assert!(!ask(call(1, 6), true), "and is taken for executed");
+        save(&store, call(1, 6));
+        assert!(ask(call(1, 6), false));
+    }
+
+    #[test]
     fn what_is_under_way_is_not_new_when_replies_behind_it_have_expired() {
         let (store, swept) = (MemoryStore::new(), MemoryStore::new());
         save(&store, call(1, 20));
         let mut newest = Newest::default();
-        let mut ask = |call, store| newest.is_saved(call, store, BTreeSet::new).unwrap();
+        let mut ask = |call, store| newest.is_saved(call, false, store, BTreeSet::new).unwrap();
         assert!(!ask(call(1, 10), &store));
         // While it is executed the other reply expires, and an older call comes late.
         assert!(!ask(call(1, 5), &swept));
@@ -147,7 +162,7 @@ mod tests {
         let store = MemoryStore::new();
         let mut newest = Newest::default();
         let mut ask = |call| {
-            let found = newest.is_saved(call, &store, BTreeSet::new).unwrap();
+            let found = newest.is_saved(call, false, &store, BTreeSet::new).unwrap();
             assert!(newest.by_caller.len() <= CALLERS_MAX);
             found
         };
@@ -168,7 +183,7 @@ mod tests {
         let slow = call(1, 10);
         let mut ask = |call| {
             let busy = || BTreeSet::from([slow.caller]);
-            newest.is_saved(call, &store, busy).unwrap()
+            newest.is_saved(call, false, &store, busy).unwrap()
         };
         assert!(!ask(slow));
         for node in 2..=CALLERS_MAX as u64 + 2 {
@@ -192,7 +207,11 @@ mod tests {
                 searches += 1;
                 busy()
             };
-            assert!(!newest.is_saved(call(node, 1), &store, search).unwrap());
+            assert!(
+                !newest
+                    .is_saved(call(node, 1), false, &store, search)
+                    .unwrap()
+            );
         }
         assert!(newest.by_caller.len() <= 2 * all as usize);
         assert!(
@@ -203,7 +222,7 @@ mod tests {
         assert!(searches < 8, "{searches} searches");
         for node in 2 * all + 1..=4 * all {
             let new = call(node, 1);
-            assert!(!newest.is_saved(new, &store, BTreeSet::new).unwrap());
+            assert!(!newest.is_saved(new, false, &store, BTreeSet::new).unwrap());
         }
         assert!(newest.by_caller.len() <= CALLERS_MAX);
     }
