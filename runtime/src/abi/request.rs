@@ -236,9 +236,7 @@ impl Request {
                 self.going_to(connection.peer().node);
                 let (site, shards) = (connection.site(), connection.hello().shards);
                 match note_reached(track, &capability, site, shards, Some(connection.peer())) {
-                    Ok(()) => {
-                        ask(connection, &mut self.w, self.context, self.deadline, track).await
-                    }
+                    Ok(()) => ask(connection, &mut self.w, self.deadline, track).await,
                     Err(error) => error.into(),
                 }
             }
@@ -301,7 +299,7 @@ impl Request {
             if let Err(error) = reaching(track, peer.node, shard, Some(peer)) {
                 return error.into();
             }
-            let answer = ask(connection, &mut self.w, self.context, self.deadline, track).await;
+            let answer = ask(connection, &mut self.w, self.deadline, track).await;
             match answer.outcome {
                 Err(error)
                     if may_try_again(&error, repeatable)
@@ -456,11 +454,10 @@ fn is_untouched(
 async fn ask(
     connection: &Arc<Connection>,
     w: &mut Writer,
-    context: StructAt,
     deadline: Instant,
     track: Option<&Track>,
 ) -> Answer {
-    let answer = question(connection, w, context, deadline).await;
+    let answer = question(connection, w, deadline).await;
     let answer = answer.unwrap_or_else(Answer::from);
     if let Some(track) = track
         && (answer.outcome.is_ok() || answer.report.is_some())
@@ -473,16 +470,15 @@ async fn ask(
 async fn question(
     connection: &Arc<Connection>,
     w: &mut Writer,
-    context: StructAt,
     deadline: Instant,
 ) -> Result<Answer> {
     let patience = deadline + DEADLINE_GRACE;
-    let renew = |w: &mut Writer| {
-        let left = deadline.saturating_duration_since(Instant::now());
-        set_deadline(w, context, left);
+    let question = match connection.call(w, patience) {
+        Err(error) if connection.is_to_wait(&error, w) => {
+            connection.call_in_turn(w, patience, deadline).await?
+        }
+        sent => sent?,
     };
-    let sent = connection.call_with_room(w, patience, deadline, renew);
-    let question = sent.await?;
     Ok(question.answer().await)
 }
 

@@ -175,10 +175,7 @@ async fn request_at(
         from: RUNNER,
         what: wish.into(),
     });
-    let patience = deadline + DEADLINE_GRACE;
-    // Many calls that wait must not keep an action from its end.
-    let sent = connection.call_with_room(&mut w, patience, deadline, |_| ());
-    let question = sent.await?;
+    let question = connection.call(&mut w, deadline + DEADLINE_GRACE)?;
     let answering = async { Some(question.answer().await) };
     answer(answering, limit, &connection.peer_text()).await
 }

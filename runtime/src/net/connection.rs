@@ -31,7 +31,6 @@ use crate::capability::Capability;
 use crate::config::QUESTIONS_MAX;
 use crate::error::{Completed, ErrorKind, SystemError};
 use crate::wire::frame::{self, Descriptor, Frame};
-pub(crate) use outgoing::Refused;
 use outgoing::{Line, way_of_call};
 
 /// Parameters below this are not counted one by one.
@@ -178,37 +177,35 @@ impl Connection {
     ///
     /// # Errors
     /// With [`Completed::No`]: nothing was sent.
-    pub(crate) fn call(&self, w: &mut Writer, deadline: Instant) -> Result<Question<'_>, Refused> {
+    pub(crate) fn call(
+        &self,
+        w: &mut Writer,
+        deadline: Instant,
+    ) -> Result<Question<'_>, SystemError> {
         if self.is_queued_for(way_of_call(w.len())) {
             // Others came before it.
-            return Err(Refused::for_want_of_room(self.is_full()));
+            return Err(self.is_full());
         }
         self.call_now(w, deadline)
     }
 
     /// The same, though others wait for room.
-    fn call_now(&self, w: &mut Writer, deadline: Instant) -> Result<Question<'_>, Refused> {
-        if w.attached().is_empty() {
-            return self.ask(w, deadline);
-        }
-        // The numbers are those of this connection; another attempt has others.
-        let mut with_numbers = w.clone();
-        let given = self.number(&mut with_numbers, true)?;
-        let asked = self.ask(&mut with_numbers, deadline);
-        if asked.is_err() {
-            self.take_back(&given);
-        }
-        asked
-    }
-
-    fn ask(&self, w: &mut Writer, deadline: Instant) -> Result<Question<'_>, Refused> {
+    fn call_now(&self, w: &mut Writer, deadline: Instant) -> Result<Question<'_>, SystemError> {
+        let mut with_numbers;
+        let w = if w.attached().is_empty() {
+            w
+        } else {
+            // The numbers are those of this connection; another attempt has others.
+            with_numbers = w.clone();
+            self.number(&mut with_numbers, true)?;
+            &mut with_numbers
+        };
         self.check_len(w.len())?;
-        let number = lock(&self.pending).ask(deadline);
-        let number = number.map_err(Refused::for_want_of_room)?;
+        let number = lock(&self.pending).ask(deadline)?;
         if let Err(error) = self.send_written(w, number, way_of_call(w.len())) {
             // Nobody will answer what was not sent.
             lock(&self.pending).withdraw(number);
-            return Err(Refused::for_want_of_room(error));
+            return Err(error);
         }
         Ok(Question::new(self, number))
     }
@@ -225,9 +222,8 @@ impl Connection {
         self.send_surely(&Frame::Release { export });
     }
 
-    /// Gives the capabilities of a frame numbers of this connection. If the frame is not sent, they
-    /// are to be taken back.
-    fn number(&self, w: &mut Writer, is_invoke: bool) -> Result<Vec<Descriptor>, SystemError> {
+    /// Gives the capabilities of a frame numbers of this connection.
+    fn number(&self, w: &mut Writer, is_invoke: bool) -> Result<(), SystemError> {
         let count = w.attached().len();
         if count > frame::CAPABILITIES_MAX as usize {
             let max = frame::CAPABILITIES_MAX;
@@ -236,24 +232,10 @@ impl Connection {
         }
         let mut descriptors = Vec::with_capacity(count);
         for attachment in w.attached() {
-            match self.describe(attachment) {
-                Ok(descriptor) => descriptors.push(descriptor),
-                Err(error) => {
-                    self.take_back(&descriptors);
-                    return Err(error);
-                }
-            }
+            descriptors.push(self.describe(attachment)?);
         }
         frame::set_capabilities(w, is_invoke, &descriptors);
-        Ok(descriptors)
-    }
-
-    /// The peer was not told these numbers, so it will not give them back.
-    fn take_back(&self, given: &[Descriptor]) {
-        let mut exports = lock(&self.exports);
-        for descriptor in given.iter().filter(|given| given.hosted_by_sender) {
-            exports.release(descriptor.export);
-        }
+        Ok(())
     }
 
     fn describe(&self, attachment: &Attachment) -> Result<Descriptor, SystemError> {
@@ -331,11 +313,6 @@ impl Connection {
             self.peer_text()
         );
         Err(SystemError::new(ErrorKind::Overloaded, detail))
-    }
-
-    /// How many bytes its calls under way have brought.
-    pub(crate) fn held_bytes(&self) -> usize {
-        self.held.load(Ordering::Relaxed)
     }
 
     /// The peer dropped a capability.

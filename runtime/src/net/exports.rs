@@ -84,12 +84,6 @@ impl Exports {
         }
     }
 
-    /// How many times the peer was sent it.
-    #[cfg(test)]
-    pub(crate) fn sent(&self, number: u32) -> u32 {
-        self.by_number.get(&number).map_or(0, |export| export.sent)
-    }
-
     /// The connection ended.
     pub(crate) fn clear(&mut self) -> Self {
         std::mem::take(self)

@@ -3,7 +3,6 @@
 //! Both run in one task with reading first, so that what a batch of calls answers at once goes
 //! out in one write at the end of the same turn.
 
-mod later;
 #[cfg(test)]
 mod tests;
 
@@ -22,9 +21,8 @@ use super::connection::Connection;
 use super::links::Lease;
 use crate::error::{ErrorKind, SystemError};
 use crate::wire::frame::{self, Frame};
-use crate::wire::large::{HEAD_BYTES, Head, PART_BYTES};
+use crate::wire::large::{Head, PART_BYTES};
 use crate::wire::message::Action;
-use later::Later;
 
 /// Bytes a read may bring.
 const READ_BYTES: usize = 64 * 1024;
@@ -108,7 +106,6 @@ where
     let (mut room, mut grown) = (IDLE_BYTES, false);
     let traffic = connection.traffic();
     let mut parts = Parts::new(traffic.message_bytes_max, traffic.partial_max());
-    let mut later = Later::default();
     // When the frame whose beginning lies in the buffer has to be whole.
     let mut due: Option<Instant> = None;
     // What came since others had their turn.
@@ -119,15 +116,21 @@ where
             tokio::task::yield_now().await;
         }
         let waiting = buffer.len();
-        let into = (&mut parts, &mut later);
-        match take_frames(&mut buffer, into, room, connection, inbound) {
+        match take_frames(&mut buffer, &mut parts, room, connection, inbound) {
             Ok(Taken::All) => {}
-            Ok(taken) => {
-                taken.wait(connection, &mut parts).await;
+            Ok(Taken::ForNow) => {
+                // Others on this thread have their turn.
+                turn_over().await;
                 due = None;
                 continue;
             }
             Err(error) => return error.context("the peer sent nonsense"),
+        }
+        if connection.is_crowded() {
+            connection.room().await;
+            parts.excuse();
+            due = None;
+            continue;
         }
         let begun = buffer.len();
         due = whole_by(due, begun, waiting);
@@ -143,26 +146,21 @@ where
                 (room, grown) = (IDLE_BYTES, false);
                 continue;
             }
-            () = connection.room(), if !later.is_empty() => continue,
         };
         match came {
             Err(Some(error)) => return ended(&error.to_string()),
-            Err(None) => return late(begun, due),
+            Err(None) => return late(begun),
             Ok((0, _)) if begun == 0 && !parts.is_under_way() => {
                 return ended("the peer closed the connection");
             }
             Ok((0, _)) => return cut_short(begun),
             Ok((got, part)) => {
-                // Of one that is to take what is unsent, that is the sign of life.
-                if !connection.is_crowded() {
-                    connection.heard();
-                }
+                connection.heard();
                 // Where much comes at a time the next read gets more room.
                 let little = got <= IDLE_BYTES / 2;
                 room = if little { IDLE_BYTES } else { READ_BYTES };
                 much += got;
-                let taken = part.taken(|framed| take(framed, &mut later, connection, inbound));
-                if let Err(error) = taken {
+                if let Err(error) = part.taken(|framed| take(framed.clone(), connection, inbound)) {
                     return error.context("the peer sent nonsense");
                 }
             }
@@ -177,7 +175,7 @@ async fn come<R: AsyncRead + Unpin>(
     parts: &mut Parts,
     due: Option<Instant>,
 ) -> Result<(usize, Part), Option<std::io::Error>> {
-    let due = earlier(due, parts.due());
+    let due = due.or_else(|| parts.due());
     let reading = read_some(reader, buffer, parts);
     match due {
         None => reading.await.map_err(Some),
@@ -229,17 +227,11 @@ async fn turn_over() {
     .await;
 }
 
-/// The earlier of two, where there are any.
-fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
-    one.into_iter().chain(other).min()
-}
-
-/// Why the peer is too late: with the frame that has begun, if that was due, or with a part.
-fn late(begun: usize, due: Option<Instant>) -> SystemError {
+fn late(begun: usize) -> SystemError {
     let (frame, message) = (FRAME_DEADLINE.as_secs(), STALL.as_secs());
-    let detail = match due.is_some_and(|due| due <= Instant::now()) {
-        true => format!("{begun} bytes of a message came, the rest not within {frame} s"),
-        false => format!("nothing came for {message} s of a message that comes in parts"),
+    let detail = match begun {
+        0 => format!("nothing came for {message} s of a message that comes in parts"),
+        _ => format!("{begun} bytes of a message came, the rest not within {frame} s"),
     };
     SystemError::new(ErrorKind::Malformed, detail)
 }
@@ -251,34 +243,16 @@ fn cut_short(begun: usize) -> SystemError {
 
 /// How much of the buffer was taken.
 enum Taken {
-    /// All that is whole.
+    /// All that is whole, or as much as there is room for its answers.
     All,
-    /// As much as there is room for, as long as the peer takes answers too slowly.
-    NoMore,
     /// As much as is fair to others.
     ForNow,
 }
 
-impl Taken {
-    /// Waits until more may be taken.
-    async fn wait(self, connection: &Connection, parts: &mut Parts) {
-        match self {
-            Self::All => {}
-            Self::NoMore => {
-                connection.room().await;
-                parts.excuse();
-            }
-            // Others on this thread have their turn.
-            Self::ForNow => turn_over().await,
-        }
-    }
-}
-
-/// Takes the whole frames of the buffer, after those that had to wait. Calls wait as long as there
-/// is no room for their answers.
+/// Takes the whole frames of the buffer, as long as there is room for their answers.
 fn take_frames<I: Inbound>(
     buffer: &mut BytesMut,
-    (parts, later): (&mut Parts, &mut Later),
+    parts: &mut Parts,
     room: usize,
     connection: &Arc<Connection>,
     inbound: &I,
@@ -286,11 +260,7 @@ fn take_frames<I: Inbound>(
     let malformed = |detail: String| SystemError::new(ErrorKind::Malformed, detail);
     let message_bytes_max = connection.traffic().message_bytes_max;
     let (started, mut taken) = (Instant::now(), 0_u32);
-    loop {
-        let crowded = connection.is_crowded();
-        if crowded && !later.has_room(connection) {
-            return Ok(Taken::NoMore);
-        }
+    while !connection.is_crowded() {
         if taken == FRAMES_A_TURN {
             return Ok(Taken::ForNow);
         }
@@ -298,24 +268,15 @@ fn take_frames<I: Inbound>(
             return Ok(Taken::ForNow);
         }
         taken += 1;
-        if !crowded && let Some(frame) = later.pop() {
-            handle(frame, connection, inbound)?;
-            continue;
-        }
         if parts.is_filling() || Head::is_at(buffer) {
             match parts.take(buffer)? {
-                Part::Whole(framed) => take(framed, later, connection, inbound)?,
+                Part::Whole(framed) => take(framed, connection, inbound)?,
                 Part::Part => {}
                 Part::More => return Ok(Taken::All),
             }
             continue;
         }
-        let longest = match Head::is_telling(buffer) {
-            true => message_bytes_max,
-            // It may become a part.
-            false => message_bytes_max.max(HEAD_BYTES + PART_BYTES),
-        };
-        let len = frame_len(buffer, longest);
+        let len = frame_len(buffer, message_bytes_max);
         let Some(len) = len.map_err(|error| malformed(error.to_string()))? else {
             // A chunk serves several reads: a new one each time would be cold memory.
             if buffer.capacity() - buffer.len() < room / 4 {
@@ -329,33 +290,17 @@ fn take_frames<I: Inbound>(
             return Ok(Taken::All);
         }
         let framed = buffer.split_to(len).freeze();
-        take(framed, later, connection, inbound)?;
+        take(framed, connection, inbound)?;
     }
+    Ok(Taken::All)
 }
 
-/// Takes a frame, or has it wait.
 fn take<I: Inbound>(
     framed: Bytes,
-    later: &mut Later,
     connection: &Arc<Connection>,
     inbound: &I,
 ) -> Result<(), SystemError> {
-    let bytes = framed.len();
-    let frame = frame::parse(framed)?;
-    let waits = !later.is_empty() || connection.is_crowded();
-    if waits && Later::concerns(&frame) {
-        later.push(frame, bytes);
-        return Ok(());
-    }
-    handle(frame, connection, inbound)
-}
-
-fn handle<I: Inbound>(
-    frame: Frame,
-    connection: &Arc<Connection>,
-    inbound: &I,
-) -> Result<(), SystemError> {
-    match frame {
+    match frame::parse(framed)? {
         Frame::Invoke(mut call) => {
             if !call.capabilities.is_empty() {
                 let attached = connection.attach(&call.capabilities)?;

@@ -30,8 +30,6 @@ struct Echo {
     ended: Arc<Mutex<Option<SystemError>>>,
     /// Calls that are not answered.
     silent: bool,
-    /// Bytes that it puts behind what it was sent.
-    grows: usize,
     cancelled: Arc<AtomicUsize>,
 }
 
@@ -46,10 +44,6 @@ impl Inbound for Echo {
         if self.silent {
             return;
         }
-        let data = match self.grows {
-            0 => data,
-            more => [&data[..], &vec![0; more]].concat().into(),
-        };
         let mut w = frame::returned();
         let slot = frame::body(&w);
         let s = w.structure(slot, 0, 1);
@@ -132,8 +126,14 @@ fn noise(len: usize, seed: usize) -> Bytes {
 async fn ask(connection: &Arc<Connection>, data: &Bytes) -> Result<Bytes, SystemError> {
     let in_a_minute = Instant::now() + Duration::from_secs(60);
     let mut w = invoke(data);
-    let sent = connection.call_with_room(&mut w, in_a_minute, in_a_minute, |_| ());
-    let answer: Answer = sent.await?.answer().await;
+    let question = match connection.call(&mut w, in_a_minute) {
+        Err(error) if connection.is_to_wait(&error, &w) => {
+            let sent = connection.call_in_turn(&mut w, in_a_minute, in_a_minute);
+            sent.await?
+        }
+        sent => sent?,
+    };
+    let answer: Answer = question.answer().await;
     Ok(answer.outcome?.reader()?.pointer(0).bytes()?)
 }
 
@@ -241,17 +241,16 @@ async fn a_call_without_room_waits_for_its_turn_or_fails_as_it_is_wished() {
                     Err(error) => break error,
                 }
             };
-            let waits = backpressure == Backpressure::Wait;
-            assert_eq!(here.is_to_wait(&full), waits, "{size}");
-            let full = SystemError::from(full);
             let (kind, completed) = (full.kind(), full.completion());
             assert_eq!((kind, completed), (ErrorKind::Overloaded, Completed::No));
+            let waits = backpressure == Backpressure::Wait;
+            assert_eq!(here.is_to_wait(&full, &w), waits, "{size}");
         }
         if backpressure == Backpressure::Fail {
             continue;
         }
         let mut w = invoke(&noise(8, 2));
-        let late = here.call_in_turn(&mut w, deadline, Instant::now(), |_| ());
+        let late = here.call_in_turn(&mut w, deadline, Instant::now());
         let error = late.await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Overloaded, "{error}");
         // Those that wait are served in their order, one by one, as soon as there is room.
@@ -260,11 +259,8 @@ async fn a_call_without_room_waits_for_its_turn_or_fails_as_it_is_wished() {
             let here = here.clone();
             waiting.spawn(async move {
                 let mut w = invoke(&noise(n, 3));
-                let mut renewed = 0;
-                let sent = here.call_in_turn(&mut w, deadline, deadline, |_| renewed += 1);
-                let sent = sent.await.unwrap();
-                assert!(renewed > 0, "it does not say how much time it had before");
-                sent.answer().await.outcome.unwrap();
+                let sent = here.call_in_turn(&mut w, deadline, deadline).await;
+                sent.unwrap().answer().await.outcome.unwrap();
             });
             tokio::task::yield_now().await;
         }
@@ -278,31 +274,6 @@ async fn a_call_without_room_waits_for_its_turn_or_fails_as_it_is_wished() {
         let came = lock(&echo.came).clone();
         let small: Vec<_> = came.into_iter().filter(|len| *len < 100).collect();
         assert_eq!(small, (1..=20).collect::<Vec<_>>());
-    }
-}
-
-#[tokio::test]
-async fn both_ends_may_ask_for_much_at_once() {
-    let (left, right) = tokio::io::duplex(PIPE_BYTES);
-    let taking = |hello: Hello| hello.taking(MESSAGE_BYTES_MAX);
-    let ends = [left, right].map(|stream| {
-        let end = connection(taking, Traffic::default());
-        let inbound = Echo {
-            grows: 1 << 20,
-            ..Echo::default()
-        };
-        serve(stream, &end, inbound);
-        end
-    });
-    let mut asked = JoinSet::new();
-    for end in &ends {
-        for _ in 0..40 {
-            let end = end.clone();
-            asked.spawn(async move { ask(&end, &Bytes::new()).await.map(|got| got.len()) });
-        }
-    }
-    while let Some(answer) = asked.join_next().await {
-        assert_eq!(answer.unwrap().unwrap(), 1 << 20);
     }
 }
 
@@ -410,49 +381,6 @@ async fn parts_that_break_the_rules_cut_the_connection_for_a_named_reason() {
     let (echo, ended) = said(parts.concat()).await;
     assert_eq!(ended.kind(), ErrorKind::BindingBroken, "{ended}");
     assert_eq!(*lock(&echo.came), [300_000]);
-}
-
-#[tokio::test]
-async fn a_part_may_be_larger_than_the_largest_message() {
-    let largest = PART_BYTES + 8;
-    let (mut near, far) = tokio::io::duplex(PIPE_BYTES);
-    let traffic = Traffic {
-        message_bytes_max: largest,
-        ..Traffic::default()
-    };
-    let there = connection(|hello| hello.taking(MESSAGE_BYTES_MAX), traffic);
-    let echo = Echo {
-        silent: true,
-        ..Echo::default()
-    };
-    let (reader, writer) = tokio::io::split(far);
-    let serving = tokio::spawn(run(reader, writer, there, echo.clone()));
-    let bytes = in_parts(&framed(largest - overhead()), 0).concat();
-    // Its head comes in two reads.
-    let (first, rest) = bytes.split_at(HEAD_BYTES / 2 - 2);
-    near.write_all(first).await.unwrap();
-    for _ in 0..10 {
-        tokio::task::yield_now().await;
-    }
-    let _ = near.write_all(rest).await;
-    drop(near);
-    serving.await.unwrap();
-    let ended = lock(&echo.ended).clone();
-    assert_eq!(*lock(&echo.came), [largest - overhead()], "{ended:?}");
-}
-
-#[tokio::test]
-async fn a_part_stays_due_while_a_frame_is() {
-    let mut parts = Parts::new(MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX);
-    let begun = in_parts(&framed(300_000), 0)[0].clone();
-    parts.take(&mut BytesMut::from(&begun[..])).unwrap();
-    let of_parts = parts.due();
-    let of_frame = of_parts.map(|due| due + Duration::from_secs(1));
-    assert!(of_parts.is_some());
-    assert_eq!(earlier(of_frame, of_parts), of_parts);
-    assert_eq!(earlier(None, of_parts), of_parts);
-    assert_eq!(earlier(of_frame, None), of_frame);
-    assert_eq!(earlier(None, None), None);
 }
 
 /// A generator of numbers, the same each time (Marsaglia's xorshift).
