@@ -169,7 +169,9 @@ fn ten_thousand_calls_of_a_reader_that_stops() {
             }
         }
         println!("{refused} of them were refused");
-        assert!(refused < 5_000, "{refused}");
+        // Of an object on another shard all calls are under way before the first answer comes, and
+        // what finds no room is refused: 16 MiB of answers may wait.
+        assert!(refused <= 9_000, "{refused}");
     });
 }
 
