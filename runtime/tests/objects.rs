@@ -380,7 +380,8 @@ async fn count_connections(kind: Kind, face: &Face, node: &Node) {
     let (another, third) = (Face::open(kind, node).await, Face::open(kind, node).await);
     // A node without a face has no connections.
     let more = if kind == Kind::Embedded { 0 } else { 2 };
-    assert_eq!(face.statistics().await.connections, before + more);
+    // A plain Cap'n Proto client is connected before the node has accepted it.
+    until(|| async { face.statistics().await.connections == before + more }).await;
     drop((another, third));
     until(|| async { face.statistics().await.connections == before }).await;
 }
