@@ -28,8 +28,9 @@ namespace bench {
 
 using Clock = std::chrono::steady_clock;
 
-// One in so many calls is timed when several are under way.
-constexpr std::uint64_t stride_of_many = 8;
+// One in so many calls is timed when several are under way. A prime: calls that take turns in the
+// same order are then all timed, each in its turn.
+constexpr std::uint64_t stride_of_many = 7;
 
 struct Options {
     std::string role;
@@ -278,6 +279,24 @@ inline void call_from_threads(std::uint64_t threads, Recorder& recorder,
     }
     if (!failure.empty()) {
         throw std::runtime_error(failure);
+    }
+}
+
+// The whole program in one of its roles. A failure is said, and makes it fail.
+inline int run(int count, char** arguments, const std::function<void()>& serve,
+               const std::function<void(const Options&)>& drive) {
+    try {
+        Options options(count, arguments);
+        keep_to_core(options);
+        if (options.role == "serve") {
+            serve();
+        } else {
+            drive(options);
+        }
+        return 0;
+    } catch (const std::exception& error) {
+        std::cerr << "error: " << error.what() << std::endl;
+        return 1;
     }
 }
 

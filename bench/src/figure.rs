@@ -6,7 +6,9 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
+use hdrhistogram::Histogram;
 use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -176,7 +178,8 @@ impl Serialize for Parameters {
 pub(crate) struct Found {
     /// Each figure that could be taken.
     pub(crate) metrics: BTreeMap<Metric, f64>,
-    /// How often which latency was seen, in nanoseconds, ascending; to a thousandth of each.
+    /// How often which latency was seen, in nanoseconds, ascending; to a five-hundredth of each
+    /// or better.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) latencies_ns: Vec<(u64, u64)>,
 }
@@ -186,6 +189,55 @@ impl Found {
     pub(crate) fn with(mut self, metric: Metric, value: f64) -> Self {
         self.metrics.insert(metric, value);
         self
+    }
+
+    /// With the most memory that the server had resident, where the kernel tells it.
+    pub(crate) fn with_peak(self, bytes: Option<u64>) -> Self {
+        match bytes {
+            Some(bytes) => self.with(Metric::ServerPeakMib, bytes as f64 / f64::from(1 << 20)),
+            None => self,
+        }
+    }
+
+    /// With the median and the 99th percentile of latencies, and how often which was seen.
+    pub(crate) fn with_latencies(mut self, latencies: &Latencies) -> Self {
+        let Latencies(histogram) = latencies;
+        let us = |quantile| histogram.value_at_quantile(quantile) as f64 / 1_000.0;
+        let seen = histogram.iter_recorded();
+        self.latencies_ns = seen
+            .map(|step| (step.value_iterated_to(), step.count_since_last_iteration()))
+            .collect();
+        self.with(Metric::P50Us, us(0.5))
+            .with(Metric::P99Us, us(0.99))
+    }
+}
+
+/// Latencies as they are collected.
+pub(crate) struct Latencies(Histogram<u64>);
+
+/// An hour: slower calls count as so slow.
+const LATENCY_NS_MAX: u64 = 3_600_000_000_000;
+
+/// Digits of a latency that are kept.
+const DIGITS: u8 = 3;
+
+impl Default for Latencies {
+    fn default() -> Self {
+        let histogram = Histogram::new_with_max(LATENCY_NS_MAX, DIGITS);
+        Self(histogram.expect("three digits of an hour are possible"))
+    }
+}
+
+impl Latencies {
+    /// Adds one.
+    pub(crate) fn record(&mut self, latency: Duration) {
+        let nanoseconds = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
+        self.0.saturating_record(nanoseconds);
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> u64 {
+        self.0.len()
     }
 }
 
@@ -235,6 +287,26 @@ pub(crate) fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn latencies_are_kept_to_a_five_hundredth() {
+        let told = [7, 999, 1_234, 987_654, 123_456_789];
+        let mut latencies = Latencies::default();
+        for nanoseconds in told {
+            latencies.record(Duration::from_nanos(nanoseconds));
+        }
+        assert_eq!(latencies.count(), told.len() as u64);
+        let found = Found::default().with_latencies(&latencies);
+        assert_eq!(found.latencies_ns.len(), told.len());
+        for ((kept, count), told) in found.latencies_ns.into_iter().zip(told) {
+            assert!(
+                count == 1 && kept.abs_diff(told) * 500 <= told,
+                "{kept}, {told}"
+            );
+        }
+        assert!((found.metrics[&Metric::P50Us] - 1.234).abs() < 0.003);
+        assert!((found.metrics[&Metric::P99Us] / 123_456.789 - 1.0).abs() < 0.002);
+    }
 
     #[test]
     fn figures_are_written_as_precisely_as_they_are_known() {

@@ -1,7 +1,8 @@
 //! Ctrl-C: what runs is ended, and whatever was started is put away, as if a run had failed.
 //!
 //! A first interruption ends the client that runs, so that its run fails and everything is dropped
-//! on the way out: servers end, folders are removed. A second one ends this program at once.
+//! on the way out: servers end, and the folders of this program and of those that it has started
+//! are removed. A second one ends this program at once, and leaves the folders where they are.
 
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, Ordering};

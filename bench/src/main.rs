@@ -183,6 +183,7 @@ fn measure(arguments: &Measure) -> anyhow::Result<()> {
             &setting,
         )?);
     }
+    process::warn_of_one_core()?;
     let mut json = arguments.json.as_deref().map(Json::create).transpose()?;
     eprintln!("this takes about {}", run::minutes(run::takes(&planned)));
     interrupt::listen()?;
@@ -197,7 +198,7 @@ fn measure(arguments: &Measure) -> anyhow::Result<()> {
             .map_or(Ok(()), |json| json.line(&Line::Run(figure)))
     })?;
     for (benchmark, absent) in benchmarks.iter().zip(&absent) {
-        println!("{}", table::table(benchmark, &figures, &setting));
+        println!("{}", table::table(benchmark, &figures));
         for absent in absent {
             println!("without {}: {}", catalog::label(absent.peer), absent.why);
         }

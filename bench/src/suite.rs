@@ -7,8 +7,6 @@
 
 use std::time::Duration;
 
-use clap::ValueEnum;
-
 use crate::figure::{Found, Metric, Parameters};
 
 /// Something that can be measured by its name.
@@ -29,7 +27,8 @@ pub(crate) struct Benchmark {
 pub(crate) struct View {
     /// The peer whose figures the others' are divided by.
     pub(crate) reference: Option<&'static str>,
-    /// What a cell of its table tells; the ratio is of the first.
+    /// What a cell of its table tells, of one that is [`tall`](Self::tall) only the first; the
+    /// ratio is of the first.
     pub(crate) metrics: &'static [Metric],
     /// Whether the parameters are the rows of its table, since there are many.
     pub(crate) tall: bool,
@@ -86,15 +85,15 @@ pub(crate) struct Case {
 }
 
 /// How thorough to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Effort {
-    /// One short run of each case, to see that it works
+    /// One short run of each case, to see that it works.
     Smoke,
-    /// Enough to see ratios
+    /// Enough to see ratios.
     Quick,
-    /// In between
+    /// In between.
     Normal,
-    /// For figures that are written down
+    /// For figures that are written down.
     Full,
 }
 
@@ -136,7 +135,8 @@ impl Setting {
         self.warm_up + self.measure + Duration::from_millis(30)
     }
 
-    /// Of a list of values, all if there is time for them; else every second one.
+    /// Of a list of values, all if there is time for them; else every second one, or in a smoke run
+    /// the first and the last.
     pub(crate) fn thin(&self, values: &[u64]) -> Vec<u64> {
         let step = match self.effort {
             Effort::Smoke => values.len().max(2) - 1,

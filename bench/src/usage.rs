@@ -21,6 +21,11 @@ pub(crate) fn peak_bytes(pid: u32) -> Option<u64> {
     status_bytes(pid, "VmHWM:")
 }
 
+/// The bytes a process has resident, pages of files included.
+pub(crate) fn resident_bytes(pid: u32) -> Option<u64> {
+    status_bytes(pid, "VmRSS:")
+}
+
 /// The bytes a process has resident that no file backs: heap and stacks.
 pub(crate) fn anonymous_bytes(pid: u32) -> Option<u64> {
     status_bytes(pid, "RssAnon:")
@@ -55,6 +60,7 @@ mod tests {
         let mib = 1 << 20;
         let block = black_box(vec![1_u8; 8 * mib]);
         assert!(peak_bytes(me).expect("VmHWM") > block.len() as u64);
+        assert!(resident_bytes(me).expect("VmRSS") > anonymous_bytes(me).expect("RssAnon"));
         assert_eq!(cpu_ns(u32::MAX), None);
     }
 }

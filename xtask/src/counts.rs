@@ -65,10 +65,7 @@ pub(crate) fn run(bless: bool) -> anyhow::Result<Checked> {
         return Ok(Checked::Skipped(cure.to_owned()));
     }
     let path = workspace_root().join(FILE);
-    let text = fs::read_to_string(&path).unwrap_or_default();
-    let mut all: Table = text
-        .parse()
-        .with_context(|| format!("cannot read {FILE}"))?;
+    let mut all = written_down(&path)?;
     let architecture = std::env::consts::ARCH;
     let was = read(&all, architecture)?;
     if was.is_empty() && !bless {
@@ -89,6 +86,13 @@ pub(crate) fn run(bless: bool) -> anyhow::Result<Checked> {
         return Ok(Checked::Fine);
     }
     verdict.map(|()| Checked::Fine)
+}
+
+/// All counts that are written down.
+fn written_down(path: &Path) -> anyhow::Result<Table> {
+    let cannot = || format!("cannot read {FILE}");
+    let text = fs::read_to_string(path).with_context(cannot)?;
+    text.parse().with_context(cannot)
 }
 
 fn is_installed() -> bool {
@@ -279,6 +283,14 @@ mod tests {
         let all: Table = render(&all).parse().unwrap();
         assert_eq!(read(&all, "x86_64").unwrap(), counts);
         assert!(read(&all, "aarch64").unwrap().is_empty());
+    }
+
+    #[test]
+    fn counts_that_are_not_there_are_an_error() {
+        let all = written_down(&workspace_root().join(FILE)).unwrap();
+        assert!(!read(&all, "x86_64").unwrap().is_empty());
+        let missing = written_down(&workspace_root().join("bench/no-counts.toml"));
+        assert!(missing.unwrap_err().to_string().contains(FILE));
     }
 
     #[test]

@@ -160,18 +160,4 @@ void drive(const bench::Options& options) {
 
 }  // namespace
 
-int main(int count, char** arguments) {
-    try {
-        bench::Options options(count, arguments);
-        bench::keep_to_core(options);
-        if (options.role == "serve") {
-            serve();
-        } else {
-            drive(options);
-        }
-        return 0;
-    } catch (const std::exception& error) {
-        std::cerr << "error: " << error.what() << std::endl;
-        return 1;
-    }
-}
+int main(int count, char** arguments) { return bench::run(count, arguments, serve, drive); }

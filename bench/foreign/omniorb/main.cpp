@@ -6,6 +6,16 @@
 
 namespace {
 
+// Does something, and throws what the standard knows where it throws what CORBA knows: nobody else
+// would catch that, least of all in a thread of its own.
+void plainly(const std::function<void()>& work) {
+    try {
+        work();
+    } catch (const CORBA::Exception& error) {
+        throw std::runtime_error(error._name());
+    }
+}
+
 class Servant : public POA_peer::Null {
    public:
     CORBA::ULongLong call(CORBA::ULongLong n) override { return n; }
@@ -52,14 +62,15 @@ void drive(const bench::Options& options) {
     bool echo = options.text("--work") == "echo";
     bench::Recorder recorder(options);
     auto threads = connections * options.number("--outstanding", 1);
-    bench::call_from_threads(threads, recorder, [&](std::uint64_t n) {
+    auto call = [&](std::uint64_t n) {
         if (echo) {
             peer::Bytes_var answer = null->echo(bytes);
             bench::compare(payload, answer->get_buffer(), answer->length());
         } else {
             bench::compare(n, null->call(n));
         }
-    });
+    };
+    bench::call_from_threads(threads, recorder, [&](std::uint64_t n) { plainly([&] { call(n); }); });
     recorder.print();
     broker->destroy();
 }
@@ -67,20 +78,7 @@ void drive(const bench::Options& options) {
 }  // namespace
 
 int main(int count, char** arguments) {
-    try {
-        bench::Options options(count, arguments);
-        bench::keep_to_core(options);
-        if (options.role == "serve") {
-            serve();
-        } else {
-            drive(options);
-        }
-        return 0;
-    } catch (const CORBA::Exception& error) {
-        std::cerr << "error: " << error._name() << std::endl;
-        return 1;
-    } catch (const std::exception& error) {
-        std::cerr << "error: " << error.what() << std::endl;
-        return 1;
-    }
+    return bench::run(
+        count, arguments, [] { plainly(serve); },
+        [](const bench::Options& options) { plainly([&] { drive(options); }); });
 }

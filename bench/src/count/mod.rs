@@ -13,9 +13,8 @@ mod foreign;
 mod native;
 
 use clap::{Args, ValueEnum};
-use tokio::task::LocalSet;
 
-use anyhow::Context as _;
+use crate::process;
 
 /// What one step is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -51,11 +50,7 @@ trait Step {
 
 /// Does the steps of a scenario.
 pub(crate) fn run(scenario: Scenario, steps: Steps) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot make a runtime")?;
-    LocalSet::new().block_on(&runtime, async {
+    process::block_on(async {
         match scenario {
             Scenario::Call => count(native::Call::new(1).await?, steps).await,
             Scenario::CallOf64 => count(native::Call::new(64).await?, steps).await,

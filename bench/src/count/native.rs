@@ -1,5 +1,7 @@
 //! Calls and actions over the native face.
 
+use std::cell::Cell as Value;
+
 use anyhow::{Context as _, ensure};
 use futures_util::future::try_join_all;
 use partha::{Client, Node, Place, SystemError};
@@ -72,22 +74,29 @@ impl Step for Call {
 }
 
 /// Calls that change an object, one after the other.
-pub(super) struct Durable(Call);
+pub(super) struct Durable {
+    call: Call,
+    /// What the object holds.
+    value: Value<u64>,
+}
 
 impl Durable {
     pub(super) async fn new() -> anyhow::Result<Self> {
-        Ok(Self(Call::new(1).await?))
+        Ok(Self {
+            call: Call::new(1).await?,
+            value: Value::new(0),
+        })
     }
 }
 
 impl Step for Durable {
     async fn run(&self, count: u64) -> anyhow::Result<()> {
-        let Call { client, cell, .. } = &self.0;
-        let before = cell.bump(client).await?;
-        for _ in 1..count {
-            cell.bump(client).await?;
+        let Call { client, cell, .. } = &self.call;
+        let before = self.value.get();
+        for _ in 0..count {
+            self.value.set(cell.bump(client).await?);
         }
-        let changes = cell.bump(client).await? - before;
+        let changes = self.value.get() - before;
         ensure!(changes == count, "{changes} changes of {count}");
         Ok(())
     }

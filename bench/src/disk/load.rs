@@ -5,7 +5,6 @@
 //! first call that ends after its time, so that there is at least one.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -13,7 +12,7 @@ use anyhow::{Context as _, ensure};
 use futures_util::future::try_join_all;
 use serde::{Deserialize, Serialize};
 
-use crate::figure::{Found, Metric};
+use crate::figure::{Found, Latencies, Metric};
 use crate::usage;
 
 /// How long and how hard to load something.
@@ -33,8 +32,9 @@ pub(crate) trait Caller {
     async fn call(&self, n: u64) -> anyhow::Result<()>;
 }
 
-/// Calls through `caller`, and adds what the processes `servers`, and those that they have
-/// started, used for each call.
+/// Calls through `caller`. Adds the processor time for each call of the processes `servers` and of
+/// those that they have started, and the most memory that the servers had, unless one of them has
+/// started others: it is not the server itself then.
 pub(crate) async fn drive(
     caller: &impl Caller,
     pace: Pace,
@@ -61,11 +61,7 @@ pub(crate) async fn drive(
             cpu as f64 / 1e3 / recorder.calls() as f64,
         );
     }
-    let peak = servers.iter().map(|&pid| usage::peak_bytes(pid));
-    if let Some(bytes) = peak.sum::<Option<u64>>().filter(|&bytes| bytes > 0) {
-        found = found.with(Metric::ServerPeakMib, bytes as f64 / f64::from(1 << 20));
-    }
-    Ok(found)
+    Ok(found.with_peak(peak_bytes(servers)))
 }
 
 /// Counts and times calls.
@@ -77,7 +73,7 @@ pub(crate) struct Recorder {
     since: Cell<Option<Instant>>,
     took: Cell<Option<Duration>>,
     calls: Cell<u64>,
-    latencies: RefCell<Vec<Duration>>,
+    latencies: RefCell<Latencies>,
 }
 
 impl Recorder {
@@ -106,7 +102,7 @@ impl Recorder {
                 true
             }
             Some(since) if self.took.get().is_none() => {
-                self.latencies.borrow_mut().push(now - start);
+                self.latencies.borrow_mut().record(now - start);
                 if now - since < self.measure {
                     return true;
                 }
@@ -126,51 +122,20 @@ impl Recorder {
     pub(crate) fn found(&self, each: u64) -> anyhow::Result<Found> {
         let took = self.took.get();
         let took = took.context("the load ended before its time")?;
-        let latencies = self.latencies.borrow().clone();
         let calls = (self.calls() * each) as f64;
-        Ok(summary(latencies, took, each)?.with(Metric::Calls, calls))
+        let found = summary(&self.latencies.borrow(), took, each)?;
+        Ok(found.with(Metric::Calls, calls))
     }
 }
 
 /// The figures of calls that took so long each, and `took` together; each stands for `each` of what
 /// is counted.
-pub(crate) fn summary(
-    mut latencies: Vec<Duration>,
-    took: Duration,
-    each: u64,
-) -> anyhow::Result<Found> {
-    ensure!(
-        !latencies.is_empty() && !took.is_zero(),
-        "there was no call"
-    );
-    latencies.sort_unstable();
-    let percentile = |percent: usize| {
-        let at = (latencies.len() * percent / 100).min(latencies.len() - 1);
-        latencies[at].as_secs_f64() * 1e6
-    };
-    let mut counts = BTreeMap::new();
-    for latency in &latencies {
-        let nanoseconds = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
-        *counts.entry(rounded(nanoseconds)).or_insert(0) += 1;
-    }
-    let rate = latencies.len() as f64 * each as f64 / took.as_secs_f64();
-    let found = Found {
-        latencies_ns: counts.into_iter().collect(),
-        ..Found::default()
-    };
-    Ok(found
-        .with(Metric::Rate, rate)
-        .with(Metric::P50Us, percentile(50))
-        .with(Metric::P99Us, percentile(99)))
-}
-
-/// To three digits that count.
-fn rounded(value: u64) -> u64 {
-    let mut unit = 1;
-    while value / unit >= 1_000 {
-        unit *= 10;
-    }
-    value / unit * unit
+pub(crate) fn summary(latencies: &Latencies, took: Duration, each: u64) -> anyhow::Result<Found> {
+    let calls = latencies.count();
+    ensure!(calls > 0 && !took.is_zero(), "there was no call");
+    let rate = calls as f64 * each as f64 / took.as_secs_f64();
+    let found = Found::default().with_latencies(latencies);
+    Ok(found.with(Metric::Rate, rate))
 }
 
 /// Processor time of processes with their descendants, in nanoseconds.
@@ -179,6 +144,16 @@ fn cpu_ns(pids: &[u32]) -> Option<u64> {
         .flat_map(|&pid| family(pid))
         .map(usage::cpu_ns)
         .sum()
+}
+
+/// The most memory that processes had, together; none if one of them has children.
+fn peak_bytes(pids: &[u32]) -> Option<u64> {
+    let peak = |&pid: &u32| match family(pid).len() {
+        1 => usage::peak_bytes(pid),
+        _ => None,
+    };
+    let sum: Option<u64> = pids.iter().map(peak).sum();
+    sum.filter(|_| !pids.is_empty())
 }
 
 /// A process, its children, and theirs.
@@ -203,6 +178,7 @@ fn family(pid: u32) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::Running;
 
     const PACE: Pace = Pace {
         clients: 4,
@@ -235,21 +211,31 @@ mod tests {
         assert!(metric(Metric::P50Us) <= metric(Metric::P99Us));
         let counted: u64 = found.latencies_ns.iter().map(|(_, count)| count).sum();
         assert!(counted > 0 && counted as f64 <= metric(Metric::Calls));
-        assert!(metric(Metric::ServerPeakMib) > 0.1);
+    }
+
+    #[test]
+    fn a_peak_is_of_servers_that_have_started_nobody() {
+        // What it is told comes back from `cat`, so that all of it has been started then.
+        let start = |what: &str, script: &str| {
+            let mut command = std::process::Command::new("sh");
+            command.args(["-c", script]);
+            let mut running = Running::spawn(what, command).unwrap();
+            assert_eq!(running.tell("there").unwrap(), "there");
+            running
+        };
+        let alone = start("a server", "exec cat");
+        let wrapped = start("a wrapper", "cat; exit 0");
+        assert_eq!(family(alone.pid()), [alone.pid()]);
+        assert!(peak_bytes(&[alone.pid()]) > Some(1 << 10));
+        assert_eq!(family(wrapped.pid()).len(), 2);
+        assert_eq!(peak_bytes(&[alone.pid(), wrapped.pid()]), None);
+        assert_eq!(peak_bytes(&[]), None);
     }
 
     #[tokio::test]
     async fn a_call_that_fails_ends_the_run() {
         let error = drive(&Pausing, PACE, &[]).await.unwrap_err();
         assert_eq!(error.to_string(), "the fortieth");
-    }
-
-    #[test]
-    fn latencies_are_kept_to_three_digits() {
-        assert_eq!(
-            [7, 999, 1_234, 987_654].map(rounded),
-            [7, 999, 1_230, 987_000]
-        );
     }
 
     #[test]

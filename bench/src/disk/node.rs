@@ -12,7 +12,7 @@ use partha::{Client, Limits, Node, Place, Uid};
 use serde::{Deserialize, Serialize};
 
 use crate::cell::CellServant;
-use crate::disk::role;
+use crate::disk::{bind, role};
 use crate::figure::{Found, Metric};
 use crate::generated::null::{Cell, cell};
 use crate::process;
@@ -150,7 +150,7 @@ pub(crate) async fn make_cells(making: Making) -> anyhow::Result<Vec<String>> {
     if let Some(address) = &making.naming {
         let names = Client::connect(address.clone()).await?;
         for (index, &uid) in uids.iter().enumerate() {
-            let name = format!("/bench/{index}");
+            let name = bind::client::name(index);
             names.naming()?.add(&names, &name, uid, Cell::CLASS).await?;
         }
     }

@@ -6,22 +6,19 @@
 //! hence never later than who started it; a database that it has started ends with it. A client
 //! is told what to do as JSON on standard input, and prints what it found as a line of JSON.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::BufRead as _;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::task::LocalSet;
 
 use crate::disk::{bind, durable, external, node, scale, transfer};
-use crate::interrupt;
-use crate::process::ourselves;
+use crate::process::{self, Running, Start, block_on, ourselves};
 
-/// What a client takes beyond the time of its load before it has failed.
+/// All that a client may take, its load and what is before and after, before it has failed.
 const GRACE: Duration = Duration::from_secs(120);
 
 /// A server of this program.
@@ -37,6 +34,16 @@ pub(crate) enum Server {
     Postgres(PathBuf),
     /// etcd, likewise.
     Etcd(PathBuf),
+}
+
+impl Server {
+    fn when_interrupted(&self) -> Start {
+        match self {
+            Self::Node(_) | Self::Naming(_) | Self::Binder(_) => Start::Ended,
+            // Without us their databases would have nobody who ends them.
+            Self::Postgres(_) | Self::Etcd(_) => Start::Awaited,
+        }
+    }
 }
 
 /// A client of this program.
@@ -62,15 +69,6 @@ pub(crate) enum Client {
     Sessions(scale::memory::Sessions),
     /// Brings objects into memory.
     Activate(scale::memory::Activate),
-}
-
-/// Runs `work` on a runtime of this thread.
-pub(crate) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot make a runtime")?;
-    LocalSet::new().block_on(&runtime, work)
 }
 
 /// The role of a server: until standard input ends.
@@ -151,113 +149,28 @@ pub(crate) async fn wait(word: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A server that runs; it ends when this is dropped.
-#[derive(Debug)]
-pub(crate) struct Running {
-    what: String,
-    child: Child,
-    input: Option<ChildStdin>,
-    output: BufReader<ChildStdout>,
-    address: String,
+/// Starts a server and waits until it serves.
+pub(crate) fn start(what: &str, server: &Server) -> anyhow::Result<Running> {
+    let mut command = ourselves("serve-disk")?;
+    command.arg(serde_json::to_string(server)?);
+    // So that memory that was freed is seen to be.
+    command.env("MALLOC_ARENA_MAX", "1");
+    Running::start(what, command, server.when_interrupted())
 }
 
-impl Running {
-    /// Starts a server and waits until it serves.
-    pub(crate) fn start(what: &str, server: &Server) -> anyhow::Result<Self> {
-        let mut command = ourselves("serve-disk")?;
-        command.arg(serde_json::to_string(server)?);
-        // So that memory that was freed is seen to be.
-        command.env("MALLOC_ARENA_MAX", "1");
-        let mut running = Self::spawn(what, command)?;
-        let line = interrupt::wait_for(running.pid(), || running.line())?;
-        let Some(address) = line.strip_prefix("ready ") else {
-            drop(running.input.take());
-            let status = running.child.wait()?;
-            interrupt::check()?;
-            bail!("{what} said `{line}`, ended with {status}");
-        };
-        running.address = address.to_owned();
-        Ok(running)
-    }
-
-    /// Starts a client that stays, and waits for its first line.
-    pub(crate) fn client(what: &str, client: &Client) -> anyhow::Result<Self> {
-        let mut running = Self::spawn(what, ourselves("drive-disk")?)?;
-        running.write(&serde_json::to_string(client)?)?;
-        let line = running.line()?;
-        ensure!(line == "ready", "{what} said `{line}`");
-        Ok(running)
-    }
-
-    fn spawn(what: &str, mut command: Command) -> anyhow::Result<Self> {
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("cannot start {what}"))?;
-        let input = child.stdin.take();
-        let output = child.stdout.take().expect("standard output is piped");
-        let output = BufReader::new(output);
-        let (what, address) = (what.to_owned(), String::new());
-        Ok(Self {
-            what,
-            child,
-            input,
-            output,
-            address,
-        })
-    }
-
-    fn line(&mut self) -> anyhow::Result<String> {
-        let mut line = String::new();
-        self.output.read_line(&mut line)?;
-        Ok(line.trim_end().to_owned())
-    }
-
-    fn write(&mut self, line: &str) -> anyhow::Result<()> {
-        let input = self.input.as_mut().context("its input has ended")?;
-        writeln!(input, "{line}").with_context(|| format!("{} is gone", self.what))
-    }
-
-    /// Tells it something, and waits for what it says to that.
-    pub(crate) fn tell(&mut self, line: &str) -> anyhow::Result<String> {
-        self.write(line)?;
-        let answer = self.line()?;
-        ensure!(!answer.is_empty(), "{} is gone", self.what);
-        Ok(answer)
-    }
-
-    /// Where it listens.
-    pub(crate) fn address(&self) -> &str {
-        &self.address
-    }
-
-    /// Its process, which is that of the database's parent where there is one.
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        drop(self.input.take());
-        let _ = self.child.wait();
-    }
+/// Starts a client that stays, and waits for its first line.
+pub(crate) fn stay(what: &str, client: &Client) -> anyhow::Result<Running> {
+    let mut running = Running::spawn(what, ourselves("drive-disk")?)?;
+    running.write(&serde_json::to_string(client)?)?;
+    let line = running.line()?;
+    ensure!(line == "ready", "{what} said `{line}`");
+    Ok(running)
 }
 
 /// Runs a client to its end.
 pub(crate) fn run<T: DeserializeOwned>(what: &str, client: &Client) -> anyhow::Result<T> {
-    let mut child = ourselves("drive-disk")?
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot start {what}"))?;
-    let mut input = child.stdin.take().expect("standard input is piped");
-    // A client that has ended says why itself.
-    let _ = writeln!(input, "{}", serde_json::to_string(client)?);
-    let output = interrupt::wait_for(child.id(), || child.wait_with_output())?;
-    interrupt::succeeded(what, output.status)?;
-    serde_json::from_slice(&output.stdout).with_context(|| format!("{what} printed no figures"))
+    let told = serde_json::to_string(client)?;
+    process::run_client(what, ourselves("drive-disk")?, &told)
 }
 
 /// Ports of this machine that nobody listens at, for servers that have to know theirs beforehand.

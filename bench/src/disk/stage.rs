@@ -2,16 +2,12 @@
 //! gone with the last.
 
 use std::cell::RefCell;
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt as _;
 use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use tempfile::TempDir;
-
 use super::load::Pace;
 use crate::figure::{Found, Parameters};
+pub(crate) use crate::process::folder;
 use crate::suite::{Case, Effort, Setting};
 
 /// Something that is made when it is wanted first.
@@ -55,15 +51,6 @@ impl<T: 'static> Lazy<T> {
             run: Box::new(move || run(&*stage.wanted()?)),
         }
     }
-}
-
-/// A folder on the disk that is measured.
-pub(crate) fn folder() -> anyhow::Result<TempDir> {
-    let folder = tempfile::Builder::new().prefix("partha-bench-").tempdir();
-    let folder = folder.context("cannot make a temporary folder; TMPDIR says where")?;
-    // A database that runs as a user of its own has to get to its folder in this one.
-    std::fs::set_permissions(folder.path(), Permissions::from_mode(0o711))?;
-    Ok(folder)
 }
 
 /// The load of a case that the disk sets the pace of. Batches of the store, and checkpoints of

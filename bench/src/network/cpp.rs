@@ -1,8 +1,8 @@
 //! The peers in C++, Ice and omniORB: compiled here, where their Debian packages are installed.
 //!
 //! Their sources are part of this program, so that it needs no folder of its own; what is compiled
-//! lies beside it, under `target/`, and is compiled again only if a source has changed. Both take
-//! the options of the commands `serve` and `drive`, and print what those print.
+//! lies beside it, under `target/`, and is compiled again only if a source or a command has
+//! changed. Both take the options of the commands `serve` and `drive`, and print what those print.
 
 use std::env;
 use std::fs;
@@ -117,10 +117,30 @@ pub(super) fn program(peer: Peer) -> anyhow::Result<Option<PathBuf>> {
 }
 
 impl Recipe {
+    /// Names and texts of what lies beside the program: its sources, and how it was compiled.
+    fn files(&self) -> Vec<(&'static str, String)> {
+        let sources = self.sources.iter();
+        let mut files: Vec<_> = sources
+            .map(|&(name, text)| (name, text.to_owned()))
+            .collect();
+        let commands = self.commands.iter().map(|command| command.join(" ") + "\n");
+        files.push(("commands", commands.collect()));
+        files
+    }
+
     fn is_written_in(&self, dir: &Path) -> bool {
-        self.sources.iter().all(|(name, text)| {
-            fs::read_to_string(dir.join(name)).is_ok_and(|written| written == *text)
+        let mut files = self.files().into_iter();
+        files.all(|(name, text)| {
+            fs::read_to_string(dir.join(name)).is_ok_and(|written| written == text)
         })
+    }
+
+    fn write_into(&self, dir: &Path) -> anyhow::Result<()> {
+        for (name, text) in self.files() {
+            let path = dir.join(name);
+            fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        Ok(())
     }
 }
 
@@ -130,9 +150,7 @@ fn compile(recipe: &Recipe, dir: &Path) -> anyhow::Result<()> {
     let parent = dir.parent().context("a folder without a parent")?;
     fs::create_dir_all(parent)?;
     let aside = tempfile::tempdir_in(parent)?;
-    for (name, text) in recipe.sources {
-        fs::write(aside.path().join(name), text)?;
-    }
+    recipe.write_into(aside.path())?;
     for command in recipe.commands {
         let child = Command::new(command[0])
             .args(&command[1..])
@@ -157,4 +175,30 @@ fn compile(recipe: &Recipe, dir: &Path) -> anyhow::Result<()> {
     }
     fs::rename(aside.path(), dir)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_compiled_otherwise_is_compiled_again() {
+        let recipe = |text, commands| Recipe {
+            peer: Peer::Ice,
+            sources: text,
+            commands,
+            packages: "",
+        };
+        const SOURCE: &[(&str, &str)] = &[("main.cpp", "int main() {}")];
+        const COMMAND: &[&[&str]] = &[&["g++", "-O2"]];
+        let dir = tempfile::tempdir().unwrap();
+        let first = recipe(SOURCE, COMMAND);
+        assert!(!first.is_written_in(dir.path()));
+        first.write_into(dir.path()).unwrap();
+        assert!(first.is_written_in(dir.path()));
+        let other_flag = recipe(SOURCE, &[&["g++", "-O3"]]);
+        assert!(!other_flag.is_written_in(dir.path()));
+        let other_source = recipe(&[("main.cpp", "int main() { return 0; }")], COMMAND);
+        assert!(!other_source.is_written_in(dir.path()));
+    }
 }

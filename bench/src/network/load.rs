@@ -11,20 +11,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
-use hdrhistogram::Histogram;
 use tokio::task::JoinSet;
 
-use crate::figure::{Found, Metric};
+use crate::figure::{Found, Latencies, Metric};
 use crate::usage;
 
-/// One in so many calls is timed when several are under way.
-const STRIDE: u64 = 8;
-
-/// Digits of a latency that are kept.
-const DIGITS: u8 = 3;
-
-/// An hour: slower calls count as so slow.
-const LATENCY_NS_MAX: u64 = 3_600_000_000_000;
+/// One in so many calls is timed when several are under way. A prime: calls that take turns in the
+/// same order are then all timed, each in its turn, while a divisor of their number would always
+/// choose the same ones.
+const STRIDE: u64 = 7;
 
 /// What is done over and over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -174,8 +169,7 @@ pub(crate) struct Recorder {
     phase: Cell<Phase>,
     /// Calls that ended before measuring began.
     warm_up_calls: Cell<u64>,
-    /// In nanoseconds.
-    latencies: RefCell<Histogram<u64>>,
+    latencies: RefCell<Latencies>,
     /// Processor time when measuring began; what was used, when it has ended.
     cpu: Cell<Cpu>,
 }
@@ -198,8 +192,6 @@ impl Recorder {
     pub(crate) fn new(load: Load) -> Self {
         let calls = load.connections * load.outstanding;
         let rare = calls == 1 || load.work == Work::Echo && load.bytes > 4_096;
-        let latencies = Histogram::new_with_max(LATENCY_NS_MAX, DIGITS);
-        let latencies = latencies.expect("three digits of an hour are possible");
         Self {
             load,
             stride: if rare { 1 } else { STRIDE },
@@ -209,7 +201,7 @@ impl Recorder {
                 since: Instant::now(),
             }),
             warm_up_calls: Cell::new(0),
-            latencies: RefCell::new(latencies),
+            latencies: RefCell::default(),
             cpu: Cell::default(),
         }
     }
@@ -245,8 +237,7 @@ impl Recorder {
                 }
             }
             Phase::Measure { since } => {
-                let nanoseconds = u64::try_from((now - begun).as_nanos()).unwrap_or(u64::MAX);
-                self.latencies.borrow_mut().saturating_record(nanoseconds);
+                self.latencies.borrow_mut().record(now - begun);
                 if now - since >= Duration::from_millis(self.load.measure_ms) {
                     self.cpu.set(self.cpu().since(self.cpu.get()));
                     self.phase.set(Phase::Over { took: now - since });
@@ -268,13 +259,10 @@ impl Recorder {
         let Phase::Over { took } = self.phase.get() else {
             anyhow::bail!("the load ended before its time");
         };
-        let latencies = self.latencies.borrow();
         let calls = self.ended.get() as f64;
-        let us = |quantile| latencies.value_at_quantile(quantile) as f64 / 1_000.0;
         let mut found = Found::default()
+            .with_latencies(&self.latencies.borrow())
             .with(Metric::Rate, calls / took.as_secs_f64())
-            .with(Metric::P50Us, us(0.5))
-            .with(Metric::P99Us, us(0.99))
             .with(Metric::Calls, calls + self.warm_up_calls.get() as f64);
         let Cpu { client, server } = self.cpu.get();
         for (metric, used) in [(Metric::ClientCpuUs, client), (Metric::ServerCpuUs, server)] {
@@ -282,10 +270,6 @@ impl Recorder {
                 found = found.with(metric, nanoseconds as f64 / 1_000.0 / calls);
             }
         }
-        let recorded = latencies.iter_recorded();
-        found.latencies_ns = recorded
-            .map(|step| (step.value_iterated_to(), step.count_since_last_iteration()))
-            .collect();
         Ok(found)
     }
 }
@@ -361,6 +345,17 @@ mod tests {
                 "{found:?}"
             );
         }
+    }
+
+    #[test]
+    fn calls_that_take_turns_are_all_timed() {
+        let calls = SHORT.connections * SHORT.outstanding;
+        let recorder = Recorder::new(SHORT);
+        let mut timed = vec![0; calls];
+        for turn in 0..calls * STRIDE as usize {
+            timed[turn % calls] += usize::from(recorder.begin().is_some());
+        }
+        assert_eq!(timed, vec![1; calls]);
     }
 
     #[tokio::test]

@@ -19,10 +19,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum as _};
-use tokio::task::LocalSet;
 
 use crate::figure::{Found, Metric, Parameters};
-use crate::process::{self, Cores, Server};
+use crate::process::{self, Cores, Running, Start};
 use crate::suite::{Absent, Benchmark, Case, Plan, Plot, Setting, View};
 use crate::usage;
 use load::{Load, Work};
@@ -222,16 +221,13 @@ pub(crate) fn drive(arguments: &DriveArguments) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Runs `work` on this thread, kept to the core if there is one.
 fn block_on<T>(
     core: Option<usize>,
     work: impl Future<Output = anyhow::Result<T>>,
 ) -> anyhow::Result<T> {
     core.map_or(Ok(()), process::keep_to)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot make a runtime")?;
-    LocalSet::new().block_on(&runtime, work)
+    process::block_on(work)
 }
 
 fn plan_null(setting: &Setting) -> anyhow::Result<Plan> {
@@ -433,19 +429,20 @@ struct Run {
 /// Servers of a benchmark, started when they are needed first. They stay until its end: an idle one
 /// costs nothing.
 #[derive(Clone, Default)]
-struct Servers(Rc<RefCell<BTreeMap<ServerKey, Rc<Server>>>>);
+struct Servers(Rc<RefCell<BTreeMap<ServerKey, Rc<Running>>>>);
 
 /// Of whom, with how many shards, on which core.
 type ServerKey = (Peer, u16, Option<usize>);
 
 impl Servers {
-    fn of(&self, peer: Peer, shards: u16, core: Option<usize>) -> anyhow::Result<Rc<Server>> {
+    fn of(&self, peer: Peer, shards: u16, core: Option<usize>) -> anyhow::Result<Rc<Running>> {
         let mut servers = self.0.borrow_mut();
         if let Some(server) = servers.get(&(peer, shards, core)) {
             return Ok(Rc::clone(server));
         }
         let what = format!("the server of {}", peer.name());
-        let server = Rc::new(Server::start(&what, serve_command(peer, shards, core)?)?);
+        let command = serve_command(peer, shards, core)?;
+        let server = Rc::new(Running::start(&what, command, Start::Ended)?);
         servers.insert((peer, shards, core), Rc::clone(&server));
         Ok(server)
     }
@@ -474,7 +471,7 @@ impl Run {
         let what = format!("the client of {}", self.peer.name());
         if Peer::INSIDE.contains(&self.peer) {
             let command = drive_command(self.peer, None, self.load, client_core)?;
-            return process::run_client(&what, command);
+            return process::run_client(&what, command, "");
         }
         let server = servers.of(self.peer, self.shards, server_core)?;
         let load = Load {
@@ -482,12 +479,9 @@ impl Run {
             ..self.load
         };
         usage::forget_peak(server.pid());
-        let command = drive_command(self.peer, Some(&server.address), load, client_core)?;
-        let found = process::run_client(&what, command)?;
-        Ok(match usage::peak_bytes(server.pid()) {
-            Some(bytes) => found.with(Metric::ServerPeakMib, bytes as f64 / f64::from(1 << 20)),
-            None => found,
-        })
+        let command = drive_command(self.peer, Some(server.address()), load, client_core)?;
+        let found: Found = process::run_client(&what, command, "")?;
+        Ok(found.with_peak(usage::peak_bytes(server.pid())))
     }
 }
 

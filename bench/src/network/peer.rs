@@ -4,8 +4,9 @@
 //! [`peers`] with its server and its [`Connector`](super::load::Connector), and its label in the
 //! catalog. Partha's own ways have their place here too.
 //!
-//! Each peer has one thread for its client and one for its server, `TCP_NODELAY` where there is
-//! TCP, and otherwise the settings its documentation shows.
+//! Each peer in Rust runs its calls on one thread a side; those in C++ have the threads of their
+//! own libraries. Each has `TCP_NODELAY` where there is TCP, and otherwise the settings its
+//! documentation shows.
 
 use std::net::{Ipv4Addr, SocketAddr};
 

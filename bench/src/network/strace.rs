@@ -14,7 +14,7 @@ use super::load::{Load, Work};
 use super::peer::Peer;
 use super::{cpp, drive_command, load_of, serve_command};
 use crate::figure::{Found, Metric, Parameters};
-use crate::process::{self, Server};
+use crate::process::{self, Running, Start};
 use crate::suite::{Absent, Benchmark, Case, Plan, Setting, View};
 
 /// Reading, writing and waiting.
@@ -72,10 +72,11 @@ fn run(peer: Peer, load: Load) -> anyhow::Result<Found> {
     let dir = tempfile::tempdir().context("cannot make a folder for what strace says")?;
     let (of_server, of_client) = (dir.path().join("server"), dir.path().join("client"));
     let what = format!("the traced server of {}", peer.name());
-    let server = Server::start(&what, traced(serve_command(peer, 1, None)?, &of_server))?;
-    let command = drive_command(peer, Some(&server.address), load, None)?;
+    let command = traced(serve_command(peer, 1, None)?, &of_server);
+    let server = Running::start(&what, command, Start::Ended)?;
+    let command = drive_command(peer, Some(server.address()), load, None)?;
     let what = format!("the traced client of {}", peer.name());
-    let found = process::run_client(&what, traced(command, &of_client))?;
+    let found: Found = process::run_client(&what, traced(command, &of_client), "")?;
     drop(server);
     let calls = found.metrics.get(&Metric::Calls);
     let calls = calls.context("the client counted no calls")?;

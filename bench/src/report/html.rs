@@ -45,7 +45,7 @@ pub(crate) fn page(
             body,
             "<section><h2>{}</h2><p>{}</p>",
             escape(benchmark.name),
-            escape(&table::legend(benchmark, figures, setting))
+            escape(&table::legend(benchmark, figures))
         );
         for plot in benchmark.view.plots {
             let drawn = draw(benchmark, *plot, figures);
@@ -265,7 +265,7 @@ pub(crate) fn escape(text: &str) -> String {
 /// A colour for each peer that is told apart on white and on black.
 fn colours() -> String {
     let mut style = String::new();
-    for index in 0..plot::COLOURS {
+    for index in 0..catalog::PEERS.len() {
         // The golden angle: neighbours in the catalog lie far apart on the circle.
         let hue = (index as f64 * 137.5 + 210.0) % 360.0;
         let shade = 13 * (index % 2);

@@ -235,11 +235,8 @@ fn class(peer: &str) -> String {
     } else {
         ""
     };
-    format!("peer c{}{ours}", index.unwrap_or_default() % COLOURS)
+    format!("peer c{}{ours}", index.unwrap_or_default())
 }
-
-/// Colours of the page's style.
-pub(crate) const COLOURS: usize = 12;
 
 fn place(line: &Line, x: Scale, y: Scale) -> Vec<(f64, f64)> {
     let points = line.points.iter();

@@ -5,10 +5,10 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use crate::catalog;
 use crate::figure::{Metric, Parameters};
 use crate::statistics::{Figures, Of, Pick};
-use crate::suite::{Benchmark, Setting};
+use crate::suite::Benchmark;
 
 /// The table of a benchmark; empty if nothing was found.
-pub(crate) fn table(benchmark: &Benchmark, figures: &Figures, setting: &Setting) -> String {
+pub(crate) fn table(benchmark: &Benchmark, figures: &Figures) -> String {
     let (cases, peers) = (figures.cases(benchmark.name), figures.peers(benchmark.name));
     if cases.is_empty() {
         return String::new();
@@ -37,17 +37,17 @@ pub(crate) fn table(benchmark: &Benchmark, figures: &Figures, setting: &Setting)
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    format!("{table}\n{}\n", legend(benchmark, figures, setting))
+    format!("{table}\n{}\n", legend(benchmark, figures))
 }
 
 /// What the figures of a benchmark are.
-pub(crate) fn legend(benchmark: &Benchmark, figures: &Figures, setting: &Setting) -> String {
+pub(crate) fn legend(benchmark: &Benchmark, figures: &Figures) -> String {
     let last = figures.of(benchmark.name).map(|figure| figure.round).max();
     let rounds = match last.map_or(0, |last| last + 1) {
         1 => "one round".to_owned(),
-        rounds => format!("medians of {rounds} rounds"),
+        rounds => format!("medians of up to {rounds} rounds"),
     };
-    let mut text = format!("{}: {rounds} of {:?}", benchmark.about, setting.measure);
+    let mut text = format!("{}: {rounds}", benchmark.about);
     if let Some(reference) = benchmark.view.reference {
         let of = benchmark.view.metrics[0].label();
         text += &format!("; × is the {of} over that of {}", catalog::label(reference));

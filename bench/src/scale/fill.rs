@@ -25,6 +25,8 @@ use partha_core::id::Peer;
 use partha_store::{Batch, Item, LmdbStore, ObjectStore, Record, StoreError};
 use rustix::fs::statvfs;
 
+use crate::interrupt;
+
 /// Objects of a batch: with more the store would reserve too much disk ahead, with fewer it would
 /// wait for the disk too often.
 const BATCH: u64 = 20_000;
@@ -68,8 +70,8 @@ impl Filled {
 /// states are what `state` says of their numbers.
 ///
 /// # Errors
-/// If the disk has not enough room to spare, or the store refuses a batch; what was made by then
-/// stays.
+/// If the disk has not enough room to spare, the store refuses a batch, or the user interrupts it;
+/// what was made by then stays.
 pub(crate) fn fill<S: Struct>(
     dir: &Path,
     class: &'static ClassInfo,
@@ -88,6 +90,7 @@ pub(crate) fn fill<S: Struct>(
     let (begun, bar) = (Instant::now(), bar(objects, show));
     let mut written: Option<Answer> = None;
     for first in (0..objects).step_by(BATCH as usize) {
+        interrupt::check()?;
         let count = BATCH.min(objects - first);
         let mut items = Vec::with_capacity(count as usize);
         for number in first..first + count {

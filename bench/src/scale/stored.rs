@@ -10,6 +10,8 @@ use partha::{Client, Node, Place, Uid};
 use crate::cell::CellServant;
 use crate::generated::null::Cell;
 use crate::generated::null::cell;
+use crate::process;
+use crate::usage;
 
 /// What to look at
 #[derive(Args)]
@@ -20,7 +22,8 @@ pub(crate) struct Stored {
     #[arg(long, value_name = "N", default_value_t = 10_000_000)]
     objects: u64,
     /// How many of them to call
-    #[arg(long, value_name = "N", default_value_t = 5_000)]
+    #[arg(long, value_name = "N", default_value_t = 5_000,
+          value_parser = clap::value_parser!(u64).range(1..))]
     calls: u64,
 }
 
@@ -28,10 +31,7 @@ impl Stored {
     /// Starts a node, calls objects here and there that nobody has called before, and says what
     /// it took.
     pub(crate) fn run(&self) -> anyhow::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        runtime.block_on(self.look())
+        process::block_on(self.look())
     }
 
     async fn look(&self) -> anyhow::Result<()> {
@@ -62,8 +62,9 @@ impl Stored {
         let resident = resident_bytes()?;
         let (mut cold, mut bound, mut null) = (Vec::new(), Vec::new(), Vec::new());
         for call in 0..self.calls {
-            // Far from one another, and none twice.
-            let number = call.wrapping_mul(0x9e37_79b9_7f4a_7c15) % self.objects;
+            // Far from one another; and, the factor being a prime, none twice while there are
+            // others, unless it divides their number.
+            let number = call * 7_919 % self.objects;
             let cell = Cell::from_uid(next(first, number));
             for times in [&mut cold, &mut bound, &mut null] {
                 let begun = Instant::now();
@@ -97,11 +98,6 @@ fn shown(times: &mut [Duration]) -> String {
 }
 
 fn resident_bytes() -> anyhow::Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    let kilobytes: u64 = kilobytes
-        .context("no VmRSS in /proc/self/status")?
-        .parse()?;
-    Ok(kilobytes << 10)
+    let bytes = usage::resident_bytes(std::process::id());
+    bytes.context("the kernel does not tell of our memory")
 }

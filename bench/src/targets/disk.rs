@@ -1,27 +1,12 @@
 //! Targets of what lies on disk, and of scale: P7 to P14.
 
 use super::Bound::{AtLeast, AtMost};
-use super::{Check, How, Target, Term};
+use super::{Check, How, Target, Term, figure};
 use crate::figure::Metric;
 
 /// A figure of ours.
 const fn ours(benchmark: &'static str, of: &'static str, metric: Metric) -> Term {
     figure(benchmark, "partha", of, metric)
-}
-
-const fn figure(
-    benchmark: &'static str,
-    peer: &'static str,
-    of: &'static str,
-    metric: Metric,
-) -> Term {
-    Term {
-        times: 1.0,
-        benchmark,
-        peer,
-        of,
-        metric,
-    }
 }
 
 const fn times(times: f64, term: Term) -> Term {

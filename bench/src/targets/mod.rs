@@ -44,8 +44,6 @@ pub(crate) enum How {
     Ratio(&'static [Term], &'static [Term]),
     /// A sum of figures by itself.
     Absolute(&'static [Term]),
-    /// Not by a benchmark, but so.
-    Elsewhere(&'static str),
 }
 
 /// What the value may be.
@@ -64,6 +62,22 @@ pub(crate) struct Term {
     /// The parameters, as they read.
     of: &'static str,
     metric: Metric,
+}
+
+/// One figure.
+const fn figure(
+    benchmark: &'static str,
+    peer: &'static str,
+    of: &'static str,
+    metric: Metric,
+) -> Term {
+    Term {
+        times: 1.0,
+        benchmark,
+        peer,
+        of,
+        metric,
+    }
 }
 
 /// A check and what came of it.
@@ -191,7 +205,6 @@ impl Check {
         };
         let sum = |terms| sum(terms, figures, absent);
         let value = match self.how {
-            How::Elsewhere(how) => Err(how.to_owned()),
             How::Absolute(ours) => sum(ours).map(|ours| {
                 judged.figure = ours.shown();
                 statistics::median(ours.rounds.into_values().collect())
@@ -258,12 +271,12 @@ impl Term {
                 .map(|(round, value)| (round, value * self.times));
             return Ok(scaled.collect());
         }
+        if figures.of(self.benchmark).next().is_none() {
+            return Err(format!("the benchmark `{}` was not run", self.benchmark));
+        }
         let label = catalog::label(self.peer);
         if let Some(absent) = absent.iter().find(|absent| absent.peer == self.peer) {
             return Err(format!("{label}: {}", absent.why));
-        }
-        if figures.of(self.benchmark).next().is_none() {
-            return Err(format!("the benchmark `{}` was not run", self.benchmark));
         }
         Err(format!(
             "`{}` has no figure of {label}, {}",

@@ -1,27 +1,12 @@
 //! Targets of calls between processes and between shards: P1 to P6.
 
 use super::Bound::{AtLeast, AtMost};
-use super::{Check, How, Target, Term};
+use super::{Check, How, Target, Term, figure};
 use crate::figure::Metric;
 
 /// A figure of the null call.
 const fn null(peer: &'static str, of: &'static str, metric: Metric) -> Term {
-    of_benchmark("null", peer, of, metric)
-}
-
-const fn of_benchmark(
-    benchmark: &'static str,
-    peer: &'static str,
-    of: &'static str,
-    metric: Metric,
-) -> Term {
-    Term {
-        times: 1.0,
-        benchmark,
-        peer,
-        of,
-        metric,
-    }
+    figure("null", peer, of, metric)
 }
 
 const SAME: &str = "1 outstanding, same core";
@@ -50,8 +35,8 @@ macro_rules! rate {
         Check {
             what: $what,
             how: How::Ratio(
-                &[of_benchmark($benchmark, "partha", $of, Metric::Rate)],
-                &[of_benchmark($benchmark, $peer, $of, Metric::Rate)],
+                &[figure($benchmark, "partha", $of, Metric::Rate)],
+                &[figure($benchmark, $peer, $of, Metric::Rate)],
             ),
             bound: $bound,
         }
@@ -131,11 +116,6 @@ pub(super) const TARGETS: &[Target] = &[
                 "raw",
                 AtLeast(0.75)
             ),
-            Check {
-                what: "copies of a payload on each side",
-                how: How::Elsewhere("counted by a test of the runtime, not by time"),
-                bound: AtMost(1.0),
-            },
         ],
     },
     Target {
@@ -144,7 +124,7 @@ pub(super) const TARGETS: &[Target] = &[
         checks: &[
             Check {
                 what: "p50 on the same shard",
-                how: How::Absolute(&[of_benchmark(
+                how: How::Absolute(&[figure(
                     "inside",
                     "partha-within",
                     "1 outstanding",
@@ -155,18 +135,13 @@ pub(super) const TARGETS: &[Target] = &[
             Check {
                 what: "p50 across shards over a tokio oneshot",
                 how: How::Ratio(
-                    &[of_benchmark(
+                    &[figure(
                         "inside",
                         "partha-across",
                         "1 outstanding",
                         Metric::P50Us,
                     )],
-                    &[of_benchmark(
-                        "inside",
-                        "oneshot",
-                        "1 outstanding",
-                        Metric::P50Us,
-                    )],
+                    &[figure("inside", "oneshot", "1 outstanding", Metric::P50Us)],
                 ),
                 bound: AtMost(1.3),
             },

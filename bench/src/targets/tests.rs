@@ -74,6 +74,9 @@ fn what_is_not_there_is_said() {
     let ice = figures(&[("partha", &[1.0])]);
     let of_ice = null_of(&ice, &absent, "ice");
     assert!(of_ice.unwrap_err().contains("apt-get install"));
+    // Whoever is absent elsewhere is not why nothing was run here.
+    let of_ice = null_of(&Figures::default(), &absent, "ice");
+    assert!(of_ice.unwrap_err().contains("`null` was not run"));
 }
 
 fn null_of(
@@ -81,13 +84,7 @@ fn null_of(
     absent: &[Absent],
     peer: &'static str,
 ) -> Result<BTreeMap<usize, f64>, String> {
-    let term = Term {
-        times: 1.0,
-        benchmark: "null",
-        peer,
-        of: "64 outstanding, two cores",
-        metric: Metric::Rate,
-    };
+    let term = figure("null", peer, "64 outstanding, two cores", Metric::Rate);
     term.rounds(figures, absent)
 }
 
@@ -96,10 +93,7 @@ fn sums_are_of_the_rounds_that_have_all_terms() {
     let figures = figures(&[("raw", &[1.0, 2.0, 3.0]), ("tarpc", &[10.0, 20.0])]);
     let term = |peer, times| Term {
         times,
-        benchmark: "null",
-        peer,
-        of: "64 outstanding, two cores",
-        metric: Metric::Rate,
+        ..figure("null", peer, "64 outstanding, two cores", Metric::Rate)
     };
     let found = sum(&[term("raw", 2.0), term("tarpc", 1.0)], &figures, &[]).unwrap();
     assert_eq!(found.rounds, BTreeMap::from([(0, 12.0), (1, 24.0)]));
@@ -134,7 +128,6 @@ fn every_figure_that_a_target_needs_is_measured_by_a_full_run() {
         let terms: Vec<&Term> = match check.how {
             How::Ratio(ours, others) => ours.iter().chain(others).collect(),
             How::Absolute(ours) => ours.iter().collect(),
-            How::Elsewhere(_) => Vec::new(),
         };
         for term in terms {
             let there = measured.iter().any(|(benchmark, peer, of)| {

@@ -7,7 +7,7 @@ use partha::Client;
 use serde::{Deserialize, Serialize};
 
 use crate::disk::{load, role};
-use crate::figure::Found;
+use crate::figure::{Found, Latencies};
 use crate::generated::null::Cell;
 use crate::process;
 
@@ -85,7 +85,7 @@ pub(crate) async fn run(told: Binds) -> anyhow::Result<Found> {
     if told.stop_and_go {
         role::wait("ready").await?;
     }
-    let mut latencies = Vec::with_capacity(told.objects);
+    let (mut latencies, mut took) = (Latencies::default(), Duration::ZERO);
     for index in 0..told.objects {
         let start = Instant::now();
         match told.how {
@@ -93,16 +93,18 @@ pub(crate) async fn run(told: Binds) -> anyhow::Result<Found> {
             How::Known => kept.push(find(client, index).await?),
             How::Bound => drop(bound[index].call(client, 7).await?),
         }
-        latencies.push(start.elapsed());
+        let latency = start.elapsed();
+        latencies.record(latency);
+        took += latency;
     }
     if told.stop_and_go {
         role::wait("done").await?;
     }
-    let took: Duration = latencies.iter().sum();
-    load::summary(latencies, took, 1)
+    load::summary(&latencies, took, 1)
 }
 
-fn name(index: usize) -> String {
+/// The name of an object.
+pub(crate) fn name(index: usize) -> String {
     format!("/bench/{index}")
 }
 

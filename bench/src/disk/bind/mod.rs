@@ -24,11 +24,11 @@ use tempfile::TempDir;
 use self::client::{Binds, How};
 use self::forward::Forwarder;
 use super::node::{Making, Wishes};
-use super::role::{self, Client, Running, Server};
+use super::role::{self, Client, Server};
 use super::stage::{self, Lazy};
 use crate::figure::{Found, Metric, Parameters};
-use crate::process::Cores;
-use crate::suite::{Benchmark, Plan, Setting, View};
+use crate::process::{Cores, Running};
+use crate::suite::{Benchmark, Effort, Plan, Setting, View};
 
 /// Objects with names, each found once a round.
 const OBJECTS: usize = 500;
@@ -41,7 +41,7 @@ pub(crate) const BENCHMARK: Benchmark = Benchmark {
     view: View {
         reference: None,
         metrics: &[Metric::P50Us, Metric::P99Us, Metric::RoundTrips],
-        tall: true,
+        tall: false,
         plots: &[],
     },
     on_request: false,
@@ -53,8 +53,8 @@ fn plan(setting: &Setting) -> anyhow::Result<Plan> {
         Lazy::new(|| System::start(false)),
         Lazy::new(|| System::start(true)),
     );
-    let objects = match setting.rounds {
-        1 => 50,
+    let objects = match setting.effort {
+        Effort::Smoke => OBJECTS / 10,
         _ => OBJECTS,
     };
     let mut cases = Vec::new();
@@ -125,10 +125,10 @@ impl System {
         let binder = wishes(1, "binder", &direct)?;
         let node = wishes(2, "node", &direct)?;
         let services = [
-            Running::start("the naming service", &Server::Naming(naming))?,
-            Running::start("the binder", &Server::Binder(binder))?,
+            role::start("the naming service", &Server::Naming(naming))?,
+            role::start("the binder", &Server::Binder(binder))?,
         ];
-        let node = Running::start("a node", &Server::Node(node))?;
+        let node = role::start("a node", &Server::Node(node))?;
         let making = Making {
             address: node.address().to_owned(),
             count: OBJECTS + 1,
@@ -168,7 +168,7 @@ impl System {
             core: self.client_core,
         };
         // Warmed up, it waits for a word; then again, before it ends and says good-bye.
-        let mut client = Running::client("a client that finds objects", &Client::Binds(binds))?;
+        let mut client = role::stay("a client that finds objects", &Client::Binds(binds))?;
         let before = self.round_trips_so_far();
         let done = client.tell("go")?;
         anyhow::ensure!(done == "done", "a client that finds objects said `{done}`");

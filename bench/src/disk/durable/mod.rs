@@ -18,9 +18,10 @@ use tempfile::TempDir;
 
 use super::load::Pace;
 use super::node::{Making, Wishes};
-use super::role::{self, Client, Running, Server};
+use super::role::{self, Client, Server};
 use super::stage::{self, Lazy};
 use crate::figure::{Found, Metric, Parameters};
+use crate::process::Running;
 use crate::suite::{Benchmark, Plan, Plot, Setting, View};
 
 pub(crate) use lmdb::{Puts, Shape};
@@ -79,7 +80,7 @@ impl Stage {
         let folder = stage::folder()?;
         let store = folder.path().join("node");
         let server = Server::Node(Wishes::alone(store.clone()));
-        let node = Running::start("a node", &server)?;
+        let node = role::start("a node", &server)?;
         let making = Making {
             address: node.address().to_owned(),
             count: stage::CLIENTS_MAX,

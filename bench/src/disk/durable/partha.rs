@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::disk::load::{self, Caller, Pace};
 use crate::disk::node;
-use crate::figure::Found;
+use crate::figure::{Found, Latencies};
 use crate::generated::null::Cell;
 
 /// Objects found and bound at once before the calls.
@@ -60,9 +60,11 @@ pub(crate) async fn run(told: Cells) -> anyhow::Result<Found> {
         durable: told.durable,
     };
     let Some(pace) = told.pace else {
-        let start = Instant::now();
+        let (mut latencies, start) = (Latencies::default(), Instant::now());
         callee.call(0).await?;
-        return load::summary(vec![start.elapsed()], start.elapsed(), 1);
+        let took = start.elapsed();
+        latencies.record(took);
+        return load::summary(&latencies, took, 1);
     };
     // Finding and binding the objects is not what is measured.
     let bound: Vec<partha::Result<u64>> = stream::iter(&callee.cells)

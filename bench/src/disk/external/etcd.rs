@@ -18,9 +18,10 @@ use tonic_prost::ProstCodec;
 
 use super::Database;
 use crate::disk::load::{self, Caller, Pace};
-use crate::disk::role::{self, Running, Server};
+use crate::disk::role::{self, Server};
 use crate::disk::stage;
 use crate::figure::{Found, Metric};
+use crate::process::{self, Running};
 use crate::suite::Absent;
 
 const PROGRAM: &str = "/usr/bin/etcd";
@@ -84,7 +85,7 @@ impl Member {
         let folder = stage::folder()?;
         let server = Server::Etcd(folder.path().join("etcd"));
         Ok(Self {
-            server: Running::start("etcd", &server)?,
+            server: role::start("etcd", &server)?,
             _folder: folder,
         })
     }
@@ -131,7 +132,7 @@ pub(crate) fn serve(dir: &Path) -> anyhow::Result<()> {
         .stderr(Stdio::null());
     let mut database = Database::spawn("etcd", Signal::TERM, &mut command)?;
     database.ready(|| {
-        role::block_on(async {
+        process::block_on(async {
             let putter = Putter::connect(&clients).await?;
             putter.call(0).await.map(drop)
         })

@@ -29,10 +29,11 @@ use tokio_postgres::{Client, NoTls, Statement};
 use super::Database;
 use crate::disk::load::{self, Caller, Pace};
 use crate::disk::node::BEGIN_CENTS;
-use crate::disk::role::{self, Running, Server};
+use crate::disk::role::{self, Server};
 use crate::disk::stage;
 use crate::disk::transfer::{check_total, choose};
 use crate::figure::{Found, Metric};
+use crate::process::{self, Running};
 use crate::suite::Absent;
 
 const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
@@ -77,10 +78,10 @@ impl Pair {
         let folder = stage::folder()?;
         let start = |name: &str| {
             let server = Server::Postgres(folder.path().join(name));
-            Running::start("PostgreSQL", &server)
+            role::start("PostgreSQL", &server)
         };
         let servers = [start("a")?, start("b")?];
-        role::block_on(async {
+        process::block_on(async {
             try_join_all(servers.iter().map(|server| fill(server, accounts))).await
         })?;
         Ok(Self {
@@ -171,7 +172,7 @@ pub(crate) fn serve(dir: &Path) -> anyhow::Result<()> {
     // SIGINT is its fast shutdown: clients are cut off, the rest is in good order.
     let mut database = Database::spawn("PostgreSQL", Signal::INT, &mut server)?;
     let socket = socket.to_str().context("a folder whose name is no text")?;
-    database.ready(|| role::block_on(async { connect(socket).await.map(drop) }))?;
+    database.ready(|| process::block_on(async { connect(socket).await.map(drop) }))?;
     role::attend(socket, |line| bail!("'{line}' is an unknown word"))
 }
 

@@ -11,6 +11,7 @@ use partha_codegen::{Options, idl};
 
 use crate::disk::stage::{self, Lazy};
 use crate::figure::{Found, Metric, Parameters};
+use crate::interrupt;
 use crate::suite::{Benchmark, Effort, Plan, Setting, View};
 
 const BANK: &str = include_str!("../../../../examples/bank/idl/bank.idl");
@@ -126,14 +127,18 @@ fn first_build() -> anyhow::Result<Duration> {
     let program = "fn main() {\n    println!(\"{:?}\", partha::Node::builder());\n}\n";
     std::fs::write(user.join("src/main.rs"), program)?;
     let begun = Instant::now();
-    let built = Command::new("cargo")
+    let child = Command::new("cargo")
         .args(["build", "--offline"])
         .current_dir(user)
         .env("CARGO_TARGET_DIR", user.join("target"))
         .stdin(Stdio::null())
-        .output()
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
         .context("cannot start cargo")?;
+    let built = interrupt::wait_for(child.id(), || child.wait_with_output())?;
     let took = begun.elapsed();
+    interrupt::check()?;
     ensure!(
         built.status.success(),
         "cargo build failed; `cargo fetch` brings what it lacks\n{}",

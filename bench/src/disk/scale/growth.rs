@@ -7,10 +7,11 @@ use super::{first_uids, store_cells};
 use crate::disk::durable::partha::Cells;
 use crate::disk::load::Pace;
 use crate::disk::node::Wishes;
-use crate::disk::role::{self, Client, Running, Server};
+use crate::disk::role::{self, Client, Server};
 use crate::disk::stage::{self, Lazy};
 use crate::figure::{Found, Metric, Parameters};
-use crate::suite::{Benchmark, Plan, Plot, Setting, View};
+use crate::process::Running;
+use crate::suite::{Benchmark, Effort, Plan, Plot, Setting, View};
 
 /// Objects that the calls are spread over.
 const OBJECTS: [u64; 4] = [1, 100, 10_000, 100_000];
@@ -54,7 +55,10 @@ pub(crate) const WAITERS: Benchmark = Benchmark {
 };
 
 fn plan_growth(setting: &Setting) -> anyhow::Result<Plan> {
-    let most = if setting.rounds == 1 { 10_000 } else { 100_000 };
+    let most = match setting.effort {
+        Effort::Smoke => 10_000,
+        _ => 100_000,
+    };
     let filled = Lazy::new(move || Filled::start(most));
     let mut cases = Vec::new();
     for objects in OBJECTS.into_iter().filter(|&objects| objects <= most) {
@@ -101,7 +105,7 @@ impl Filled {
         let folder = stage::folder()?;
         let store = folder.path().join("node");
         let filled = store_cells(&store, objects)?;
-        let node = Running::start("a node", &Server::Node(Wishes::alone(store)))?;
+        let node = role::start("a node", &Server::Node(Wishes::alone(store)))?;
         Ok(Self {
             node,
             cells: first_uids(&filled, objects),

@@ -16,11 +16,12 @@ use tempfile::TempDir;
 
 use super::{first_uids, store_cells};
 use crate::disk::node::{self, Wishes};
-use crate::disk::role::{self, Running, Server};
+use crate::disk::role::{self, Server};
 use crate::disk::stage::{self, Lazy};
 use crate::figure::{Found, Metric, Parameters};
 use crate::generated::null;
-use crate::suite::{Benchmark, Plan, Setting, View};
+use crate::process::Running;
+use crate::suite::{Benchmark, Effort, Plan, Setting, View};
 use crate::usage;
 
 /// Objects in a store that nobody uses.
@@ -76,7 +77,10 @@ pub(crate) struct Activate {
 
 fn plan(setting: &Setting) -> anyhow::Result<Plan> {
     let rounds = setting.rounds.min(3);
-    let small = if setting.rounds == 1 { 10 } else { 1 };
+    let small = match setting.effort {
+        Effort::Smoke => 10,
+        _ => 1,
+    };
     let pair = Lazy::new(move || Pair::start(PASSIVE / small, ACTIVE / small));
     let case = |of: &'static str, takes_ms: u64, run: fn(&Pair) -> anyhow::Result<f64>| {
         let parameters = Parameters::default().with("of", of);
@@ -125,7 +129,7 @@ impl Pair {
             heartbeat_ms: Some(HEARTBEAT.as_millis() as u64),
             ..Wishes::alone(self.folder.path().join(name))
         };
-        let node = Running::start("a node", &Server::Node(wishes))?;
+        let node = role::start("a node", &Server::Node(wishes))?;
         // It has been asked something, so that all that it needs once is there.
         activate_all(&node, &[])?;
         Ok(node)
@@ -162,7 +166,7 @@ impl Pair {
             address: node.address().to_owned(),
             count: SESSIONS,
         };
-        let mut client = Running::client("many clients", &role::Client::Sessions(sessions))?;
+        let mut client = role::stay("many clients", &role::Client::Sessions(sessions))?;
         let with_sessions = idle_heap(&node)?;
         client.tell("more")?;
         let with_more = idle_heap(&node)?;

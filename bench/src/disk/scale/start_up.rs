@@ -7,10 +7,11 @@ use tempfile::TempDir;
 use super::store_cells;
 use crate::disk::durable::partha::Cells;
 use crate::disk::node::Wishes;
-use crate::disk::role::{self, Client, Running, Server};
+use crate::disk::role::{self, Client, Server};
 use crate::disk::stage::{self, Lazy};
 use crate::figure::{Found, Metric, Parameters};
 use crate::suite::{Benchmark, Effort, Plan, Setting, View};
+use crate::usage;
 
 /// Stored objects of a full run, and of any other.
 const OBJECTS_FULL: u64 = 10_000_000;
@@ -73,7 +74,7 @@ impl Stored {
     fn start(&self) -> anyhow::Result<Found> {
         let wishes = Wishes::alone(self.folder.path().join("node"));
         let begun = Instant::now();
-        let node = Running::start("a node", &Server::Node(wishes))?;
+        let node = role::start("a node", &Server::Node(wishes))?;
         let started = begun.elapsed();
         let first = Cells {
             address: node.address().to_owned(),
@@ -83,6 +84,8 @@ impl Stored {
             server: node.pid(),
         };
         let found: Found = role::run("a client", &Client::Cells(first))?;
-        Ok(found.with(Metric::TimeMs, started.as_secs_f64() * 1e3))
+        Ok(found
+            .with(Metric::TimeMs, started.as_secs_f64() * 1e3)
+            .with_peak(usage::peak_bytes(node.pid())))
     }
 }

@@ -18,9 +18,10 @@ use super::durable::lmdb::{Commits, Puts, Shape};
 use super::external::{etcd, postgres};
 use super::load::Pace;
 use super::node::{Making, Wishes};
-use super::role::{self, Client, Running, Server};
+use super::role::{self, Client, Server};
 use super::stage::{self, Lazy};
 use crate::figure::{Found, Metric, Parameters};
+use crate::process::Running;
 use crate::suite::{Benchmark, Plan, Plot, Setting, View};
 
 /// What a commit of LMDB writes that stands for one of ours: an account's state, and a note of the
@@ -128,7 +129,7 @@ impl Nodes {
         let folder = stage::folder()?;
         let node = |name: &str| {
             let server = Server::Node(Wishes::alone(folder.path().join(name)));
-            Running::start("a node", &server)
+            role::start("a node", &server)
         };
         let (mut a, mut b) = (node("a")?, node("b")?);
         a.tell(&format!("introduce {}", b.address()))?;

@@ -23,7 +23,8 @@ use crate::network::load::{self, Caller, Connector};
 const CALL: &str = "/bench.Null/Call";
 const ECHO: &str = "/bench.Null/Echo";
 
-/// Frames of HTTP/2 that fit what is sent; tonic's own is 64 KiB.
+/// Windows of HTTP/2's flow control, of a stream and of a connection: so much is sent before the
+/// other end has to ask for more. tonic's own are 64 KiB, less than the largest echo.
 const WINDOW_BYTES: u32 = 16 << 20;
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -1,8 +1,9 @@
 //! The page is well-formed and needs nothing from elsewhere.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::figure::{Figure, Found};
-use crate::run;
 use crate::suite::Effort;
 use crate::targets;
 
@@ -83,7 +84,23 @@ fn the_page_is_well_formed_and_self_contained() {
         !page.contains("NaN") && !page.contains("inf,"),
         "a plot is broken"
     );
-    assert!(run::takes(&[]).is_zero());
+}
+
+#[test]
+fn every_peer_has_a_colour_of_its_own() {
+    let style = colours();
+    let found: BTreeSet<_> = style
+        .split('}')
+        .filter_map(|rule| rule.split_once('{'))
+        .map(|(_, colour)| colour)
+        .collect();
+    assert_eq!(found.len(), catalog::PEERS.len(), "{style}");
+    for (peer, _) in catalog::PEERS {
+        let drawn = plot::bars("", Metric::Rate, &[(peer, 1.0)]);
+        let (_, class) = drawn.split_once("class=\"peer ").unwrap();
+        let class = class.split([' ', '"']).next().unwrap();
+        assert!(style.contains(&format!(".{class}{{")), "{peer}: {class}");
+    }
 }
 
 #[test]
