@@ -10,8 +10,9 @@
 //! that, [`targets`] judges them, [`report`] shows them. [`process`], [`usage`] and [`interrupt`]
 //! start processes, look at them and end them; [`machine`] is where that was.
 //!
-//! The benchmarks: [`network`] is about calls between processes and between shards, [`locks`]
-//! about the lock table alone, [`scale`] about many objects in one store.
+//! The benchmarks: [`network`] is about calls between processes and between shards, [`disk`]
+//! about what needs a disk or a whole system, [`locks`] about the lock table alone; [`scale`]
+//! fills stores.
 //! [`count`] repeats steps for a tool that counts instructions.
 //!
 //! It does not judge unless it is told to: no figure makes it fail without `--assert`.

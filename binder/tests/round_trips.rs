@@ -95,7 +95,9 @@ async fn a_passive_object_answers_after_four_round_trips() {
         let name = format!("/o{number}");
         let added = names.add(&maker, &name, made.uid(), NameContext::CLASS);
         added.await.unwrap();
-        node.evict(made.uid());
+        // Said by the node itself: it is in the store only.
+        let gone = node.handle().manager().evict(&maker, made.uid()).await;
+        assert!(gone.unwrap(), "/o{number} stays in memory");
     }
 
     let named = gate(naming.address(), asked.clone()).await;

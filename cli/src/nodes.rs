@@ -101,9 +101,11 @@ fn by_size(counts: &[u64], exactly: bool) -> Value {
     if exactly {
         return json!(counts);
     }
-    let sizes = (0_u32..).zip(counts).filter(|(_, count)| **count > 0);
+    let largest = counts.len().saturating_sub(1);
+    let sizes = (0_usize..).zip(counts).filter(|(_, count)| **count > 0);
     let text = sizes.map(|(log, count)| match log {
         0 => format!("1: {count}"),
+        log if log == largest => format!("{} or more: {count}", 1_u64 << log),
         _ => format!("{}-{}: {count}", 1_u64 << log, (2_u64 << log) - 1),
     });
     json!(text.collect::<Vec<_>>().join(", "))

@@ -185,6 +185,18 @@ mod tests {
     }
 
     #[test]
+    fn limits_of_memory_are_those_of_the_whole_node() {
+        let node = NodeOptions {
+            memory_mb: Some(7),
+            active_objects: Some(9),
+            ..NodeOptions::default()
+        };
+        let settings = settings(node).unwrap();
+        assert_eq!(settings.memory_bytes, Some(7 << 20));
+        assert_eq!(settings.active_objects, Some(9));
+    }
+
+    #[test]
     fn the_folder_follows_the_name() {
         let node = NodeOptions {
             name: Some("b".to_owned()),

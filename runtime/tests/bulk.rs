@@ -9,19 +9,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::behaviour::{Counter, counter};
+use common::behaviour::Counter;
 use common::process::{NodeProcess, Start, serve};
-use common::raw::{Raw, invoke};
+use common::raw::{FILL, Raw, invoke};
 use common::{arrived, client_of, new_gate, open, run, stop};
 use partha::{Backpressure, Bytes, Client, Completed, ErrorKind, MESSAGE_BYTES_MAX, Place};
 use test_support::temp_dir;
 
-const FILL: (u64, u16) = (counter::CLASS.0, 11);
 const MIB: i64 = 1 << 20;
 /// Open calls of a connection.
 const QUESTIONS_MAX: usize = 8192;
 /// What a peer that reads no answers may cost, with the limits that are usual: docs/operations.md.
-const UNREAD_BYTES_MAX: i64 = 2 * (8 << 20) + (4 << 20) + 10_000 * 1024;
+const UNREAD_BYTES_MAX: i64 = 2 * (8 << 20) + (4 << 20) + QUESTIONS_MAX as i64 * 1024;
 
 #[test]
 #[ignore = "a process of the other tests"]

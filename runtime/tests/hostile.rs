@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use common::behaviour::{Counter, counter};
-use common::raw::{self, ANY_SHARD, Hello, INVOKE, MAGIC, Raw, frame, initiate, invoke};
+use common::raw::{self, ANY_SHARD, FILL, Hello, INVOKE, MAGIC, Raw, frame, initiate, invoke};
 use common::{logs, new_gate, open};
 use partha::{Node, Uid};
 use test_support::{TempDir, temp_dir};
@@ -20,7 +20,6 @@ use test_support::{TempDir, temp_dir};
 const VALUE: (u64, u16) = (counter::CLASS.0, 0);
 const ADD: (u64, u16) = (counter::CLASS.0, 1);
 const ADD_AT_GATE: (u64, u16) = (counter::CLASS.0, 4);
-const FILL: (u64, u16) = (counter::CLASS.0, 11);
 
 /// A node with one counter, and an honest client that must not notice anything.
 struct Scene {

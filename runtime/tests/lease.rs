@@ -7,14 +7,13 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::behaviour::{Counter, counter as counters};
-use common::raw::{PING, PONG, Raw, frame, invoke};
+use common::raw::{FILL, PING, PONG, Raw, frame, invoke};
 use common::{arrived, builder, new_gate, run, stop, until};
 use partha::services::system::{NodeStatistics, SessionDescription};
 use partha::{Node, NodeHandle, Place};
 use test_support::temp_dir;
 
 const ADD_AT_GATE: (u64, u16) = (counters::CLASS.0, 4);
-const FILL: (u64, u16) = (counters::CLASS.0, 11);
 const HEARTBEAT: Duration = Duration::from_millis(300);
 const LEASE: Duration = Duration::from_millis(1_500);
 /// Answers of a megabyte each: more than both systems and the node keep for a peer that reads

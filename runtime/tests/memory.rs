@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use common::behaviour::{Counter, Listener, counter, listener};
 use common::process::{NodeProcess, Start, serve};
-use common::raw::{Hello, Raw, initiate, invoke};
+use common::raw::{FILL, Hello, Raw, initiate, invoke};
 use partha::abi::Struct;
 use partha::{Bytes, Client, Context, Epoch, Place, Uid};
 use partha_store::{Batch, Item, LmdbStore, ObjectStore, Record};
@@ -16,7 +16,6 @@ use test_support::temp_dir;
 
 const ADD_AT_GATE: (u64, u16) = (counter::CLASS.0, 4);
 const READ_AT_GATE: (u64, u16) = (counter::CLASS.0, 5);
-const FILL: (u64, u16) = (counter::CLASS.0, 11);
 const MIB: i64 = 1 << 20;
 
 #[test]

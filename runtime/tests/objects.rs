@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use common::behaviour::{counter, named, other};
 use common::{
-    Face, Failure, How, Kind, NOW, arrived, begun, new_gate, node_for, node_of, open, stop, until,
+    Face, Failure, How, Kind, NOW, arrived, begun, builder_of, new_gate, node_for, node_of, open,
+    stop, until,
 };
 use partha::{Limits, Node, Uid};
 use test_support::temp_dir;
@@ -336,19 +337,21 @@ async fn objects_leave_memory_when_there_is_too_little(kind: Kind) {
     }
     let figures = face.statistics().await;
     assert!(figures.passivations >= 60, "{figures:?}");
-    // By number as well.
+    assert_eq!(figures.active_bytes_max, 200_000);
+    assert!(figures.evictions >= 60, "{figures:?}");
+    // By number as well, said of the whole node, which has two shards.
     stop(node).await;
-    let limits = Limits {
-        active_objects_max: 5,
-        ..Limits::default()
-    };
-    let node = node_of(kind, dir.path(), limits).await;
+    let builder = builder_of(kind, dir.path()).active_objects_max(10);
+    let node = builder.start().await.unwrap();
     let face = face.reopen(&node).await;
     for (value, counter) in counters.iter().enumerate() {
         let counter = face.bind(counter.uid).await.unwrap();
         assert_eq!(counter.value(&NOW).await, Ok(value as i64 + 2));
         assert!(face.statistics().await.active_objects <= 10);
     }
+    let figures = face.statistics().await;
+    assert_eq!(figures.active_objects_max, 10);
+    assert!(figures.evictions >= 30, "{figures:?}");
     stop(node).await;
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Purpose: everything that is run by hand or by the continuous integration and is not a plain
 //! cargo command, in Rust, so that it needs no other tool. Each command is a module of its own;
-//! this one reads the command line. No command changes files but `codegen`.
+//! this one reads the command line. No command changes files but `codegen` and
+//! `bench --bless`.
 //! The idea of an `xtask` package is matklad's, as rust-analyzer has it.
 
 mod bench;

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! By hand: `cargo xtask bench -- fill DIR --objects 10000000` makes cells, see `null.idl`. Ten
-//! million of them take about two gigabytes, which whoever asked for them has to remove.
+//! million of them take about one gigabyte, which whoever asked for them has to remove.
 
 use std::path::Path;
 use std::sync::mpsc;

@@ -2,7 +2,8 @@
 //!
 //! Nothing in this crate grows without one of these. Over a bound the newest request is refused
 //! with [`crate::Refusal::Overloaded`], which says which bound it was; what was admitted earlier
-//! is never thrown out to make room.
+//! is never thrown out to make room, but calls that wait for an object to be loaded are refused if
+//! it turns out to be larger than the room there is.
 
 /// The bounds of one shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +23,8 @@ pub struct Limits {
     /// How long an unused object stays in memory, in nanoseconds. An object that somebody is
     /// bound to stays [`Limits::BOUND_IDLE_FACTOR`] times as long.
     pub idle_ns: u64,
-    /// Bytes of object states in memory. Over it the longest unused objects leave.
+    /// Bytes of object states in memory. Over it the longest unused objects leave. One
+    /// that finds no room when it is loaded is turned away.
     pub active_bytes_max: u64,
     /// Persistent objects in memory, whatever their size: each costs the engine and the shell
     /// a few hundred bytes besides its state.

@@ -26,7 +26,7 @@ const CHUNK_BYTES: usize = 64 * 1024;
 const IDLE_CHUNK_BYTES: usize = 16 * 1024;
 /// A shorter byte string is copied into the chunk: a stretch of its own costs more in the kernel.
 const STRETCH_BYTES_MIN: usize = 8 * 1024;
-/// Parts of large messages are added to a write up to this size.
+/// So many parts of large messages are added to a write.
 const PARTS_A_WRITE: usize = 2;
 /// A longer list of stretches is not kept.
 const LIST_MAX: usize = 8;
@@ -44,7 +44,7 @@ pub(super) struct Unsent {
     pub(super) answered: usize,
 }
 
-/// Whether a frame is an answer.
+/// What a frame is, as what waits is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
     /// A call of this end, or what goes with calls.

@@ -31,7 +31,7 @@ impl Memory {
 
 impl NodeBuilder {
     /// Bytes of object states that the node keeps in memory, as they are encoded; 256 MiB for
-    /// each of its shards if not said.
+    /// each of its shards if not said. Divided by its shards and rounded up.
     ///
     /// Over it the longest unused objects leave memory. Where all are in use, a call of one that
     /// is not there is refused with `Overloaded`, which names the limit. What is being written,
@@ -43,8 +43,8 @@ impl NodeBuilder {
     }
 
     /// Persistent objects that the node keeps in memory, whatever their size: each costs a few
-    /// hundred bytes besides its state. 100,000 for each of its shards if not said; over it as
-    /// with [`NodeBuilder::memory_max`].
+    /// hundred bytes besides its state. 100,000 for each of its shards if not said; divided by
+    /// its shards, rounded up, and kept to as with [`NodeBuilder::memory_max`].
     #[must_use]
     pub fn active_objects_max(mut self, objects: u32) -> Self {
         self.memory.objects_max = Some(objects);
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shares_add_up_to_the_whole() {
+    fn shares_are_equal_and_at_least_the_whole() {
         let usual = Limits::default();
         assert_eq!(Memory::default().shared(usual, 3), usual);
         let memory = Memory {

@@ -5,8 +5,6 @@
 //! face, and is given up when the client drops its promise or is gone.
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
-use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
@@ -260,8 +258,7 @@ struct Executing {
 impl Executing {
     /// Waits for the answer; none if the shard has stopped.
     async fn answer(&mut self) -> Option<Answer> {
-        let receiver = self.receiver.as_mut()?;
-        let answer = poll_fn(|cx| Pin::new(&mut *receiver).poll(cx)).await;
+        let answer = self.receiver.as_mut()?.await;
         self.receiver = None;
         answer.ok()
     }

@@ -107,10 +107,10 @@ pub(crate) struct Shard {
     pub(crate) registry: Arc<Registry>,
     /// For calls that objects of this shard make.
     pub(crate) client: Client,
+    /// What its servants have in common: the client they call with, and this shard.
+    ground: Arc<Ground>,
     /// Large parameters of calls under way.
     held: held::HeldByObject,
-    /// The same for its servants.
-    ground: Arc<Ground>,
     /// Where tasks of this thread run; a call may be let go on by one that does not.
     local: std::rc::Weak<LocalSet>,
     engine: RefCell<Engine>,
@@ -148,7 +148,7 @@ pub(crate) struct Shard {
 pub(crate) struct Counters {
     pub(crate) activations: Cell<u64>,
     pub(crate) passivations: Cell<u64>,
-    /// Those of them that made room.
+    /// Those of them at the limit of memory, also of objects that found no room when loaded.
     pub(crate) evictions: Cell<u64>,
     pub(crate) calls: Cell<u64>,
     pub(crate) duplicates: Cell<u64>,

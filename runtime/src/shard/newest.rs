@@ -56,7 +56,7 @@ impl Newest {
         if known.is_none_or(|highest| highest.sequence < call.sequence) {
             let doubted = known.is_none_or(|highest| highest.doubted);
             let doubted = doubted && store.has_reply_since(call)?;
-            self.note(call, doubted, busy);
+            self.note(call, doubted, known.is_some(), busy);
             if !doubted && !again {
                 return Ok(false);
             }
@@ -64,8 +64,13 @@ impl Newest {
         Ok(store.read_reply(call)?.is_some())
     }
 
-    fn note(&mut self, call: CallId, doubted: bool, busy: impl FnOnce() -> BTreeSet<Peer>) {
-        let is_known = self.by_caller.contains_key(&call.caller);
+    fn note(
+        &mut self,
+        call: CallId,
+        doubted: bool,
+        is_known: bool,
+        busy: impl FnOnce() -> BTreeSet<Peer>,
+    ) {
         if !is_known && self.by_caller.len() >= self.callers_max {
             // What is executed now is in no store yet: who forgot its number, and then met an
             // older call of the same caller, would take it for new when it is asked for again.

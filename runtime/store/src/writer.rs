@@ -443,7 +443,12 @@ impl<B: Backend> Loop<B> {
 
     /// Lets a set grow to the size of the one before, for a short time.
     fn gather(&self) {
-        let waiting = || self.counters.waiting_batches.load(Relaxed);
+        // What nobody waits for is no company.
+        let idle = self.held.iter().filter(|job| job.batch.is_idle()).count();
+        let waiting = || {
+            let all = self.counters.waiting_batches.load(Relaxed);
+            all.saturating_sub(idle)
+        };
         let Some(pause) = self.last.pause(waiting()) else {
             return;
         };

@@ -184,11 +184,16 @@ pub async fn node_for(kind: Kind, dir: &Path) -> Node {
 }
 
 pub async fn node_of(kind: Kind, dir: &Path, limits: Limits) -> Node {
-    let builder = match kind {
+    let builder = builder_of(kind, dir).limits(limits);
+    builder.start().await.unwrap()
+}
+
+/// A node of two shards for the face, to be set further.
+pub fn builder_of(kind: Kind, dir: &Path) -> NodeBuilder {
+    match kind {
         Kind::Native | Kind::Foreign => builder(dir),
         Kind::Embedded => with_classes(Node::embedded().name("a").data_dir(dir).shards(2)),
-    };
-    builder.limits(limits).start().await.unwrap()
+    }
 }
 
 /// A client process's view of a node, without a naming service.

@@ -19,6 +19,9 @@ pub const PING: u16 = 4;
 pub const PONG: u16 = 5;
 pub const RELEASE: u16 = 7;
 
+/// The counter's method that answers with as many bytes as it is asked for.
+pub const FILL: (u64, u16) = (super::behaviour::counter::CLASS.0, 11);
+
 /// One connection, blocking.
 pub struct Raw {
     pub stream: TcpStream,
