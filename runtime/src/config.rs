@@ -33,7 +33,7 @@ pub(crate) const DEADLINE_GRACE: Duration = Duration::from_millis(500);
 /// Open questions of one connection: as many as the engine takes from one caller.
 pub(crate) const QUESTIONS_MAX: usize = 8_192;
 
-/// Answers a peer may leave unread before its next calls wait in the socket.
+/// Answers a peer may leave unread before no more of its calls are taken.
 pub(crate) const UNSENT_BYTES_MAX: usize = 8 << 20;
 
 /// Bytes of large parameters that a peer's unanswered calls may take; what comes on top is refused.

@@ -1,5 +1,7 @@
 //! One call on its way from a stub: fill in the arguments, send, decode the answer.
 
+mod times;
+
 use std::mem::replace;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,8 +22,9 @@ use crate::error::{Completed, ErrorKind, Result, SystemError};
 use crate::net::connection::Connection;
 use crate::net::pending::Answer;
 use crate::shard::{Incoming, ReplyTo, ShardHandle, Waiting};
-use crate::wire::context::{CallContext, set_deadline, set_home, set_left};
+use crate::wire::context::{CallContext, set_home};
 use crate::wire::frame::{self, Target};
+use times::Times;
 
 /// A call under construction.
 #[derive(Debug)]
@@ -205,9 +208,18 @@ impl Request {
         if let Some(home) = self.scope.standing.home(node) {
             set_home(&mut self.w, self.context, home);
         }
-        if let Some(left) = self.scope.standing.left() {
-            set_left(&mut self.w, self.context, left);
-        }
+        let (w, times) = self.with_times();
+        times.set_left(w);
+    }
+
+    /// What was written, and what has to be written again when it has waited.
+    fn with_times(&mut self) -> (&mut Writer, Times<'_>) {
+        let times = Times {
+            context: self.context,
+            deadline: self.deadline,
+            standing: self.in_actions.then_some(&self.scope.standing),
+        };
+        (&mut self.w, times)
     }
 
     async fn send_to_capability(mut self, track: Option<&Track>) -> Answer {
@@ -236,7 +248,10 @@ impl Request {
                 self.going_to(connection.peer().node);
                 let (site, shards) = (connection.site(), connection.hello().shards);
                 match note_reached(track, &capability, site, shards, Some(connection.peer())) {
-                    Ok(()) => ask(connection, &mut self.w, self.deadline, track).await,
+                    Ok(()) => {
+                        let (w, times) = self.with_times();
+                        ask(connection, w, times, track).await
+                    }
                     Err(error) => error.into(),
                 }
             }
@@ -290,8 +305,8 @@ impl Request {
                 Bound::Remote { connection, .. } => connection,
             };
             if last.is_some() {
-                let left = self.deadline.saturating_duration_since(Instant::now());
-                set_deadline(&mut self.w, self.context, left);
+                let (w, times) = self.with_times();
+                times.set_deadline(w);
             }
             let peer = connection.peer();
             self.going_to(peer.node);
@@ -299,7 +314,8 @@ impl Request {
             if let Err(error) = reaching(track, peer.node, shard, Some(peer)) {
                 return error.into();
             }
-            let answer = ask(connection, &mut self.w, self.deadline, track).await;
+            let (w, times) = self.with_times();
+            let answer = ask(connection, w, times, track).await;
             match answer.outcome {
                 Err(error)
                     if may_try_again(&error, repeatable)
@@ -454,10 +470,10 @@ fn is_untouched(
 async fn ask(
     connection: &Arc<Connection>,
     w: &mut Writer,
-    deadline: Instant,
+    times: Times<'_>,
     track: Option<&Track>,
 ) -> Answer {
-    let answer = question(connection, w, deadline).await;
+    let answer = question(connection, w, times).await;
     let answer = answer.unwrap_or_else(Answer::from);
     if let Some(track) = track
         && (answer.outcome.is_ok() || answer.report.is_some())
@@ -470,15 +486,12 @@ async fn ask(
 async fn question(
     connection: &Arc<Connection>,
     w: &mut Writer,
-    deadline: Instant,
+    times: Times<'_>,
 ) -> Result<Answer> {
-    let patience = deadline + DEADLINE_GRACE;
-    let question = match connection.call(w, patience) {
-        Err(error) if connection.is_to_wait(&error, w) => {
-            connection.call_in_turn(w, patience, deadline).await?
-        }
-        sent => sent?,
-    };
+    let (deadline, patience) = (times.deadline, times.deadline + DEADLINE_GRACE);
+    let renew = |w: &mut Writer| times.renew(w);
+    let sent = connection.call_with_room(w, patience, deadline, renew);
+    let question = sent.await?;
     Ok(question.answer().await)
 }
 

@@ -175,7 +175,10 @@ async fn request_at(
         from: RUNNER,
         what: wish.into(),
     });
-    let question = connection.call(&mut w, deadline + DEADLINE_GRACE)?;
+    let patience = deadline + DEADLINE_GRACE;
+    // It waits for its turn among calls, and does not fail because they wait.
+    let sent = connection.call_with_room(&mut w, patience, deadline, |_| ());
+    let question = sent.await?;
     let answering = async { Some(question.answer().await) };
     answer(answering, limit, &connection.peer_text()).await
 }

@@ -53,9 +53,9 @@ pub(super) enum Taken {
 
 impl Taken {
     /// Takes the message, if one is whole.
-    pub(super) fn taken<E>(self, take: impl FnOnce(&Bytes) -> Result<(), E>) -> Result<(), E> {
+    pub(super) fn taken<E>(self, take: impl FnOnce(Bytes) -> Result<(), E>) -> Result<(), E> {
         match self {
-            Self::Whole(framed) => take(&framed),
+            Self::Whole(framed) => take(framed),
             Self::Part | Self::More => Ok(()),
         }
     }

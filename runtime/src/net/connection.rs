@@ -31,6 +31,7 @@ use crate::capability::Capability;
 use crate::config::QUESTIONS_MAX;
 use crate::error::{Completed, ErrorKind, SystemError};
 use crate::wire::frame::{self, Descriptor, Frame};
+pub(crate) use outgoing::Refused;
 use outgoing::{Line, way_of_call};
 
 /// Parameters below this are not counted one by one.
@@ -177,35 +178,37 @@ impl Connection {
     ///
     /// # Errors
     /// With [`Completed::No`]: nothing was sent.
-    pub(crate) fn call(
-        &self,
-        w: &mut Writer,
-        deadline: Instant,
-    ) -> Result<Question<'_>, SystemError> {
+    pub(crate) fn call(&self, w: &mut Writer, deadline: Instant) -> Result<Question<'_>, Refused> {
         if self.is_queued_for(way_of_call(w.len())) {
             // Others came before it.
-            return Err(self.is_full());
+            return Err(Refused::for_want_of_room(self.is_full()));
         }
         self.call_now(w, deadline)
     }
 
     /// The same, though others wait for room.
-    fn call_now(&self, w: &mut Writer, deadline: Instant) -> Result<Question<'_>, SystemError> {
-        let mut with_numbers;
-        let w = if w.attached().is_empty() {
-            w
-        } else {
-            // The numbers are those of this connection; another attempt has others.
-            with_numbers = w.clone();
-            self.number(&mut with_numbers, true)?;
-            &mut with_numbers
-        };
+    fn call_now(&self, w: &mut Writer, deadline: Instant) -> Result<Question<'_>, Refused> {
+        if w.attached().is_empty() {
+            return self.ask(w, deadline);
+        }
+        // The numbers are those of this connection; another attempt has others.
+        let mut with_numbers = w.clone();
+        let given = self.number(&mut with_numbers, true)?;
+        let asked = self.ask(&mut with_numbers, deadline);
+        if asked.is_err() {
+            self.take_back(&given);
+        }
+        asked
+    }
+
+    fn ask(&self, w: &mut Writer, deadline: Instant) -> Result<Question<'_>, Refused> {
         self.check_len(w.len())?;
-        let number = lock(&self.pending).ask(deadline)?;
+        let number = lock(&self.pending).ask(deadline);
+        let number = number.map_err(Refused::for_want_of_room)?;
         if let Err(error) = self.send_written(w, number, way_of_call(w.len())) {
             // Nobody will answer what was not sent.
             lock(&self.pending).withdraw(number);
-            return Err(error);
+            return Err(Refused::for_want_of_room(error));
         }
         Ok(Question::new(self, number))
     }
@@ -222,8 +225,9 @@ impl Connection {
         self.send_surely(&Frame::Release { export });
     }
 
-    /// Gives the capabilities of a frame numbers of this connection.
-    fn number(&self, w: &mut Writer, is_invoke: bool) -> Result<(), SystemError> {
+    /// Gives the capabilities of a frame numbers of this connection. If the frame is not sent, they
+    /// are to be taken back.
+    fn number(&self, w: &mut Writer, is_invoke: bool) -> Result<Vec<Descriptor>, SystemError> {
         let count = w.attached().len();
         if count > frame::CAPABILITIES_MAX as usize {
             let max = frame::CAPABILITIES_MAX;
@@ -232,10 +236,24 @@ impl Connection {
         }
         let mut descriptors = Vec::with_capacity(count);
         for attachment in w.attached() {
-            descriptors.push(self.describe(attachment)?);
+            match self.describe(attachment) {
+                Ok(descriptor) => descriptors.push(descriptor),
+                Err(error) => {
+                    self.take_back(&descriptors);
+                    return Err(error);
+                }
+            }
         }
         frame::set_capabilities(w, is_invoke, &descriptors);
-        Ok(())
+        Ok(descriptors)
+    }
+
+    /// The peer was not told these numbers, so it will not give them back.
+    fn take_back(&self, given: &[Descriptor]) {
+        let mut exports = lock(&self.exports);
+        for descriptor in given.iter().filter(|given| given.hosted_by_sender) {
+            exports.release(descriptor.export);
+        }
     }
 
     fn describe(&self, attachment: &Attachment) -> Result<Descriptor, SystemError> {
@@ -313,6 +331,11 @@ impl Connection {
             self.peer_text()
         );
         Err(SystemError::new(ErrorKind::Overloaded, detail))
+    }
+
+    /// How many bytes its calls under way have brought.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
     }
 
     /// The peer dropped a capability.
@@ -422,8 +445,8 @@ impl Connection {
         self.heard_ms.store(ms, Ordering::Relaxed);
     }
 
-    /// The peer has room for more of what it is sent. While so much is unsent that nothing it says
-    /// is read, that is its sign of life: one that stands still soon takes nothing.
+    /// The peer has room for more of what it is sent. While so many answers are unsent that none of
+    /// its calls are taken, that is its sign of life: one that stands still soon takes nothing.
     pub(crate) fn taken(&self) {
         if self.is_crowded() {
             self.heard();

@@ -12,7 +12,7 @@ use crate::capability::Capability;
 use crate::error::{ErrorKind, SystemError};
 
 /// Capabilities the peer may hold at a time.
-const EXPORTS_MAX: usize = 4096;
+pub(super) const EXPORTS_MAX: usize = 4096;
 
 /// What the peer was given, by number.
 #[derive(Debug, Default)]
@@ -82,6 +82,12 @@ impl Exports {
         {
             self.by_object.remove(&gone.object);
         }
+    }
+
+    /// How many times the peer was sent it.
+    #[cfg(test)]
+    pub(crate) fn sent(&self, number: u32) -> u32 {
+        self.by_number.get(&number).map_or(0, |export| export.sent)
     }
 
     /// The connection ended.

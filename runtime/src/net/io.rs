@@ -3,6 +3,7 @@
 //! Both run in one task with reading first, so that what a batch of calls answers at once goes
 //! out in one write at the end of the same turn.
 
+mod later;
 #[cfg(test)]
 mod tests;
 
@@ -21,8 +22,9 @@ use super::connection::Connection;
 use super::links::Lease;
 use crate::error::{ErrorKind, SystemError};
 use crate::wire::frame::{self, Frame};
-use crate::wire::large::{Head, PART_BYTES};
+use crate::wire::large::{HEAD_BYTES, Head, PART_BYTES};
 use crate::wire::message::Action;
+use later::Later;
 
 /// Bytes a read may bring.
 const READ_BYTES: usize = 64 * 1024;
@@ -106,6 +108,7 @@ where
     let (mut room, mut grown) = (IDLE_BYTES, false);
     let traffic = connection.traffic();
     let mut parts = Parts::new(traffic.message_bytes_max, traffic.partial_max());
+    let mut later = Later::default();
     // When the frame whose beginning lies in the buffer has to be whole.
     let mut due: Option<Instant> = None;
     // What came since others had their turn.
@@ -116,21 +119,15 @@ where
             tokio::task::yield_now().await;
         }
         let waiting = buffer.len();
-        match take_frames(&mut buffer, &mut parts, room, connection, inbound) {
+        let into = (&mut parts, &mut later);
+        match take_frames(&mut buffer, into, room, connection, inbound) {
             Ok(Taken::All) => {}
-            Ok(Taken::ForNow) => {
-                // Others on this thread have their turn.
-                turn_over().await;
+            Ok(taken) => {
+                taken.wait(connection, &mut parts).await;
                 due = None;
                 continue;
             }
             Err(error) => return error.context("the peer sent nonsense"),
-        }
-        if connection.is_crowded() {
-            connection.room().await;
-            parts.excuse();
-            due = None;
-            continue;
         }
         let begun = buffer.len();
         due = whole_by(due, begun, waiting);
@@ -146,21 +143,26 @@ where
                 (room, grown) = (IDLE_BYTES, false);
                 continue;
             }
+            () = connection.room(), if !later.is_empty() => continue,
         };
         match came {
             Err(Some(error)) => return ended(&error.to_string()),
-            Err(None) => return late(begun),
+            Err(None) => return late(begun, due),
             Ok((0, _)) if begun == 0 && !parts.is_under_way() => {
                 return ended("the peer closed the connection");
             }
             Ok((0, _)) => return cut_short(begun),
             Ok((got, part)) => {
-                connection.heard();
+                // Of one that is to take what is unsent, that is the sign of life.
+                if !connection.is_crowded() {
+                    connection.heard();
+                }
                 // Where much comes at a time the next read gets more room.
                 let little = got <= IDLE_BYTES / 2;
                 room = if little { IDLE_BYTES } else { READ_BYTES };
                 much += got;
-                if let Err(error) = part.taken(|framed| take(framed.clone(), connection, inbound)) {
+                let taken = part.taken(|framed| take(framed, &mut later, connection, inbound));
+                if let Err(error) = taken {
                     return error.context("the peer sent nonsense");
                 }
             }
@@ -175,7 +177,7 @@ async fn come<R: AsyncRead + Unpin>(
     parts: &mut Parts,
     due: Option<Instant>,
 ) -> Result<(usize, Part), Option<std::io::Error>> {
-    let due = due.or_else(|| parts.due());
+    let due = earlier(due, parts.due());
     let reading = read_some(reader, buffer, parts);
     match due {
         None => reading.await.map_err(Some),
@@ -227,11 +229,17 @@ async fn turn_over() {
     .await;
 }
 
-fn late(begun: usize) -> SystemError {
+/// The earlier of two, where there are any.
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    one.into_iter().chain(other).min()
+}
+
+/// Why the peer is too late: with the frame that has begun, if that was due, or with a part.
+fn late(begun: usize, due: Option<Instant>) -> SystemError {
     let (frame, message) = (FRAME_DEADLINE.as_secs(), STALL.as_secs());
-    let detail = match begun {
-        0 => format!("nothing came for {message} s of a message that comes in parts"),
-        _ => format!("{begun} bytes of a message came, the rest not within {frame} s"),
+    let detail = match due.is_some_and(|due| due <= Instant::now()) {
+        true => format!("{begun} bytes of a message came, the rest not within {frame} s"),
+        false => format!("nothing came for {message} s of a message that comes in parts"),
     };
     SystemError::new(ErrorKind::Malformed, detail)
 }
@@ -243,16 +251,34 @@ fn cut_short(begun: usize) -> SystemError {
 
 /// How much of the buffer was taken.
 enum Taken {
-    /// All that is whole, or as much as there is room for its answers.
+    /// All that is whole.
     All,
+    /// As much as there is room for, as long as the peer takes answers too slowly.
+    NoMore,
     /// As much as is fair to others.
     ForNow,
 }
 
-/// Takes the whole frames of the buffer, as long as there is room for their answers.
+impl Taken {
+    /// Waits until more may be taken.
+    async fn wait(self, connection: &Connection, parts: &mut Parts) {
+        match self {
+            Self::All => {}
+            Self::NoMore => {
+                connection.room().await;
+                parts.excuse();
+            }
+            // Others on this thread have their turn.
+            Self::ForNow => turn_over().await,
+        }
+    }
+}
+
+/// Takes the whole frames of the buffer, after those that had to wait. Calls wait as long as there
+/// is no room for their answers.
 fn take_frames<I: Inbound>(
     buffer: &mut BytesMut,
-    parts: &mut Parts,
+    (parts, later): (&mut Parts, &mut Later),
     room: usize,
     connection: &Arc<Connection>,
     inbound: &I,
@@ -260,7 +286,11 @@ fn take_frames<I: Inbound>(
     let malformed = |detail: String| SystemError::new(ErrorKind::Malformed, detail);
     let message_bytes_max = connection.traffic().message_bytes_max;
     let (started, mut taken) = (Instant::now(), 0_u32);
-    while !connection.is_crowded() {
+    loop {
+        let crowded = connection.is_crowded();
+        if crowded && !later.has_room(connection) {
+            return Ok(Taken::NoMore);
+        }
         if taken == FRAMES_A_TURN {
             return Ok(Taken::ForNow);
         }
@@ -268,15 +298,24 @@ fn take_frames<I: Inbound>(
             return Ok(Taken::ForNow);
         }
         taken += 1;
+        if !crowded && let Some(frame) = later.pop() {
+            handle(frame, connection, inbound)?;
+            continue;
+        }
         if parts.is_filling() || Head::is_at(buffer) {
             match parts.take(buffer)? {
-                Part::Whole(framed) => take(framed, connection, inbound)?,
+                Part::Whole(framed) => take(framed, later, connection, inbound)?,
                 Part::Part => {}
                 Part::More => return Ok(Taken::All),
             }
             continue;
         }
-        let len = frame_len(buffer, message_bytes_max);
+        let longest = match Head::is_telling(buffer) {
+            true => message_bytes_max,
+            // It may become a part.
+            false => message_bytes_max.max(HEAD_BYTES + PART_BYTES),
+        };
+        let len = frame_len(buffer, longest);
         let Some(len) = len.map_err(|error| malformed(error.to_string()))? else {
             // A chunk serves several reads: a new one each time would be cold memory.
             if buffer.capacity() - buffer.len() < room / 4 {
@@ -290,17 +329,39 @@ fn take_frames<I: Inbound>(
             return Ok(Taken::All);
         }
         let framed = buffer.split_to(len).freeze();
-        take(framed, connection, inbound)?;
+        take(framed, later, connection, inbound)?;
     }
-    Ok(Taken::All)
 }
 
+/// Takes a frame, or has it wait.
 fn take<I: Inbound>(
     framed: Bytes,
+    later: &mut Later,
     connection: &Arc<Connection>,
     inbound: &I,
 ) -> Result<(), SystemError> {
-    match frame::parse(framed)? {
+    let bytes = framed.len();
+    let waits = !later.is_empty() || connection.is_crowded();
+    // A piece of a chunk that was read keeps all of it, of which only the piece is counted. A
+    // larger frame is most of its memory, or alone in it.
+    let framed = match waits && bytes <= PART_BYTES {
+        true => Bytes::copy_from_slice(&framed),
+        false => framed,
+    };
+    let frame = frame::parse(framed)?;
+    if waits && Later::concerns(&frame) {
+        later.push(frame, bytes);
+        return Ok(());
+    }
+    handle(frame, connection, inbound)
+}
+
+fn handle<I: Inbound>(
+    frame: Frame,
+    connection: &Arc<Connection>,
+    inbound: &I,
+) -> Result<(), SystemError> {
+    match frame {
         Frame::Invoke(mut call) => {
             if !call.capabilities.is_empty() {
                 let attached = connection.attach(&call.capabilities)?;

@@ -49,6 +49,11 @@ impl Head {
         head
     }
 
+    /// Whether so much of a frame is there that it can be told if it is a part.
+    pub(crate) fn is_telling(begun: &[u8]) -> bool {
+        begun.len() >= HEADER + WORD + 2
+    }
+
     /// Whether a frame that begins so is a part; false while it cannot be told.
     pub(crate) fn is_at(begun: &[u8]) -> bool {
         let kind = HEADER + WORD;

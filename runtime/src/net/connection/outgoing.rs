@@ -30,6 +30,36 @@ struct Queued<'a> {
     is_first: bool,
 }
 
+/// Why a call was not sent.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    error: SystemError,
+    /// There is no room for it now. It is noted when that is found: a moment later there may be
+    /// room again, and nobody would know why it was refused.
+    wants_room: bool,
+}
+
+impl Refused {
+    /// For want of room, if the error says that.
+    pub(super) fn for_want_of_room(error: SystemError) -> Self {
+        let wants_room = error.kind() == ErrorKind::Overloaded;
+        Self { error, wants_room }
+    }
+}
+
+impl From<SystemError> for Refused {
+    fn from(error: SystemError) -> Self {
+        let wants_room = false;
+        Self { error, wants_room }
+    }
+}
+
+impl From<Refused> for SystemError {
+    fn from(refused: Refused) -> Self {
+        refused.error
+    }
+}
+
 /// How a call of so many bytes leaves.
 pub(super) fn way_of_call(len: usize) -> Way {
     match len > PART_BYTES {
@@ -44,11 +74,16 @@ impl Connection {
     /// # Errors
     /// If it is too large, a capability cannot travel here, or the connection is closed.
     pub(crate) fn answer(&self, mut w: Writer, question: u32) -> Result<(), SystemError> {
-        if !w.attached().is_empty() {
-            self.number(&mut w, false)?;
+        let given = match w.attached().is_empty() {
+            true => Vec::new(),
+            false => self.number(&mut w, false)?,
+        };
+        let sent = self.check_len(w.len());
+        let sent = sent.and_then(|()| self.send_written(&mut w, question, Way::Answers));
+        if sent.is_err() {
+            self.take_back(&given);
         }
-        self.check_len(w.len())?;
-        self.send_written(&mut w, question, Way::Answers)?;
+        sent?;
         frame::recycle(w);
         Ok(())
     }
@@ -211,12 +246,9 @@ impl Connection {
 
     // What callers use that find no room.
 
-    /// Whether a call that failed so is to wait for its turn.
-    pub(crate) fn is_to_wait(&self, error: &SystemError, w: &Writer) -> bool {
-        let way = way_of_call(w.len());
-        self.traffic.backpressure == Backpressure::Wait
-            && error.kind() == ErrorKind::Overloaded
-            && (self.is_queued_for(way) || !self.has_room(way))
+    /// Whether a call that was refused so is to wait for its turn.
+    pub(crate) fn is_to_wait(&self, refused: &Refused) -> bool {
+        self.traffic.backpressure == Backpressure::Wait && refused.wants_room
     }
 
     /// Whether callers wait for their turn already.
@@ -232,7 +264,27 @@ impl Connection {
         }
     }
 
-    /// Sends a call once the connection has room for it; those that came before are first.
+    /// Sends a call, at once or, if that is wished, as soon as there is room for it.
+    ///
+    /// # Errors
+    /// Those of [`Connection::call`] and [`Connection::call_in_turn`].
+    pub(crate) async fn call_with_room(
+        &self,
+        w: &mut Writer,
+        patience: Instant,
+        deadline: Instant,
+        renew: impl FnMut(&mut Writer),
+    ) -> Result<Question<'_>, SystemError> {
+        match self.call(w, patience) {
+            Err(refused) if self.is_to_wait(&refused) => {
+                self.call_in_turn(w, patience, deadline, renew).await
+            }
+            sent => Ok(sent?),
+        }
+    }
+
+    /// Sends a call once the connection has room for it; those that came before are first. What
+    /// it says of the time that is left is renewed when its turn has come.
     ///
     /// # Errors
     /// Those of [`Connection::call`]; `Overloaded` if there is no room until the deadline.
@@ -241,22 +293,24 @@ impl Connection {
         w: &mut Writer,
         patience: Instant,
         deadline: Instant,
+        mut renew: impl FnMut(&mut Writer),
     ) -> Result<Question<'_>, SystemError> {
         let limit = tokio::time::Instant::from_std(deadline);
         let place = self.queue(way_of_call(w.len()));
         if place.is_first {
             // There may be room again since it was found that there is none.
             match self.call_now(w, patience) {
-                Err(error) if self.is_to_wait(&error, w) => {}
-                sent => return sent,
+                Err(refused) if self.is_to_wait(&refused) => {}
+                sent => return Ok(sent?),
             }
         }
         loop {
             let turn = tokio::time::timeout_at(limit, place.turn());
             turn.await.map_err(|_| self.is_full())?;
+            renew(w);
             match self.call_now(w, patience) {
-                Err(error) if self.is_to_wait(&error, w) => {}
-                sent => return sent,
+                Err(refused) if self.is_to_wait(&refused) => {}
+                sent => return Ok(sent?),
             }
         }
     }

@@ -1,11 +1,13 @@
 //! Messages of every size between two ends of a pipe, whole and in parts, and parts that are
 //! damaged.
 
+mod kept;
+
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use partha_core::id::{ClassId, Incarnation, NodeId, Peer, Uid};
-use partha_wire::Writer;
+use partha_wire::{Slot, Writer};
 use tokio::io::DuplexStream;
 use tokio::task::JoinSet;
 
@@ -30,6 +32,8 @@ struct Echo {
     ended: Arc<Mutex<Option<SystemError>>>,
     /// Calls that are not answered.
     silent: bool,
+    /// Bytes that it puts behind what it was sent.
+    grows: usize,
     cancelled: Arc<AtomicUsize>,
 }
 
@@ -44,6 +48,10 @@ impl Inbound for Echo {
         if self.silent {
             return;
         }
+        let data = match self.grows {
+            0 => data,
+            more => [&data[..], &vec![0; more]].concat().into(),
+        };
         let mut w = frame::returned();
         let slot = frame::body(&w);
         let s = w.structure(slot, 0, 1);
@@ -126,14 +134,8 @@ fn noise(len: usize, seed: usize) -> Bytes {
 async fn ask(connection: &Arc<Connection>, data: &Bytes) -> Result<Bytes, SystemError> {
     let in_a_minute = Instant::now() + Duration::from_secs(60);
     let mut w = invoke(data);
-    let question = match connection.call(&mut w, in_a_minute) {
-        Err(error) if connection.is_to_wait(&error, &w) => {
-            let sent = connection.call_in_turn(&mut w, in_a_minute, in_a_minute);
-            sent.await?
-        }
-        sent => sent?,
-    };
-    let answer: Answer = question.answer().await;
+    let sent = connection.call_with_room(&mut w, in_a_minute, in_a_minute, |_| ());
+    let answer: Answer = sent.await?.answer().await;
     Ok(answer.outcome?.reader()?.pointer(0).bytes()?)
 }
 
@@ -241,16 +243,17 @@ async fn a_call_without_room_waits_for_its_turn_or_fails_as_it_is_wished() {
                     Err(error) => break error,
                 }
             };
+            let waits = backpressure == Backpressure::Wait;
+            assert_eq!(here.is_to_wait(&full), waits, "{size}");
+            let full = SystemError::from(full);
             let (kind, completed) = (full.kind(), full.completion());
             assert_eq!((kind, completed), (ErrorKind::Overloaded, Completed::No));
-            let waits = backpressure == Backpressure::Wait;
-            assert_eq!(here.is_to_wait(&full, &w), waits, "{size}");
         }
         if backpressure == Backpressure::Fail {
             continue;
         }
         let mut w = invoke(&noise(8, 2));
-        let late = here.call_in_turn(&mut w, deadline, Instant::now());
+        let late = here.call_in_turn(&mut w, deadline, Instant::now(), |_| ());
         let error = late.await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Overloaded, "{error}");
         // Those that wait are served in their order, one by one, as soon as there is room.
@@ -259,8 +262,11 @@ async fn a_call_without_room_waits_for_its_turn_or_fails_as_it_is_wished() {
             let here = here.clone();
             waiting.spawn(async move {
                 let mut w = invoke(&noise(n, 3));
-                let sent = here.call_in_turn(&mut w, deadline, deadline).await;
-                sent.unwrap().answer().await.outcome.unwrap();
+                let mut renewed = 0;
+                let sent = here.call_in_turn(&mut w, deadline, deadline, |_| renewed += 1);
+                let sent = sent.await.unwrap();
+                assert!(renewed > 0, "it does not say how much time it had before");
+                sent.answer().await.outcome.unwrap();
             });
             tokio::task::yield_now().await;
         }
@@ -274,6 +280,31 @@ async fn a_call_without_room_waits_for_its_turn_or_fails_as_it_is_wished() {
         let came = lock(&echo.came).clone();
         let small: Vec<_> = came.into_iter().filter(|len| *len < 100).collect();
         assert_eq!(small, (1..=20).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
+async fn both_ends_may_ask_for_much_at_once() {
+    let (left, right) = tokio::io::duplex(PIPE_BYTES);
+    let taking = |hello: Hello| hello.taking(MESSAGE_BYTES_MAX);
+    let ends = [left, right].map(|stream| {
+        let end = connection(taking, Traffic::default());
+        let inbound = Echo {
+            grows: 1 << 20,
+            ..Echo::default()
+        };
+        serve(stream, &end, inbound);
+        end
+    });
+    let mut asked = JoinSet::new();
+    for end in &ends {
+        for _ in 0..40 {
+            let end = end.clone();
+            asked.spawn(async move { ask(&end, &Bytes::new()).await.map(|got| got.len()) });
+        }
+    }
+    while let Some(answer) = asked.join_next().await {
+        assert_eq!(answer.unwrap().unwrap(), 1 << 20);
     }
 }
 
@@ -381,6 +412,46 @@ async fn parts_that_break_the_rules_cut_the_connection_for_a_named_reason() {
     let (echo, ended) = said(parts.concat()).await;
     assert_eq!(ended.kind(), ErrorKind::BindingBroken, "{ended}");
     assert_eq!(*lock(&echo.came), [300_000]);
+}
+
+#[tokio::test]
+async fn a_part_may_be_larger_than_the_largest_message() {
+    let largest = PART_BYTES + 8;
+    let bytes = in_parts(&framed(largest - overhead()), 0).concat();
+    // Its head comes in two reads at least: the rest finds no room before the first is read.
+    let (first, rest) = bytes.split_at(HEAD_BYTES / 2 - 2);
+    let (mut near, far) = tokio::io::duplex(first.len());
+    let traffic = Traffic {
+        message_bytes_max: largest,
+        ..Traffic::default()
+    };
+    let there = connection(|hello| hello.taking(MESSAGE_BYTES_MAX), traffic);
+    let echo = Echo {
+        silent: true,
+        ..Echo::default()
+    };
+    let (reader, writer) = tokio::io::split(far);
+    let serving = tokio::spawn(run(reader, writer, there, echo.clone()));
+    near.write_all(first).await.unwrap();
+    let _ = near.write_all(rest).await;
+    drop(near);
+    serving.await.unwrap();
+    let ended = lock(&echo.ended).clone();
+    assert_eq!(*lock(&echo.came), [largest - overhead()], "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_part_stays_due_while_a_frame_is() {
+    let mut parts = Parts::new(MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX);
+    let begun = in_parts(&framed(300_000), 0)[0].clone();
+    parts.take(&mut BytesMut::from(&begun[..])).unwrap();
+    let of_parts = parts.due();
+    let of_frame = of_parts.map(|due| due + Duration::from_secs(1));
+    assert!(of_parts.is_some());
+    assert_eq!(earlier(of_frame, of_parts), of_parts);
+    assert_eq!(earlier(None, of_parts), of_parts);
+    assert_eq!(earlier(of_frame, None), of_frame);
+    assert_eq!(earlier(None, None), None);
 }
 
 /// A generator of numbers, the same each time (Marsaglia's xorshift).
