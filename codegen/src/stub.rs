@@ -1,9 +1,8 @@
 //! Emits client stubs: what callers hold and call.
 //!
 //! A stub is a reference (of a persistent interface) or a capability (of a transient one) with
-//! the methods of the interface and of its bases. Parameters are borrowed, but for byte
-//! strings, results are owned; no
-//! message is held over an await, so the futures are `Send`.
+//! the methods of the interface and of its bases. Parameters are borrowed, byte strings are handed
+//! over, results are owned; no message is held over an await, so the futures are `Send`.
 
 use partha_idl::model::{Field, Interface, ItemId, Method, Model, Type};
 use proc_macro2::{Ident, TokenStream};

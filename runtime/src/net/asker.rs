@@ -40,6 +40,11 @@ impl Connection {
     /// Whether anything that the peer has asked is still to be answered. Said on the connection's
     /// own thread it stays false until the next frame is taken.
     pub(crate) fn is_asked(&self) -> bool {
-        self.asked.load(Ordering::Acquire) > 0
+        self.asked() > 0
+    }
+
+    /// How much that is.
+    pub(crate) fn asked(&self) -> usize {
+        self.asked.load(Ordering::Acquire)
     }
 }

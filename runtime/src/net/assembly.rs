@@ -42,7 +42,7 @@ struct Partial {
 
 /// What became of the front of a buffer.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Taken {
+pub(super) enum Came {
     /// A message is whole.
     Whole(Bytes),
     /// A part is: another frame may follow.
@@ -51,7 +51,7 @@ pub(super) enum Taken {
     More,
 }
 
-impl Taken {
+impl Came {
     /// Takes the message, if one is whole.
     pub(super) fn taken<E>(self, take: impl FnOnce(Bytes) -> Result<(), E>) -> Result<(), E> {
         match self {
@@ -83,21 +83,27 @@ impl Parts {
         self.bytes > 0
     }
 
+    /// How much has come of these.
+    pub(super) fn arrived(&self) -> usize {
+        let partials = self.lanes.iter().flatten();
+        partials.map(|partial| partial.bytes.len()).sum()
+    }
+
     /// Takes from the buffer what belongs to a part that has begun, or begins there: then
     /// [`Head::is_at`] holds.
     ///
     /// # Errors
     /// `Malformed`, saying what is wrong with the part.
-    pub(super) fn take(&mut self, buffer: &mut BytesMut) -> Result<Taken, SystemError> {
+    pub(super) fn take(&mut self, buffer: &mut BytesMut) -> Result<Came, SystemError> {
         if self.filling.is_none() {
             // The first part of a message begins with the framing of the whole.
             if buffer.len() < HEAD_BYTES + HEADER {
-                return Ok(Taken::More);
+                return Ok(Came::More);
             }
             self.begin(buffer)?;
         }
         let Some((lane, left)) = self.filling else {
-            return Ok(Taken::More);
+            return Ok(Came::More);
         };
         let here = left.min(buffer.len());
         let mut place = self.place_of(lane, here);
@@ -116,24 +122,24 @@ impl Parts {
     }
 
     /// So many bytes were put there.
-    pub(super) fn came(&mut self, bytes: usize) -> Taken {
+    pub(super) fn came(&mut self, bytes: usize) -> Came {
         let Some((lane, left)) = self.filling else {
-            return Taken::More;
+            return Came::More;
         };
         let left = left.saturating_sub(bytes);
         if left > 0 {
             self.filling = Some((lane, left));
-            return Taken::More;
+            return Came::More;
         }
         self.filling = None;
         let partial = self.lanes[lane].as_mut().expect("it has begun to come");
         partial.heard = Instant::now();
         if partial.bytes.len() < partial.total {
-            return Taken::Part;
+            return Came::Part;
         }
         self.bytes -= partial.total;
         let whole = self.lanes[lane].take().map(|partial| partial.bytes);
-        Taken::Whole(whole.unwrap_or_default().into())
+        Came::Whole(whole.unwrap_or_default().into())
     }
 
     /// By when the next part of the message that has stood still for longest has to be there.

@@ -17,7 +17,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use partha_wire::frame_len;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::assembly::{Parts, STALL, Taken as Part};
+use super::assembly::{Came, Parts, STALL};
 use super::connection::Connection;
 use super::links::Lease;
 use crate::error::{ErrorKind, SystemError};
@@ -40,6 +40,8 @@ pub(crate) const TURN: Duration = Duration::from_millis(2);
 const FRAMES_A_TURN: u32 = 16;
 /// The same for large messages, of which few frames are many bytes.
 const BYTES_A_TURN: usize = 2 * PART_BYTES;
+/// Calls of a connection under way that may keep all that they were read with: it is not counted.
+const BUFFERS_KEPT_MAX: usize = 1024;
 /// Frames between two looks at the clock.
 const FRAMES_A_LOOK: u32 = 4;
 /// How long a frame may take to arrive, from its first byte to its last: 4 Mbit/s for the largest.
@@ -151,7 +153,7 @@ where
             Ok((0, _)) if begun == 0 && !parts.is_under_way() => {
                 return ended("the peer closed the connection");
             }
-            Ok((0, _)) => return cut_short(begun),
+            Ok((0, _)) => return cut_short(begun + parts.arrived()),
             Ok((got, part)) => {
                 // Of one that is to take what is unsent, that is the sign of life.
                 if !connection.is_crowded() {
@@ -176,7 +178,7 @@ async fn come<R: AsyncRead + Unpin>(
     buffer: &mut BytesMut,
     parts: &mut Parts,
     due: Option<Instant>,
-) -> Result<(usize, Part), Option<std::io::Error>> {
+) -> Result<(usize, Came), Option<std::io::Error>> {
     let due = earlier(due, parts.due());
     let reading = read_some(reader, buffer, parts);
     match due {
@@ -194,7 +196,7 @@ async fn read_some<R: AsyncRead + Unpin>(
     reader: &mut R,
     buffer: &mut BytesMut,
     parts: &mut Parts,
-) -> std::io::Result<(usize, Part)> {
+) -> std::io::Result<(usize, Came)> {
     if let Some(mut place) = parts.place() {
         let got = reader.read_buf(&mut place).await?;
         return Ok((got, parts.came(got)));
@@ -203,7 +205,7 @@ async fn read_some<R: AsyncRead + Unpin>(
         true => reader.read_buf(&mut buffer.limit(HEADS_BYTES)).await?,
         false => reader.read_buf(buffer).await?,
     };
-    Ok((got, Part::More))
+    Ok((got, Came::More))
 }
 
 /// When the frame has to be whole of which so much is there, where there was so much before.
@@ -244,8 +246,9 @@ fn late(begun: usize, due: Option<Instant>) -> SystemError {
     SystemError::new(ErrorKind::Malformed, detail)
 }
 
-fn cut_short(begun: usize) -> SystemError {
-    let detail = format!("the peer closed the connection {begun} bytes into a message");
+/// The peer has ended in the midst of something, of which so much had come.
+fn cut_short(come: usize) -> SystemError {
+    let detail = format!("the peer closed the connection {come} bytes into a message");
     SystemError::new(ErrorKind::Malformed, detail)
 }
 
@@ -304,9 +307,9 @@ fn take_frames<I: Inbound>(
         }
         if parts.is_filling() || Head::is_at(buffer) {
             match parts.take(buffer)? {
-                Part::Whole(framed) => take(framed, later, connection, inbound)?,
-                Part::Part => {}
-                Part::More => return Ok(Taken::All),
+                Came::Whole(framed) => take(framed, later, connection, inbound)?,
+                Came::Part => {}
+                Came::More => return Ok(Taken::All),
             }
             continue;
         }
@@ -329,6 +332,10 @@ fn take_frames<I: Inbound>(
             return Ok(Taken::All);
         }
         let framed = buffer.split_to(len).freeze();
+        if len > PART_BYTES {
+            // What is small and comes behind it must not keep its memory.
+            *buffer = BytesMut::from(&buffer[..]);
+        }
         take(framed, later, connection, inbound)?;
     }
 }
@@ -344,7 +351,8 @@ fn take<I: Inbound>(
     let waits = !later.is_empty() || connection.is_crowded();
     // A piece of a chunk that was read keeps all of it, of which only the piece is counted. A
     // larger frame is most of its memory, or alone in it.
-    let framed = match waits && bytes <= PART_BYTES {
+    let is_kept = waits || connection.asked() >= BUFFERS_KEPT_MAX;
+    let framed = match is_kept && bytes <= PART_BYTES {
         true => Bytes::copy_from_slice(&framed),
         false => framed,
     };

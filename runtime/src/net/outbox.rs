@@ -109,7 +109,7 @@ enum Stretch {
 
 /// A message that leaves in parts.
 #[derive(Debug)]
-struct Large {
+pub(super) struct Large {
     /// What is left of it.
     stretches: VecDeque<Bytes>,
     left: usize,
@@ -149,7 +149,15 @@ impl Outbox {
         frame::set_question(&mut chunk[start..], number);
     }
 
-    /// The same, for a frame that is large, or has parts that lie elsewhere: these are not copied.
+    /// The same, for a message that leaves in parts; the peer has to know of these.
+    pub(super) fn append_large(&mut self, large: Large) {
+        debug_assert_ne!(self.taken, PartsTaken::None);
+        self.unsent += Unsent::of(large.total, large.way);
+        self.waiting.push_back(large);
+        self.let_in();
+    }
+
+    /// The same, for a frame that has parts which lie elsewhere: these are not copied.
     pub(super) fn append_pieces(
         &mut self,
         w: &mut Writer,
@@ -157,13 +165,6 @@ impl Outbox {
         way: Way,
     ) -> Result<(), TooLarge> {
         let len = w.len();
-        if len > PART_BYTES && self.taken != PartsTaken::None {
-            let large = Large::new(w, number, way)?;
-            self.unsent += Unsent::of(len, way);
-            self.waiting.push_back(large);
-            self.let_in();
-            return Ok(());
-        }
         let mut first = true;
         let pieces = w.pieces()?;
         self.count(len, way);
@@ -297,8 +298,8 @@ impl Outbox {
 }
 
 impl Large {
-    fn new(w: &mut Writer, number: u32, way: Way) -> Result<Self, TooLarge> {
-        let total = w.len();
+    /// What was written; what is shared in it is not copied.
+    pub(super) fn new(w: &mut Writer, number: u32, way: Way) -> Result<Self, TooLarge> {
         let mut stretches = VecDeque::new();
         for piece in w.pieces()? {
             stretches.push_back(match piece {
@@ -311,16 +312,31 @@ impl Large {
                 Piece::Shared(bytes) => bytes.clone(),
             });
         }
+        let attached = w.attached().to_vec();
         Ok(Self {
+            attached,
+            ..Self::of(stretches, number, way)
+        })
+    }
+
+    /// A frame, which is not copied.
+    pub(super) fn of_frame(mut framed: Vec<u8>, number: u32, way: Way) -> Self {
+        frame::set_question(&mut framed, number);
+        Self::of(VecDeque::from([framed.into()]), number, way)
+    }
+
+    fn of(stretches: VecDeque<Bytes>, number: u32, way: Way) -> Self {
+        let total = stretches.iter().map(Bytes::len).sum();
+        Self {
             stretches,
             left: total,
             total,
             lane: 0,
             way,
             number,
-            attached: w.attached().to_vec(),
+            attached: Vec::new(),
             then: Vec::new(),
-        })
+        }
     }
 
     /// Adds its next part.

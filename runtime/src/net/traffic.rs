@@ -9,7 +9,8 @@ const MESSAGE_BYTES_MIN: usize = 64 << 10;
 const MESSAGE_BYTES_LIMIT: usize = (4 << 30) - 8;
 
 /// What a call does that finds no room on its connection: 8,192 calls are open there, or more than
-/// 8 MiB of calls are unsent (as much as the largest message, if that is more).
+/// 8 MiB of calls of its kind (up to 128 KiB, or larger) are unsent. The 8 MiB are as much as the
+/// largest message, if that is more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backpressure {
     /// It waits for its turn, until its deadline; then it fails with `Overloaded`.

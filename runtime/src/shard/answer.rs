@@ -280,7 +280,10 @@ fn answer_with(reply: ReplyTo, outcome: &mut Outcome, keep: bool, report: Option
             reply.fail_reporting(error.completed(Completed::Maybe), report);
         }
         Outcome::Failed(error) => reply.fail_reporting(error.clone(), report),
-        Outcome::Frame(w) if keep && report.is_some() => answer_writer(reply, w.clone(), report),
+        // Long byte strings are shared by the two.
+        Outcome::Frame(w) if keep && (report.is_some() || w.is_sharing()) => {
+            answer_writer(reply, w.clone(), report);
+        }
         Outcome::Frame(w) if keep => match w.to_framed() {
             Ok(framed) => answer_framed(reply, framed),
             Err(error) => reply.fail(SystemError::from(error).completed(Completed::Yes)),
@@ -347,5 +350,45 @@ fn because(why: Option<GaveUp>) -> &'static str {
         Some(GaveUp::OldIncarnation) => {
             ", since the process that began it was started again meanwhile"
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use partha_core::id::{Incarnation, NodeId, Peer};
+
+    use super::*;
+    use crate::net::asker::Asker;
+    use crate::net::connection::Connection;
+    use crate::net::handshake::Hello;
+    use crate::net::links::Lease;
+    use crate::net::traffic::Traffic;
+
+    #[tokio::test]
+    async fn a_large_answer_that_is_kept_is_not_copied() {
+        let peer = Peer {
+            node: NodeId(3),
+            incarnation: Incarnation(1),
+        };
+        let hello = Hello::new(peer, "other", 0, 1, NodeId(0));
+        let (lease, traffic) = (Lease::default(), Traffic::default());
+        let connection = Connection::new(hello, "nowhere".to_owned(), lease, traffic);
+        let data = Bytes::from(vec![1; 1 << 20]);
+        let mut w = frame::returned();
+        let s = w.structure(frame::body(&w), 0, 1);
+        w.bytes(s.slot(0), &data);
+        let mut outcome = Outcome::Frame(w);
+        for question in [1, 2] {
+            let reply = ReplyTo::Connection {
+                connection: Asker::new(&connection),
+                question,
+            };
+            answer_with(reply, &mut outcome, true, None);
+        }
+        let batch = connection.next_batch().await;
+        let part = batch.last().unwrap();
+        assert!(data.as_ptr_range().contains(&part.as_ptr()));
+        assert!(matches!(outcome, Outcome::Frame(_)), "it is kept");
     }
 }

@@ -7,6 +7,8 @@ use crate::{DecodeError, Element, HEADER, SHARED_BYTES_MIN, WORD};
 
 /// A list has fewer elements: their number has 29 bits in its pointer.
 const ELEMENTS_END: usize = 1 << 29;
+/// No message is larger: places in it are counted in bytes, with 32 bits.
+const BYTES_LIMIT: usize = (1 << 29) * WORD;
 
 /// A message under construction.
 ///
@@ -183,15 +185,7 @@ impl Writer {
     pub fn reusing(mut bytes: Vec<u8>, bytes_max: usize) -> Self {
         bytes.clear();
         bytes.resize(HEADER + WORD, 0);
-        let bytes_max = bytes_max.min((1 << 29) * WORD);
-        Self {
-            bytes,
-            shared: Vec::new(),
-            shared_bytes: 0,
-            attached: Vec::new(),
-            bytes_max,
-            overflow: None,
-        }
+        Self::of(bytes, bytes_max)
     }
 
     /// Like [`Writer::reusing`], with what another writer has laid out: its framed bytes, of
@@ -202,15 +196,7 @@ impl Writer {
         debug_assert!(begun.len() >= HEADER + WORD && begun.len().is_multiple_of(WORD));
         bytes.clear();
         bytes.extend_from_slice(begun);
-        let bytes_max = bytes_max.min((1 << 29) * WORD);
-        Self {
-            bytes,
-            shared: Vec::new(),
-            shared_bytes: 0,
-            attached: Vec::new(),
-            bytes_max,
-            overflow: None,
-        }
+        Self::of(bytes, bytes_max)
     }
 
     /// Goes on with a message that was written before, from its framed bytes; it has no
@@ -220,15 +206,21 @@ impl Writer {
     /// [`DecodeError`] if the framing is not that of exactly these bytes.
     pub fn resuming(framed: Vec<u8>, bytes_max: usize) -> Result<Self, DecodeError> {
         match frame_len(&framed, framed.len()) {
-            Ok(Some(len)) if len == framed.len() => Ok(Self {
-                bytes: framed,
-                shared: Vec::new(),
-                shared_bytes: 0,
-                attached: Vec::new(),
-                bytes_max: bytes_max.min((1 << 29) * WORD),
-                overflow: None,
-            }),
+            Ok(Some(len)) if len == framed.len() => Ok(Self::of(framed, bytes_max)),
             _ => Err(DecodeError::invalid("one framed message of one segment")),
+        }
+    }
+
+    /// Goes on behind these framed bytes.
+    #[inline]
+    fn of(bytes: Vec<u8>, bytes_max: usize) -> Self {
+        Self {
+            bytes,
+            shared: Vec::new(),
+            shared_bytes: 0,
+            attached: Vec::new(),
+            bytes_max: bytes_max.min(BYTES_LIMIT),
+            overflow: None,
         }
     }
 
@@ -384,7 +376,7 @@ impl Writer {
 
     /// Allows it to grow to `bytes_max` bytes instead, framing included.
     pub fn set_bytes_max(&mut self, bytes_max: usize) {
-        self.bytes_max = bytes_max.min((1 << 29) * WORD);
+        self.bytes_max = bytes_max.min(BYTES_LIMIT);
     }
 
     /// Whether parts of it lie elsewhere: see [`Writer::bytes`].

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use super::{Connection, Question, lock};
 use crate::error::{ErrorKind, SystemError};
-use crate::net::outbox::{Batch, Outbox, Way};
+use crate::net::outbox::{Batch, Large, Outbox, Way};
 use crate::net::traffic::Backpressure;
 use crate::wire::frame::{self, Frame};
 use crate::wire::large::PART_BYTES;
@@ -94,15 +94,12 @@ impl Connection {
     /// If it is too large, or the connection is closed.
     pub(crate) fn answer_framed(&self, framed: Vec<u8>, question: u32) -> Result<(), SystemError> {
         self.check_len(framed.len())?;
-        if framed.len() > PART_BYTES {
-            let mut w = Writer::resuming(framed, usize::MAX)?;
-            return self.send_written(&mut w, question, Way::Answers);
+        let (way, unsent_max) = (Way::Answers, 2 * self.traffic.unsent_max());
+        if self.leaves_in_parts(framed.len()) {
+            let large = Large::of_frame(framed, question, way);
+            return self.put_large(large, way, unsent_max);
         }
-        let unsent_max = 2 * self.traffic.unsent_max();
-        self.put(Way::Answers, unsent_max, |outbox| {
-            outbox.append(&framed, question, Way::Answers);
-            Ok(())
-        })
+        self.put_framed(&framed, question, way, unsent_max)
     }
 
     /// Refuses what the peer would not take.
@@ -132,27 +129,32 @@ impl Connection {
             // What was begun is to be answered: nothing more is begun meanwhile.
             Way::Answers => 2 * unsent_max,
         };
+        if self.leaves_in_parts(w.len()) {
+            // Its own bytes are copied, as many as there may be: not while the outbox is locked,
+            // and not in vain.
+            self.check_room(&lock(&self.outbox), way, unsent_max)?;
+            return self.put_large(Large::new(w, number, way)?, way, unsent_max);
+        }
         if w.is_sharing() || w.len() > PART_BYTES {
             return self.put(way, unsent_max, |outbox| {
                 outbox.append_pieces(w, number, way)
             });
         }
-        let framed = w.framed()?;
-        self.put(way, unsent_max, |outbox| {
-            outbox.append(framed, number, way);
-            Ok(())
-        })
+        self.put_framed(w.framed()?, number, way, unsent_max)
     }
 
-    /// Puts a frame into the outbox that nobody would miss.
+    /// Whether a message of so many bytes leaves in parts.
+    fn leaves_in_parts(&self, len: usize) -> bool {
+        len > PART_BYTES && self.peer.knows_parts()
+    }
+
+    /// Sends a frame that nobody answers: a message about actions, which is repeated if it is
+    /// needed, or the end of a binding, which the peer finds out without it.
     ///
     /// # Errors
     /// The connection is closed, or too much is unsent.
     pub(crate) fn send(&self, framed: &[u8], number: u32) -> Result<(), SystemError> {
-        self.put(Way::Asks, 2 * self.traffic.unsent_max(), |outbox| {
-            outbox.append(framed, number, Way::Asks);
-            Ok(())
-        })
+        self.put_framed(framed, number, Way::Asks, 2 * self.traffic.unsent_max())
     }
 
     /// Answers with an error.
@@ -169,13 +171,30 @@ impl Connection {
         question: u32,
     ) {
         let framed = frame::failed(error, report);
-        let put = self.put(Way::Answers, usize::MAX, |outbox| {
-            outbox.append(&framed, question, Way::Answers);
-            Ok(())
-        });
+        let put = self.put_framed(&framed, question, Way::Answers, usize::MAX);
         if let Err(error) = put {
             tracing::debug!(%error, "an answer was not sent");
         }
+    }
+
+    fn put_framed(
+        &self,
+        framed: &[u8],
+        number: u32,
+        way: Way,
+        unsent_max: usize,
+    ) -> Result<(), SystemError> {
+        self.put(way, unsent_max, |outbox| {
+            outbox.append(framed, number, way);
+            Ok(())
+        })
+    }
+
+    fn put_large(&self, large: Large, way: Way, unsent_max: usize) -> Result<(), SystemError> {
+        self.put(way, unsent_max, |outbox| {
+            outbox.append_large(large);
+            Ok(())
+        })
     }
 
     fn put(
@@ -185,6 +204,21 @@ impl Connection {
         add: impl FnOnce(&mut Outbox) -> Result<(), TooLarge>,
     ) -> Result<(), SystemError> {
         let mut outbox = lock(&self.outbox);
+        self.check_room(&outbox, way, unsent_max)?;
+        let first = outbox.is_empty();
+        add(&mut outbox)?;
+        if way == Way::Answers && outbox.unsent.answered > self.traffic.unsent_max() {
+            self.crowded.store(true, Ordering::Relaxed);
+        }
+        drop(outbox);
+        if first {
+            self.filled.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Refuses what finds no room in the outbox, or no connection.
+    fn check_room(&self, outbox: &Outbox, way: Way, unsent_max: usize) -> Result<(), SystemError> {
         if outbox.finished || self.closed.load(Ordering::Acquire) {
             let detail = format!("the connection to {} is closed", self.peer_text());
             return Err(SystemError::new(ErrorKind::BindingBroken, detail));
@@ -198,15 +232,6 @@ impl Connection {
             let peer = self.peer_text();
             let detail = format!("{unsent} bytes of {what} to {peer} are unsent already");
             return Err(SystemError::new(ErrorKind::Overloaded, detail));
-        }
-        let first = outbox.is_empty();
-        add(&mut outbox)?;
-        if way == Way::Answers && outbox.unsent.answered > self.traffic.unsent_max() {
-            self.crowded.store(true, Ordering::Relaxed);
-        }
-        drop(outbox);
-        if first {
-            self.filled.notify_one();
         }
         Ok(())
     }
@@ -235,11 +260,7 @@ impl Connection {
 
     fn put_short(&self, frame: &Frame, unsent_max: usize) {
         let (framed, number) = frame::short(frame);
-        let put = self.put(Way::Asks, unsent_max, |outbox| {
-            outbox.append(&framed, number, Way::Asks);
-            Ok(())
-        });
-        if let Err(error) = put {
+        if let Err(error) = self.put_framed(&framed, number, Way::Asks, unsent_max) {
             tracing::trace!(%error, ?frame, "not sent");
         }
     }

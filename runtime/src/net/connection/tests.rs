@@ -7,6 +7,7 @@ use super::*;
 use crate::abi::message;
 use crate::shard::ShardHandle;
 use crate::wire::frame::Target;
+use crate::wire::large::PART_BYTES;
 
 fn connection() -> Arc<Connection> {
     let peer = Peer {
@@ -127,4 +128,17 @@ async fn who_lacks_a_number_for_a_capability_does_not_wait_for_room() {
     let waiting = connection.call_in_turn(&mut w, now, now, |_| ());
     let error = waiting.await.unwrap_err();
     assert_eq!(error.detail(), full.detail());
+}
+
+#[tokio::test]
+async fn a_large_answer_that_is_a_frame_leaves_from_where_it_lies() {
+    let connection = connection();
+    let answer = message(2, 1, |w, s| w.data(s.slot(0), &[0; 300_000]));
+    let framed = answer.finish().unwrap().0;
+    let lent = framed.as_ptr_range();
+    connection.answer_framed(framed, 1).unwrap();
+    let batch = connection.next_batch().await;
+    let part = batch.last().unwrap();
+    assert_eq!(part.len(), PART_BYTES);
+    assert!(lent.contains(&part.as_ptr()));
 }

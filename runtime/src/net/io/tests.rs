@@ -391,16 +391,16 @@ async fn parts_that_break_the_rules_cut_the_connection_for_a_named_reason() {
             in_parts(&in_parts(&message, 1).concat(), 0).concat(),
             "nonsense",
         ),
-        ("an end", parts[0].clone(), "into a message"),
+        ("an end", parts[0].clone(), "131072 bytes into"),
         (
             "an end in a part",
             parts[0][..1000].to_vec(),
-            "into a message",
+            " 968 bytes into",
         ),
         (
             "an end in a head",
             parts[0][..20].to_vec(),
-            "into a message",
+            " 20 bytes into",
         ),
     ];
     for (what, bytes, why) in cases {

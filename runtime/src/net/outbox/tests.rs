@@ -17,6 +17,14 @@ fn call(data: &Bytes) -> Writer {
     w
 }
 
+/// Puts a message behind the others, as a connection does.
+fn put(outbox: &mut Outbox, w: &mut Writer, number: u32) {
+    match w.len() > PART_BYTES && outbox.taken != PartsTaken::None {
+        true => outbox.append_large(Large::new(w, number, Way::Asks).unwrap()),
+        false => outbox.append_pieces(w, number, Way::Asks).unwrap(),
+    }
+}
+
 /// Everything that waits, write by write.
 fn all(outbox: &mut Outbox) -> Vec<Batch> {
     let mut batches = Vec::new();
@@ -41,7 +49,7 @@ fn long_byte_strings_leave_from_where_they_lie() {
             let data = Bytes::from(vec![1; size]);
             let mut outbox = Outbox::new(taken);
             let mut w = call(&data);
-            outbox.append_pieces(&mut w, 5, Way::Asks).unwrap();
+            put(&mut outbox, &mut w, 5);
             assert_eq!(outbox.unsent.asked, w.len());
             let (mut shared, lent) = (0, data.as_ptr_range());
             for stretch in all(&mut outbox).iter().flat_map(|batch| &batch.stretches) {
@@ -63,9 +71,7 @@ fn large_messages_take_turns_and_leave_room_for_small_ones() {
     let mut outbox = Outbox::new(PartsTaken::Bytes(10 << 20));
     let large = Bytes::from(vec![1; 1 << 20]);
     for number in 1..=20 {
-        outbox
-            .append_pieces(&mut call(&large), number, Way::Asks)
-            .unwrap();
+        put(&mut outbox, &mut call(&large), number);
     }
     assert_eq!((outbox.large.len(), outbox.waiting.len()), (LANES, 12));
     let mut writes = 0;
@@ -95,9 +101,7 @@ fn no_more_is_under_way_in_parts_than_the_peer_takes_but_always_one() {
     let sizes = [3 << 20, 300_000, 300_000, 300_000, 300_000];
     for (number, size) in (1..).zip(sizes) {
         let data = Bytes::from(vec![1; size]);
-        outbox
-            .append_pieces(&mut call(&data), number, Way::Asks)
-            .unwrap();
+        put(&mut outbox, &mut call(&data), number);
     }
     assert_eq!(outbox.large.len(), 1);
     while outbox.large.front().is_some_and(|large| large.number == 1) {
