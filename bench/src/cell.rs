@@ -24,4 +24,8 @@ impl Servant for CellServant {
     async fn echo(&self, _state: &State, _cx: &Context, data: Bytes) -> Result<Bytes> {
         Ok(data)
     }
+
+    async fn fill(&self, _state: &State, _cx: &Context, count: u32) -> Result<Bytes> {
+        Ok(vec![1; count as usize].into())
+    }
 }

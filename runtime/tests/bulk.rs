@@ -5,8 +5,6 @@
 
 mod common;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::behaviour::Counter;
@@ -230,48 +228,5 @@ fn ten_thousand_calls_at_once_wait_or_fail_as_it_is_wished() {
             );
         }
         stop(node).await;
-    });
-}
-
-#[test]
-#[ignore = "a measurement: run it alone, in a release build"]
-fn others_keep_their_throughput_beside_a_reader_that_stops() {
-    const TIME: Duration = Duration::from_secs(2);
-    let dir = temp_dir("bulk");
-    let node = Start::new(dir.path()).ready();
-    run(async {
-        let (client, counter) = scene(&node, MESSAGE_BYTES_MAX).await;
-        let rate = async || {
-            let over = Arc::new(AtomicBool::new(false));
-            let mut callers = tokio::task::JoinSet::new();
-            for _ in 0..16 {
-                let (client, counter, over) = (client.clone(), counter.clone(), over.clone());
-                callers.spawn(async move {
-                    let mut calls = 0_u64;
-                    while !over.load(Ordering::Relaxed) {
-                        counter.value(&client).await.unwrap();
-                        calls += 1;
-                    }
-                    calls
-                });
-            }
-            tokio::time::sleep(TIME).await;
-            over.store(true, Ordering::Relaxed);
-            let calls: u64 = callers.join_all().await.into_iter().sum();
-            calls as f64 / TIME.as_secs_f64()
-        };
-        let mut ratios = Vec::new();
-        rate().await;
-        for _ in 0..5 {
-            let alone = rate().await;
-            let peer = stopped_reader(&node, counter.uid());
-            let beside = rate().await;
-            drop(peer);
-            println!("{alone:.0} calls/s alone, {beside:.0} beside");
-            ratios.push(beside / alone);
-        }
-        ratios.sort_by(f64::total_cmp);
-        println!("{:.3} of the throughput is left", ratios[2]);
-        assert!(ratios[2] > 0.9, "{ratios:?}");
     });
 }

@@ -59,6 +59,9 @@ pub(crate) struct Load {
     /// The server's process, whose processor time is read when measuring starts and ends
     #[arg(long)]
     pub(crate) server_pid: Option<u32>,
+    /// Beside a connection that has made many calls and does not read their answers
+    #[arg(long)]
+    pub(crate) stopped_reader: bool,
 }
 
 /// The client end of a connection of a peer.
@@ -298,6 +301,7 @@ mod tests {
         warm_up_ms: 2,
         measure_ms: 10,
         server_pid: None,
+        stopped_reader: false,
     };
 
     struct Here {

@@ -1,13 +1,15 @@
 //! Calls over loopback TCP beside peers, and calls within one process.
 //!
 //! Modules: [`peer`] says who is measured, [`peers`] how each of them serves and calls, [`cpp`]
-//! compiles those in C++, [`load`] is how calls are made and timed, [`strace`] counts system
-//! calls. Client and server are processes of their own, each on the core it is told.
+//! compiles those in C++, [`load`] is how calls are made and timed, [`slow_reader`] is a load
+//! beside somebody who reads nothing, [`strace`] counts system calls. Client and server are
+//! processes of their own, each on the core it is told.
 
 mod cpp;
 pub(crate) mod load;
 pub(crate) mod peer;
 pub(crate) mod peers;
+mod slow_reader;
 mod strace;
 
 use std::cell::RefCell;
@@ -171,6 +173,7 @@ pub(crate) const BENCHMARKS: &[Benchmark] = &[
         },
         plan: plan_shards,
     },
+    slow_reader::BENCHMARK,
     strace::BENCHMARK,
 ];
 
@@ -414,6 +417,7 @@ fn load_of(setting: &Setting, work: Work) -> Load {
         warm_up_ms: setting.warm_up.as_millis() as u64,
         measure_ms: setting.measure.as_millis() as u64,
         server_pid: None,
+        stopped_reader: false,
     }
 }
 
@@ -528,6 +532,9 @@ fn drive_command(
     }
     if let Some(pid) = load.server_pid {
         command.args(["--server-pid", &pid.to_string()]);
+    }
+    if load.stopped_reader {
+        command.arg("--stopped-reader");
     }
     if let Some(address) = address {
         command.args(["--address", address]);

@@ -10,7 +10,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use clap::ValueEnum;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -149,6 +149,8 @@ pub(crate) async fn drive(
     load: Load,
 ) -> anyhow::Result<Found> {
     let address = || address.context("this peer needs --address");
+    let unknown = load.stopped_reader && peer != Peer::Partha;
+    ensure!(!unknown, "{} has no reader that stops", peer.name());
     match peer {
         Peer::Raw => peers::raw::drive(address()?, load).await,
         Peer::Tarpc => load::drive(peers::tarpc::Tarpc(address()?), load).await,
@@ -162,11 +164,7 @@ pub(crate) async fn drive(
             load::drive(peers::capnp::Capnp { address, buffers }, load).await
         }
         Peer::Tonic => load::drive(peers::tonic::Tonic(address()?), load).await,
-        Peer::Partha => {
-            let address = address()?;
-            let objects = peers::partha::make_objects(address, load.objects).await?;
-            load::drive(peers::partha::Native { address, objects }, load).await
-        }
+        Peer::Partha => peers::partha::drive(address()?, load).await,
         Peer::ParthaForeign => {
             let address = address()?;
             let object = peers::partha::make_objects(address, 1).await?[0];

@@ -1,16 +1,12 @@
 //! Targets of what lies on disk, and of scale: P7 to P14.
 
 use super::Bound::{AtLeast, AtMost};
-use super::{Check, How, Target, Term, figure};
+use super::{Check, How, Target, Term, figure, times};
 use crate::figure::Metric;
 
 /// A figure of ours.
 const fn ours(benchmark: &'static str, of: &'static str, metric: Metric) -> Term {
     figure(benchmark, "partha", of, metric)
-}
-
-const fn times(times: f64, term: Term) -> Term {
-    Term { times, ..term }
 }
 
 const ONE: &str = "1 clients";

@@ -1,4 +1,4 @@
-//! The targets P1 to P14: what the figures of this run are to show, and whether they do.
+//! The targets P1 to P14 and S1: what the figures of this run are to show, and whether they do.
 //!
 //! A target is a list of checks, each a figure of ours over figures of others, and a bound.
 //! Figures of one round are compared with those of the same round. A check whose figures are not
@@ -23,7 +23,7 @@ use crate::suite::Absent;
 
 /// What Partha is to reach.
 pub(crate) struct Target {
-    /// `P1`.
+    /// `P1`; `S1` for what others keep beside a stopped reader.
     number: &'static str,
     /// In half a sentence.
     what: &'static str,
@@ -80,6 +80,11 @@ const fn figure(
     }
 }
 
+/// So many times a figure.
+const fn times(times: f64, term: Term) -> Term {
+    Term { times, ..term }
+}
+
 /// A check and what came of it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Judged {
@@ -110,7 +115,9 @@ pub(crate) enum Verdict {
 
 /// All targets, in the order of their numbers.
 fn all() -> impl Iterator<Item = &'static Target> {
-    network::TARGETS.iter().chain(disk::TARGETS)
+    [network::TARGETS, disk::TARGETS, network::SLOW_READER]
+        .into_iter()
+        .flatten()
 }
 
 /// What came of each check.

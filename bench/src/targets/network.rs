@@ -1,7 +1,7 @@
-//! Targets of calls between processes and between shards: P1 to P6.
+//! Targets of calls between processes and between shards: P1 to P6, and S1.
 
 use super::Bound::{AtLeast, AtMost};
-use super::{Check, How, Target, Term, figure};
+use super::{Check, How, Target, Term, figure, times};
 use crate::figure::Metric;
 
 /// A figure of the null call.
@@ -14,6 +14,14 @@ const TWO: &str = "1 outstanding, two cores";
 const AT_64: &str = "64 outstanding, two cores";
 const AT_256: &str = "256 outstanding, two cores";
 const CONNECTIONS: &str = "16 connections, 8 outstanding, two cores";
+
+/// A figure of null calls, alone or beside a reader that stops.
+const fn beside(of: &'static str, metric: Metric) -> Term {
+    figure("slow-reader", "partha", of, metric)
+}
+
+const ALONE: &str = "alone";
+const STOPPED: &str = "beside a stopped reader";
 
 /// Our median latency over a peer's in one case of the null call.
 macro_rules! latency {
@@ -148,3 +156,28 @@ pub(super) const TARGETS: &[Target] = &[
         ],
     },
 ];
+
+/// What others keep beside a reader that stops.
+pub(super) const SLOW_READER: &[Target] = &[Target {
+    number: "S1",
+    what: "others beside 10,000 calls of a reader that stops",
+    checks: &[
+        Check {
+            what: "calls/s over those alone",
+            how: How::Ratio(
+                &[beside(STOPPED, Metric::Rate)],
+                &[beside(ALONE, Metric::Rate)],
+            ),
+            bound: AtLeast(0.9),
+        },
+        Check {
+            what: "memory of the server beyond that alone",
+            how: How::Absolute(&[
+                beside(STOPPED, Metric::ServerPeakMib),
+                times(-1.0, beside(ALONE, Metric::ServerPeakMib)),
+            ]),
+            // Answers that a peer leaves unread, see docs/operations.md.
+            bound: AtMost(28.0),
+        },
+    ],
+}];

@@ -5,6 +5,7 @@ pub(crate) mod foreign;
 pub(crate) mod oneshot;
 pub(crate) mod partha;
 pub(crate) mod raw;
+pub(crate) mod stopped;
 pub(crate) mod tarpc;
 pub(crate) mod tonic;
 

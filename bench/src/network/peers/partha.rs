@@ -20,6 +20,7 @@ use crate::generated::null::cell;
 use crate::generated::null::driver;
 use crate::generated::null::{Cell, Driver, Figures};
 use crate::network::load::{self, Caller, Connector, Load, Work};
+use crate::network::peers::stopped::StoppedReader;
 use crate::process;
 
 async fn node(dir: &TempDir, address: &str, shards: u16) -> anyhow::Result<Node> {
@@ -109,6 +110,20 @@ impl Caller for Connected {
     }
 }
 
+/// Loads objects of the node that listens at `address`.
+pub(crate) async fn drive(address: SocketAddr, load: Load) -> anyhow::Result<Found> {
+    let objects = make_objects(address, load.objects).await?;
+    let beside = match load.stopped_reader {
+        true => Some(StoppedReader::start(address, objects[0]).await?),
+        false => None,
+    };
+    let found = load::drive(Native { address, objects }, load).await?;
+    if let Some(stopped) = beside {
+        stopped.read_all().await?;
+    }
+    Ok(found)
+}
+
 /// Loads an object from another one of the same process, on the same shard or across.
 pub(crate) async fn drive_inside(across: bool, load: Load) -> anyhow::Result<Found> {
     let dir = tempfile::tempdir()?;
@@ -186,6 +201,7 @@ impl driver::Servant for DriverServant {
             warm_up_ms,
             measure_ms,
             server_pid: None,
+            stopped_reader: false,
         };
         let caller = Rc::new(Connected::new(cx.client().clone(), vec![cell]));
         let found = load::call_over_and_over(&[caller], load).await;
