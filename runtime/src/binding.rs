@@ -50,29 +50,33 @@ pub(crate) enum Bound {
 }
 
 /// The binding of one object in one client; shared by all references to it.
+///
+/// What each call looks at is together in front: a client of many objects waits for the cache
+/// with each of them.
+#[repr(C)]
 pub(crate) struct Binding {
-    object: Uid,
-    class: ClassId,
     client_id: u64,
-    epoch: Instant,
+    object: Uid,
     machine: Mutex<Machine<Route>>,
-    changed: Notify,
     /// Something failed since a call last worked.
     troubled: AtomicBool,
+    class: ClassId,
+    epoch: Instant,
+    changed: Notify,
     /// The words for the machine's latest failure.
-    failure: Mutex<Option<SystemError>>,
+    failure: Mutex<Option<Box<SystemError>>>,
 }
 
 impl Binding {
     pub(crate) fn new(client_id: u64, object: Uid, class: ClassId) -> Self {
         Self {
-            object,
-            class,
             client_id,
-            epoch: Instant::now(),
+            object,
             machine: Mutex::new(Machine::new()),
-            changed: Notify::new(),
             troubled: AtomicBool::new(false),
+            class,
+            epoch: Instant::now(),
+            changed: Notify::new(),
             failure: Mutex::new(None),
         }
     }
@@ -157,7 +161,7 @@ impl Binding {
         attempt: &mut Attempt,
         error: &SystemError,
     ) -> Step {
-        *lock(&self.failure) = Some(error.clone());
+        *lock(&self.failure) = Some(Box::new(error.clone()));
         let step = lock(&self.machine).stale(self.now(), generation, attempt);
         self.changed.notify_waiters();
         step
@@ -179,7 +183,7 @@ impl Binding {
     }
 
     fn failed(&self, why: Why) -> SystemError {
-        let known = lock(&self.failure).clone();
+        let known = lock(&self.failure).as_deref().cloned();
         known.unwrap_or_else(|| {
             let kind = match why {
                 Why::NoSuchObject | Why::NotThere => ErrorKind::NoSuchObject,
@@ -276,7 +280,7 @@ impl Round<'_> {
                     ErrorKind::NoSuchObject | ErrorKind::WrongClass => Why::NoSuchObject,
                     _ => Why::Unreachable,
                 };
-                *lock(&self.binding.failure) = Some(error);
+                *lock(&self.binding.failure) = Some(Box::new(error));
                 self.binding.troubled.store(true, Ordering::Relaxed);
                 Err(why)
             }

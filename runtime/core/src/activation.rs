@@ -37,7 +37,7 @@ use crate::id::Uid;
 use crate::index::Index;
 use crate::input::{Fault, Loaded};
 use crate::limits::Limits;
-use crate::list::{Link, Linked, List};
+use crate::list::{Beside, List};
 use crate::lock::key::LockKey;
 use crate::slab::{Slab, Slot};
 use crate::time::Time;
@@ -105,14 +105,24 @@ pub(crate) fn next(image: Image, cue: Cue) -> (Image, Next) {
     }
 }
 
+/// What an object is besides its image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Persistent,
+    Volatile,
+    /// Volatile and ended, but with calls still running.
+    Retired,
+}
+
 /// One object that is in memory, on its way there, or called.
+///
+/// It is one cache line: a call of an object that was not called for long waits for it.
 #[derive(Debug)]
+#[repr(align(64))]
 pub(crate) struct Object {
     pub(crate) uid: Uid,
     pub(crate) image: Image,
-    pub(crate) volatile: bool,
-    /// Volatile and ended, but with calls still running.
-    pub(crate) retired: bool,
+    pub(crate) kind: Kind,
     /// Whether somebody is bound to it; decides the idle queue.
     bound: bool,
     idle: bool,
@@ -130,16 +140,17 @@ pub(crate) struct Object {
     pub(crate) gate: Option<Box<Gate>>,
     size_bytes: u64,
     last_use: Time,
-    link: Link,
 }
 
-impl Linked for Object {
-    fn link(&mut self) -> &mut Link {
-        &mut self.link
+impl Object {
+    #[inline]
+    pub(crate) fn is_volatile(&self) -> bool {
+        self.kind != Kind::Persistent
     }
 
-    fn peek(&self) -> Link {
-        self.link
+    #[inline]
+    pub(crate) fn is_retired(&self) -> bool {
+        self.kind == Kind::Retired
     }
 }
 
@@ -148,6 +159,7 @@ impl Linked for Object {
 pub(crate) struct Objects {
     slots: Index,
     entries: Slab<Object>,
+    idle_links: Beside,
     idle_free: List,
     idle_bound: List,
     active_bytes: u64,
@@ -160,6 +172,7 @@ impl Objects {
         Self {
             slots: Index::seeded(seed),
             entries: Slab::new(),
+            idle_links: Beside::default(),
             idle_free: List::EMPTY,
             idle_bound: List::EMPTY,
             active_bytes: 0,
@@ -189,8 +202,7 @@ impl Objects {
         let slot = self.entries.insert(Object {
             uid,
             image: Image::Passive,
-            volatile: false,
-            retired: false,
+            kind: Kind::Persistent,
             bound,
             idle: false,
             calls: 0,
@@ -201,8 +213,8 @@ impl Objects {
             gate: None,
             size_bytes: 0,
             last_use: Time(0),
-            link: Link::LOOSE,
         });
+        self.idle_links.cover(slot);
         self.slots
             .insert(self.slots.hash(LockKey::object(uid)), slot);
         slot
@@ -223,18 +235,18 @@ impl Objects {
         );
         let hash = self.slots.hash(LockKey::object(object.uid));
         self.slots.remove(hash, slot);
-        self.volatile -= u32::from(object.volatile);
+        self.volatile -= u32::from(object.is_volatile());
     }
 
     /// Makes an entry volatile.
     pub(crate) fn set_volatile(&mut self, slot: Slot) {
         let object = &mut self.entries[slot];
         assert!(
-            !object.volatile && !object.idle,
+            !object.is_volatile() && !object.idle,
             "{} cannot become volatile",
             object.uid
         );
-        object.volatile = true;
+        object.kind = Kind::Volatile;
         object.image = Image::Active;
         self.volatile += 1;
     }
@@ -243,7 +255,7 @@ impl Objects {
     pub(crate) fn set_size(&mut self, slot: Slot, size_bytes: u64) {
         let object = &mut self.entries[slot];
         assert!(
-            !object.volatile,
+            !object.is_volatile(),
             "{} is volatile and not counted",
             object.uid
         );
@@ -269,9 +281,9 @@ impl Objects {
         }
         self.entries[slot].idle = false;
         if self.entries[slot].bound {
-            self.idle_bound.take_out(&mut self.entries, slot);
+            self.idle_bound.take_out(&mut self.idle_links, slot);
         } else {
-            self.idle_free.take_out(&mut self.entries, slot);
+            self.idle_free.take_out(&mut self.idle_links, slot);
         }
     }
 
@@ -280,7 +292,7 @@ impl Objects {
     pub(crate) fn set_idle(&mut self, now: Time, slot: Slot) {
         let object = &mut self.entries[slot];
         assert!(
-            !object.idle && !object.volatile,
+            !object.idle && !object.is_volatile(),
             "{} cannot become idle",
             object.uid
         );
@@ -292,9 +304,9 @@ impl Objects {
         object.idle = true;
         object.last_use = now;
         if object.bound {
-            self.idle_bound.push_last(&mut self.entries, slot);
+            self.idle_bound.push_last(&mut self.idle_links, slot);
         } else {
-            self.idle_free.push_last(&mut self.entries, slot);
+            self.idle_free.push_last(&mut self.idle_links, slot);
         }
     }
 
@@ -392,12 +404,8 @@ impl Objects {
                 in_memory || object.size_bytes == 0,
                 "{uid} is counted but not in memory"
             );
-            assert!(
-                !object.retired || object.volatile,
-                "{uid} is retired but not volatile"
-            );
             let free = object.calls == 0 && object.held == 0;
-            let unused = free && object.image == Image::Active && !object.volatile;
+            let unused = free && object.image == Image::Active && !object.is_volatile();
             assert!(object.parked <= object.waiting, "{uid} is miscounted");
             assert!(object.parked_kin <= object.parked, "{uid} is miscounted");
             if let Some(gate) = &object.gate {
@@ -408,7 +416,7 @@ impl Objects {
             let alive = object.calls > 0 || object.image != Image::Passive;
             assert!(alive, "{uid} should have vanished");
             bytes += object.size_bytes;
-            volatile += u32::from(object.volatile);
+            volatile += u32::from(object.is_volatile());
             idle += u32::from(object.idle);
         }
         assert!(bytes == self.active_bytes, "bytes in memory are miscounted");
@@ -416,7 +424,7 @@ impl Objects {
         assert!(idle == self.idle(), "idle objects are miscounted");
         for (list, bound) in [(&self.idle_free, false), (&self.idle_bound, true)] {
             let mut last = Time(0);
-            for slot in list.iter(&self.entries) {
+            for slot in list.iter(&self.idle_links) {
                 let object = &self.entries[slot];
                 assert!(
                     object.idle && object.bound == bound,

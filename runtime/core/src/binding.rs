@@ -94,8 +94,9 @@ enum State<P> {
     },
 }
 
-/// Where the object of one reference is.
+/// Where the object of one reference is. What a call along a known way needs is in front.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub struct Binding<P> {
     state: State<P>,
     /// Counts the places found; names the one of `Bound`.

@@ -78,5 +78,6 @@ pub use limits::Limits;
 pub use lock::mode::Mode;
 pub use outbox::Outbox;
 pub use output::{
-    Abort, ActionBatch, Answer, End, Event, GaveUp, Orphan, Output, Refusal, Why, Written,
+    Abort, ActionBatch, Answer, End, Event, GaveUp, ObjectSlot, Orphan, Output, Refusal, Why,
+    Written,
 };

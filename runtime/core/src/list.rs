@@ -1,5 +1,6 @@
 //! A queue through the entries of a slab: append, take out anywhere, look at the first, all in
-//! constant time and without an allocation. An entry is in one such list at most.
+//! constant time and without an allocation. An entry is in one such list at most. Its neighbours
+//! are named in the entry itself, or beside the slab where lists are long.
 //!
 //! Used for the idle objects, longest unused first, and for the calls of one caller.
 
@@ -23,6 +24,52 @@ impl Link {
 pub(crate) trait Linked {
     fn link(&mut self) -> &mut Link;
     fn peek(&self) -> Link;
+}
+
+/// Where the neighbours of entries are kept.
+pub(crate) trait Links {
+    fn link_mut(&mut self, slot: Slot) -> &mut Link;
+    fn link(&self, slot: Slot) -> Link;
+}
+
+impl<T: Linked> Links for Slab<T> {
+    #[inline]
+    fn link_mut(&mut self, slot: Slot) -> &mut Link {
+        self[slot].link()
+    }
+
+    #[inline]
+    fn link(&self, slot: Slot) -> Link {
+        self[slot].peek()
+    }
+}
+
+/// Neighbours beside the slab: eight of them share a cache line, so that taking one entry out of
+/// a long list does not bring its neighbours' entries into the cache.
+#[derive(Debug, Default)]
+pub(crate) struct Beside(Vec<Link>);
+
+impl Beside {
+    /// Makes room for an entry of the slab.
+    #[inline]
+    pub(crate) fn cover(&mut self, slot: Slot) {
+        let needed = slot.0 as usize + 1;
+        if self.0.len() < needed {
+            self.0.resize(needed, Link::LOOSE);
+        }
+    }
+}
+
+impl Links for Beside {
+    #[inline]
+    fn link_mut(&mut self, slot: Slot) -> &mut Link {
+        &mut self.0[slot.0 as usize]
+    }
+
+    #[inline]
+    fn link(&self, slot: Slot) -> Link {
+        self.0[slot.0 as usize]
+    }
 }
 
 /// The two ends.
@@ -56,8 +103,8 @@ impl List {
     }
 
     #[inline]
-    pub(crate) fn push_last<T: Linked>(&mut self, slab: &mut Slab<T>, slot: Slot) {
-        *slab[slot].link() = Link {
+    pub(crate) fn push_last(&mut self, links: &mut impl Links, slot: Slot) {
+        *links.link_mut(slot) = Link {
             prev: self.last,
             next: Slot::NONE,
         };
@@ -65,37 +112,37 @@ impl List {
             assert!(self.len == 0, "a list without a last entry is empty");
             self.first = slot;
         } else {
-            slab[self.last].link().next = slot;
+            links.link_mut(self.last).next = slot;
         }
         self.last = slot;
         self.len += 1;
     }
 
     #[inline]
-    pub(crate) fn take_out<T: Linked>(&mut self, slab: &mut Slab<T>, slot: Slot) {
-        let Link { prev, next } = slab[slot].peek();
-        *slab[slot].link() = Link::LOOSE;
+    pub(crate) fn take_out(&mut self, links: &mut impl Links, slot: Slot) {
+        let own = links.link_mut(slot);
+        let Link { prev, next } = core::mem::replace(own, Link::LOOSE);
         assert!(self.len > 0, "{slot:?} is taken out of an empty list");
         if prev == Slot::NONE {
             assert!(self.first == slot, "{slot:?} is not in this list");
             self.first = next;
         } else {
-            slab[prev].link().next = next;
+            links.link_mut(prev).next = next;
         }
         if next == Slot::NONE {
             assert!(self.last == slot, "{slot:?} is not in this list");
             self.last = prev;
         } else {
-            slab[next].link().prev = prev;
+            links.link_mut(next).prev = prev;
         }
         self.len -= 1;
     }
 
-    pub(crate) fn iter<'s, T: Linked>(&self, slab: &'s Slab<T>) -> impl Iterator<Item = Slot> + 's {
+    pub(crate) fn iter<'s>(&self, links: &'s impl Links) -> impl Iterator<Item = Slot> + 's {
         let mut at = self.first;
         core::iter::from_fn(move || {
             let slot = (at != Slot::NONE).then_some(at)?;
-            at = slab[slot].peek().next;
+            at = links.link(slot).next;
             Some(slot)
         })
     }
@@ -116,24 +163,29 @@ mod tests {
         }
     }
 
+    fn check(links: &mut impl Links, slots: &[Slot], without: usize) {
+        let mut list = List::EMPTY;
+        slots.iter().for_each(|slot| list.push_last(links, *slot));
+        list.take_out(links, slots[without]);
+        let mut expected = slots.to_vec();
+        expected.remove(without);
+        assert_eq!(list.iter(links).collect::<Vec<_>>(), expected);
+        assert_eq!(list.first(), Some(expected[0]));
+        list.push_last(links, slots[without]);
+        expected.push(slots[without]);
+        assert_eq!(list.iter(links).collect::<Vec<_>>(), expected);
+        assert_eq!(list.len(), 4);
+    }
+
     #[test]
     fn keeps_order_whatever_is_taken_out() {
         for without in 0..4_usize {
-            let mut slab = Slab::new();
-            let mut list = List::EMPTY;
+            let (mut slab, mut beside) = (Slab::new(), Beside::default());
             let slots: Vec<Slot> = (0..4).map(|_| slab.insert(Entry(Link::LOOSE))).collect();
-            slots
-                .iter()
-                .for_each(|slot| list.push_last(&mut slab, *slot));
-            list.take_out(&mut slab, slots[without]);
-            let mut expected = slots.clone();
-            expected.remove(without);
-            assert_eq!(list.iter(&slab).collect::<Vec<_>>(), expected);
-            assert_eq!(list.first(), Some(expected[0]));
-            list.push_last(&mut slab, slots[without]);
-            expected.push(slots[without]);
-            assert_eq!(list.iter(&slab).collect::<Vec<_>>(), expected);
-            assert_eq!(list.len(), 4);
+            // Any of them may be covered first.
+            slots.iter().rev().for_each(|slot| beside.cover(*slot));
+            check(&mut slab, &slots, without);
+            check(&mut beside, &slots, without);
         }
     }
 }

@@ -9,6 +9,12 @@ use crate::id::{CallId, Epoch, Incarnation, Peer, Uid};
 use crate::input::{Fault, Job, Ticket};
 use crate::lock::mode::Mode;
 
+/// A small number of an object that the engine knows: the same from its `Load`, or the `Dispatch`
+/// that creates it, until the image is dropped, and used for another object afterwards. A shell
+/// finds the image by it without a search.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ObjectSlot(pub u32);
+
 /// Something to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
@@ -24,6 +30,8 @@ pub enum Output {
     Load {
         /// The object.
         uid: Uid,
+        /// Where the shell may keep it.
+        slot: ObjectSlot,
     },
     /// Run the servant on the arguments of `ticket`; answered by `Input::Returned`.
     Dispatch {
@@ -31,6 +39,8 @@ pub enum Output {
         ticket: Ticket,
         /// The object; at a create the one to make.
         uid: Uid,
+        /// The slot that its `Load` named; at a create where the shell may keep what is made.
+        slot: ObjectSlot,
         /// Shared or exclusive use of the image.
         mode: Mode,
         /// Run the constructor instead of a method.

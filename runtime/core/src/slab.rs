@@ -30,6 +30,10 @@ pub(crate) struct Slab<T> {
 }
 
 impl<T> Slab<T> {
+    /// What an entry takes.
+    #[cfg(test)]
+    pub(crate) const CELL_BYTES: usize = size_of::<Cell<T>>();
+
     pub(crate) fn new() -> Self {
         Self {
             cells: Vec::new(),

@@ -335,7 +335,7 @@ impl Monkey {
                 let found = self.below(4) == 0;
                 Input::Searched { ticket, found }
             }
-            Output::Load { uid } => {
+            Output::Load { uid, .. } => {
                 let found = Loaded::Found {
                     epoch: Epoch(1),
                     size_bytes: self.below(200),

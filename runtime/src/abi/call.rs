@@ -20,7 +20,7 @@ pub type LocalFuture = Pin<Box<dyn Future<Output = Finished>>>;
 #[derive(Debug)]
 pub struct Call {
     arguments: Message,
-    state: Option<Rc<Box<dyn ObjectState>>>,
+    state: Option<Rc<dyn ObjectState>>,
     /// Boxed, since a call is moved often.
     context: Box<Context>,
     reply: Writer,
@@ -29,7 +29,7 @@ pub struct Call {
 /// A call that has its answer.
 #[derive(Debug)]
 pub struct Finished {
-    pub(crate) state: Option<Rc<Box<dyn ObjectState>>>,
+    pub(crate) state: Option<Rc<dyn ObjectState>>,
     pub(crate) end: End,
     /// What the servant did to rows.
     pub(crate) changes: Changes,
@@ -55,7 +55,7 @@ impl std::fmt::Debug for dyn ObjectState {
 impl Call {
     pub(crate) fn new(
         arguments: Message,
-        state: Option<Rc<Box<dyn ObjectState>>>,
+        state: Option<Rc<dyn ObjectState>>,
         context: Context,
     ) -> Self {
         let mut reply = frame::returned();

@@ -148,7 +148,7 @@ impl Done {
             state,
         } = self;
         let state = match state {
-            Some(encoded) => Some(State::new(decode(class, &encoded)?)),
+            Some(encoded) => Some(State::from(decode(class, &encoded)?)),
             None => before,
         };
         Ok(Finished {
@@ -172,7 +172,7 @@ pub(crate) async fn drive(order: Order, cancel: &Cancel) -> Result<Done> {
     let of_class = class.info();
     let mutating = of_class.methods[method].mutating;
     let state = match &state {
-        Some(encoded) => Some(State::new(decode(&class, encoded)?)),
+        Some(encoded) => Some(State::from(decode(&class, encoded)?)),
         None => None,
     };
     let call = Call::new(parameters, state, context);
@@ -188,7 +188,7 @@ pub(crate) async fn drive(order: Order, cancel: &Cancel) -> Result<Done> {
     })?;
     let returned = matches!(finished.end, End::Returned(_));
     let state = match finished.state.filter(|_| mutating && returned) {
-        Some(state) => Some(encode(&**state)?),
+        Some(state) => Some(encode(&*state)?),
         None => None,
     };
     Ok(Done {

@@ -8,10 +8,11 @@ use bytes::Bytes;
 use partha_core::action::path::Membership;
 use partha_core::id::{CallId, ClassId, Peer, Uid};
 use partha_core::time::Time;
-use partha_core::{Input, Invoke, Mode, Ticket};
+use partha_core::{Input, Invoke, Mode, ObjectSlot, Ticket};
 use partha_store::Record;
 use partha_wire::{Message, Writer};
 
+use super::catalog::{Active, Catalog};
 use super::give_up::Stoppable;
 use super::held::HeldHere;
 use super::job::{Incoming, ReplyTo};
@@ -27,6 +28,8 @@ use crate::wire::context::{CallContext, TraceId};
 /// What the shell keeps of a call until the engine says `Forget`.
 pub(super) struct Entry {
     pub(super) object: Uid,
+    /// Where the object lies, once the call runs.
+    pub(super) slot: Option<ObjectSlot>,
     pub(super) method: &'static Method,
     pub(super) create: Option<ClassId>,
     /// What the parameters count for, until the call is over.
@@ -69,6 +72,11 @@ impl Entry {
     /// Whether the call makes the object.
     pub(super) fn makes(&self) -> bool {
         self.create.is_some()
+    }
+
+    /// The object that the call runs on.
+    pub(super) fn active<'c>(&self, catalog: &'c mut Catalog) -> Option<&'c mut Active> {
+        catalog.active_at(self.slot?, self.object)
     }
 
     /// The object that a saved reply of this call is of; none where the call makes one.
@@ -158,6 +166,7 @@ impl Shard {
         };
         let entry = Entry {
             object,
+            slot: None,
             method: info,
             create: incoming.create,
             held: None,

@@ -2,12 +2,16 @@
 //!
 //! The engine says when a state may be read by many or written by one; the catalog only holds
 //! it. A writer takes the state out while it runs, so that "alone" is a fact and no promise.
+//!
+//! A persistent object lies in the slot that the engine names with each dispatch, so that a call
+//! searches no table here: with many objects each cache line is one to wait for. What is done more
+//! seldom finds the slot by the uid.
 
 use std::rc::Rc;
 
 use bytes::Bytes;
-use partha_core::Loaded;
-use partha_core::id::{Epoch, Uid};
+use partha_core::id::{ClassId, Epoch, Uid};
+use partha_core::{Loaded, ObjectSlot};
 use partha_store::{Record, StoreError};
 use partha_wire::{DecodeError, Message, Writer};
 
@@ -19,33 +23,50 @@ use crate::error::{ErrorKind, SystemError};
 use crate::hash::IdMap;
 
 /// The state of an object; more than one owner only while it is read.
-pub(crate) type State = Rc<Box<dyn ObjectState>>;
+pub(crate) type State = Rc<dyn ObjectState>;
+
+/// Slots kept while no object is in memory.
+const KEPT: usize = 1024;
 
 /// The objects of a shard that are in memory.
 #[derive(Default)]
 pub(super) struct Catalog {
-    active: IdMap<Uid, Active>,
-    volatile: IdMap<Uid, Class>,
+    /// By the engine's slots, which it bounds.
+    active: Vec<Option<Active>>,
+    slots: IdMap<Uid, ObjectSlot>,
+    /// Those of objects that are or were in memory.
+    classes: IdMap<ClassId, Rc<Class>>,
+    volatile: IdMap<Uid, Rc<Class>>,
     /// Why the latest activations failed, for the answers of those who waited.
     failures: IdMap<Uid, SystemError>,
 }
 
-/// A persistent object in memory.
+/// A persistent object in memory: one cache line.
+#[repr(align(64))]
 pub(super) struct Active {
-    pub(super) class: Class,
+    uid: Uid,
+    class: Rc<Class>,
     pub(super) epoch: Epoch,
-    pub(super) version: u64,
+    version: u64,
     pub(super) state: Option<State>,
-    /// The state as it is now, encoded; kept while an action has changed the object, so that
-    /// nothing is encoded twice.
+    /// None unless an action has changed the object.
+    changed: Option<Box<Changed>>,
+}
+
+/// What there is besides of an object that an action has changed.
+#[derive(Default)]
+struct Changed {
+    /// The state as it is now, encoded, so that nothing is encoded twice.
     encoded: Option<Bytes>,
     /// The version of what an action has handed to the store.
     next: Option<u64>,
 }
 
+const _: () = assert!(size_of::<Option<Active>>() == 64, "more than a cache line");
+
 impl Catalog {
     /// Brings an object in from the store.
-    pub(super) fn load(&mut self, uid: Uid, registry: &Registry) -> Loaded {
+    pub(super) fn load(&mut self, uid: Uid, slot: ObjectSlot, registry: &Registry) -> Loaded {
         let Some(store) = &registry.store else {
             return Loaded::Absent;
         };
@@ -57,16 +78,15 @@ impl Catalog {
         match restore(&record, registry) {
             Ok((class, state)) => {
                 let size_bytes = record.state.len() as u64;
-                let (version, state) = (record.version, Some(Rc::new(state)));
                 let active = Active {
-                    class,
+                    uid,
+                    class: self.shared(class),
                     epoch,
-                    version,
-                    state,
-                    encoded: None,
-                    next: None,
+                    version: record.version,
+                    state: Some(state.into()),
+                    changed: None,
                 };
-                self.active.insert(uid, active);
+                self.insert(slot, active);
                 Loaded::Found { epoch, size_bytes }
             }
             Err(error) => {
@@ -98,67 +118,116 @@ impl Catalog {
     }
 
     /// A new object, not in the store yet.
-    pub(super) fn insert_new(&mut self, uid: Uid, class: Class, state: Box<dyn ObjectState>) {
-        let (epoch, version) = (Epoch(0), 0);
+    pub(super) fn insert_new(
+        &mut self,
+        uid: Uid,
+        slot: ObjectSlot,
+        class: &Class,
+        state: Box<dyn ObjectState>,
+    ) {
         let active = Active {
-            class,
-            epoch,
-            version,
-            state: Some(Rc::new(state)),
-            encoded: None,
-            next: None,
+            uid,
+            class: self.shared(class),
+            epoch: Epoch(0),
+            version: 0,
+            state: Some(state.into()),
+            changed: None,
         };
-        self.active.insert(uid, active);
+        self.insert(slot, active);
+    }
+
+    fn shared(&mut self, class: &Class) -> Rc<Class> {
+        let shared = self.classes.entry(class.info().id);
+        shared.or_insert_with(|| Rc::new(class.clone())).clone()
+    }
+
+    fn insert(&mut self, slot: ObjectSlot, active: Active) {
+        let at = slot.0 as usize;
+        if self.active.len() <= at {
+            self.active.resize_with(at + 1, || None);
+        }
+        self.slots.insert(active.uid, slot);
+        let before = self.active[at].replace(active);
+        if let Some(before) = before {
+            debug_assert!(false, "{} was in {slot:?} still", before.uid);
+            self.slots.remove(&before.uid);
+        }
     }
 
     /// Puts an object back as it was.
     pub(super) fn put_back(&mut self, uid: Uid, encoded: Bytes) -> Result<(), SystemError> {
-        if let Some(active) = self.active.get_mut(&uid) {
+        if let Some(active) = self.active(uid) {
             let state = decode(&active.class, &encoded)?;
-            active.state = Some(Rc::new(state));
-            (active.encoded, active.next) = (Some(encoded), None);
+            active.state = Some(state.into());
+            active.changed = Some(Box::new(Changed {
+                encoded: Some(encoded),
+                next: None,
+            }));
         }
         Ok(())
     }
 
     /// The object cannot be put back: whoever calls it gets an error until it is loaded again.
     pub(super) fn lose(&mut self, uid: Uid) {
-        if let Some(active) = self.active.get_mut(&uid) {
-            (active.state, active.encoded) = (None, None);
+        if let Some(active) = self.active(uid) {
+            active.state = None;
+            active.forget_encoded();
         }
     }
 
+    /// A persistent object in memory, found by a search.
     pub(super) fn active(&mut self, uid: Uid) -> Option<&mut Active> {
-        self.active.get_mut(&uid)
+        let slot = *self.slots.get(&uid)?;
+        self.active_at(slot, uid)
+    }
+
+    /// The same where its slot is known.
+    pub(super) fn active_at(&mut self, slot: ObjectSlot, uid: Uid) -> Option<&mut Active> {
+        let active = self.active.get_mut(slot.0 as usize)?.as_mut();
+        active.filter(|active| active.uid == uid)
     }
 
     /// Drops the image; its epoch is what the store must forget.
     pub(super) fn remove(&mut self, uid: Uid) -> Option<Epoch> {
-        self.active.remove(&uid).map(|active| active.epoch)
+        let slot = self.slots.remove(&uid)?;
+        let active = self.active[slot.0 as usize].take();
+        if self.slots.is_empty() && self.active.len() > KEPT {
+            self.active = Vec::new();
+        }
+        active.map(|active| active.epoch)
     }
 
     pub(super) fn serve(&mut self, uid: Uid, class: Class) {
-        self.volatile.insert(uid, class);
+        self.volatile.insert(uid, Rc::new(class));
     }
 
-    pub(super) fn retire(&mut self, uid: Uid) -> Option<Class> {
+    pub(super) fn retire(&mut self, uid: Uid) -> Option<Rc<Class>> {
         self.volatile.remove(&uid)
     }
 
     pub(super) fn volatile(&self, uid: Uid) -> Option<&Class> {
-        self.volatile.get(&uid)
+        self.volatile.get(&uid).map(|class| &**class)
     }
 
     /// The class of an object in memory.
-    pub(super) fn class(&self, uid: Uid) -> Option<&Class> {
-        self.active
-            .get(&uid)
-            .map(|active| &active.class)
-            .or_else(|| self.volatile.get(&uid))
+    pub(super) fn class(&self, uid: Uid) -> Option<&Rc<Class>> {
+        match self.slots.get(&uid) {
+            Some(slot) => self.class_at(*slot, uid),
+            None => self.volatile.get(&uid),
+        }
+    }
+
+    /// The same where its slot is known, as far as it has one.
+    pub(super) fn class_at(&self, slot: ObjectSlot, uid: Uid) -> Option<&Rc<Class>> {
+        let active = self.active.get(slot.0 as usize).and_then(Option::as_ref);
+        match active.filter(|active| active.uid == uid) {
+            Some(active) => Some(&active.class),
+            None => self.volatile.get(&uid),
+        }
     }
 
     pub(super) fn is_active(&self, uid: Uid) -> bool {
-        self.active.contains_key(&uid)
+        self.slots.contains_key(&uid)
     }
 }
 
@@ -187,18 +256,22 @@ impl Active {
     pub(super) fn record_of_action(&mut self) -> Result<Record, SystemError> {
         let state = self.encoded()?;
         let record = self.record_of(state);
-        self.next = Some(record.version);
+        self.changed.get_or_insert_default().next = Some(record.version);
         Ok(record)
     }
 
     /// The action is committed.
     pub(super) fn released(&mut self) {
-        self.version = self.next.take().unwrap_or(self.version);
+        let next = self
+            .changed
+            .as_mut()
+            .and_then(|changed| changed.next.take());
+        self.version = next.unwrap_or(self.version);
     }
 
     /// The state as it is now, for as long as an action has changed it.
     pub(super) fn encoded(&mut self) -> Result<Bytes, SystemError> {
-        match &self.encoded {
+        match self.known() {
             Some(encoded) => Ok(encoded.clone()),
             None => self.encode_again(),
         }
@@ -207,17 +280,26 @@ impl Active {
     /// The state as a write in an action has left it.
     pub(super) fn encode_again(&mut self) -> Result<Bytes, SystemError> {
         let encoded = self.encode()?;
-        self.encoded = Some(encoded.clone());
+        self.changed.get_or_insert_default().encoded = Some(encoded.clone());
         Ok(encoded)
     }
 
     pub(super) fn forget_encoded(&mut self) {
-        self.encoded = None;
+        if let Some(changed) = &mut self.changed {
+            changed.encoded = None;
+            if changed.next.is_none() {
+                self.changed = None;
+            }
+        }
+    }
+
+    fn known(&self) -> Option<&Bytes> {
+        self.changed.as_ref()?.encoded.as_ref()
     }
 
     /// The state as it is now, for a servant that runs elsewhere.
     pub(super) fn snapshot(&self) -> Result<Bytes, SystemError> {
-        match &self.encoded {
+        match self.known() {
             Some(encoded) => Ok(encoded.clone()),
             None => self.encode(),
         }
@@ -226,7 +308,7 @@ impl Active {
     fn encode(&self) -> Result<Bytes, SystemError> {
         let missing = || SystemError::new(ErrorKind::Internal, "the state is out at a writer");
         let state = self.state.as_ref().ok_or_else(missing)?;
-        encode(&***state)
+        encode(&**state)
     }
 }
 
@@ -250,10 +332,10 @@ pub(crate) fn decode(class: &Class, state: &Bytes) -> Result<Box<dyn ObjectState
     class.skeleton().restore(message.reader()?)
 }
 
-fn restore(
+fn restore<'r>(
     record: &Record,
-    registry: &Registry,
-) -> Result<(Class, Box<dyn ObjectState>), SystemError> {
+    registry: &'r Registry,
+) -> Result<(&'r Class, Box<dyn ObjectState>), SystemError> {
     let Some(class) = registry.classes.get(&record.class) else {
         let detail = format!(
             "the object is of class {}, which this node does not run; add the class to the node",
@@ -270,5 +352,5 @@ fn restore(
         );
         SystemError::new(ErrorKind::Store, detail)
     })?;
-    Ok((class.clone(), state))
+    Ok((class, state))
 }

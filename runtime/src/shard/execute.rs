@@ -99,26 +99,29 @@ impl Shard {
         for output in outbox.drain() {
             match output {
                 Output::Search { ticket, call } => self.search(ticket, call),
-                Output::Load { uid } => {
-                    let outcome = self.catalog.borrow_mut().load(uid, &self.registry);
+                Output::Load { uid, slot } => {
+                    let mut catalog = self.catalog.borrow_mut();
+                    let outcome = catalog.load(uid, slot, &self.registry);
                     self.later(Input::Loaded { uid, outcome });
                 }
                 Output::Dispatch {
                     ticket,
                     uid,
+                    slot,
                     mode,
                     new: false,
                     action: None,
                 } if self.waits_its_turn(uid, mode, std::mem::take(&mut first)) => {
-                    self.turns.borrow_mut().push(uid, ticket);
+                    self.turns.borrow_mut().push(uid, slot, ticket);
                 }
                 Output::Dispatch {
                     ticket,
                     uid,
+                    slot,
                     mode,
                     new,
                     action,
-                } => self.dispatch(ticket, uid, mode, new, action),
+                } => self.dispatch(ticket, (uid, slot), mode, new, action),
                 Output::Flush {
                     ticket,
                     uid,

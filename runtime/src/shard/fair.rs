@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use partha_core::id::Uid;
-use partha_core::{Ended, Input, Mode, Ticket};
+use partha_core::{Ended, Input, Mode, ObjectSlot, Ticket};
 
 use super::Shard;
 use crate::hash::IdMap;
@@ -29,7 +29,7 @@ const CALLS_A_TURN: u32 = 16;
 pub(super) struct Turns {
     /// Objects with such calls, the next one first.
     objects: VecDeque<Uid>,
-    calls: IdMap<Uid, VecDeque<Ticket>>,
+    calls: IdMap<Uid, VecDeque<(ObjectSlot, Ticket)>>,
     /// A task goes on with them.
     goes_on: bool,
 }
@@ -40,25 +40,25 @@ impl Turns {
     }
 
     /// Adds a call, behind those of its object.
-    pub(super) fn push(&mut self, uid: Uid, ticket: Ticket) {
+    pub(super) fn push(&mut self, uid: Uid, slot: ObjectSlot, ticket: Ticket) {
         let calls = self.calls.entry(uid).or_default();
         if calls.is_empty() {
             self.objects.push_back(uid);
         }
-        calls.push_back(ticket);
+        calls.push_back((slot, ticket));
     }
 
     /// The call whose turn it is; the next one is of another object, if there are others.
-    pub(super) fn next(&mut self) -> Option<(Uid, Ticket)> {
+    pub(super) fn next(&mut self) -> Option<(Uid, ObjectSlot, Ticket)> {
         let uid = self.objects.pop_front()?;
         let calls = self.calls.get_mut(&uid)?;
-        let ticket = calls.pop_front()?;
+        let (slot, ticket) = calls.pop_front()?;
         if calls.is_empty() {
             self.calls.remove(&uid);
         } else {
             self.objects.push_back(uid);
         }
-        Some((uid, ticket))
+        Some((uid, slot, ticket))
     }
 
     /// Takes a call out that is not to run any more. False if it is not here.
@@ -67,7 +67,7 @@ impl Turns {
             return false;
         };
         let before = calls.len();
-        calls.retain(|waiting| *waiting != ticket);
+        calls.retain(|(_, waiting)| *waiting != ticket);
         let found = calls.len() < before;
         if calls.is_empty() {
             self.calls.remove(&uid);
@@ -93,11 +93,11 @@ impl Shard {
             return false;
         }
         let next = self.turns.borrow_mut().next();
-        let Some((uid, ticket)) = next else {
+        let Some((uid, slot, ticket)) = next else {
             return false;
         };
         *ran += 1;
-        self.dispatch(ticket, uid, Mode::Read, false, None);
+        self.dispatch(ticket, (uid, slot), Mode::Read, false, None);
         true
     }
 
@@ -144,23 +144,27 @@ mod tests {
         Uid { node, local }
     }
 
+    fn slot(number: u32) -> ObjectSlot {
+        ObjectSlot(number)
+    }
+
     #[test]
     fn a_busy_object_has_one_turn_between_those_of_others() {
         let mut turns = Turns::default();
-        (0..1_000).for_each(|n| turns.push(uid(1), Ticket(n)));
-        turns.push(uid(2), Ticket(1_000));
-        assert_eq!(turns.next(), Some((uid(1), Ticket(0))));
-        assert_eq!(turns.next(), Some((uid(2), Ticket(1_000))));
-        turns.push(uid(3), Ticket(1_001));
-        turns.push(uid(3), Ticket(1_002));
-        assert_eq!(turns.next(), Some((uid(1), Ticket(1))));
-        assert_eq!(turns.next(), Some((uid(3), Ticket(1_001))));
-        assert_eq!(turns.next(), Some((uid(1), Ticket(2))));
+        (0..1_000).for_each(|n| turns.push(uid(1), slot(1), Ticket(n)));
+        turns.push(uid(2), slot(2), Ticket(1_000));
+        assert_eq!(turns.next(), Some((uid(1), slot(1), Ticket(0))));
+        assert_eq!(turns.next(), Some((uid(2), slot(2), Ticket(1_000))));
+        turns.push(uid(3), slot(3), Ticket(1_001));
+        turns.push(uid(3), slot(3), Ticket(1_002));
+        assert_eq!(turns.next(), Some((uid(1), slot(1), Ticket(1))));
+        assert_eq!(turns.next(), Some((uid(3), slot(3), Ticket(1_001))));
+        assert_eq!(turns.next(), Some((uid(1), slot(1), Ticket(2))));
         assert!(turns.remove(uid(3), Ticket(1_002)));
         assert!(!turns.remove(uid(3), Ticket(1_002)) && !turns.remove(uid(1), Ticket(0)));
         assert!(turns.remove(uid(1), Ticket(3)));
         for left in 4..1_000 {
-            assert_eq!(turns.next(), Some((uid(1), Ticket(left))));
+            assert_eq!(turns.next(), Some((uid(1), slot(1), Ticket(left))));
         }
         assert!(turns.next().is_none() && turns.is_empty() && turns.calls.is_empty());
     }

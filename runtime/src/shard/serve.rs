@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
 
 use partha_core::id::Uid;
-use partha_core::{Ended, Input, Mode, Ticket};
+use partha_core::{Ended, Input, Mode, ObjectSlot, Ticket};
 use partha_store::ObjectStore;
 use partha_wire::Message;
 
@@ -32,7 +32,7 @@ impl Shard {
     pub(super) fn dispatch(
         self: &Rc<Self>,
         ticket: Ticket,
-        uid: Uid,
+        (uid, slot): (Uid, ObjectSlot),
         mode: Mode,
         new: bool,
         action: Option<Uid>,
@@ -41,14 +41,14 @@ impl Shard {
             self.begin_in_action(ticket, uid, mode, action);
         }
         if new {
-            let input = self.construct(ticket, uid);
+            let input = self.construct(ticket, uid, slot);
             self.later(input);
             return;
         }
         let local = self.local.upgrade();
         let local = local.expect("its tasks do not outlive the thread's set of them");
         let _within = local.enter();
-        let mut servant = match self.prepare(ticket, uid, mode) {
+        let mut servant = match self.prepare(ticket, uid, slot, mode) {
             Ok(servant) => servant,
             Err(error) => {
                 let input = self.ended(ticket, Err(error));
@@ -96,20 +96,27 @@ impl Shard {
         (entry.before, entry.in_action) = (before, true);
     }
 
-    fn prepare(&self, ticket: Ticket, uid: Uid, mode: Mode) -> Result<Servant, SystemError> {
+    fn prepare(
+        &self,
+        ticket: Ticket,
+        uid: Uid,
+        slot: ObjectSlot,
+        mode: Mode,
+    ) -> Result<Servant, SystemError> {
         let mut entries = self.entries.borrow_mut();
         let entry = entries
             .find_mut(ticket)
             .expect("the engine dispatches calls it has");
         let mut catalog = self.catalog.borrow_mut();
         let class = catalog
-            .class(uid)
+            .class_at(slot, uid)
             .expect("the engine dispatches on loaded objects")
             .clone();
         let (method, of_class) = (entry.method, class.info());
         let index = index_of(method, &class, uid)?;
         let place = self.registry.elsewhere.place(&class, method, uid);
-        let state = catalog.active(uid).and_then(|active| match mode {
+        entry.slot = Some(slot);
+        let state = catalog.active_at(slot, uid).and_then(|active| match mode {
             Mode::Write if place.is_none() => active.state.take(),
             Mode::Read | Mode::Upgrade | Mode::Write => active.state.clone(),
         });
@@ -136,9 +143,9 @@ impl Shard {
                 Running::Here(class.skeleton().dispatch(index, call))
             }
             Some(place) => {
-                let copy = catalog.active(uid).map(|active| active.snapshot());
+                let copy = catalog.active_at(slot, uid).map(|active| active.snapshot());
                 let order = Order {
-                    class,
+                    class: (*class).clone(),
                     method: index,
                     parameters,
                     state: copy.transpose()?,
@@ -162,7 +169,7 @@ impl Shard {
         Rows::new(store, uid, mode == Mode::Write).beneath(overlays)
     }
 
-    fn construct(&self, ticket: Ticket, uid: Uid) -> Input {
+    fn construct(&self, ticket: Ticket, uid: Uid, slot: ObjectSlot) -> Input {
         let mut entries = self.entries.borrow_mut();
         let entry = entries
             .find_mut(ticket)
@@ -175,11 +182,14 @@ impl Shard {
                 let parameters = entry.parameters.take().expect("a call is dispatched once");
                 let framed = parameters.reader()?.pointer(1).data()?.to_vec();
                 let arguments = Message::from_framed(framed.into(), Vec::new())?;
-                Ok((class.clone(), construct(class, &arguments)?))
+                Ok((class, construct(class, &arguments)?))
             });
         match made {
             Ok((class, state)) => {
-                self.catalog.borrow_mut().insert_new(uid, class, state);
+                self.catalog
+                    .borrow_mut()
+                    .insert_new(uid, slot, class, state);
+                entry.slot = Some(slot);
                 let finished = Outcome::Frame(crate::create::created(uid));
                 self.keep_state(ticket, entry, finished, Ended::Normal)
             }
@@ -206,7 +216,7 @@ impl Shard {
                 changes,
             }) => {
                 if entry.method.mutating
-                    && let Some(active) = self.catalog.borrow_mut().active(entry.object)
+                    && let Some(active) = entry.active(&mut self.catalog.borrow_mut())
                 {
                     active.state = state;
                 }
@@ -239,7 +249,7 @@ impl Shard {
         ended: Ended,
     ) -> Input {
         let mut catalog = self.catalog.borrow_mut();
-        let active = catalog.active(entry.object);
+        let active = entry.active(&mut catalog);
         let kept = match active {
             None => Ok(0),
             Some(active) if entry.in_action => {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::id::{Epoch, NodeId};
+use crate::list::Link;
 
 const IMAGES: [Image; 4] = [
     Image::Passive,
@@ -122,9 +123,10 @@ fn a_bound_object_may_be_idle_ten_times_longer() {
 
 #[test]
 fn an_idle_object_is_small() {
-    // A slab doubles; the index has at most four cells for an entry.
-    let most = 2 * size_of::<Object>() + 4 * size_of::<u64>();
+    // Slab and links double; the index has at most four cells for an entry.
+    let most = 2 * (size_of::<Object>() + size_of::<Link>()) + 4 * size_of::<u64>();
     assert!(most <= 300, "{most} bytes for an object in memory");
+    assert_eq!(Slab::<Object>::CELL_BYTES, 64, "more than a cache line");
 }
 
 #[test]

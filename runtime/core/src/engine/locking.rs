@@ -96,7 +96,7 @@ impl Engine {
             return self.end(slot, Some(Answer::Refused(refusal)), out);
         }
         let leader = self.calls.leader(slot);
-        let uid = leader.uid;
+        let (uid, object) = (leader.uid, leader.object);
         let request = Request {
             owner: self.owner(slot),
             asker: Asker(slot.0),
@@ -110,12 +110,12 @@ impl Engine {
             .acquire(Self::lock_key(uid), request, &kin, granted)
         {
             Acquired::Granted(grant) => {
-                self.note_grant(uid, request.owner, grant);
+                self.note_grant(object, request.owner, grant);
                 self.ready.push_back(slot);
-                self.take_grants(uid);
+                self.take_grants();
             }
             Acquired::Waits => {
-                self.take_grants(uid);
+                self.take_grants();
                 self.park(slot);
             }
         }
@@ -205,7 +205,7 @@ impl Engine {
         let granted = &mut self.granted;
         self.locks
             .withdraw(Self::lock_key(uid), Asker(slot.0), &kin, granted);
-        self.take_grants(uid);
+        self.take_grants();
     }
 
     /// An owner gives a lock back.
@@ -214,7 +214,7 @@ impl Engine {
         let granted = &mut self.granted;
         self.locks
             .release(Self::lock_key(uid), owner, &kin, granted);
-        self.take_grants(uid);
+        self.take_grants();
         if owner.is_level() {
             let had = self.mirrors.remove_lock(Slot(owner.index()), uid);
             assert!(had, "{owner:?} gives a lock of {uid} back that it has not");
@@ -236,12 +236,14 @@ impl Engine {
         } else {
             self.mirrors.add_lock(parent, uid, since);
         }
-        self.take_grants(uid);
-        self.note_move(uid, to);
+        self.take_grants();
+        if let Some(object) = self.objects.slot(uid) {
+            self.note_move(object, to);
+        }
     }
 
     /// Whoever got a lock by the last change is ready; those who wait on are looked at.
-    fn take_grants(&mut self, uid: Uid) {
+    fn take_grants(&mut self) {
         let mut granted = core::mem::take(&mut self.granted);
         for Granted {
             asker,
@@ -251,30 +253,31 @@ impl Engine {
         {
             let slot = Slot(asker.0);
             self.unpark(slot);
-            self.note_grant(uid, owner, grant);
+            let object = self.calls.leader(slot).object;
+            self.note_grant(object, owner, grant);
             self.ready.push_back(slot);
         }
         self.granted = granted;
     }
 
-    fn note_grant(&mut self, uid: Uid, owner: Owner, grant: Grant) {
+    fn note_grant(&mut self, object: Slot, owner: Owner, grant: Grant) {
         if owner.is_level() && grant == Grant::Fresh {
-            self.mirrors.add_lock(Slot(owner.index()), uid, self.now);
-            if let Some(object) = self.objects.slot(uid) {
-                self.objects.entry_mut(object).held += 1;
-            }
+            let entry = self.objects.entry_mut(object);
+            entry.held += 1;
+            self.mirrors
+                .add_lock(Slot(owner.index()), entry.uid, self.now);
         }
         if grant != Grant::Present {
-            self.note_move(uid, owner);
+            self.note_move(object, owner);
         }
     }
 
     /// A lock has a new owner, or one has it in a stronger mode: if anybody waits for it, that
     /// is looked at when the input is done.
-    fn note_move(&mut self, uid: Uid, owner: Owner) {
-        let object = self.objects.slot(uid);
-        if object.is_some_and(|object| self.objects.entry(object).parked > 0) {
-            self.moved.push((uid, owner));
+    fn note_move(&mut self, object: Slot, owner: Owner) {
+        let entry = self.objects.entry(object);
+        if entry.parked > 0 {
+            self.moved.push((entry.uid, owner));
         }
     }
 

@@ -2,7 +2,7 @@
 //! limit, eviction, drain.
 
 use super::{Drain, Engine, Mutation};
-use crate::activation::{self, Cue, Image, Next, Object};
+use crate::activation::{self, Cue, Image, Kind, Next, Object};
 use crate::call::Stage;
 use crate::id::Uid;
 use crate::input::Loaded;
@@ -30,10 +30,10 @@ impl Engine {
     ) -> Result<Slot, Refusal> {
         if let Some(slot) = self.objects.slot(uid) {
             let object = self.objects.entry(slot);
-            if object.volatile && create {
+            if object.is_volatile() && create {
                 return Err(Refusal::Exists);
             }
-            if object.retired || (volatile && !object.volatile) {
+            if object.is_retired() || (volatile && !object.is_volatile()) {
                 return Err(Refusal::NoSuchObject);
             }
             let limit = self.limits.object_queue_max;
@@ -201,8 +201,8 @@ impl Engine {
             return;
         }
         let held = object.held > 0;
-        match (object.volatile, object.image) {
-            (true, _) if object.retired => self.objects.remove(slot),
+        match (object.is_volatile(), object.image) {
+            (true, _) if object.is_retired() => self.objects.remove(slot),
             (true, _) | (false, Image::Activating) => {}
             (false, Image::Passive) => self.objects.remove(slot),
             (false, Image::Active) if held => {}
@@ -282,8 +282,8 @@ impl Engine {
     /// A volatile object starts to exist.
     pub(super) fn serve(&mut self, uid: Uid, out: &mut Outbox) {
         let slot = match self.objects.slot(uid) {
-            Some(slot) if self.objects.entry(slot).volatile => {
-                self.objects.entry_mut(slot).retired = false;
+            Some(slot) if self.objects.entry(slot).is_volatile() => {
+                self.objects.entry_mut(slot).kind = Kind::Volatile;
                 return;
             }
             _ if self.objects.volatile() >= self.limits.volatile_objects_max => {
@@ -316,10 +316,10 @@ impl Engine {
         let Some(slot) = self.objects.slot(uid) else {
             return;
         };
-        if !self.objects.entry(slot).volatile {
+        if !self.objects.entry(slot).is_volatile() {
             return;
         }
-        self.objects.entry_mut(slot).retired = true;
+        self.objects.entry_mut(slot).kind = Kind::Retired;
         // The entry must outlive the last of its calls, since the loop looks at it.
         self.objects.entry_mut(slot).calls += 1;
         for call in self.waiting_calls(slot, false) {

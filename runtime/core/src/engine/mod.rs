@@ -428,7 +428,7 @@ impl Engine {
         ObjectView {
             uid: object.uid,
             in_memory: object.image == Image::Active,
-            volatile: object.volatile,
+            volatile: object.is_volatile(),
             running: object.calls - object.waiting,
             waiting: object.waiting,
             callers_bound: self.uses.callers(object.uid),

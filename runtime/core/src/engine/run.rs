@@ -8,7 +8,7 @@ use crate::input::{Ended, Fault, Ticket};
 use crate::lock::locks::Owner;
 use crate::lock::mode::Mode;
 use crate::outbox::Outbox;
-use crate::output::{Answer, Event, Output, Refusal};
+use crate::output::{Answer, Event, ObjectSlot, Output, Refusal};
 use crate::slab::Slot;
 
 impl Engine {
@@ -140,7 +140,7 @@ impl Engine {
         let entry = self.objects.entry_mut(object);
         entry.calls += 1;
         entry.waiting += 1;
-        let volatile = entry.volatile;
+        let volatile = entry.is_volatile();
         let leader = self.calls.leader_mut(slot);
         leader.traits.volatile = volatile;
         leader.traits.action &= !volatile;
@@ -200,7 +200,10 @@ impl Engine {
         leader.stage = Stage::Granted;
         let (uid, object, create) = (leader.uid, leader.object, leader.traits.create);
         match self.change_image(object, activation::Cue::Wanted { create }) {
-            activation::Next::Load => out.push(Output::Load { uid }),
+            activation::Next::Load => out.push(Output::Load {
+                uid,
+                slot: ObjectSlot(object.0),
+            }),
             activation::Next::Run => self.step(slot, Cue::ImageReady, out),
             activation::Next::Wait => {}
             activation::Next::RefuseExists => {
@@ -246,6 +249,7 @@ impl Engine {
         leader.stage = Stage::Running;
         let (uid, mode, new) = (leader.uid, leader.traits.mode, leader.traits.create);
         let level = leader.traits.action.then_some(leader.level);
+        let object_slot = ObjectSlot(leader.object.0);
         let object = self.objects.entry_mut(leader.object);
         object.waiting -= 1;
         let in_memory = object.image == if new { Image::Making } else { Image::Active };
@@ -258,6 +262,7 @@ impl Engine {
         out.push(Output::Dispatch {
             ticket,
             uid,
+            slot: object_slot,
             mode,
             new,
             action,

@@ -28,13 +28,14 @@ fn call(call: CallId) -> String {
 pub(crate) fn output(output: Output) -> String {
     match output {
         Output::Search { ticket: t, call: c } => format!("Search {} {}", ticket(t), call(c)),
-        Output::Load { uid } => format!("Load {}", object(uid)),
+        Output::Load { uid, .. } => format!("Load {}", object(uid)),
         Output::Dispatch {
             ticket: t,
             uid,
             mode,
             new,
             action,
+            ..
         } => {
             let new = if new { " new" } else { "" };
             let action = action.map_or(String::new(), |action| format!(" in {}", name(action)));

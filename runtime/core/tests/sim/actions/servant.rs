@@ -2,7 +2,7 @@
 
 use partha_core::action::path::{Path, own_action};
 use partha_core::id::Uid;
-use partha_core::{Ended, Input, Mode, Ticket};
+use partha_core::{Ended, Input, Mode, ObjectSlot, Ticket};
 
 use super::call::Wire;
 use super::checker::isolated;
@@ -17,7 +17,8 @@ impl World {
         &mut self,
         at: Place,
         ticket: Ticket,
-        (uid, mode, new): (Uid, Mode, bool),
+        (uid, slot): (Uid, ObjectSlot),
+        (mode, new): (Mode, bool),
         action: Option<Uid>,
     ) -> Check {
         let node = &mut self.nodes[at.node];
@@ -28,6 +29,7 @@ impl World {
         } else {
             Mode::Read
         };
+        shard.activations.place(uid, slot)?;
         shard.activations.dispatch(uid, as_read, new)?;
         let held = shard.held.get_mut(&ticket).expect("a known ticket is held");
         held.runs = true;

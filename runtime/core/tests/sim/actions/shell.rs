@@ -79,17 +79,18 @@ impl World {
                 shard.tickets.used(ticket)?;
                 self.schedule(soon, Event::Search { at, ticket, call });
             }
-            Output::Load { uid } => {
-                shard.activations.load(uid)?;
+            Output::Load { uid, slot } => {
+                shard.activations.load(uid, slot)?;
                 self.schedule(soon, Event::Load { at, uid });
             }
             Output::Dispatch {
                 ticket,
                 uid,
+                slot,
                 mode,
                 new,
                 action,
-            } => self.dispatch(at, ticket, (uid, mode, new), action)?,
+            } => self.dispatch(at, ticket, (uid, slot), (mode, new), action)?,
             Output::Kill { ticket } => self.stop_servant(at, ticket)?,
             Output::Flush {
                 ticket,
@@ -104,8 +105,7 @@ impl World {
                 joined,
             } => {
                 if let Answer::Refused(Refusal::Deadlock { victim, cycle }) = &answer {
-                    let (victim, cycle) = (*victim, cycle.clone());
-                    broken.push(Broken { victim, cycle });
+                    broken.push(Broken::new(*victim, cycle));
                 }
                 self.reply(at, ticket, answer, joined)?;
             }

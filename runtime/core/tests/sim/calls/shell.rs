@@ -167,17 +167,21 @@ impl World {
                 shard.tickets.used(ticket)?;
                 self.schedule(soon, Event::Search { at, ticket, call });
             }
-            Output::Load { uid } => {
-                shard.activations.load(uid)?;
+            Output::Load { uid, slot } => {
+                shard.activations.load(uid, slot)?;
                 self.schedule(soon, Event::Load { at, uid });
             }
             Output::Dispatch {
                 ticket,
                 uid,
+                slot,
                 mode,
                 new,
                 action: None,
-            } => self.dispatch(at, ticket, uid, mode, new)?,
+            } => {
+                shard.activations.place(uid, slot)?;
+                self.dispatch(at, ticket, uid, mode, new)?;
+            }
             Output::Kill { ticket } => self.stop_servant(at, ticket)?,
             Output::Flush {
                 ticket,

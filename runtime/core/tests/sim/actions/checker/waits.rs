@@ -29,6 +29,13 @@ pub(crate) struct Broken {
     pub(crate) cycle: Vec<Edge>,
 }
 
+impl Broken {
+    pub(crate) fn new(victim: Uid, cycle: &[Edge]) -> Self {
+        let cycle = cycle.to_vec();
+        Self { victim, cycle }
+    }
+}
+
 /// Node, life, shard, object, path of the waiter, path of the owner.
 type Key = (usize, u32, usize, Uid, Path, Path);
 
