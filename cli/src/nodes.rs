@@ -91,6 +91,8 @@ pub(crate) async fn stats(arguments: &Stats, out: &mut Output) -> anyhow::Result
             json!(stats.store_sync_time.as_secs_f64()),
         ),
         ("action_messages", json!(stats.action_messages)),
+        ("store_log_bytes", json!(stats.store_log_bytes)),
+        ("store_checkpoints", json!(stats.store_checkpoints)),
     ])?;
     Ok(())
 }

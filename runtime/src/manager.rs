@@ -310,6 +310,8 @@ impl Servant for Manager {
             store_syncs_by_batches: usage.syncs_by_batches.to_vec(),
             store_sync_time: Duration::from_micros(usage.sync_us),
             action_messages: sum.messages,
+            store_log_bytes: usage.log_bytes,
+            store_checkpoints: usage.checkpoints,
         })
     }
 

@@ -79,7 +79,10 @@ fn node_process() {
 fn nodes_recover_from_every_crash_point() {
     let only = std::env::var(ONLY).unwrap_or_default();
     let wanted = |point: &&&str| only.split(',').any(|start| point.starts_with(start));
-    let points: Vec<_> = crash_point::ALL.iter().filter(wanted).copied().collect();
+    // When the store does that depends on how much there is; its own test goes through these.
+    let not_by_itself = |point: &&&str| !point.starts_with("store/checkpoint/");
+    let points = crash_point::ALL.iter().filter(not_by_itself);
+    let points: Vec<_> = points.filter(wanted).copied().collect();
     assert!(!points.is_empty(), "no point is called like '{only}'");
     let next = Mutex::new(points.iter());
     let failed = Mutex::new(Vec::new());

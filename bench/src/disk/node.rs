@@ -154,6 +154,7 @@ pub(crate) async fn make_cells(making: Making) -> anyhow::Result<Vec<String>> {
             names.naming()?.add(&names, &name, uid, Cell::CLASS).await?;
         }
     }
+    written_to_lmdb(&client, &making.address).await?;
     Ok(uids.iter().map(Uid::to_string).collect())
 }
 
@@ -231,6 +232,20 @@ pub(crate) async fn quiet(client: &Client, addresses: &[String]) -> anyhow::Resu
     };
     let waited = tokio::time::timeout(PATIENCE, wait).await;
     waited.with_context(|| format!("actions were under way after {PATIENCE:?}"))?
+}
+
+/// Waits until the store of a node has nothing in its log that is not in LMDB, where others can
+/// look at it, and nothing in memory for that.
+pub(crate) async fn written_to_lmdb(client: &Client, address: &str) -> anyhow::Result<()> {
+    let handle = client.node_at(address).await?;
+    let wait = async {
+        while handle.manager().statistics(client).await?.store_log_bytes > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        anyhow::Ok(())
+    };
+    let waited = tokio::time::timeout(PATIENCE, wait).await;
+    waited.with_context(|| format!("the log was not written to LMDB after {PATIENCE:?}"))?
 }
 
 /// Uids from their text.

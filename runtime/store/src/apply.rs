@@ -10,7 +10,7 @@
 mod action;
 mod expiry;
 
-use std::ops::{Bound, ControlFlow};
+use std::ops::ControlFlow;
 
 use partha_core::id::{CallId, Epoch, Uid};
 
@@ -19,7 +19,7 @@ use crate::StoreError;
 use crate::fence::Fences;
 use crate::format::{self, Kind};
 use crate::store::{Batch, Item, Record};
-use crate::tables::{Reads, Table, Writes, keys_with_prefix};
+use crate::tables::{Reads, Table, WHOLE, Writes, keys_with_prefix};
 
 /// How many expired replies and outcomes to remove, and what time it is.
 #[derive(Clone, Copy, Debug)]
@@ -239,14 +239,12 @@ fn delete<W: Writes>(
     }
     for table in [Table::Shadow, Table::ShadowRow] {
         let mut shadows = Vec::new();
-        journal
-            .tables
-            .visit(table, Bound::Unbounded, &mut |key, _| {
-                if key.get(16..32) == Some(&uid.to_bytes()[..]) {
-                    shadows.push(key.to_vec());
-                }
-                Ok(ControlFlow::Continue(()))
-            })?;
+        journal.tables.visit(table, WHOLE, &mut |key, _| {
+            if key.get(16..32) == Some(&uid.to_bytes()[..]) {
+                shadows.push(key.to_vec());
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
         for key in shadows {
             journal.remove(table, &key)?;
         }

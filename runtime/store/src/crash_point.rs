@@ -15,12 +15,13 @@
 
 /// Every crash point, in the order in which a committing action passes them.
 ///
-/// `store/…` surround LMDB's commit of a transaction with such a batch in it; `after` means that
-/// it is on disk and nobody knows yet. `send/…` surround handing over a message between shards:
+/// `store/…` surround the write to the log, or LMDB's commit, of a set with such a batch in it;
+/// `after` means that it is on disk and nobody knows yet. `store/checkpoint/…` surround writing
+/// what the log holds to LMDB. `send/…` surround handing over a message between shards:
 /// `before` means that it is lost. `ended/…` surround the answer to whoever asked for the
 /// commit. `after` both the process lives on for a moment ([`LINGER`]), so that what it said
 /// leaves it; the answer to that takes longer.
-pub const ALL: [&str; 26] = [
+pub const ALL: [&str; 28] = [
     "send/prepare/before",
     "send/prepare/after",
     "store/prepare/before",
@@ -47,6 +48,8 @@ pub const ALL: [&str; 26] = [
     "send/verdict/after",
     "store/undo/before",
     "store/undo/after",
+    "store/checkpoint/before",
+    "store/checkpoint/after",
 ];
 
 /// How long a process lives on after the point where it handed over something to be sent.

@@ -174,7 +174,7 @@ pub enum StoreError {
     Version {
         /// The format found.
         found: u32,
-        /// The format this version writes; of the others it reads only the one before.
+        /// The format this version writes; it reads all that are older.
         expected: u32,
     },
     /// A number that only counts up has no next value.

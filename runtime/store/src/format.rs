@@ -18,7 +18,8 @@
 //! The numbers of shadow rows count up from 0, in the order in which they were written; `what`
 //! is 1 and a value, or 0 to remove the row. Their keys have no room for the row's.
 //!
-//! Format 1 had neither of the last five tables; it is brought up when a store is opened.
+//! Format 1 had neither of the last five tables, format 2 no log (`lmdb/log.rs`); both are brought
+//! up when a store is opened.
 //!
 //! Every value starts with 12 bytes: format (1), kind (1), length of the key (2), length of the
 //! payload (4), CRC-32C (4), numbers little-endian. The checksum covers key, header and payload:
@@ -40,9 +41,9 @@ pub(crate) use self::action::{
 };
 
 /// The format of a whole store, kept under `format` in `meta`.
-pub(crate) const STORE_FORMAT: u32 = 2;
-/// The format before, which is the same but for tables that it lacks.
-pub(crate) const STORE_FORMAT_BEFORE: u32 = 1;
+pub(crate) const STORE_FORMAT: u32 = 3;
+/// The oldest format that can be read.
+pub(crate) const OLDEST_STORE_FORMAT: u32 = 1;
 /// The longest row key: LMDB's 511 bytes without uid and part.
 pub(crate) const KEY_BYTES_MAX: usize = 511 - OBJECT_KEY_BYTES;
 /// Uid and part.

@@ -1,9 +1,9 @@
 //! The object store of a node: where objects, their rows, shadows and saved replies live.
 //!
 //! Purpose: one seam, [`ObjectStore`], with two implementations. [`LmdbStore`] keeps everything
-//! in one LMDB file and is what nodes use; [`MemoryStore`] is for tests and for embedded nodes
-//! without a folder, can be held up and can fail on demand. Both run the same code for formats,
-//! checks and the store thread, and both must pass [`conformance::suite`].
+//! in one LMDB file with a log in front of it and is what nodes use; [`MemoryStore`] is for tests
+//! and for embedded nodes without a folder, can be held up and can fail on demand. Both run the
+//! same code for formats, checks and the store thread, and both must pass [`conformance::suite`].
 //!
 //! Invariants:
 //! - A [`Batch`] is applied all or nothing, and answered only after it is on disk.
@@ -23,6 +23,7 @@ pub mod crash_point;
 mod error;
 mod fence;
 mod format;
+mod layers;
 mod lmdb;
 mod memory;
 mod queries;

@@ -2,7 +2,8 @@
 //!
 //! LMDB gives what the seam asks for almost by itself: a batch is a transaction, a reader sees a
 //! committed state and never waits. Added here: a checked file ([`check`]), one store a folder
-//! ([`folder`]), a map that grows ([`gate`]), full disks ([`backend`]), identity.
+//! ([`folder`]), a map that grows ([`gate`]), full disks ([`backend`]), identity, and a log that
+//! waits for the disk once where LMDB does twice ([`log`], [`logged`]).
 //!
 //! Only LMDB's default flags are used: every other choice loses commits or the file when the
 //! power fails. Read transactions are not bound to threads and end before a read returns.
@@ -11,6 +12,8 @@ mod backend;
 mod check;
 mod folder;
 mod gate;
+mod log;
+mod logged;
 mod pages;
 mod view;
 
@@ -22,13 +25,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use partha_core::id::{CallId, ClassId, Epoch, Incarnation, NodeId, Peer, Uid};
 
-use self::backend::LmdbBackend;
+use self::backend::{LmdbBackend, Transactor};
 use self::check::Checks;
-use self::folder::{Folder, disk_error, io_error};
-use self::gate::{Gate, lmdb_error};
-use self::view::Change;
+use self::folder::{Folder, io_error};
+use self::gate::Gate;
+use self::log::{Files, Found, Log};
+use self::logged::{Layers, LoggedBackend};
 use crate::fence::Fences;
-use crate::format::{self, STORE_FORMAT, STORE_FORMAT_BEFORE};
+use crate::format::{self, OLDEST_STORE_FORMAT, STORE_FORMAT};
 use crate::store::{Batch, Completion, Decision, ObjectStore, Prepared, Record, SavedReply, Usage};
 use crate::tables::{Reads, Table, Writes};
 use crate::writer::{Limits, Writer};
@@ -37,6 +41,10 @@ use crate::{StoreError, queries};
 const FORMAT_KEY: &[u8] = b"format";
 const NODE_KEY: &[u8] = b"node";
 const INCARNATION_KEY: &[u8] = b"incarnation";
+/// The first generation of the log that is not in LMDB.
+const LOG_KEY: &[u8] = b"log";
+/// 1 while there may be something in the log, 0 after it was closed.
+const LOG_OPEN_KEY: &[u8] = b"log_open";
 
 /// How to open a store. The defaults are right for a node.
 #[derive(Clone, Debug)]
@@ -62,7 +70,14 @@ pub struct LmdbOptions {
     /// of the processor and more of a cold disk for each gigabyte; larger ones only at their ends,
     /// so that a node with millions of objects starts at once.
     pub check_bytes_max: u64,
-    /// Open the state before the newest commit if the newest one is lost. For repairs.
+    /// The largest of the two files of the log, in bytes; what they hold is in memory, too. A store
+    /// without a log (0) waits for the disk twice a commit instead of once.
+    pub log_bytes: u64,
+    /// How long there must be nothing to do before what the log holds is written to LMDB, in
+    /// milliseconds; it is written anyway when the log is full or the store is closed.
+    pub log_quiet_ms: u64,
+    /// Open the state before the newest commit if the newest one is lost, or what the log has
+    /// before the first damage in it. For repairs.
     pub accept_older: bool,
 }
 
@@ -79,6 +94,8 @@ impl Default for LmdbOptions {
             batch_bytes_max: limits.batch_bytes_max,
             sweep_interval_ms: limits.sweep_interval_ms,
             check_bytes_max: 256 << 20,
+            log_bytes: 8 << 20,
+            log_quiet_ms: 1000,
             accept_older: false,
         }
     }
@@ -102,6 +119,7 @@ impl LmdbOptions {
 pub struct LmdbStore {
     identity: Peer,
     gate: Arc<Gate>,
+    layers: Arc<Layers>,
     fences: Arc<Fences>,
     writer: Writer,
     /// Given up when the store is closed.
@@ -118,12 +136,12 @@ impl LmdbStore {
     }
 
     /// Opens the store in the folder `dir`, which is made if there is none. The incarnation is
-    /// raised and on disk when this returns. A store of the format before is brought up to this
+    /// raised and on disk when this returns. A store of an older format is brought up to this
     /// one; the version that made it cannot open it any more.
     ///
     /// # Errors
     /// `InUse` if another store has the folder; `Corrupt` if the file is damaged; `Version` if a
-    /// version made it that is neither this one nor the one before; `Full`, `Io` if the disk does
+    /// newer version made it; `Full`, `Io` if the disk does
     /// not play along.
     pub fn open_with(dir: impl AsRef<Path>, options: &LmdbOptions) -> Result<Self, StoreError> {
         let folder = Arc::new(Folder::take(dir.as_ref())?);
@@ -139,65 +157,115 @@ impl LmdbStore {
         if summary.is_none() {
             folder.sync()?;
         }
-        let identity = raise_incarnation(&gate)?;
+        let gate = Arc::new(gate);
+        let mut transactor = Transactor::new(Arc::clone(&folder), Arc::clone(&gate));
+        let left = find_log(&gate, options.accept_older)?;
+        let files = open_log(&folder, options.log_bytes)?;
+        let (identity, generation) = begin_life(&mut transactor, left.as_ref(), files.is_some())?;
         tracing::info!(
             node = %identity.node,
             incarnation = %identity.incarnation,
             used_bytes = used,
+            log_bytes = left.as_ref().map_or(0, Found::bytes),
             checked_whole = summary.is_none_or(|summary| summary.whole),
             dir = %folder.path().display(),
             "store opened"
         );
-        let (gate, fences) = (Arc::new(gate), Arc::new(Fences::new(identity.incarnation)));
+        drop(left);
+        let fences = Arc::new(Fences::new(identity.incarnation));
+        let layers = Arc::<Layers>::default();
         let backend = LmdbBackend {
-            folder: Arc::clone(&folder),
-            gate: Arc::clone(&gate),
+            transactor,
             fences: Arc::clone(&fences),
-            disk_full: false,
         };
-        let writer = Writer::start(backend, Arc::clone(&fences), options.limits());
+        let (limits, started) = (options.limits(), Arc::clone(&fences));
+        let writer = match files {
+            None => Writer::start(backend, started, limits),
+            Some(files) => {
+                let log = Log::new(files, identity.node.0, generation, options.log_bytes);
+                let above = Arc::clone(&layers);
+                let backend = LoggedBackend::new(backend, above, log, options);
+                Writer::start(backend, started, limits)
+            }
+        };
         let what = "cannot start the store thread for";
         let writer = writer.map_err(|source| io_error(what, folder.path(), source))?;
         Ok(Self {
             identity,
             gate,
+            layers,
             fences,
             writer,
             folder: Mutex::new(Some(folder)),
         })
     }
-}
 
-/// Makes the node's id in a new store; raises the incarnation in any.
-fn raise_incarnation(gate: &Gate) -> Result<Peer, StoreError> {
-    match try_raise_incarnation(gate) {
-        Err(StoreError::MapFull { .. }) => {
-            gate.reopen(2)?;
-            try_raise_incarnation(gate)
-        }
-        other => other,
+    /// Reads what is committed, in LMDB or in the log.
+    fn read<R>(
+        &self,
+        query: impl FnOnce(&logged::View<'_>) -> Result<R, StoreError>,
+    ) -> Result<R, StoreError> {
+        self.layers.read(&self.gate, query)
     }
 }
 
-fn try_raise_incarnation(gate: &Gate) -> Result<Peer, StoreError> {
-    let pass = gate.enter();
-    let opened = pass.opened()?;
-    let fail = |error: heed::Error| match error {
-        heed::Error::Io(source) => disk_error("cannot write", gate.dir(), source, false),
-        error => lmdb_error("cannot raise the incarnation", &error),
-    };
-    let txn = opened.write_txn().map_err(fail)?;
-    let map_bytes_max = gate.map_bytes_max();
-    let mut change = Change {
-        txn,
-        tables: &opened.tables,
-        map_bytes_max,
-    };
-    let identity = match number(&change, FORMAT_KEY)? {
+/// What an earlier life left in the log; none if it was closed.
+fn find_log(gate: &Gate, accept_older: bool) -> Result<Option<Found>, StoreError> {
+    let left = gate.enter().read(|view| {
+        if number(view, LOG_OPEN_KEY)?.unwrap_or(0) == 0 {
+            return Ok(None);
+        }
+        Ok(Some((required(view, NODE_KEY)?, required(view, LOG_KEY)?)))
+    })?;
+    left.map(|(node, first)| log::find(gate.dir(), node, first, accept_older))
+        .transpose()
+}
+
+/// The files of the log; none if there is to be none, or if the disk has no room for their names.
+fn open_log(folder: &Folder, log_bytes: u64) -> Result<Option<Files>, StoreError> {
+    if log_bytes == 0 {
+        return Ok(None);
+    }
+    match Files::open(folder.path()) {
+        Ok(files) => folder.sync().map(|()| Some(files)),
+        Err(error @ StoreError::Full { .. }) => {
+            tracing::warn!(%error, "the store is used without a log");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes the node's id in a new store; raises the incarnation in any. What was left in the log is
+/// in LMDB then. Answers with the identity, and the first generation of the log from now on.
+fn begin_life(
+    transactor: &mut Transactor,
+    left: Option<&Found>,
+    has_log: bool,
+) -> Result<(Peer, u64), StoreError> {
+    let left_bytes = left.map_or(0, Found::bytes);
+    let need_bytes = transactor.estimate_layers(left_bytes, left_bytes / 64 + 8)?;
+    transactor.transact(need_bytes, &[], |change| {
+        let identity = raise_incarnation(change)?;
+        let mut generation = number(change, LOG_KEY)?.unwrap_or(1);
+        if let Some(left) = left {
+            left.each(|table, key, value| match value {
+                Some(value) => change.put(table, key, value),
+                None => change.remove(table, key),
+            })?;
+            generation = left.next;
+        }
+        put_number(change, LOG_KEY, generation)?;
+        put_number(change, LOG_OPEN_KEY, has_log.into())?;
+        Ok(((identity, generation), true))
+    })
+}
+
+fn raise_incarnation(change: &mut impl Writes) -> Result<Peer, StoreError> {
+    let identity = match number(change, FORMAT_KEY)? {
         None => {
             let node = random_node_id()?;
-            put_number(&mut change, FORMAT_KEY, STORE_FORMAT.into())?;
-            put_number(&mut change, NODE_KEY, node.0)?;
+            put_number(change, NODE_KEY, node.0)?;
             Peer {
                 node,
                 incarnation: Incarnation(1),
@@ -210,13 +278,9 @@ fn try_raise_incarnation(gate: &Gate) -> Result<Peer, StoreError> {
                 expected: STORE_FORMAT,
             });
         }
-        Some(found) => {
-            if found == u64::from(STORE_FORMAT_BEFORE) {
-                // All it lacks are tables, which were made when it was opened.
-                put_number(&mut change, FORMAT_KEY, STORE_FORMAT.into())?;
-            }
-            let node = NodeId(required(&change, NODE_KEY)?);
-            let next = required(&change, INCARNATION_KEY)?.saturating_add(1);
+        Some(_) => {
+            let node = NodeId(required(change, NODE_KEY)?);
+            let next = required(change, INCARNATION_KEY)?.saturating_add(1);
             let next = u32::try_from(next).unwrap_or(u32::MAX);
             if Incarnation(next) > Incarnation::MAX {
                 let cure = "move its objects to a node with a new store";
@@ -231,15 +295,14 @@ fn try_raise_incarnation(gate: &Gate) -> Result<Peer, StoreError> {
             }
         }
     };
-    put_number(&mut change, INCARNATION_KEY, identity.incarnation.0.into())?;
-    change.txn.commit().map_err(fail)?;
+    // All that an older format lacks are tables, which were made when it was opened, and a log.
+    put_number(change, FORMAT_KEY, STORE_FORMAT.into())?;
+    put_number(change, INCARNATION_KEY, identity.incarnation.0.into())?;
     Ok(identity)
 }
 
 fn is_known(format: u64) -> bool {
-    [STORE_FORMAT, STORE_FORMAT_BEFORE]
-        .map(u64::from)
-        .contains(&format)
+    (OLDEST_STORE_FORMAT.into()..=STORE_FORMAT.into()).contains(&format)
 }
 
 fn number(tables: &impl Reads, key: &[u8]) -> Result<Option<u64>, StoreError> {
@@ -274,9 +337,7 @@ impl ObjectStore for LmdbStore {
     }
 
     fn read_state(&self, uid: Uid) -> Result<Option<Record>, StoreError> {
-        self.gate
-            .enter()
-            .read(|view| queries::read_state(view, uid))
+        self.read(|view| queries::read_state(view, uid))
     }
 
     fn activate(&self, uid: Uid) -> Result<Option<(Record, Epoch)>, StoreError> {
@@ -288,9 +349,7 @@ impl ObjectStore for LmdbStore {
     }
 
     fn read_row(&self, uid: Uid, part: u16, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        self.gate
-            .enter()
-            .read(|view| queries::read_row(view, uid, part, key))
+        self.read(|view| queries::read_row(view, uid, part, key))
     }
 
     fn scan_rows(
@@ -300,33 +359,23 @@ impl ObjectStore for LmdbStore {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        self.gate
-            .enter()
-            .read(|view| queries::scan_rows(view, uid, part, after, limit))
+        self.read(|view| queries::scan_rows(view, uid, part, after, limit))
     }
 
     fn count_rows(&self, uid: Uid, part: u16) -> Result<u64, StoreError> {
-        self.gate
-            .enter()
-            .read(|view| queries::count_rows(view, uid, part))
+        self.read(|view| queries::count_rows(view, uid, part))
     }
 
     fn read_reply(&self, call: CallId) -> Result<Option<SavedReply>, StoreError> {
-        self.gate
-            .enter()
-            .read(|view| queries::read_reply(view, call))
+        self.read(|view| queries::read_reply(view, call))
     }
 
     fn has_reply_since(&self, call: CallId) -> Result<bool, StoreError> {
-        self.gate
-            .enter()
-            .read(|view| queries::has_reply_since(view, call))
+        self.read(|view| queries::has_reply_since(view, call))
     }
 
     fn read_shadow(&self, action: Uid, uid: Uid) -> Result<Option<Record>, StoreError> {
-        self.gate
-            .enter()
-            .read(|view| queries::read_shadow(view, action, uid))
+        self.read(|view| queries::read_shadow(view, action, uid))
     }
 
     fn scan_shadows(
@@ -334,27 +383,19 @@ impl ObjectStore for LmdbStore {
         after: Option<(Uid, Uid)>,
         limit: usize,
     ) -> Result<Vec<(Uid, Uid)>, StoreError> {
-        self.gate
-            .enter()
-            .read(|view| queries::scan_shadows(view, after, limit))
+        self.read(|view| queries::scan_shadows(view, after, limit))
     }
 
     fn shadowed_objects(&self, action: Uid) -> Result<Vec<Uid>, StoreError> {
-        self.gate
-            .enter()
-            .read(|view| queries::shadowed_objects(view, action))
+        self.read(|view| queries::shadowed_objects(view, action))
     }
 
     fn scan_prepared(&self, after: Option<Uid>, limit: usize) -> Result<Vec<Prepared>, StoreError> {
-        self.gate
-            .enter()
-            .read(|view| queries::scan_prepared(view, after, limit))
+        self.read(|view| queries::scan_prepared(view, after, limit))
     }
 
     fn read_decision(&self, action: Uid) -> Result<Option<Decision>, StoreError> {
-        self.gate
-            .enter()
-            .read(|view| queries::read_decision(view, action))
+        self.read(|view| queries::read_decision(view, action))
     }
 
     fn scan_decisions(
@@ -362,9 +403,7 @@ impl ObjectStore for LmdbStore {
         after: Option<Uid>,
         limit: usize,
     ) -> Result<Vec<(Uid, Decision)>, StoreError> {
-        self.gate
-            .enter()
-            .read(|view| queries::scan_decisions(view, after, limit))
+        self.read(|view| queries::scan_decisions(view, after, limit))
     }
 
     fn scan_objects(
@@ -372,9 +411,7 @@ impl ObjectStore for LmdbStore {
         after: Option<Uid>,
         limit: usize,
     ) -> Result<Vec<(Uid, ClassId)>, StoreError> {
-        self.gate
-            .enter()
-            .read(|view| queries::scan_objects(view, after, limit))
+        self.read(|view| queries::scan_objects(view, after, limit))
     }
 
     fn submit(&self, batch: Batch, done: Completion) {
@@ -382,10 +419,10 @@ impl ObjectStore for LmdbStore {
     }
 
     fn usage(&self) -> Usage {
-        let usage = Usage {
+        let usage = self.layers.usage(Usage {
             active: self.fences.active() as u64,
             ..self.writer.usage()
-        };
+        });
         let pass = self.gate.enter();
         let Ok(opened) = pass.opened() else {
             return usage;

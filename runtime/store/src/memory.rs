@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
-use std::ops::{Bound, ControlFlow};
+use std::ops::ControlFlow;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use crate::apply::{self, Sweep};
 use crate::fence::Fences;
 use crate::format;
 use crate::store::{Batch, Completion, Decision, ObjectStore, Prepared, Record, SavedReply, Usage};
-use crate::tables::{Reads, Table, Visit, Writes};
+use crate::tables::{Range, Reads, Table, Visit, Writes};
 use crate::writer::{Backend, Limits, Outcome, Writer};
 use crate::{StoreError, queries};
 
@@ -383,10 +383,9 @@ impl Reads for Maps {
     fn visit(
         &self,
         table: Table,
-        from: Bound<&[u8]>,
+        range: Range<'_>,
         visitor: &mut dyn FnMut(&[u8], &[u8]) -> Visit,
     ) -> Result<(), StoreError> {
-        let range = (from, Bound::<&[u8]>::Unbounded);
         for (key, value) in self.maps[table.index()].range::<[u8], _>(range) {
             if visitor(key, value)? == ControlFlow::Break(()) {
                 break;

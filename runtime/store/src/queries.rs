@@ -8,7 +8,7 @@ use partha_core::id::{CallId, ClassId, Uid};
 use crate::StoreError;
 use crate::format::{self, Kind};
 use crate::store::{Decision, Prepared, Record, SavedReply, check_row};
-use crate::tables::{Reads, Table, keys_with_prefix};
+use crate::tables::{Reads, Table, below, keys_with_prefix, prefix_end};
 
 /// The caller at the start of a call id: node and incarnation.
 const CALLER_BYTES: usize = 12;
@@ -106,13 +106,8 @@ fn visit_part(
     let from = after.as_ref().map_or(Bound::Included(&prefix[..]), |key| {
         Bound::Excluded(&key[..])
     });
-    tables.visit(Table::State, from, &mut |key, value| {
-        if key.starts_with(&prefix) {
-            visitor(key, value)
-        } else {
-            Ok(ControlFlow::Break(()))
-        }
-    })
+    let end = prefix_end(&prefix);
+    tables.visit(Table::State, (from, below(end.as_deref())), visitor)
 }
 
 /// See [`crate::ObjectStore::read_reply`].
@@ -135,9 +130,10 @@ pub(crate) fn read_reply(
 pub(crate) fn has_reply_since(tables: &impl Reads, call: CallId) -> Result<bool, StoreError> {
     let key = call.to_bytes();
     let mut found = false;
-    let from = Bound::Included(&key[..]);
-    tables.visit(Table::Reply, from, &mut |later, _| {
-        found = later.starts_with(&key[..CALLER_BYTES]);
+    let end = prefix_end(&key[..CALLER_BYTES]);
+    let range = (Bound::Included(&key[..]), below(end.as_deref()));
+    tables.visit(Table::Reply, range, &mut |_, _| {
+        found = true;
         Ok(ControlFlow::Break(()))
     })?;
     Ok(found)
@@ -154,15 +150,19 @@ pub(crate) fn scan_shadows(
         .as_ref()
         .map_or(Bound::Unbounded, |key| Bound::Excluded(&key[..]));
     let mut found = Vec::new();
-    tables.visit(Table::Shadow, from, &mut |key, value| {
-        if found.len() == limit {
-            return Ok(ControlFlow::Break(()));
-        }
-        format::unseal(Kind::Shadow, key, value)?;
-        let action = format::leading_uid(Kind::Shadow, key)?;
-        found.push((action, format::leading_uid(Kind::Shadow, &key[16..])?));
-        Ok(ControlFlow::Continue(()))
-    })?;
+    tables.visit(
+        Table::Shadow,
+        (from, Bound::Unbounded),
+        &mut |key, value| {
+            if found.len() == limit {
+                return Ok(ControlFlow::Break(()));
+            }
+            format::unseal(Kind::Shadow, key, value)?;
+            let action = format::leading_uid(Kind::Shadow, key)?;
+            found.push((action, format::leading_uid(Kind::Shadow, &key[16..])?));
+            Ok(ControlFlow::Continue(()))
+        },
+    )?;
     Ok(found)
 }
 
@@ -236,7 +236,7 @@ fn visit_actions(
         .as_ref()
         .map_or(Bound::Unbounded, |key| Bound::Excluded(&key[..]));
     let mut left = limit;
-    tables.visit(table, from, &mut |key, value| {
+    tables.visit(table, (from, Bound::Unbounded), &mut |key, value| {
         if left == 0 {
             return Ok(ControlFlow::Break(()));
         }
@@ -262,7 +262,7 @@ pub(crate) fn scan_objects(
         }
         tables.visit(
             Table::State,
-            Bound::Included(&start.to_bytes()),
+            (Bound::Included(&start.to_bytes()), Bound::Unbounded),
             &mut |key, value| {
                 if found.len() == limit {
                     return Ok(ControlFlow::Break(()));

@@ -360,6 +360,10 @@ pub struct Usage {
     pub replies_expired: u64,
     /// Outcomes of actions removed after their time.
     pub outcomes_expired: u64,
+    /// Bytes in the log that are not known to be in LMDB yet.
+    pub log_bytes: u64,
+    /// How often what the log held was written to LMDB, with a sync of its own.
+    pub checkpoints: u64,
     /// Reader slots in use.
     pub readers: u32,
     /// Objects active in this process.

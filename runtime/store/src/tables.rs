@@ -47,6 +47,9 @@ impl Table {
         Self::OutcomeExpiry,
     ];
 
+    /// So many of [`Table::ALL`] are in stores of format 1, too.
+    pub(crate) const OF_FORMAT_1: usize = 5;
+
     /// A number from 0.
     pub(crate) fn index(self) -> usize {
         self as usize
@@ -69,6 +72,12 @@ impl Table {
     }
 }
 
+/// A range of keys.
+pub(crate) type Range<'k> = (Bound<&'k [u8]>, Bound<&'k [u8]>);
+
+/// All keys of a table.
+pub(crate) const WHOLE: Range<'static> = (Bound::Unbounded, Bound::Unbounded);
+
 /// What a visitor of a range says after each entry.
 pub(crate) type Visit = Result<ControlFlow<()>, StoreError>;
 
@@ -77,11 +86,13 @@ pub(crate) trait Reads {
     /// The value under a key, header included.
     fn value(&self, table: Table, key: &[u8]) -> Result<Option<&[u8]>, StoreError>;
 
-    /// Visits entries in ascending order of keys until there are no more or the visitor breaks.
+    /// Visits the entries of a range in ascending order of keys until there are no more or the
+    /// visitor breaks. Whoever knows where the range ends says so: what was removed behind it is
+    /// not looked at then.
     fn visit(
         &self,
         table: Table,
-        from: Bound<&[u8]>,
+        range: Range<'_>,
         visitor: &mut dyn FnMut(&[u8], &[u8]) -> Visit,
     ) -> Result<(), StoreError>;
 }
@@ -102,12 +113,37 @@ pub(crate) fn keys_with_prefix(
     prefix: &[u8],
 ) -> Result<Vec<Vec<u8>>, StoreError> {
     let mut keys = Vec::new();
-    tables.visit(table, Bound::Included(prefix), &mut |key, _| {
-        if !key.starts_with(prefix) {
-            return Ok(ControlFlow::Break(()));
-        }
+    let end = prefix_end(prefix);
+    let range = (Bound::Included(prefix), below(end.as_deref()));
+    tables.visit(table, range, &mut |key, _| {
         keys.push(key.to_vec());
         Ok(ControlFlow::Continue(()))
     })?;
     Ok(keys)
+}
+
+/// The first key behind all that start with `prefix`; none if there is no such key.
+pub(crate) fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
+    let last = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
+    let mut end = prefix[..=last].to_vec();
+    end[last] += 1;
+    Some(end)
+}
+
+/// The end of a range before `end`, or of one without an end.
+pub(crate) fn below(end: Option<&[u8]>) -> Bound<&[u8]> {
+    end.map_or(Bound::Unbounded, Bound::Excluded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_ends_before_the_next_one() {
+        assert_eq!(prefix_end(b"ab"), Some(b"ac".to_vec()));
+        assert_eq!(prefix_end(&[1, 255]), Some(vec![2]));
+        assert_eq!(prefix_end(&[255, 255]), None);
+        assert_eq!(prefix_end(&[]), None);
+    }
 }

@@ -30,6 +30,17 @@ use crate::store::{self, Batch, Completion, SIZES, Step, Usage};
 pub(crate) trait Backend: Send + 'static {
     /// Applies the batches in one transaction and syncs. There is a result for each.
     fn commit(&mut self, batches: &[Batch], sweep: Sweep) -> Outcome;
+
+    /// How long to wait for batches before there is something else to do; none if there is not.
+    fn quiet_after(&self) -> Option<Duration> {
+        None
+    }
+
+    /// No batch came for that long.
+    fn quiet(&mut self) {}
+
+    /// There will be no more batches.
+    fn close(&mut self) {}
 }
 
 /// What came of a set.
@@ -353,6 +364,8 @@ enum Wake {
     Alone,
     /// It is time to look for what has expired.
     Sweep,
+    /// Nothing came for as long as the backend wanted to wait.
+    Quiet,
     /// The store is being closed; what is held is still to be committed.
     Closed,
 }
@@ -365,12 +378,17 @@ impl<B: Backend> Loop<B> {
         loop {
             let wake = self.receive(next_expiry_ms, backlog);
             let closed = matches!(wake, Wake::Closed);
+            let quiet = matches!(wake, Wake::Quiet);
             if let Wake::Job(job) = wake {
                 self.hold(job);
             }
             // What waits is answered as it is dropped.
             if self.counters.abandoned.load(Relaxed) {
                 return;
+            }
+            if quiet {
+                self.backend.quiet();
+                continue;
             }
             self.gather();
             let now_ms = wall_clock_ms();
@@ -383,6 +401,7 @@ impl<B: Backend> Loop<B> {
             };
             if batches.is_empty() && limit == 0 {
                 if closed {
+                    self.backend.close();
                     return;
                 }
                 continue;
@@ -425,12 +444,18 @@ impl<B: Backend> Loop<B> {
                 HELD_MAX.. => return Wake::Alone,
                 _ => Some(COMPANY.saturating_sub(self.alone_since.elapsed())),
             };
-            let job = match alone.or(sweep) {
+            let quiet = self.backend.quiet_after();
+            let is_first = |wait| sweep.is_none_or(|sweep| wait < sweep);
+            let (wait, wake) = match (alone, quiet) {
+                (Some(wait), _) => (Some(wait), Wake::Alone),
+                (None, Some(wait)) if is_first(wait) => (Some(wait), Wake::Quiet),
+                (None, _) => (sweep, Wake::Sweep),
+            };
+            let job = match wait {
                 None => self.receiver.recv().map_err(|_| Wake::Closed),
                 Some(wait) => self.receiver.recv_timeout(wait).map_err(|why| match why {
                     RecvTimeoutError::Disconnected => Wake::Closed,
-                    RecvTimeoutError::Timeout if alone.is_some() => Wake::Alone,
-                    RecvTimeoutError::Timeout => Wake::Sweep,
+                    RecvTimeoutError::Timeout => wake,
                 }),
             };
             match job {
@@ -511,79 +536,4 @@ fn wall_clock_ms() -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use partha_core::id::{Incarnation, Uid};
-
-    use super::*;
-    use crate::store::Item;
-
-    #[test]
-    fn only_a_crowd_is_waited_for_and_not_for_long() {
-        let last = |waited_for, took_us| Last {
-            waited_for,
-            took: Duration::from_micros(took_us),
-        };
-        // Whoever was alone, and what is as large as before, leaves at once.
-        assert_eq!(Last::default().pause(1), None);
-        assert_eq!(last(1, 900).pause(1), None);
-        assert_eq!(last(8, 900).pause(8), None);
-        assert_eq!(last(8, 900).pause(9), None);
-        // A sweep of what has expired has no batch at all.
-        assert_eq!(last(8, 900).pause(0), None);
-        assert_eq!(last(8, 300).pause(7), Some(Duration::from_micros(100)));
-        assert_eq!(last(8, 90_000).pause(1), Some(GATHER_MAX));
-    }
-
-    /// Commits a set when it is told to.
-    struct Slow {
-        begun: SyncSender<()>,
-        go_on: Receiver<()>,
-    }
-
-    impl Backend for Slow {
-        fn commit(&mut self, batches: &[Batch], _sweep: Sweep) -> Outcome {
-            self.begun.send(()).unwrap();
-            self.go_on.recv().unwrap();
-            Outcome {
-                results: batches.iter().map(|_| Ok(())).collect(),
-                ..Outcome::default()
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_abandoned_is_answered_in_the_order_of_submission() {
-        let (begun, has_begun) = sync_channel(9);
-        let (go, go_on) = sync_channel(9);
-        let fences = Arc::new(Fences::new(Incarnation(1)));
-        let backend = Slow { begun, go_on };
-        let limits = Limits {
-            sweep_interval_ms: 0,
-            ..Limits::default()
-        };
-        let writer = Writer::start(backend, fences, limits).unwrap();
-        // The first look for what has expired.
-        has_begun.recv().unwrap();
-        let (done, answers) = sync_channel(9);
-        let submit = |name: char, batch: Batch| {
-            let done = done.clone();
-            let completion = move |result: Result<(), StoreError>| {
-                done.send((name, result.is_ok())).unwrap();
-            };
-            writer.submit(batch, Box::new(completion));
-        };
-        let undo = || Item::DeleteShadow { action: Uid::NIL };
-        let delete = || Item::Delete { uid: Uid::NIL };
-        submit('a', undo().into());
-        submit('b', undo().into());
-        submit('c', delete().into());
-        submit('d', undo().into());
-        submit('e', delete().into());
-        writer.abandon();
-        go.send(()).unwrap();
-        writer.close();
-        let answered: Vec<_> = answers.try_iter().collect();
-        let expected = ['a', 'b', 'c', 'd', 'e'].map(|name| (name, false));
-        assert_eq!(answered, expected);
-    }
-}
+mod tests;

@@ -274,6 +274,48 @@ fn every_bit_of_the_meta_pages_counts() {
     }
 }
 
+/// LMDB would make a table anew that it does not find, and it would be empty.
+#[test]
+fn a_table_whose_name_is_damaged_is_not_taken_for_a_new_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let origin = dir.path().join("origin");
+    let store = LmdbStore::open(&origin).unwrap();
+    commit(&store, vec![create(1, "one")]).unwrap();
+    drop(store);
+    let sound = fs::read(origin.join("data.mdb")).unwrap();
+    let names = [
+        "meta",
+        "state",
+        "shadow",
+        "reply",
+        "reply_expiry",
+        "shadow_row",
+        "prepared",
+        "decision",
+        "outcome",
+        "outcome_expiry",
+    ];
+    for (index, name) in names.into_iter().enumerate() {
+        let mut bytes = sound.clone();
+        let places: Vec<_> = (0..bytes.len() - name.len())
+            .filter(|at| bytes[*at..].starts_with(name.as_bytes()))
+            .collect();
+        assert!(!places.is_empty(), "{name}");
+        // Of the last letter, so that the order of names stays as it is for most.
+        for at in places {
+            bytes[at + name.len() - 1] ^= 1;
+        }
+        let copy = dir.path().join(format!("copy-{index}"));
+        fs::create_dir(&copy).unwrap();
+        fs::write(copy.join("data.mdb"), &bytes).unwrap();
+        let opened = LmdbStore::open(&copy).unwrap_err();
+        assert!(
+            matches!(opened, StoreError::Corrupt { .. }),
+            "{name}: {opened}"
+        );
+    }
+}
+
 #[test]
 fn truncated_files_are_refused() {
     let dir = tempfile::tempdir().unwrap();

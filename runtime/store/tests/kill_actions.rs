@@ -26,8 +26,9 @@ const PAIRS: u64 = 6;
 
 fn options() -> LmdbOptions {
     let mut options = LmdbOptions::default();
-    // Small, so that the map is grown while the kills fall.
+    // Small, so that the map is grown and the log is written to LMDB while the kills fall.
     options.map_bytes_initial = 128 << 10;
+    options.log_bytes = 40_000;
     options.sweep_interval_ms = 1;
     options
 }

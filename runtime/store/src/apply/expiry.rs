@@ -4,12 +4,12 @@
 //! to remove: what is there tells its own time, so an entry left behind by an earlier one that
 //! was replaced does no harm.
 
-use std::ops::{Bound, ControlFlow};
+use std::ops::ControlFlow;
 
 use super::{Journal, Sweep};
 use crate::StoreError;
 use crate::format;
-use crate::tables::{Reads, Table, Writes};
+use crate::tables::{Reads, Table, WHOLE, Writes};
 
 /// How many were removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,16 +79,14 @@ fn remove_due<W: Writes>(
     sweep: Sweep,
 ) -> Result<(u64, bool), StoreError> {
     let mut due = Vec::new();
-    journal
-        .tables
-        .visit(index.expiry, Bound::Unbounded, &mut |key, _| {
-            let is_due = (index.split)(key).is_none_or(|(at, _)| at <= sweep.now_ms);
-            if due.len() == sweep.limit || !is_due {
-                return Ok(ControlFlow::Break(()));
-            }
-            due.push(key.to_vec());
-            Ok(ControlFlow::Continue(()))
-        })?;
+    journal.tables.visit(index.expiry, WHOLE, &mut |key, _| {
+        let is_due = (index.split)(key).is_none_or(|(at, _)| at <= sweep.now_ms);
+        if due.len() == sweep.limit || !is_due {
+            return Ok(ControlFlow::Break(()));
+        }
+        due.push(key.to_vec());
+        Ok(ControlFlow::Continue(()))
+    })?;
     let more = due.len() == sweep.limit;
     let mut removed = 0;
     for entry in due {
@@ -112,7 +110,7 @@ fn remove_due<W: Writes>(
 pub(super) fn next_ms(tables: &impl Reads) -> Result<Option<u64>, StoreError> {
     let mut next: Option<u64> = None;
     for index in [REPLIES, OUTCOMES] {
-        tables.visit(index.expiry, Bound::Unbounded, &mut |key, _| {
+        tables.visit(index.expiry, WHOLE, &mut |key, _| {
             let at = (index.split)(key).map_or(0, |(at, _)| at);
             next = Some(next.map_or(at, |next| next.min(at)));
             Ok(ControlFlow::Break(()))

@@ -30,13 +30,19 @@ use crate::writer::{Backend, Outcome};
 /// The file grows by an eighth, within these bounds.
 const FILE_STEP_BYTES: (u64, u64) = (1 << 20, 64 << 20);
 
-/// The store thread's side of an LMDB store.
+/// The store thread's side of an LMDB store without a log.
 pub(super) struct LmdbBackend {
-    pub(super) folder: Arc<Folder>,
-    pub(super) gate: Arc<Gate>,
+    pub(super) transactor: Transactor,
     pub(super) fences: Arc<Fences>,
+}
+
+/// Changes LMDB, in transactions that find room if there is any.
+#[derive(Clone)]
+pub(super) struct Transactor {
+    folder: Arc<Folder>,
+    pub(super) gate: Arc<Gate>,
     /// The disk had no room for the last growth.
-    pub(super) disk_full: bool,
+    disk_full: bool,
 }
 
 impl Backend for LmdbBackend {
@@ -85,11 +91,46 @@ impl Backend for LmdbBackend {
 
 impl LmdbBackend {
     fn commit_set(&mut self, batches: &[Batch], sweep: Sweep) -> Result<Outcome, StoreError> {
-        self.mend()?;
-        let need_bytes = self.estimate(batches)?;
-        self.grow_ahead(need_bytes);
+        let Self { transactor, fences } = self;
+        transactor.mend()?;
+        let bytes = batches.iter().map(Batch::weight_bytes).sum();
+        let items = batches.iter().map(|batch| batch.items.len()).sum();
+        let need_bytes = transactor.estimate(bytes, items)?;
+        transactor.grow_ahead(need_bytes);
+        let applied = transactor.transact(need_bytes, batches, |change| {
+            let applied = apply::run(change, batches, fences, sweep)?;
+            let changed = applied.changed;
+            Ok((applied, changed))
+        })?;
+        Ok(Outcome {
+            results: applied.results,
+            expired: applied.expired,
+            next_expiry_ms: Some(applied.next_expiry_ms),
+            syncs: u64::from(applied.changed),
+        })
+    }
+}
+
+impl Transactor {
+    pub(super) fn new(folder: Arc<Folder>, gate: Arc<Gate>) -> Self {
+        Self {
+            folder,
+            gate,
+            disk_full: false,
+        }
+    }
+
+    /// Changes LMDB in one transaction, with one sync if `write` says that there is something to
+    /// commit; with a larger map if there is no room in it. The crash points around it are those
+    /// of the batches.
+    pub(super) fn transact<R>(
+        &mut self,
+        need_bytes: u64,
+        batches: &[Batch],
+        mut write: impl FnMut(&mut Change<'_>) -> Result<(R, bool), StoreError>,
+    ) -> Result<R, StoreError> {
         loop {
-            match self.attempt(batches, sweep, need_bytes) {
+            match self.attempt(need_bytes, batches, &mut write) {
                 Err(full @ StoreError::MapFull { .. }) => {
                     if !self.grow_map()? {
                         return Err(full);
@@ -107,7 +148,7 @@ impl LmdbBackend {
     }
 
     /// Opens a broken environment again, if it can be opened.
-    fn mend(&self) -> Result<(), StoreError> {
+    pub(super) fn mend(&self) -> Result<(), StoreError> {
         let broken = match self.gate.enter().opened() {
             Ok(opened) => opened.file_bytes().err(),
             Err(error) => Some(error),
@@ -119,14 +160,46 @@ impl LmdbBackend {
         }
     }
 
-    /// A guess at what the batches add to the file: their bytes with some room for pages that
-    /// are half full, and the paths to the leaves they touch.
-    fn estimate(&self, batches: &[Batch]) -> Result<u64, StoreError> {
+    /// A guess at what batches of so many bytes and items add to the file: their bytes with some
+    /// room for pages that are half full, and the paths to the leaves they touch.
+    fn estimate(&self, bytes: usize, items: usize) -> Result<u64, StoreError> {
         let pass = self.gate.enter();
         let page_bytes = pass.opened()?.page_bytes;
-        let bytes: usize = batches.iter().map(Batch::weight_bytes).sum();
-        let items: usize = batches.iter().map(|batch| batch.items.len()).sum();
         Ok(2 * bytes as u64 + (4 * items as u64 + 64) * page_bytes)
+    }
+
+    /// What so many changed entries add to the file at most: their bytes with room for pages that
+    /// are half full, and a copy of each leaf that they touch, with the branches above. There are
+    /// no more leaves than pages in the file.
+    pub(super) fn estimate_layers(&self, bytes: usize, entries: usize) -> Result<u64, StoreError> {
+        let pass = self.gate.enter();
+        let opened = pass.opened()?;
+        let pages = opened.used_bytes() / opened.page_bytes;
+        let touched = pages.min(entries as u64 * 5 / 4);
+        Ok(2 * bytes as u64 + (touched + 64) * opened.page_bytes)
+    }
+
+    /// Whether the map has room for so many bytes more.
+    pub(super) fn has_map_for(&self, need_bytes: u64) -> Result<bool, StoreError> {
+        let pass = self.gate.enter();
+        let opened = pass.opened()?;
+        Ok(opened.map_bytes as u64 > opened.used_bytes() + need_bytes)
+    }
+
+    /// As [`Self::has_map_for`], after the map was grown as far as it may be.
+    pub(super) fn grow_map_for(&self, need_bytes: u64) -> Result<bool, StoreError> {
+        while !self.has_map_for(need_bytes)? {
+            if !self.grow_map()? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether the disk has room for so many bytes more; the file has it then.
+    pub(super) fn has_disk_for(&self, need_bytes: u64) -> Result<bool, StoreError> {
+        let pass = self.gate.enter();
+        Ok(!self.reserve(pass.opened()?, need_bytes)?)
     }
 
     fn grow_ahead(&self, need_bytes: u64) {
@@ -150,12 +223,12 @@ impl LmdbBackend {
         Ok(true)
     }
 
-    fn attempt(
+    fn attempt<R>(
         &mut self,
-        batches: &[Batch],
-        sweep: Sweep,
         need_bytes: u64,
-    ) -> Result<Outcome, StoreError> {
+        batches: &[Batch],
+        write: &mut impl FnMut(&mut Change<'_>) -> Result<(R, bool), StoreError>,
+    ) -> Result<R, StoreError> {
         let pass = self.gate.enter();
         let opened = pass.opened()?;
         self.disk_full = self.reserve(opened, need_bytes)?;
@@ -167,25 +240,18 @@ impl LmdbBackend {
             tables: &opened.tables,
             map_bytes_max,
         };
-        let applied = apply::run(&mut change, batches, &self.fences, sweep)?;
-        let (expired, next_expiry_ms) = (applied.expired, Some(applied.next_expiry_ms));
-        if applied.changed {
-            crash_points(batches, false);
-            change
-                .txn
-                .commit()
-                .map_err(|error| self.commit_error(opened, error, map_bytes_max))?;
-            crash_points(batches, true);
-        } else {
+        let (written, changed) = write(&mut change)?;
+        if !changed {
             change.txn.abort();
+            return Ok(written);
         }
-        let syncs = u64::from(applied.changed);
-        Ok(Outcome {
-            results: applied.results,
-            expired,
-            next_expiry_ms,
-            syncs,
-        })
+        crash_points(batches, false);
+        change
+            .txn
+            .commit()
+            .map_err(|error| self.commit_error(opened, error, map_bytes_max))?;
+        crash_points(batches, true);
+        Ok(written)
     }
 
     /// Grows the file ahead of the transaction. True if the disk has no room for that.
@@ -231,8 +297,8 @@ impl LmdbBackend {
     }
 }
 
-/// The crash points around the commit of a transaction, by what is in it.
-fn crash_points(batches: &[Batch], after: bool) {
+/// The crash points around the moment when batches become durable, by what is in them.
+pub(super) fn crash_points(batches: &[Batch], after: bool) {
     if !cfg!(partha_crash_points) {
         return;
     }

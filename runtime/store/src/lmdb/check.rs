@@ -239,6 +239,7 @@ impl<'w> Walk<'w> {
             trees.push((name.to_vec(), tree));
             Ok(())
         })?;
+        check_names(&trees)?;
         for (name, tree) in trees {
             let table = Table::ALL
                 .into_iter()
@@ -415,6 +416,30 @@ impl<'w> Walk<'w> {
         self.source.read(number, self.meta.page_size, &mut bytes)?;
         Ok(bytes.split_off(PAGE_HEADER_BYTES))
     }
+}
+
+/// LMDB makes a table anew that it does not find, so one whose name is damaged would be empty. All
+/// tables of a format were made in one transaction. Ones that are not known are of a later format.
+fn check_names(trees: &[(Vec<u8>, Tree)]) -> Result<(), StoreError> {
+    let is_there = |table: &&Table| {
+        trees
+            .iter()
+            .any(|(name, _)| name == table.name().as_bytes())
+    };
+    let (first, later) = Table::ALL.split_at(Table::OF_FORMAT_1);
+    for tables in [first, later] {
+        let is_whole = tables.iter().all(|table| is_there(&table));
+        let may_be_absent = match tables == first {
+            true => trees.is_empty(),
+            false => !tables.iter().any(|table| is_there(&table)),
+        };
+        if !is_whole && !may_be_absent {
+            let lost = tables.iter().find(|table| !is_there(table));
+            let found = format!("no table '{}'", lost.map_or("", |table| table.name()));
+            return Err(wrong_page(0, found));
+        }
+    }
+    Ok(())
 }
 
 /// Keys ascend, and are inside of what the parent promised. The first key of a branch counts as

@@ -1,12 +1,12 @@
 //! LMDB transactions as tables.
 
-use std::ops::{Bound, ControlFlow};
+use std::ops::ControlFlow;
 
 use heed::{AnyTls, MdbError, RoTxn, RwTxn};
 
 use super::gate::{Rows, lmdb_error};
 use crate::StoreError;
-use crate::tables::{Reads, Table, Visit, Writes};
+use crate::tables::{Range, Reads, Table, Visit, Writes};
 
 /// A transaction to read in.
 pub(super) struct View<'t> {
@@ -29,10 +29,10 @@ impl Reads for View<'_> {
     fn visit(
         &self,
         table: Table,
-        from: Bound<&[u8]>,
+        range: Range<'_>,
         visitor: &mut dyn FnMut(&[u8], &[u8]) -> Visit,
     ) -> Result<(), StoreError> {
-        visit(self.txn, &self.tables[table.index()], from, visitor)
+        visit(self.txn, &self.tables[table.index()], range, visitor)
     }
 }
 
@@ -44,10 +44,10 @@ impl Reads for Change<'_> {
     fn visit(
         &self,
         table: Table,
-        from: Bound<&[u8]>,
+        range: Range<'_>,
         visitor: &mut dyn FnMut(&[u8], &[u8]) -> Visit,
     ) -> Result<(), StoreError> {
-        visit(&self.txn, &self.tables[table.index()], from, visitor)
+        visit(&self.txn, &self.tables[table.index()], range, visitor)
     }
 }
 
@@ -89,11 +89,10 @@ fn value<'t>(
 fn visit(
     txn: &RoTxn<'_, AnyTls>,
     table: &Rows,
-    from: Bound<&[u8]>,
+    range: Range<'_>,
     visitor: &mut dyn FnMut(&[u8], &[u8]) -> Visit,
 ) -> Result<(), StoreError> {
     let fail = |error: heed::Error| lmdb_error("cannot read from the store", &error);
-    let range = (from, Bound::<&[u8]>::Unbounded);
     for entry in table.range(txn, &range).map_err(fail)? {
         let (key, value) = entry.map_err(fail)?;
         if visitor(key, value)? == ControlFlow::Break(()) {
