@@ -139,6 +139,10 @@ enum Role {
     Stored(scale::Stored),
 }
 
+/// That of our daemons, for every peer in Rust, since all are in this program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match arguments.role {

@@ -43,6 +43,11 @@ use clap::{CommandFactory as _, Parser as _};
 use arguments::{Arguments, Command};
 use output::Output;
 
+/// Messages and states are made on one thread and given back on another all the time, which the
+/// system's allocator is slow at (docs/performance.md).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     let format = command.format();

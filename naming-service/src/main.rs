@@ -12,6 +12,11 @@ struct Command {
     arguments: partha_naming::Arguments,
 }
 
+/// Messages and states are made on one thread and given back on another all the time, which the
+/// system's allocator is slow at (docs/performance.md).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     partha_daemon::main(partha_naming::run(Command::parse().arguments))
 }

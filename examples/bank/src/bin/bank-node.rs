@@ -12,6 +12,11 @@ struct Command {
     arguments: bank::node::Arguments,
 }
 
+/// Messages and states are made on one thread and given back on another all the time, which the
+/// system's allocator is slow at (docs/performance.md).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     partha_daemon::main(bank::node::run(Command::parse().arguments))
 }
