@@ -497,7 +497,7 @@ impl Home {
             object,
             interface: method.interface,
             method: method.ordinal,
-            parameters: w.into_message()?.rooted(slot),
+            parameters: w.into_message()?.into_rooted(slot),
             caller: cx.caller(),
             reply: ReplyTo::Channel(sender),
             held: None,

@@ -258,7 +258,7 @@ impl Request {
             Way::Foreign(object) => {
                 let (interface, method) = (self.method.interface, self.method.ordinal);
                 let message = self.w.into_message();
-                let message = message.map(|message| message.rooted(self.parameters));
+                let message = message.map(|message| message.into_rooted(self.parameters));
                 match message {
                     Ok(message) => {
                         let answer = object.call(interface, method, message, self.deadline);
@@ -368,8 +368,7 @@ impl Request {
             Ok(message) => message,
             Err(error) => return SystemError::from(error).into(),
         };
-        let attached = message.attached().to_vec();
-        let parameters = message.rooted(self.parameters).with_attached(attached);
+        let parameters = message.into_rooted(self.parameters);
         let (sender, receiver) = oneshot::channel();
         let open = shard.call(Incoming {
             object,

@@ -10,11 +10,13 @@ mod question;
 mod tests;
 
 use std::fmt;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
+use futures_util::task::AtomicWaker;
 use partha_core::action::path::Site;
 use partha_core::id::Peer;
 use partha_wire::{Attachment, Writer};
@@ -48,10 +50,8 @@ pub(crate) struct Connection {
     /// The largest message that the peer takes.
     message_bytes_max: usize,
     outbox: Mutex<Outbox>,
-    /// Something is in the outbox.
-    filled: Notify,
-    /// Something left the outbox.
-    emptied: Notify,
+    /// Wakes its task, which finds out by itself what it is to do.
+    task: AtomicWaker,
     /// It is closed.
     ended: Notify,
     pending: Mutex<Pending>,
@@ -61,10 +61,10 @@ pub(crate) struct Connection {
     closed: AtomicBool,
     /// Why the node wants nothing more of it.
     cut: OnceLock<SystemError>,
-    /// It was cut.
-    cut_now: Notify,
     /// It is idle, so what it keeps for its next frames is to become little.
-    trimmed: Notify,
+    trimmed: AtomicBool,
+    /// Behind the frame that its task is taking others are there already.
+    brings_more: AtomicBool,
     /// So much is unsent that no further calls are taken from the peer.
     crowded: AtomicBool,
     /// Bytes of large parameters of the peer's calls that are under way.
@@ -92,16 +92,15 @@ impl Connection {
             traffic,
             message_bytes_max,
             outbox: Mutex::new(Outbox::new(taken)),
-            filled: Notify::new(),
-            emptied: Notify::new(),
+            task: AtomicWaker::new(),
             ended: Notify::new(),
             pending: Mutex::new(Pending::new(QUESTIONS_MAX)),
             lines: <[Line; 2]>::default(),
             exports: Mutex::default(),
             closed: AtomicBool::new(false),
             cut: OnceLock::new(),
-            cut_now: Notify::new(),
-            trimmed: Notify::new(),
+            trimmed: AtomicBool::new(false),
+            brings_more: AtomicBool::new(false),
             crowded: AtomicBool::new(false),
             held: AtomicUsize::new(0),
             asked: AtomicUsize::new(0),
@@ -143,17 +142,12 @@ impl Connection {
         self.closed.store(true, Ordering::Release);
         // One who says so later has nothing to add.
         let _ = self.cut.set(reason.clone());
-        self.cut_now.notify_one();
+        self.task.wake();
     }
 
     /// Waits until it is cut.
     pub(crate) async fn reason_to_cut(&self) -> SystemError {
-        loop {
-            if let Some(reason) = self.cut.get() {
-                return reason.clone();
-            }
-            self.cut_now.notified().await;
-        }
+        self.when(|| self.cut.get().cloned()).await
     }
 
     /// The other end, for messages.
@@ -375,7 +369,7 @@ impl Connection {
     /// Ends the connection after what is in the outbox.
     pub(crate) fn finish(&self) {
         lock(&self.outbox).finished = true;
-        self.filled.notify_one();
+        self.task.wake();
     }
 
     /// The connection is gone: who waits gets the reason.
@@ -394,7 +388,7 @@ impl Connection {
         woken.into_iter().for_each(Waker::wake);
         let exports = lock(&self.exports).clear();
         drop(exports);
-        self.emptied.notify_waiters();
+        self.task.wake();
         self.call_next();
         self.ended.notify_waiters();
     }
@@ -422,17 +416,38 @@ impl Connection {
 
     // What the connection's own task uses.
 
+    /// Waits until something is so; whoever makes it so wakes the task.
+    async fn when<T>(&self, find: impl Fn() -> Option<T>) -> T {
+        poll_fn(|task| {
+            self.task.register(task.waker());
+            find().map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
+    }
+
+    /// Whether other frames are there already behind the one that is being taken.
+    pub(crate) fn brings_more(&self, more: bool) {
+        self.brings_more.store(more, Ordering::Relaxed);
+    }
+
     /// Nothing but heartbeats has passed for a while: gives back what was kept for a burst.
     pub(crate) fn trim(&self) {
         let spare = lock(&self.outbox).trim();
         drop(spare);
         lock(&self.pending).trim();
-        self.trimmed.notify_one();
+        self.trimmed.store(true, Ordering::Relaxed);
+        self.task.wake();
     }
 
     /// Waits until the connection is idle.
     pub(crate) async fn to_be_trimmed(&self) {
-        self.trimmed.notified().await;
+        self.when(|| self.trimmed.swap(false, Ordering::Relaxed).then_some(()))
+            .await;
+    }
+
+    /// How many questions of this end are open.
+    pub(crate) fn open_questions(&self) -> usize {
+        lock(&self.pending).open()
     }
 
     /// Whether this end has ever asked anything by it.

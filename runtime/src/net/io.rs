@@ -7,8 +7,10 @@ mod later;
 #[cfg(test)]
 mod tests;
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::io;
 use std::mem::replace;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -16,10 +18,12 @@ use std::time::{Duration, Instant};
 use bytes::{BufMut, Bytes, BytesMut};
 use partha_wire::frame_len;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::error::Elapsed;
 
 use super::assembly::{Came, Parts, STALL};
 use super::connection::Connection;
 use super::links::Lease;
+use super::outbox::Batch;
 use crate::error::{ErrorKind, SystemError};
 use crate::wire::frame::{self, Frame};
 use crate::wire::large::{HEAD_BYTES, Head, PART_BYTES};
@@ -35,15 +39,18 @@ const HEADS_BYTES: usize = 4 * 1024;
 /// How long frames of one connection, or jobs, may keep a shard busy before others have their
 /// turn.
 pub(crate) const TURN: Duration = Duration::from_millis(2);
-/// Frames taken before what they caused is written: the peer works on the first answers while this
-/// end works on the next ones.
-const FRAMES_A_TURN: u32 = 16;
+/// Frames taken at least before what they caused is written: the peer works on the first answers
+/// while this end works on the next ones.
+const FRAMES_A_TURN: usize = 16;
+/// Frames taken at most, where many are there or under way: half of these, or a quarter, keeps the
+/// peer at work as well, with fewer writes.
+const FRAMES_A_TURN_MAX: usize = 64;
 /// The same for large messages, of which few frames are many bytes.
 const BYTES_A_TURN: usize = 2 * PART_BYTES;
 /// Calls of a connection under way that may keep all that they were read with: it is not counted.
 const BUFFERS_KEPT_MAX: usize = 1024;
 /// Frames between two looks at the clock.
-const FRAMES_A_LOOK: u32 = 4;
+const FRAMES_A_LOOK: usize = 4;
 /// How long a frame may take to arrive, from its first byte to its last: 4 Mbit/s for the largest.
 /// Shorter than the lease that is usual, so that the log says which it was.
 const FRAME_DEADLINE: Duration = Duration::from_secs(8);
@@ -178,7 +185,7 @@ async fn come<R: AsyncRead + Unpin>(
     buffer: &mut BytesMut,
     parts: &mut Parts,
     due: Option<Instant>,
-) -> Result<(usize, Came), Option<std::io::Error>> {
+) -> Result<(usize, Came), Option<io::Error>> {
     let due = earlier(due, parts.due());
     let reading = read_some(reader, buffer, parts);
     match due {
@@ -196,7 +203,7 @@ async fn read_some<R: AsyncRead + Unpin>(
     reader: &mut R,
     buffer: &mut BytesMut,
     parts: &mut Parts,
-) -> std::io::Result<(usize, Came)> {
+) -> io::Result<(usize, Came)> {
     if let Some(mut place) = parts.place() {
         let got = reader.read_buf(&mut place).await?;
         return Ok((got, parts.came(got)));
@@ -288,17 +295,22 @@ fn take_frames<I: Inbound>(
 ) -> Result<Taken, SystemError> {
     let malformed = |detail: String| SystemError::new(ErrorKind::Malformed, detail);
     let message_bytes_max = connection.traffic().message_bytes_max;
-    let (started, mut taken) = (Instant::now(), 0_u32);
+    // When the second one was begun: a frame that is alone does without the clock.
+    let (mut started, mut taken) = (None::<Instant>, 0);
+    let enough = frames_a_turn(buffer, connection);
     loop {
         let crowded = connection.is_crowded();
         if crowded && !later.has_room(connection) {
             return Ok(Taken::NoMore);
         }
-        if taken == FRAMES_A_TURN {
+        if taken == enough {
             return Ok(Taken::ForNow);
         }
-        if taken.is_multiple_of(FRAMES_A_LOOK) && taken > 0 && started.elapsed() > TURN {
+        if taken.is_multiple_of(FRAMES_A_LOOK) && started.is_some_and(|at| at.elapsed() > TURN) {
             return Ok(Taken::ForNow);
+        }
+        if taken == 1 && !(buffer.is_empty() && later.is_empty()) {
+            started = Some(Instant::now());
         }
         taken += 1;
         if !crowded && let Some(frame) = later.pop() {
@@ -332,12 +344,27 @@ fn take_frames<I: Inbound>(
             return Ok(Taken::All);
         }
         let framed = buffer.split_to(len).freeze();
+        connection.brings_more(!buffer.is_empty() || !later.is_empty());
         if len > PART_BYTES {
             // What is small and comes behind it must not keep its memory.
             *buffer = BytesMut::from(&buffer[..]);
         }
         take(framed, later, connection, inbound)?;
     }
+}
+
+/// How many frames of the buffer are taken in this turn.
+fn frames_a_turn(buffer: &[u8], connection: &Connection) -> usize {
+    // As if all were as long as the first.
+    let there = match frame_len(buffer, usize::MAX) {
+        Ok(Some(len)) => buffer.len() / len,
+        Ok(None) | Err(_) => 0,
+    };
+    if there <= FRAMES_A_TURN {
+        return FRAMES_A_TURN;
+    }
+    let wish = (there / 2).max(connection.open_questions() / 4);
+    wish.clamp(FRAMES_A_TURN, FRAMES_A_TURN_MAX)
 }
 
 /// Takes a frame, or has it wait.
@@ -399,8 +426,8 @@ fn handle<I: Inbound>(
 async fn write<W: AsyncWrite + Unpin>(mut writer: W, connection: &Connection) -> SystemError {
     loop {
         let batch = connection.next_batch().await;
-        let writing = batch.write_to(&mut writer, || connection.taken());
-        match tokio::time::timeout(WRITE_DEADLINE, writing).await {
+        let written = write_batch(&batch, &mut writer, connection).await;
+        match written {
             Ok(Ok(())) => {
                 if connection.written(batch) {
                     // A socket that takes all at once must not keep answers from being read.
@@ -418,6 +445,19 @@ async fn write<W: AsyncWrite + Unpin>(mut writer: W, connection: &Connection) ->
             let _ = writer.shutdown().await;
             return ended("closed by this end");
         }
+    }
+}
+
+/// Writes all of a batch, in time. What the socket takes at once needs no timer.
+async fn write_batch<W: AsyncWrite + Unpin>(
+    batch: &Batch,
+    writer: &mut W,
+    connection: &Connection,
+) -> Result<io::Result<()>, Elapsed> {
+    let mut writing = pin!(batch.write_to(writer, || connection.taken()));
+    match poll_fn(|task| Poll::Ready(writing.as_mut().poll(task))).await {
+        Poll::Ready(written) => Ok(written),
+        Poll::Pending => tokio::time::timeout(WRITE_DEADLINE, writing).await,
     }
 }
 

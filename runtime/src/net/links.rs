@@ -73,6 +73,10 @@ impl Default for Lease {
 mod plain {
     use partha_core::id::{NodeId, Peer};
     use tokio::net::TcpStream;
+    use tokio::net::tcp::OwnedReadHalf;
+
+    use crate::net::connection::Connection;
+    use crate::net::socket::Writer;
 
     impl super::Links {
         /// Connects to whoever listens at `address`.
@@ -89,6 +93,14 @@ mod plain {
 
         /// Who is at the other end of a connection that this one opened.
         pub(crate) fn met(&self, _stream: &TcpStream, _peer: Peer) {}
+
+        /// The halves of a connection; a frame that is alone may be written past its task.
+        pub(crate) fn split(stream: TcpStream, connection: &Connection) -> (OwnedReadHalf, Writer) {
+            let (reader, writer) = stream.into_split();
+            let writer = Writer::new(writer);
+            connection.write_past(writer.past());
+            (reader, writer)
+        }
 
         /// A connection that a peer opened.
         pub(crate) fn accepted(

@@ -13,6 +13,7 @@ pub(crate) mod links;
 mod outbox;
 pub(crate) mod pending;
 pub(crate) mod pool;
+pub(crate) mod socket;
 pub(crate) mod traffic;
 
 use std::net::{SocketAddr, TcpListener};

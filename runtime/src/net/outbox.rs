@@ -17,6 +17,7 @@ use bytes::Bytes;
 use partha_wire::{Attachment, Piece, TooLarge, Writer};
 use tokio::io::AsyncWrite;
 
+use crate::net::socket::Past;
 use crate::wire::frame;
 use crate::wire::large::{HEAD_BYTES, Head, LANES, PART_BYTES};
 
@@ -73,6 +74,10 @@ pub(super) struct Outbox {
     large_bytes: usize,
     /// What the peer takes in parts.
     taken: PartsTaken,
+    /// A batch is being written.
+    under_way: bool,
+    /// The way to the socket past the connection's task.
+    pub(super) past: Past,
     /// Of all that is unsent, also of what is being written.
     pub(super) unsent: Unsent,
     /// No more frames; end when all are written.
@@ -243,6 +248,7 @@ impl Outbox {
 
     /// What leaves next: all that is ready, and some parts of what is large, in turn.
     pub(super) fn next(&mut self) -> Batch {
+        self.under_way = true;
         let mut batch = std::mem::take(&mut self.ready);
         self.ready.stretches = std::mem::take(&mut self.spare_list);
         for _ in 0..PARTS_A_WRITE {
@@ -265,6 +271,7 @@ impl Outbox {
 
     /// This is out.
     pub(super) fn written(&mut self, batch: &mut Batch) {
+        self.under_way = false;
         self.unsent -= batch.bytes;
         let chunks = batch
             .stretches
@@ -281,6 +288,29 @@ impl Outbox {
         if list.capacity() <= LIST_MAX {
             self.spare_list = list;
         }
+    }
+
+    /// Writes the only frame there is, past the connection's task; whether all of it is out. What
+    /// is not stays for the task, which also finds out why.
+    pub(super) fn leave_now(&mut self) -> bool {
+        if self.under_way || !self.large.is_empty() {
+            return false;
+        }
+        let [Stretch::Chunk(chunk)] = &mut self.ready.stretches[..] else {
+            return false;
+        };
+        let Ok(written) = self.past.try_write(chunk) else {
+            return false;
+        };
+        if written < chunk.len() {
+            chunk.drain(..written);
+            return false;
+        }
+        self.unsent -= std::mem::take(&mut self.ready.bytes);
+        if let Some(Stretch::Chunk(chunk)) = self.ready.stretches.pop() {
+            self.keep(chunk);
+        }
+        true
     }
 
     /// Keeps an emptied chunk, unless it has become large for what it carried.

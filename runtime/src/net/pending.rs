@@ -98,6 +98,11 @@ impl Pending {
         !self.free.is_empty() || self.slots.len() < self.max
     }
 
+    /// How many are open, or not over yet.
+    pub(crate) fn open(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
     /// Whether there ever was a question.
     pub(crate) fn has_asked(&self) -> bool {
         self.asked
@@ -198,7 +203,7 @@ impl Pending {
 
     /// True if somebody waits.
     pub(crate) fn is_waiting(&self) -> bool {
-        self.slots.len() > self.free.len()
+        self.open() > 0
     }
 
     /// Gives the memory of a burst back, if nobody waits.

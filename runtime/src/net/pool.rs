@@ -171,7 +171,7 @@ impl Pool {
             self.links.lease,
             self.links.traffic,
         );
-        let (reader, writer) = stream.into_split();
+        let (reader, writer) = Links::split(stream, &connection);
         let inbound = ClientInbound {
             client: self.client.clone(),
             open: Mutex::default(),

@@ -314,7 +314,7 @@ pub(super) fn answer_writer(reply: ReplyTo, mut w: Writer, report: Option<Box<Re
         }
         ReplyTo::Channel(sender) | ReplyTo::Foreign(sender) => {
             let slot = frame::body(&w);
-            let answer = w.into_message().map(|message| message.rooted(slot));
+            let answer = w.into_message().map(|message| message.into_rooted(slot));
             // A receiver that is gone has stopped waiting: nothing is lost.
             let outcome = answer.map_err(|e| SystemError::from(e).completed(Completed::Yes));
             let _ = sender.send(pending::Answer { outcome, report });
@@ -333,7 +333,7 @@ fn answer_framed(reply: ReplyTo, framed: Vec<u8>) {
             let answer = Message::from_framed(framed.into(), Vec::new());
             let slot = frame::RETURN_BODY;
             let answer = answer
-                .map(|message| message.rooted(slot))
+                .map(|message| message.into_rooted(slot))
                 .map_err(|error| SystemError::from(error).completed(Completed::Yes));
             // A receiver that is gone has stopped waiting: nothing is lost.
             let _ = sender.send(answer.into());

@@ -19,6 +19,7 @@ use crate::action::Ground;
 use crate::client::Client;
 use crate::net::connection::Connection;
 use crate::net::io::{TURN, run};
+use crate::net::links::Links;
 use crate::node::{Home, Seat};
 use crate::wire::frame::Frame;
 
@@ -44,8 +45,10 @@ pub(crate) fn spawn(start: Start) -> io::Result<JoinHandle<()>> {
         // Not a local runtime: there every job from another thread costs a wake-up of its own.
         let local = Rc::new(LocalSet::new());
         let serve = serve(start, Rc::downgrade(&local));
+        // A task of its own: what is blocked on is polled whenever any task is woken.
+        let serve = local.spawn_local(serve);
         let serving = std::panic::AssertUnwindSafe(|| local.block_on(&runtime, serve));
-        if std::panic::catch_unwind(serving).is_err() {
+        if !matches!(std::panic::catch_unwind(serving), Ok(Ok(()))) {
             die();
         }
     })
@@ -251,7 +254,7 @@ impl Shard {
             connection.send_short(&Frame::Goodbye);
         }
         let inbound = ShardInbound::new(self.clone(), home.clone(), seat);
-        let (reader, writer) = stream.into_split();
+        let (reader, writer) = Links::split(stream, &connection);
         tokio::task::spawn_local(run(reader, writer, connection, inbound));
     }
 

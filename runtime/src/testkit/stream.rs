@@ -11,10 +11,12 @@ use std::task::{Context, Poll, ready};
 use partha_core::id::{NodeId, Peer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::OwnedReadHalf;
 
 use super::faults::{Link, Side};
+use crate::net::connection::Connection;
 use crate::net::links::Links;
+use crate::net::socket::{Past, Writer};
 
 /// A connection.
 pub(crate) type Stream = Gated<TcpStream>;
@@ -59,6 +61,16 @@ impl Links {
         }
     }
 
+    /// The halves of a connection; a frame that is alone may be written past its task.
+    pub(crate) fn split(
+        stream: Stream,
+        connection: &Connection,
+    ) -> (Gated<OwnedReadHalf>, Gated<Writer>) {
+        let (reader, writer) = stream.into_split();
+        connection.write_past(writer.past());
+        (reader, writer)
+    }
+
     /// A connection that a peer opened.
     pub(crate) fn accepted(&self, stream: TcpStream, me: Peer, peer: Peer) -> io::Result<Stream> {
         let link = match &self.faults {
@@ -71,11 +83,19 @@ impl Links {
 
 impl Stream {
     /// Its two halves.
-    pub(crate) fn into_split(mut self) -> (Gated<OwnedReadHalf>, Gated<OwnedWriteHalf>) {
+    pub(crate) fn into_split(mut self) -> (Gated<OwnedReadHalf>, Gated<Writer>) {
         let inner = self.inner.take().expect("it is whole until it is dropped");
         let (reader, writer) = inner.into_split();
-        let link = self.link.take();
+        let (writer, link) = (Writer::new(writer), self.link.take());
         (Gated::new(reader, link.clone()), Gated::new(writer, link))
+    }
+}
+
+impl Gated<Writer> {
+    /// The way past the connection's task, unless a test may hold it up.
+    fn past(&self) -> Past {
+        let writer = self.inner.as_ref().filter(|_| self.link.is_none());
+        writer.map(Writer::past).unwrap_or_default()
     }
 }
 
@@ -113,7 +133,7 @@ impl Socket for OwnedReadHalf {
     fn forget(self) {}
 }
 
-impl Socket for OwnedWriteHalf {
+impl Socket for Writer {
     fn forget(self) {
         // Dropping it would tell the peer that nothing more comes.
         Self::forget(self);

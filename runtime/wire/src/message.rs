@@ -135,20 +135,8 @@ impl Message {
         }
     }
 
-    /// The same bytes, entered at another pointer: how the arguments inside a frame become a
+    /// The same message, entered at another pointer: how the arguments inside a frame become a
     /// message of their own without a copy.
-    #[must_use]
-    pub fn rooted(&self, slot: Slot) -> Self {
-        let attached = self.attached.clone();
-        Self {
-            segment: self.segment.clone(),
-            root: slot.offset(),
-            attached,
-            budget: Cell::new(0),
-        }
-    }
-
-    /// The same message, entered at another pointer.
     #[must_use]
     #[inline]
     pub fn into_rooted(mut self, slot: Slot) -> Self {

@@ -222,7 +222,7 @@ fn a_message_entered_elsewhere_can_be_detached() {
     let inner = w.structure(root.slot(1), 1, 1);
     w.set_u64(inner, 0, 7);
     w.text(inner.slot(0), "inside");
-    let message = w.into_message().unwrap().rooted(root.slot(1));
+    let message = w.into_message().unwrap().into_rooted(root.slot(1));
     let segment = message.detached_segment().unwrap();
     let detached = Message::from_segment(segment.into(), vec![]).unwrap();
     let r = detached.reader().unwrap();

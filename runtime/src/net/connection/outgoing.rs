@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use super::{Connection, Question, lock};
 use crate::error::{ErrorKind, SystemError};
 use crate::net::outbox::{Batch, Large, Outbox, Way};
+use crate::net::socket::Past;
 use crate::net::traffic::Backpressure;
 use crate::wire::frame::{self, Frame};
 use crate::wire::large::PART_BYTES;
@@ -60,6 +61,15 @@ impl From<Refused> for SystemError {
     }
 }
 
+/// When a frame is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum When {
+    /// By the connection's task in its turn, with all others that are there by then.
+    InTurn,
+    /// At once, by whoever brings it, if it is alone and the socket takes it.
+    Now,
+}
+
 /// How a call of so many bytes leaves.
 pub(super) fn way_of_call(len: usize) -> Way {
     match len > PART_BYTES {
@@ -99,7 +109,7 @@ impl Connection {
             let large = Large::of_frame(framed, question, way);
             return self.put_large(large, way, unsent_max);
         }
-        self.put_framed(&framed, question, way, unsent_max)
+        self.put_framed(&framed, question, (way, When::Now), unsent_max)
     }
 
     /// Refuses what the peer would not take.
@@ -136,11 +146,11 @@ impl Connection {
             return self.put_large(Large::new(w, number, way)?, way, unsent_max);
         }
         if w.is_sharing() || w.len() > PART_BYTES {
-            return self.put(way, unsent_max, |outbox| {
+            return self.put((way, When::InTurn), unsent_max, |outbox| {
                 outbox.append_pieces(w, number, way)
             });
         }
-        self.put_framed(w.framed()?, number, way, unsent_max)
+        self.put_framed(w.framed()?, number, (way, When::Now), unsent_max)
     }
 
     /// Whether a message of so many bytes leaves in parts.
@@ -154,7 +164,8 @@ impl Connection {
     /// # Errors
     /// The connection is closed, or too much is unsent.
     pub(crate) fn send(&self, framed: &[u8], number: u32) -> Result<(), SystemError> {
-        self.put_framed(framed, number, Way::Asks, 2 * self.traffic.unsent_max())
+        let (when, unsent_max) = (When::InTurn, 2 * self.traffic.unsent_max());
+        self.put_framed(framed, number, (Way::Asks, when), unsent_max)
     }
 
     /// Answers with an error.
@@ -171,7 +182,8 @@ impl Connection {
         question: u32,
     ) {
         let framed = frame::failed(error, report);
-        let put = self.put_framed(&framed, question, Way::Answers, usize::MAX);
+        let how = (Way::Answers, When::Now);
+        let put = self.put_framed(&framed, question, how, usize::MAX);
         if let Err(error) = put {
             tracing::debug!(%error, "an answer was not sent");
         }
@@ -181,17 +193,17 @@ impl Connection {
         &self,
         framed: &[u8],
         number: u32,
-        way: Way,
+        (way, when): (Way, When),
         unsent_max: usize,
     ) -> Result<(), SystemError> {
-        self.put(way, unsent_max, |outbox| {
+        self.put((way, when), unsent_max, |outbox| {
             outbox.append(framed, number, way);
             Ok(())
         })
     }
 
     fn put_large(&self, large: Large, way: Way, unsent_max: usize) -> Result<(), SystemError> {
-        self.put(way, unsent_max, |outbox| {
+        self.put((way, When::InTurn), unsent_max, |outbox| {
             outbox.append_large(large);
             Ok(())
         })
@@ -199,7 +211,7 @@ impl Connection {
 
     fn put(
         &self,
-        way: Way,
+        (way, when): (Way, When),
         unsent_max: usize,
         add: impl FnOnce(&mut Outbox) -> Result<(), TooLarge>,
     ) -> Result<(), SystemError> {
@@ -210,11 +222,26 @@ impl Connection {
         if way == Way::Answers && outbox.unsent.answered > self.traffic.unsent_max() {
             self.crowded.store(true, Ordering::Relaxed);
         }
+        // The task is not woken for a frame that leaves at once.
+        let waits = !(first && when == When::Now && self.is_alone(way) && outbox.leave_now());
         drop(outbox);
-        if first {
-            self.filled.notify_one();
+        if first && waits {
+            self.task.wake();
         }
         Ok(())
+    }
+
+    /// Whether no other frame of its kind is about to follow, which could share its write.
+    fn is_alone(&self, way: Way) -> bool {
+        match way {
+            Way::Asks | Way::AsksMuch => lock(&self.pending).open() <= 1,
+            Way::Answers => self.asked() <= 1 && !self.brings_more.load(Ordering::Relaxed),
+        }
+    }
+
+    /// From now on a frame that is alone may be written past the connection's task.
+    pub(crate) fn write_past(&self, socket: Past) {
+        lock(&self.outbox).past = socket;
     }
 
     /// Refuses what finds no room in the outbox, or no connection.
@@ -260,7 +287,8 @@ impl Connection {
 
     fn put_short(&self, frame: &Frame, unsent_max: usize) {
         let (framed, number) = frame::short(frame);
-        if let Err(error) = self.put_framed(&framed, number, Way::Asks, unsent_max) {
+        let how = (Way::Asks, When::InTurn);
+        if let Err(error) = self.put_framed(&framed, number, how, unsent_max) {
             tracing::trace!(%error, ?frame, "not sent");
         }
     }
@@ -381,26 +409,16 @@ impl Connection {
 
     /// Waits while it is crowded.
     pub(crate) async fn room(&self) {
-        loop {
-            let emptied = self.emptied.notified();
-            if !self.is_crowded() {
-                return;
-            }
-            emptied.await;
-        }
+        self.when(|| (!self.is_crowded()).then_some(())).await;
     }
 
     /// What is to be written next, once there is something or the connection is finished.
     pub(crate) async fn next_batch(&self) -> Batch {
-        loop {
-            {
-                let mut outbox = lock(&self.outbox);
-                if !outbox.is_empty() || outbox.finished {
-                    return outbox.next();
-                }
-            }
-            self.filled.notified().await;
-        }
+        self.when(|| {
+            let mut outbox = lock(&self.outbox);
+            (!outbox.is_empty() || outbox.finished).then(|| outbox.next())
+        })
+        .await
     }
 
     /// This is out; true if parts of large messages follow.
@@ -408,10 +426,13 @@ impl Connection {
         let mut outbox = lock(&self.outbox);
         outbox.written(&mut batch);
         let crowded = outbox.unsent.answered > self.traffic.unsent_max();
-        self.crowded.store(crowded, Ordering::Relaxed);
+        let was_crowded = self.crowded.swap(crowded, Ordering::Relaxed);
         let goes_on = outbox.has_parts();
         drop(outbox);
-        self.emptied.notify_waiters();
+        if was_crowded && !crowded {
+            // It is this task, which has waited for room elsewhere.
+            self.task.wake();
+        }
         self.call_next();
         // Outside of the lock: capabilities that nobody else has are given back.
         drop(batch);

@@ -1,5 +1,7 @@
 //! What a full outbox lets through.
 
+mod past;
+
 use partha_core::id::{ClassId, Incarnation, NodeId, Uid};
 use partha_wire::Slot;
 

@@ -2,6 +2,7 @@
 //! damaged.
 
 mod kept;
+mod turns;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
