@@ -29,7 +29,7 @@ use self::backend::{LmdbBackend, Transactor};
 use self::check::Checks;
 use self::folder::{Folder, io_error};
 use self::gate::Gate;
-use self::log::{Files, Found, Log};
+use self::log::{Files, Found, Log, Start};
 use self::logged::{Layers, LoggedBackend};
 use crate::fence::Fences;
 use crate::format::{self, OLDEST_STORE_FORMAT, STORE_FORMAT};
@@ -43,6 +43,8 @@ const NODE_KEY: &[u8] = b"node";
 const INCARNATION_KEY: &[u8] = b"incarnation";
 /// The first generation of the log that is not in LMDB.
 const LOG_KEY: &[u8] = b"log";
+/// The random number of the life of the store that may have left something there.
+const LOG_LIFE_KEY: &[u8] = b"log_life";
 /// 1 while there may be something in the log, 0 after it was closed.
 const LOG_OPEN_KEY: &[u8] = b"log_open";
 
@@ -161,7 +163,7 @@ impl LmdbStore {
         let mut transactor = Transactor::new(Arc::clone(&folder), Arc::clone(&gate));
         let left = find_log(&gate, options.accept_older)?;
         let files = open_log(&folder, options.log_bytes)?;
-        let (identity, generation) = begin_life(&mut transactor, left.as_ref(), files.is_some())?;
+        let (identity, start) = begin_life(&mut transactor, left.as_ref(), files.is_some())?;
         tracing::info!(
             node = %identity.node,
             incarnation = %identity.incarnation,
@@ -182,7 +184,7 @@ impl LmdbStore {
         let writer = match files {
             None => Writer::start(backend, started, limits),
             Some(files) => {
-                let log = Log::new(files, identity.node.0, generation, options.log_bytes);
+                let log = Log::new(files, start, options.log_bytes);
                 let above = Arc::clone(&layers);
                 let backend = LoggedBackend::new(backend, above, log, options);
                 Writer::start(backend, started, limits)
@@ -215,9 +217,12 @@ fn find_log(gate: &Gate, accept_older: bool) -> Result<Option<Found>, StoreError
         if number(view, LOG_OPEN_KEY)?.unwrap_or(0) == 0 {
             return Ok(None);
         }
-        Ok(Some((required(view, NODE_KEY)?, required(view, LOG_KEY)?)))
+        Ok(Some(Start {
+            life: required(view, LOG_LIFE_KEY)?,
+            generation: required(view, LOG_KEY)?,
+        }))
     })?;
-    left.map(|(node, first)| log::find(gate.dir(), node, first, accept_older))
+    left.map(|start| log::find(gate.dir(), start, accept_older))
         .transpose()
 }
 
@@ -237,14 +242,15 @@ fn open_log(folder: &Folder, log_bytes: u64) -> Result<Option<Files>, StoreError
 }
 
 /// Makes the node's id in a new store; raises the incarnation in any. What was left in the log is
-/// in LMDB then. Answers with the identity, and the first generation of the log from now on.
+/// in LMDB then. Answers with the identity, and where the log of this life begins.
 fn begin_life(
     transactor: &mut Transactor,
     left: Option<&Found>,
     has_log: bool,
-) -> Result<(Peer, u64), StoreError> {
+) -> Result<(Peer, Start), StoreError> {
     let left_bytes = left.map_or(0, Found::bytes);
     let need_bytes = transactor.estimate_layers(left_bytes, left_bytes / 64 + 8)?;
+    let life = random_number()?;
     transactor.transact(need_bytes, &[], |change| {
         let identity = raise_incarnation(change)?;
         let mut generation = number(change, LOG_KEY)?.unwrap_or(1);
@@ -256,15 +262,16 @@ fn begin_life(
             generation = left.next;
         }
         put_number(change, LOG_KEY, generation)?;
+        put_number(change, LOG_LIFE_KEY, life)?;
         put_number(change, LOG_OPEN_KEY, has_log.into())?;
-        Ok(((identity, generation), true))
+        Ok(((identity, Start { life, generation }), true))
     })
 }
 
 fn raise_incarnation(change: &mut impl Writes) -> Result<Peer, StoreError> {
     let identity = match number(change, FORMAT_KEY)? {
         None => {
-            let node = random_node_id()?;
+            let node = NodeId(random_number()?.max(1));
             put_number(change, NODE_KEY, node.0)?;
             Peer {
                 node,
@@ -322,13 +329,13 @@ fn put_number(tables: &mut impl Writes, key: &[u8], number: u64) -> Result<(), S
     tables.put(Table::Meta, key, &value)
 }
 
-/// 64 random bits from the system; never 0, which stands for no node.
-fn random_node_id() -> Result<NodeId, StoreError> {
+/// 64 random bits from the system.
+fn random_number() -> Result<u64, StoreError> {
     let path = Path::new("/dev/urandom");
     let mut bytes = [0; 8];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut bytes));
     read.map_err(|source| io_error("cannot read random bytes from", path, source))?;
-    Ok(NodeId(u64::from_ne_bytes(bytes).max(1)))
+    Ok(u64::from_ne_bytes(bytes))
 }
 
 impl ObjectStore for LmdbStore {

@@ -285,3 +285,24 @@ fn what_is_in_the_log_gets_to_lmdb_when_nothing_happens() {
     }
     assert_eq!(made(&LmdbStore::open(&copy).unwrap()), 50);
 }
+
+/// A copy of an older `data.mdb` counts the same generations again, over files that still have
+/// what a later life wrote in them, here at the very same places.
+#[test]
+fn what_a_later_life_left_is_not_read_by_an_older_copy() {
+    let dir = tempfile::tempdir().unwrap();
+    let origin = dir.path().join("origin");
+    drop(LmdbStore::open_with(&origin, &with_log(LARGE)).unwrap());
+    let older = fs::read(origin.join("data.mdb")).unwrap();
+    let store = LmdbStore::open_with(&origin, &with_log(LARGE)).unwrap();
+    make(&store, 9);
+    let restored = copy_to(&origin, &dir.path().join("restored"));
+    store.abandon();
+    fs::write(restored.join("data.mdb"), older).unwrap();
+    let store = LmdbStore::open_with(&restored, &with_log(LARGE)).unwrap();
+    assert_eq!(made(&store), 0);
+    make(&store, 3);
+    let crashed = copy_to(&restored, &dir.path().join("crashed"));
+    assert_eq!(records(&fs::read(crashed.join("log-1")).unwrap()).len(), 9);
+    assert_eq!(made(&LmdbStore::open(&crashed).unwrap()), 3);
+}

@@ -38,10 +38,19 @@ pub(super) const FILES: [&str; 2] = ["log-0", "log-1"];
 /// A file grows by this.
 const GROWTH_BYTES: u64 = 512 << 10;
 
+/// Where a log begins.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Start {
+    /// The random number of this life of the store.
+    pub(super) life: u64,
+    /// The first generation that LMDB does not hold.
+    pub(super) generation: u64,
+}
+
 /// The log as it is written.
 #[derive(Debug)]
 pub(super) struct Log {
-    node: u64,
+    life: u64,
     files: [LogFile; 2],
     /// The longest that a file may become.
     file_bytes_max: u64,
@@ -76,14 +85,13 @@ struct LogFile {
 }
 
 impl Log {
-    /// A log in these files, none of which LMDB needs. `generation` is the first one that is to
-    /// be written.
-    pub(super) fn new(files: Files, node: u64, generation: u64, file_bytes_max: u64) -> Self {
+    /// A log in these files, none of which LMDB needs.
+    pub(super) fn new(files: Files, start: Start, file_bytes_max: u64) -> Self {
         Self {
-            node,
+            life: start.life,
             files: files.0,
             file_bytes_max,
-            generation,
+            generation: start.generation,
             records: 0,
             before: 0,
             torn: false,
@@ -117,7 +125,7 @@ impl Log {
 
     fn place(&self) -> Place {
         Place {
-            node: self.node,
+            life: self.life,
             generation: self.generation,
             number: self.records,
             before: self.before,
@@ -210,7 +218,7 @@ fn parity(generation: u64) -> usize {
 #[derive(Debug)]
 pub(super) struct Found {
     files: Vec<Vec<u8>>,
-    node: u64,
+    life: u64,
     /// The first generation that LMDB does not hold.
     first: u64,
     /// Ends of the records of that one and of the next.
@@ -219,17 +227,13 @@ pub(super) struct Found {
     pub(super) next: u64,
 }
 
-/// Reads what LMDB does not hold: all from generation `first` on.
+/// Reads what LMDB does not hold: all from where the log of the life before began.
 ///
 /// # Errors
 /// `Corrupt` if something that was once acknowledged is damaged or lost; with `accept_older` the
 /// log is left out from there on instead.
-pub(super) fn find(
-    dir: &Path,
-    node: u64,
-    first: u64,
-    accept_older: bool,
-) -> Result<Found, StoreError> {
+pub(super) fn find(dir: &Path, start: Start, accept_older: bool) -> Result<Found, StoreError> {
+    let first = start.generation;
     let mut files = Vec::new();
     for generation in [first, first + 1] {
         let path = dir.join(FILES[parity(generation)]);
@@ -244,7 +248,7 @@ pub(super) fn find(
     }
     let mut found = Found {
         files,
-        node,
+        life: start.life,
         first,
         ends: [0; 2],
         next: first + 2,
@@ -268,7 +272,7 @@ impl Found {
             let (mut at, mut before) = (0, None);
             while let Some(record) = bytes
                 .get(at..)
-                .and_then(|rest| record::decode(rest, self.node))
+                .and_then(|rest| record::decode(rest, self.life))
             {
                 let place = record.place;
                 if (place.generation, place.number) != (generation, counts[index]) {
@@ -298,7 +302,7 @@ impl Found {
             if told.is_none_or(|told| told < generation) {
                 continue;
             }
-            if record::decode(&bytes[at..], self.node).is_some() {
+            if record::decode(&bytes[at..], self.life).is_some() {
                 let found = format!("no record, but one at {at}");
                 return Err(damaged(generation, end, found));
             }
@@ -333,7 +337,7 @@ impl Found {
         at: usize,
         generation: u64,
     ) -> Result<Record<'r>, StoreError> {
-        let record = record::decode(&bytes[at..], self.node);
+        let record = record::decode(&bytes[at..], self.life);
         record.ok_or_else(|| damaged(generation, at, "a record that changed".to_owned()))
     }
 

@@ -7,7 +7,7 @@
 //! | 4 | CRC-32C of all that follows |
 //! | 8 | length of the body |
 //! | 12 | number of changes |
-//! | 16 | node id |
+//! | 16 | the life of the store, a random number |
 //! | 24 | generation of the log |
 //! | 32 | number of the record in its generation, from 0 |
 //! | 40 | records of the generation before, 0 if that is of an earlier life |
@@ -15,6 +15,11 @@
 //!
 //! Numbers are little-endian. A change is the table (1), the length of the key (2), the length of
 //! the value (4) or all ones if it is removed, key, value. Values are sealed as in the tables.
+//!
+//! A life lasts from one opening of the store to the next, and its number is told to nobody. So
+//! what an earlier life left in the files is never taken for a record, not even if an older copy
+//! of `data.mdb` was put in place and counts the same generations again; and neither is what looks
+//! like a record inside of a value, which clients choose.
 
 use crate::StoreError;
 use crate::layers::Changes;
@@ -30,7 +35,7 @@ pub(super) const STEP: usize = 8;
 /// Where a record belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
-    pub(super) node: u64,
+    pub(super) life: u64,
     pub(super) generation: u64,
     pub(super) number: u64,
     pub(super) before: u64,
@@ -52,7 +57,7 @@ pub(super) fn encode(place: Place, changes: &Changes) -> Result<Vec<u8>, StoreEr
     let mut bytes = Vec::with_capacity(most);
     bytes.extend_from_slice(&MAGIC);
     bytes.extend_from_slice(&[0; 12]);
-    let numbers = [place.node, place.generation, place.number, place.before];
+    let numbers = [place.life, place.generation, place.number, place.before];
     bytes.extend(numbers.into_iter().flat_map(u64::to_le_bytes));
     let mut count = 0_u32;
     for (table, key, value) in changes.iter() {
@@ -90,8 +95,8 @@ fn too_large(len: usize) -> StoreError {
     }
 }
 
-/// The sound record of this node at the start of `bytes`, if there is one.
-pub(super) fn decode(bytes: &[u8], node: u64) -> Option<Record<'_>> {
+/// The sound record of this life at the start of `bytes`, if there is one.
+pub(super) fn decode(bytes: &[u8], life: u64) -> Option<Record<'_>> {
     let header = bytes.first_chunk::<HEADER_BYTES>()?;
     if !looks_like_one(bytes) {
         return None;
@@ -99,12 +104,12 @@ pub(super) fn decode(bytes: &[u8], node: u64) -> Option<Record<'_>> {
     let body_len = u32_at(header, 8) as usize;
     let body = bytes[HEADER_BYTES..].get(..body_len)?;
     let place = Place {
-        node: u64_at(header, 16),
+        life: u64_at(header, 16),
         generation: u64_at(header, 24),
         number: u64_at(header, 32),
         before: u64_at(header, 40),
     };
-    let sound = place.node == node
+    let sound = place.life == life
         && crc32c::crc32c(&bytes[8..HEADER_BYTES + body_len]) == u32_at(header, 4);
     sound.then(|| Record {
         place,
@@ -178,7 +183,7 @@ mod tests {
     use super::*;
 
     const PLACE: Place = Place {
-        node: 9,
+        life: 9,
         generation: 5,
         number: 3,
         before: 0,
@@ -205,7 +210,7 @@ mod tests {
         });
         assert!(whole.unwrap());
         assert!(found.iter().eq(changes().iter()));
-        assert!(decode(&bytes, 8).is_none(), "of another node");
+        assert!(decode(&bytes, 8).is_none(), "of another life");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use partha_core::id::{ClassId, Epoch, Incarnation, NodeId, Uid};
 use super::*;
 use crate::fence::Fences;
 use crate::lmdb::folder::Folder;
-use crate::lmdb::log::Files;
+use crate::lmdb::log::{Files, Start};
 use crate::queries;
 use crate::store::{Item, Record};
 use crate::{LmdbStore, ObjectStore};
@@ -31,24 +31,18 @@ fn backend(dir: &Path) -> LoggedBackend {
     LmdbStore::open(dir).unwrap().abandon();
     let folder = Arc::new(Folder::take(dir).unwrap());
     let gate = Arc::new(Gate::open(dir, 1 << 30, 1 << 30).unwrap());
-    let (node, generation) = gate
-        .enter()
-        .read(|view| {
-            let node = super::super::required(view, super::super::NODE_KEY)?;
-            Ok((node, super::super::required(view, LOG_KEY)?))
+    let start = gate.enter().read(|view| {
+        Ok(Start {
+            life: super::super::required(view, super::super::LOG_LIFE_KEY)?,
+            generation: super::super::required(view, LOG_KEY)?,
         })
-        .unwrap();
+    });
     let direct = LmdbBackend {
         transactor: Transactor::new(folder, gate),
         fences: Arc::new(Fences::new(Incarnation(1))),
     };
     let options = LmdbOptions::default();
-    let log = Log::new(
-        Files::open(dir).unwrap(),
-        node,
-        generation,
-        options.log_bytes,
-    );
+    let log = Log::new(Files::open(dir).unwrap(), start.unwrap(), options.log_bytes);
     LoggedBackend::new(direct, Arc::default(), log, &options)
 }
 
