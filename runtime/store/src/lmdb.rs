@@ -271,6 +271,7 @@ fn begin_life(
 fn raise_incarnation(change: &mut impl Writes) -> Result<Peer, StoreError> {
     let identity = match number(change, FORMAT_KEY)? {
         None => {
+            // 0 stands for no node.
             let node = NodeId(random_number()?.max(1));
             put_number(change, NODE_KEY, node.0)?;
             Peer {

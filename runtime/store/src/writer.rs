@@ -387,7 +387,10 @@ impl<B: Backend> Loop<B> {
                 return;
             }
             if quiet {
-                self.backend.quiet();
+                let quiet = AssertUnwindSafe(|| self.backend.quiet());
+                if catch_unwind(quiet).is_err() {
+                    tracing::error!("the store thread panicked while nothing happened");
+                }
                 continue;
             }
             self.gather();

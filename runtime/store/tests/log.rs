@@ -5,6 +5,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use common::{Random, commit, create, eventually, put_row, state, uid, write};
@@ -305,4 +306,27 @@ fn what_a_later_life_left_is_not_read_by_an_older_copy() {
     let crashed = copy_to(&restored, &dir.path().join("crashed"));
     assert_eq!(records(&fs::read(crashed.join("log-1")).unwrap()).len(), 9);
     assert_eq!(made(&LmdbStore::open(&crashed).unwrap()), 3);
+}
+
+#[test]
+fn a_log_that_is_taken_away_is_noticed_before_anything_is_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = LmdbStore::open_with(dir.path(), &with_log(LARGE)).unwrap();
+    make(&store, 3);
+    fs::remove_file(dir.path().join("log-1")).unwrap();
+    let objects = (4..=6).map(|local| create(local, &format!("object {local}")));
+    commit(&store, objects.collect()).unwrap();
+    assert_eq!(made(&store), 6);
+    store.abandon();
+    assert_eq!(made(&LmdbStore::open(dir.path()).unwrap()), 6);
+}
+
+#[test]
+fn nobody_else_may_read_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let _store = LmdbStore::open(dir.path()).unwrap();
+    for name in FILES {
+        let mode = fs::metadata(dir.path().join(name)).unwrap().permissions();
+        assert_eq!(mode.mode() & 0o077, 0, "{name}");
+    }
 }

@@ -47,7 +47,7 @@ pub(super) struct Opened {
 }
 
 /// Device and inode.
-type FileId = (u64, u64);
+pub(super) type FileId = (u64, u64);
 
 /// What is behind the gate.
 #[derive(Debug)]
@@ -267,7 +267,8 @@ impl Opened {
     }
 }
 
-fn file_id(metadata: &std::fs::Metadata) -> FileId {
+/// Which file it is, whatever its name.
+pub(super) fn file_id(metadata: &std::fs::Metadata) -> FileId {
     (metadata.dev(), metadata.ino())
 }
 

@@ -29,6 +29,7 @@ use rustix::fs::OFlags;
 
 use self::record::{Place, Record, STEP};
 use super::folder::{disk_error, io_error};
+use super::gate::{FileId, file_id};
 use crate::StoreError;
 use crate::layers::Changes;
 use crate::tables::Table;
@@ -80,6 +81,7 @@ impl Files {
 #[derive(Debug)]
 struct LogFile {
     file: File,
+    id: FileId,
     path: PathBuf,
     bytes: u64,
 }
@@ -114,6 +116,11 @@ impl Log {
         self.records == 0 && !self.torn
     }
 
+    /// Whether the file may have a record behind those that were written.
+    pub(super) fn is_torn(&self) -> bool {
+        self.torn
+    }
+
     /// Ends the generation. LMDB must have the one before it, which the next one is written over.
     pub(super) fn begin_next(&mut self) {
         self.generation += 1;
@@ -140,6 +147,7 @@ impl Log {
         let bytes = record::encode(self.place(), changes)?;
         let end = self.at + bytes.len() as u64;
         let file = &mut self.files[parity(self.generation)];
+        file.check_place()?;
         if end > self.file_bytes_max || !file.grow(end, self.file_bytes_max)? {
             return Ok(false);
         }
@@ -182,13 +190,30 @@ impl LogFile {
             .write(true)
             .create(true)
             .truncate(false)
+            // As LMDB does: what is in it is nobody else's business.
+            .mode(0o600)
             // A write returns when it is on disk.
             .custom_flags(OFlags::DSYNC.bits().cast_signed())
             .open(&path);
         let file = file.map_err(|source| disk_error("cannot open", &path, source, false))?;
-        let bytes = file.metadata().map(|metadata| metadata.len());
-        let bytes = bytes.map_err(|source| io_error("cannot look at", &path, source))?;
-        Ok(Self { file, path, bytes })
+        let metadata = file.metadata();
+        let metadata = metadata.map_err(|source| io_error("cannot look at", &path, source))?;
+        Ok(Self {
+            file,
+            id: file_id(&metadata),
+            path,
+            bytes: metadata.len(),
+        })
+    }
+
+    /// An error if the next start would not find what is written to the file.
+    fn check_place(&self) -> Result<(), StoreError> {
+        let there = std::fs::metadata(&self.path);
+        if there.is_ok_and(|there| file_id(&there) == self.id) {
+            return Ok(());
+        }
+        let gone = io::Error::other("it was taken away or replaced while it was open");
+        Err(io_error("cannot write", &self.path, gone))
     }
 
     /// Makes the file long enough for `end`. False if the disk has no room.

@@ -14,11 +14,13 @@
 //! **Failures.** If a write to the log fails, nobody knows whether the record is on disk. All that
 //! the log holds, but not that record, is written to LMDB, which ends the record's generation;
 //! then the set goes to LMDB, too, and the log is not used any more until the store is opened
-//! again. If a checkpoint fails, what it had stays frozen, is readable and in the log, and is
-//! tried again.
+//! again. If LMDB cannot be written either, nothing can be read until it can: the record may be
+//! there after a crash, so nobody may be told that it is not.
+//!
+//! If a checkpoint fails, what it had stays frozen, is readable and in the log, and is tried again.
 
 use std::mem::take;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -46,6 +48,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 #[derive(Debug, Default)]
 pub(super) struct Layers {
     stack: RwLock<Stack>,
+    /// Whether the log may have more than they do.
+    unsure: AtomicBool,
     log_bytes: AtomicU64,
     checkpoints: AtomicU64,
 }
@@ -63,12 +67,19 @@ pub(super) type View<'v> = Over<'v, Over<'v, view::View<'v>>>;
 impl Layers {
     /// Reads LMDB with all layers over it. They are held before the transaction begins: what
     /// leaves them is in LMDB by then.
+    ///
+    /// # Errors
+    /// `Broken` also while the log may have more than the layers.
     pub(super) fn read<R>(
         &self,
         gate: &Gate,
         query: impl FnOnce(&View<'_>) -> Result<R, StoreError>,
     ) -> Result<R, StoreError> {
         let held = self.hold();
+        if self.unsure.load(Relaxed) {
+            let reason = "neither its log nor data.mdb can be written".to_owned();
+            return Err(StoreError::Broken { reason });
+        }
         gate.enter().read(|view| {
             let below = Over {
                 top: &held.frozen,
@@ -106,6 +117,8 @@ pub(super) struct LoggedBackend {
     log: Log,
     /// Whether the log is still written.
     usable: bool,
+    /// Whether LMDB has the note that there is nothing in the log.
+    noted_closed: bool,
     /// The longest record.
     record_bytes_max: u64,
     quiet: Duration,
@@ -176,8 +189,10 @@ impl LoggedBackend {
             layers,
             log,
             usable: true,
+            noted_closed: false,
             record_bytes_max: options.log_bytes / 2,
-            quiet: Duration::from_millis(options.log_quiet_ms),
+            // The thread must not spin while a checkpoint is made.
+            quiet: Duration::from_millis(options.log_quiet_ms.max(1)),
             floors: Floors::default(),
             unsettled: false,
             frozen_bytes: 0,
@@ -193,7 +208,7 @@ impl LoggedBackend {
         }
         self.direct.transactor.mend()?;
         let weight: usize = batches.iter().map(Batch::weight_bytes).sum();
-        if weight as u64 > self.record_bytes_max || !self.has_room(batches, weight)? {
+        if weight as u64 > self.record_bytes_max {
             return Err(Aside::Room);
         }
         if self.layers.hold().current.entries() >= ENTRIES_MAX {
@@ -207,6 +222,10 @@ impl LoggedBackend {
             changed,
         } = applied;
         if changed {
+            // A small batch may change much: it may remove or install what is in many entries.
+            if !self.has_room(&changes)? {
+                return Err(Aside::Room);
+            }
             crash_points(batches, false);
             self.append(&changes)?;
             crash_points(batches, true);
@@ -270,18 +289,17 @@ impl LoggedBackend {
         self.note_bytes();
     }
 
-    /// Whether LMDB will have room for all that the log holds and for these batches.
-    fn has_room(&mut self, batches: &[Batch], weight: usize) -> Result<bool, StoreError> {
+    /// Whether LMDB will have room for all that the log holds and for these changes.
+    fn has_room(&mut self, changes: &Changes) -> Result<bool, StoreError> {
         let (bytes, entries) = {
             let Stack { current, frozen } = &*self.layers.hold();
             (
-                current.bytes() + frozen.bytes(),
-                current.entries() + frozen.entries(),
+                current.bytes() + frozen.bytes() + changes.bytes(),
+                current.entries() + frozen.entries() + changes.entries(),
             )
         };
-        let items: usize = batches.iter().map(|batch| batch.items.len()).sum();
         let transactor = self.direct.transactor.clone();
-        let need_bytes = transactor.estimate_layers(bytes + weight, entries + 4 * items)?;
+        let need_bytes = transactor.estimate_layers(bytes, entries)?;
         if !transactor.has_map_for(need_bytes)? {
             // The map can only be replaced while no transaction uses it, and readers wait.
             self.await_checkpoint();
@@ -371,6 +389,9 @@ impl LoggedBackend {
                 self.unsettled = false;
                 self.frozen_bytes = 0;
                 self.note_bytes();
+                if !self.log.is_torn() {
+                    self.layers.unsure.store(false, Relaxed);
+                }
                 let frozen = self.layers.change(|stack| take(&mut stack.frozen));
                 // Not while readers wait.
                 drop(frozen);
@@ -406,11 +427,21 @@ impl LoggedBackend {
             Aside::Log(error) => {
                 tracing::error!(%error, "the log of the store is not used any more");
                 self.usable = false;
-                // If that fails, the record may be found by the next start.
-                self.settle().map_err(|_| error.clone())
+                self.settle().map_err(|_| {
+                    // The record may be found by the next start.
+                    self.layers.unsure.store(error.outcome_unknown(), Relaxed);
+                    error.clone()
+                })
             }
             Aside::Store(error) => Err(error.clone()),
         };
+        if settled.is_ok() && !self.usable && !self.noted_closed {
+            // The next start need not read files that are damaged, perhaps, or gone.
+            match self.note_closed() {
+                Ok(()) => self.noted_closed = true,
+                Err(error) => tracing::warn!(%error, "the next start reads the log"),
+            }
+        }
         match settled {
             Ok(()) => self.direct.commit(batches, sweep),
             Err(error) => Outcome::failed(batches.len(), &error),

@@ -74,3 +74,38 @@ fn what_is_abandoned_is_answered_in_the_order_of_submission() {
     let expected = ['a', 'b', 'c', 'd', 'e'].map(|name| (name, false));
     assert_eq!(answered, expected);
 }
+
+/// Panics whenever nothing happens.
+struct Nervous(SyncSender<()>);
+
+impl Backend for Nervous {
+    fn commit(&mut self, batches: &[Batch], _sweep: Sweep) -> Outcome {
+        Outcome {
+            results: batches.iter().map(|_| Ok(())).collect(),
+            next_expiry_ms: Some(None),
+            ..Outcome::default()
+        }
+    }
+
+    fn quiet_after(&self) -> Option<Duration> {
+        Some(Duration::from_millis(1))
+    }
+
+    fn quiet(&mut self) {
+        let _ = self.0.try_send(());
+        panic!("it is too quiet");
+    }
+}
+
+#[test]
+fn a_panic_while_nothing_happens_does_not_end_the_thread() {
+    let (panics, has_panicked) = sync_channel(1);
+    let fences = Arc::new(Fences::new(Incarnation(1)));
+    let writer = Writer::start(Nervous(panics), fences, Limits::default()).unwrap();
+    has_panicked.recv().unwrap();
+    let (done, answer) = sync_channel(1);
+    let completion = move |result: Result<(), StoreError>| done.send(result.is_ok()).unwrap();
+    writer.submit(Batch::default(), Box::new(completion));
+    assert_eq!(answer.recv(), Ok(true));
+    writer.close();
+}

@@ -29,8 +29,13 @@ const NO_SWEEP: Sweep = Sweep {
 fn backend(dir: &Path) -> LoggedBackend {
     // Makes the tables and the identity.
     LmdbStore::open(dir).unwrap().abandon();
+    backend_with(dir, 1 << 30, &LmdbOptions::default())
+}
+
+/// The same of a store that was made before.
+fn backend_with(dir: &Path, map_bytes: usize, options: &LmdbOptions) -> LoggedBackend {
     let folder = Arc::new(Folder::take(dir).unwrap());
-    let gate = Arc::new(Gate::open(dir, 1 << 30, 1 << 30).unwrap());
+    let gate = Arc::new(Gate::open(dir, map_bytes, map_bytes).unwrap());
     let start = gate.enter().read(|view| {
         Ok(Start {
             life: super::super::required(view, super::super::LOG_LIFE_KEY)?,
@@ -41,9 +46,8 @@ fn backend(dir: &Path) -> LoggedBackend {
         transactor: Transactor::new(folder, gate),
         fences: Arc::new(Fences::new(Incarnation(1))),
     };
-    let options = LmdbOptions::default();
     let log = Log::new(Files::open(dir).unwrap(), start.unwrap(), options.log_bytes);
-    LoggedBackend::new(direct, Arc::default(), log, &options)
+    LoggedBackend::new(direct, Arc::default(), log, options)
 }
 
 fn item(backend: &LoggedBackend, state: &'static str) -> Item {
@@ -113,11 +117,14 @@ fn a_write_to_the_log_that_failed_is_not_found_later() {
         file.write_all_at(&record, at).unwrap();
         put(&mut backend, "three").unwrap();
         assert_eq!(read(&backend).unwrap(), "three");
+        // It cannot be read either, perhaps, and need not be.
+        fs::remove_file(&path).unwrap();
         assert_eq!(reopened(dir.path(), backend), "three", "earlier: {earlier}");
     }
 }
 
-/// Neither the log nor LMDB can be written: the answer says that nobody knows.
+/// Neither the log nor LMDB can be written: the answer says that nobody knows, and nobody is told
+/// what may be other after a crash. Whoever decides on an action asks until there is an answer.
 #[test]
 fn where_nothing_can_be_written_the_outcome_is_unknown() {
     let dir = tempfile::tempdir().unwrap();
@@ -137,6 +144,14 @@ fn where_nothing_can_be_written_the_outcome_is_unknown() {
     assert!(put(&mut backend, "three").is_err());
     fs::rename(&aside, &data).unwrap();
     backend.direct.transactor.mend().unwrap();
+    let gate = &backend.direct.transactor.gate;
+    let told = backend
+        .layers
+        .read(gate, |view| queries::read_state(view, UID));
+    assert!(matches!(&told, Err(StoreError::Broken { .. })), "{told:?}");
+    // What is asked meanwhile is answered as soon as the record is surely out of the way.
+    let nothing = backend.commit(&[Batch::default()], NO_SWEEP);
+    assert!(matches!(&nothing.results[..], [Ok(())]));
     assert_eq!(read(&backend).unwrap(), "one");
     put(&mut backend, "four").unwrap();
     assert_eq!(reopened(dir.path(), backend), "four");
@@ -164,4 +179,52 @@ fn a_checkpoint_that_failed_is_made_later_and_nothing_is_lost_meanwhile() {
     }
     assert_eq!(read(&backend).unwrap(), "two");
     assert_eq!(reopened(dir.path(), backend), "two");
+}
+
+/// A prepared state is installed by a batch of a few bytes, however large it is.
+#[test]
+fn a_small_batch_that_changes_much_is_acknowledged_only_if_lmdb_has_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let action = Uid { local: 9, ..UID };
+    let mut large = backend(dir.path());
+    let record = Record {
+        class: ClassId(1),
+        schema: 1,
+        version: 1,
+        epoch: Epoch(1),
+        state: vec![7; 600_000].into(),
+    };
+    let shadow = Item::CreateShadow {
+        action,
+        uid: UID,
+        record,
+    };
+    let outcome = large.commit(&[shadow.into()], NO_SWEEP);
+    assert!(matches!(&outcome.results[..], [Ok(())]));
+    large.settle().unwrap();
+    let gate = Arc::clone(&large.direct.transactor.gate);
+    let used = gate.enter().opened().unwrap().used_bytes();
+    drop(large);
+    gate.close();
+    // Enough for what little it is, too small for the state.
+    let map_bytes = usize::try_from(used).unwrap() + 400_000;
+    let mut tight = backend_with(dir.path(), map_bytes, &LmdbOptions::default());
+    let outcome = tight.commit(&[Item::CommitShadow { action }.into()], NO_SWEEP);
+    tight.settle().unwrap();
+    let refused = matches!(&outcome.results[..], [Err(StoreError::MapFull { .. })]);
+    assert!(refused, "{:?}", outcome.results);
+    assert_eq!(read(&tight), None);
+}
+
+#[test]
+fn a_store_that_is_never_to_be_quiet_for_long_does_not_spin() {
+    let dir = tempfile::tempdir().unwrap();
+    LmdbStore::open(dir.path()).unwrap().abandon();
+    let options = LmdbOptions {
+        log_quiet_ms: 0,
+        ..LmdbOptions::default()
+    };
+    let mut backend = backend_with(dir.path(), 1 << 30, &options);
+    put(&mut backend, "one").unwrap();
+    assert!(backend.quiet_after().is_some_and(|wait| !wait.is_zero()));
 }
