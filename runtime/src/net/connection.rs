@@ -28,6 +28,7 @@ use super::handshake::Hello;
 use super::links::Lease;
 use super::outbox::{Outbox, PartsTaken};
 use super::pending::{Answer, Pending};
+use super::stand_in::StandIn;
 use super::traffic::{Traffic, partial_max};
 use crate::capability::Capability;
 use crate::config::QUESTIONS_MAX;
@@ -50,6 +51,8 @@ pub(crate) struct Connection {
     /// The largest message that the peer takes.
     message_bytes_max: usize,
     outbox: Mutex<Outbox>,
+    /// Serves it, where callers may do so as well.
+    stand_in: OnceLock<Arc<StandIn>>,
     /// Wakes its task, which finds out by itself what it is to do.
     task: AtomicWaker,
     /// It is closed.
@@ -92,6 +95,7 @@ impl Connection {
             traffic,
             message_bytes_max,
             outbox: Mutex::new(Outbox::new(taken)),
+            stand_in: OnceLock::new(),
             task: AtomicWaker::new(),
             ended: Notify::new(),
             pending: Mutex::new(Pending::new(QUESTIONS_MAX)),
@@ -443,6 +447,17 @@ impl Connection {
     pub(crate) async fn to_be_trimmed(&self) {
         self.when(|| self.trimmed.swap(false, Ordering::Relaxed).then_some(()))
             .await;
+    }
+
+    /// A caller may serve it from now on, in place of its task.
+    pub(crate) fn served_by(&self, stand_in: Arc<StandIn>) {
+        // It is set once, by the one who spawns the task.
+        let _ = self.stand_in.set(stand_in);
+    }
+
+    /// The caller who waits for an answer, if there is no other.
+    pub(crate) fn only_caller(&self) -> Option<Waker> {
+        lock(&self.pending).only_caller()
     }
 
     /// How many questions of this end are open.

@@ -14,6 +14,7 @@ mod outbox;
 pub(crate) mod pending;
 pub(crate) mod pool;
 pub(crate) mod socket;
+pub(crate) mod stand_in;
 pub(crate) mod traffic;
 
 use std::net::{SocketAddr, TcpListener};

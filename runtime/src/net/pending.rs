@@ -39,6 +39,8 @@ impl From<SystemError> for Answer {
 pub(crate) struct Pending {
     slots: Vec<Slot>,
     free: Vec<u32>,
+    /// The question that was asked last.
+    latest: u32,
     max: usize,
     /// There was a question.
     asked: bool,
@@ -67,6 +69,7 @@ impl Pending {
         Self {
             slots: Vec::new(),
             free: Vec::new(),
+            latest: 0,
             max,
             asked: false,
             closed: None,
@@ -82,6 +85,7 @@ impl Pending {
         let slot = Slot::Waiting { waker, deadline };
         if let Some(index) = self.free.pop() {
             self.slots[index as usize] = slot;
+            self.latest = index;
             return Ok(index + 1);
         }
         if self.slots.len() >= self.max {
@@ -89,6 +93,7 @@ impl Pending {
             return Err(SystemError::new(ErrorKind::Overloaded, detail));
         }
         self.asked = true;
+        self.latest = self.slots.len() as u32;
         self.slots.push(slot);
         Ok(self.slots.len() as u32)
     }
@@ -101,6 +106,21 @@ impl Pending {
     /// How many are open, or not over yet.
     pub(crate) fn open(&self) -> usize {
         self.slots.len() - self.free.len()
+    }
+
+    /// The caller who waits for the only open question.
+    pub(crate) fn only_caller(&self) -> Option<Waker> {
+        match self.slots.get(self.latest as usize) {
+            Some(Slot::Waiting { waker, .. }) if self.open() == 1 => waker.clone(),
+            _ => None,
+        }
+    }
+
+    /// A caller looks for its answer just now.
+    pub(crate) fn overlook(&mut self, question: u32) {
+        if let Slot::Waiting { waker, .. } = &mut self.slots[question as usize - 1] {
+            *waker = None;
+        }
     }
 
     /// Whether there ever was a question.

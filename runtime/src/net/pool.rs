@@ -11,6 +11,7 @@ use super::connection::{Connection, lock};
 use super::handshake::{self, Hello};
 use super::io::{self, Inbound};
 use super::links::Links;
+use super::stand_in;
 use crate::capability::Way;
 use crate::client::WeakClient;
 use crate::config::CONNECT_DEADLINE;
@@ -176,7 +177,12 @@ impl Pool {
             client: self.client.clone(),
             open: Mutex::default(),
         };
-        tokio::spawn(io::run(reader, writer, connection.clone(), inbound));
+        let serving = io::run(reader, writer, connection.clone(), inbound);
+        match shards {
+            0 => stand_in::spawn(&connection, serving),
+            // Callers are servants here, who are to be polled no longer than their own work takes.
+            _ => drop(tokio::spawn(serving)),
+        }
         Ok(connection)
     }
 }

@@ -25,9 +25,19 @@ impl<'a> Question<'a> {
 
     /// The answer, or why there is none.
     pub(crate) async fn answer(mut self) -> Answer {
-        let Connection { pending, .. } = self.connection;
+        let Connection {
+            pending, stand_in, ..
+        } = self.connection;
         let number = self.number;
-        let answer = poll_fn(|task| lock(pending).poll(number, task.waker())).await;
+        let answer = poll_fn(|task| {
+            if let Some(stand_in) = stand_in.get().filter(|it| it.is_awaited()) {
+                // It need not be woken for what it finds by itself.
+                lock(pending).overlook(number);
+                stand_in.come();
+            }
+            lock(pending).poll(number, task.waker())
+        })
+        .await;
         self.is_over = true;
         answer
     }
@@ -37,6 +47,9 @@ impl Drop for Question<'_> {
     fn drop(&mut self) {
         if !self.is_over {
             self.connection.cancel(self.number);
+        }
+        if let Some(stand_in) = self.connection.stand_in.get() {
+            stand_in.excuse();
         }
         // There may be room for another question.
         self.connection.call_next();

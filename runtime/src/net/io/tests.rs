@@ -2,6 +2,7 @@
 //! damaged.
 
 mod kept;
+mod standing_in;
 mod turns;
 
 use std::sync::Mutex;
