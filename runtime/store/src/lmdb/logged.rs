@@ -298,16 +298,25 @@ impl LoggedBackend {
                 current.entries() + frozen.entries() + changes.entries(),
             )
         };
-        let transactor = self.direct.transactor.clone();
-        let need_bytes = transactor.estimate_layers(bytes, entries)?;
-        if !transactor.has_map_for(need_bytes)? {
+        let need_bytes = self.direct.transactor.estimate_layers(bytes, entries)?;
+        self.has_room_for(need_bytes)
+    }
+
+    fn has_room_for(&mut self, need_bytes: u64) -> Result<bool, StoreError> {
+        if !self.direct.transactor.has_map_for(need_bytes)? {
             // The map can only be replaced while no transaction uses it, and readers wait.
             self.await_checkpoint();
-            if !transactor.grow_map_for(need_bytes)? {
-                return Ok(false);
+            match self.direct.transactor.grow_map_for(need_bytes) {
+                Ok(true) => {}
+                Ok(false) => return Ok(false),
+                Err(error) => {
+                    // Less than was asked for may do.
+                    tracing::warn!(%error, "the map of the store cannot grow");
+                    return Ok(false);
+                }
             }
         }
-        transactor.has_disk_for(need_bytes)
+        self.direct.transactor.has_disk_for(need_bytes)
     }
 
     /// Lets the next record go to the other file.

@@ -35,7 +35,7 @@ fn backend(dir: &Path) -> LoggedBackend {
 /// The same of a store that was made before.
 fn backend_with(dir: &Path, map_bytes: usize, options: &LmdbOptions) -> LoggedBackend {
     let folder = Arc::new(Folder::take(dir).unwrap());
-    let gate = Arc::new(Gate::open(dir, map_bytes, map_bytes).unwrap());
+    let gate = Arc::new(Gate::open(dir, map_bytes, options.map_bytes_max).unwrap());
     let start = gate.enter().read(|view| {
         Ok(Start {
             life: super::super::required(view, super::super::LOG_LIFE_KEY)?,
@@ -208,7 +208,11 @@ fn a_small_batch_that_changes_much_is_acknowledged_only_if_lmdb_has_room() {
     gate.close();
     // Enough for what little it is, too small for the state.
     let map_bytes = usize::try_from(used).unwrap() + 400_000;
-    let mut tight = backend_with(dir.path(), map_bytes, &LmdbOptions::default());
+    let options = LmdbOptions {
+        map_bytes_max: map_bytes,
+        ..LmdbOptions::default()
+    };
+    let mut tight = backend_with(dir.path(), map_bytes, &options);
     let outcome = tight.commit(&[Item::CommitShadow { action }.into()], NO_SWEEP);
     tight.settle().unwrap();
     let refused = matches!(&outcome.results[..], [Err(StoreError::MapFull { .. })]);
@@ -227,4 +231,22 @@ fn a_store_that_is_never_to_be_quiet_for_long_does_not_spin() {
     let mut backend = backend_with(dir.path(), 1 << 30, &options);
     put(&mut backend, "one").unwrap();
     assert!(backend.quiet_after().is_some_and(|wait| !wait.is_zero()));
+}
+
+/// What is asked for is more than is needed at last, mostly, so it is no error not to get it.
+#[test]
+fn a_map_that_cannot_grow_is_no_reason_to_refuse_what_fits() {
+    let dir = tempfile::tempdir().unwrap();
+    LmdbStore::open(dir.path()).unwrap().abandon();
+    // A process has 47 bits of addresses.
+    let options = LmdbOptions {
+        map_bytes_max: 1 << 50,
+        ..LmdbOptions::default()
+    };
+    let mut backend = backend_with(dir.path(), 1 << 45, &options);
+    put(&mut backend, "one").unwrap();
+    assert!(matches!(backend.has_room_for(1 << 49), Ok(false)));
+    assert_eq!(read(&backend).unwrap(), "one");
+    put(&mut backend, "two").unwrap();
+    assert_eq!(reopened(dir.path(), backend), "two");
 }
