@@ -169,14 +169,15 @@ impl Transactor {
     }
 
     /// What so many changed entries add to the file at most: their bytes with room for pages that
-    /// are half full, and a copy of each leaf that they touch, with the branches above. There are
-    /// no more leaves than pages in the file.
+    /// are half full, and a copy of each leaf that they touch and of the branches above, each of
+    /// which may be split; and lists of what was copied.
     pub(super) fn estimate_layers(&self, bytes: usize, entries: usize) -> Result<u64, StoreError> {
         let pass = self.gate.enter();
-        let opened = pass.opened()?;
-        let pages = opened.used_bytes() / opened.page_bytes;
-        let touched = pages.min(entries as u64 * 5 / 4);
-        Ok(2 * bytes as u64 + (touched + 64) * opened.page_bytes)
+        let page_bytes = pass.opened()?.page_bytes;
+        let (entries, trees) = (entries as u64, pass.read(|view| view.trees())?);
+        let branches = trees.branches.min(entries.saturating_mul(trees.levels));
+        let copied = trees.leaves.min(entries) + branches;
+        Ok(2 * bytes as u64 + (2 * copied + copied / 256 + 64) * page_bytes)
     }
 
     /// Whether the map has room for so many bytes more.

@@ -21,6 +21,32 @@ pub(super) struct Change<'t> {
     pub(super) map_bytes_max: usize,
 }
 
+/// The shape of all tables together.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Trees {
+    /// Pages with entries.
+    pub(super) leaves: u64,
+    /// Pages above them.
+    pub(super) branches: u64,
+    /// Branches above each leaf, at most.
+    pub(super) levels: u64,
+}
+
+impl View<'_> {
+    pub(super) fn trees(&self) -> Result<Trees, StoreError> {
+        let mut trees = Trees::default();
+        for table in self.tables {
+            let shape = table.stat(self.txn);
+            let shape =
+                shape.map_err(|error| lmdb_error("cannot look at the store's tables", &error))?;
+            trees.leaves += shape.leaf_pages as u64;
+            trees.branches += shape.branch_pages as u64;
+            trees.levels = trees.levels.max(u64::from(shape.depth).saturating_sub(1));
+        }
+        Ok(trees)
+    }
+}
+
 impl Reads for View<'_> {
     fn value(&self, table: Table, key: &[u8]) -> Result<Option<&[u8]>, StoreError> {
         value(self.txn, &self.tables[table.index()], key)

@@ -250,3 +250,46 @@ fn a_map_that_cannot_grow_is_no_reason_to_refuse_what_fits() {
     put(&mut backend, "two").unwrap();
     assert_eq!(reopened(dir.path(), backend), "two");
 }
+
+/// Leaves that are full are split, and with long keys there are many branches above them. The
+/// file of a new store has no free pages that would do instead.
+#[test]
+fn lmdb_needs_no_more_room_for_what_the_log_holds_than_was_looked_for() {
+    for (rows, key_bytes, step) in [(20_000, 480, 100), (20_000, 480, 7), (40_000, 20, 50)] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut backend = backend(dir.path());
+        put(&mut backend, "the object").unwrap();
+        let row = |number: u32, last: u8| {
+            let mut key = format!("{number:08}").into_bytes();
+            key.resize(key_bytes, last);
+            Item::PutRow {
+                uid: UID,
+                part: 1,
+                key: key.into(),
+                value: Bytes::from_static(b"value"),
+            }
+        };
+        let sorted = Batch::new((0..rows).map(|number| row(number, 0)).collect());
+        assert!(sorted.weight_bytes() as u64 > backend.record_bytes_max);
+        let between = (0..rows).step_by(step).map(|number| row(number, 1));
+        for batch in [sorted, Batch::new(between.collect())] {
+            let outcome = backend.commit(&[batch], NO_SWEEP);
+            assert!(matches!(&outcome.results[..], [Ok(())]));
+        }
+        let (bytes, entries) = {
+            let held = backend.layers.hold();
+            (held.current.bytes(), held.current.entries())
+        };
+        assert_eq!(entries, rows.div_ceil(step as u32) as usize);
+        let transactor = backend.direct.transactor.clone();
+        let looked_for = transactor.estimate_layers(bytes, entries).unwrap();
+        let used = || transactor.gate.enter().opened().unwrap().used_bytes();
+        let before = used();
+        backend.settle().unwrap();
+        let needed = used() - before;
+        println!("{rows} rows, each {step}th: {needed} of {looked_for} bytes");
+        assert!(needed <= looked_for, "{needed} of {looked_for} bytes");
+        drop(backend);
+        transactor.gate.close();
+    }
+}
