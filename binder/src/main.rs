@@ -15,7 +15,7 @@ struct Command {
 /// Messages and states are made on one thread and given back on another all the time, which the
 /// system's allocator is slow at (docs/performance.md).
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     partha_daemon::main(partha_binder::run(Command::parse().arguments))
