@@ -16,6 +16,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
+use partha_core::id::Uid;
 use partha_wire::frame_len;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::error::Elapsed;
@@ -62,6 +63,8 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 pub(crate) trait Inbound {
     /// A call arrived.
     fn invoke(&self, connection: &Arc<Connection>, call: frame::Invoke);
+    /// Calls of these objects come next, each once it is looked at; a hint.
+    fn coming(&self, _objects: &[Uid]) {}
     /// Something about an action arrived.
     fn action(&self, connection: &Arc<Connection>, action: Action);
     /// The caller does not wait any more.
@@ -306,6 +309,9 @@ fn take_frames<I: Inbound>(
         if taken == enough {
             return Ok(Taken::ForNow);
         }
+        if taken.is_multiple_of(FRAMES_A_TURN) {
+            look_ahead(buffer, message_bytes_max, inbound);
+        }
         if taken.is_multiple_of(FRAMES_A_LOOK) && started.is_some_and(|at| at.elapsed() > TURN) {
             return Ok(Taken::ForNow);
         }
@@ -365,6 +371,26 @@ fn frames_a_turn(buffer: &[u8], connection: &Connection) -> usize {
     }
     let wish = (there / 2).max(connection.open_questions() / 4);
     wish.clamp(FRAMES_A_TURN, FRAMES_A_TURN_MAX)
+}
+
+/// Tells of the objects that the next frames call: what is known of them may be far from the
+/// processor, and waiting for all of them at once takes hardly longer than for one.
+fn look_ahead<I: Inbound>(buffer: &[u8], bytes_max: usize, inbound: &I) {
+    let mut objects = [Uid::NIL; FRAMES_A_TURN];
+    let (mut rest, mut found) = (buffer, 0);
+    while found < objects.len()
+        && let Ok(Some(len)) = frame_len(rest, bytes_max)
+        && let Some((framed, behind)) = rest.split_at_checked(len)
+    {
+        if let Some(object) = frame::target_of(framed) {
+            objects[found] = object;
+            found += 1;
+        }
+        rest = behind;
+    }
+    if found > 1 {
+        inbound.coming(&objects[..found]);
+    }
 }
 
 /// Takes a frame, or has it wait.

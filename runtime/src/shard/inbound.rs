@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use partha_core::id::Uid;
 use partha_core::{Input, Ticket};
 
 use super::Shard;
@@ -116,6 +117,10 @@ impl Inbound for ShardInbound {
             None => self.shard.invoke(incoming).map(At::Here),
         };
         self.open.borrow_mut().note(question, at);
+    }
+
+    fn coming(&self, objects: &[Uid]) {
+        self.shard.touch(objects);
     }
 
     fn action(&self, connection: &Arc<Connection>, action: Action) {

@@ -298,6 +298,17 @@ pub(crate) fn set_question(framed: &mut [u8], question: u32) {
     framed[QUESTION_AT..QUESTION_AT + 4].copy_from_slice(&question.to_le_bytes());
 }
 
+/// The object that a frame calls, read without checking the rest of it.
+pub(crate) fn target_of(framed: &[u8]) -> Option<Uid> {
+    let data = framed.get(HEADER + 8..HEADER + 8 + 40)?;
+    let word = |at: usize| u64::from_le_bytes(data[at..at + 8].try_into().expect("eight bytes"));
+    let is_call = word(0) & 0xffff == u64::from(INVOKE) && data[34] == 0;
+    is_call.then(|| Uid {
+        node: NodeId(word(8)),
+        local: word(16),
+    })
+}
+
 /// Reads one frame, framing included.
 pub(crate) fn parse(mut framed: Bytes) -> Result<Frame, DecodeError> {
     if framed.len() < HEADER {

@@ -51,7 +51,7 @@ use crate::input::{Input, Job, Ticket};
 use crate::limits::Limits;
 use crate::lock::locks::{Granted, Locks, Owner};
 use crate::outbox::Outbox;
-use crate::output::{Orphan, Output};
+use crate::output::{ObjectSlot, Orphan, Output};
 use crate::slab::Slot;
 use crate::time::Time;
 use crate::uselist::UseList;
@@ -389,6 +389,12 @@ impl Engine {
             commits: self.decisions.len(),
             tombstones: self.tombstones.len(),
         }
+    }
+
+    /// Where an object is, if the engine knows it.
+    #[must_use]
+    pub fn object_slot(&self, uid: Uid) -> Option<ObjectSlot> {
+        self.objects.slot(uid).map(|slot| ObjectSlot(slot.0))
     }
 
     /// How many callers are bound to an object.

@@ -245,3 +245,18 @@ fn the_official_compiler_reads_our_frames_by_wire_capnp() {
     assert!(lines[0].contains(descriptor), "{}", lines[0]);
     assert!(lines[1].contains("kind = 2, status = 32"), "{}", lines[1]);
 }
+
+#[test]
+fn the_object_that_a_call_is_for_is_seen_without_parsing() {
+    let uid = Uid {
+        node: NodeId(7),
+        local: 9,
+    };
+    let framed = |w: Writer| w.to_framed().unwrap();
+    let call = |target| framed(invoke(target, ClassId(1), 2).0);
+    let called = call(Target::Object(uid));
+    assert_eq!(target_of(&called), Some(uid));
+    assert_eq!(target_of(&called[..20]), None);
+    assert_eq!(target_of(&call(Target::Export(3))), None);
+    assert_eq!(target_of(&framed(returned())), None);
+}
