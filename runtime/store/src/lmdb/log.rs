@@ -323,7 +323,7 @@ impl Found {
         let bytes = &self.files[index];
         let behind = (end..bytes.len()).step_by(STEP);
         for at in behind {
-            let told = record::told_generation(&bytes[at..]);
+            let told = record::told_generation(&bytes[at..], self.life);
             if told.is_none_or(|told| told < generation) {
                 continue;
             }

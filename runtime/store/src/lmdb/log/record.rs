@@ -120,14 +120,15 @@ pub(super) fn decode(bytes: &[u8], life: u64) -> Option<Record<'_>> {
 }
 
 /// Whether a record may have been meant to be here.
-pub(super) fn looks_like_one(bytes: &[u8]) -> bool {
+fn looks_like_one(bytes: &[u8]) -> bool {
     bytes.starts_with(&MAGIC)
 }
 
-/// The generation that is told at the start of `bytes`, sound or not.
-pub(super) fn told_generation(bytes: &[u8]) -> Option<u64> {
+/// The generation that is told at the start of `bytes` by a record of this life, sound or not.
+pub(super) fn told_generation(bytes: &[u8], life: u64) -> Option<u64> {
     let header = bytes.first_chunk::<HEADER_BYTES>()?;
-    looks_like_one(header).then(|| u64_at(header, 24))
+    let is_one = looks_like_one(header) && u64_at(header, 16) == life;
+    is_one.then(|| u64_at(header, 24))
 }
 
 impl Record<'_> {
@@ -211,6 +212,9 @@ mod tests {
         assert!(whole.unwrap());
         assert!(found.iter().eq(changes().iter()));
         assert!(decode(&bytes, 8).is_none(), "of another life");
+        // No value that looks like many of them is to be warned of again and again.
+        assert_eq!(told_generation(&bytes, 9), Some(5));
+        assert_eq!(told_generation(&bytes, 8), None);
     }
 
     #[test]
