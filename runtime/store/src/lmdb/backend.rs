@@ -19,7 +19,7 @@ use rustix::io::Errno;
 
 use super::folder::{Folder, disk_error};
 use super::gate::{Gate, Opened, lmdb_error};
-use super::view::Change;
+use super::view::{Change, Trees};
 use crate::StoreError;
 use crate::apply::{self, Sweep};
 use crate::crash_point;
@@ -43,6 +43,9 @@ pub(super) struct Transactor {
     pub(super) gate: Arc<Gate>,
     /// The disk had no room for the last growth.
     disk_full: bool,
+    /// The shape of the tables after which transaction of LMDB: asked for at each set, and other
+    /// only after a checkpoint.
+    trees: Option<(usize, Trees)>,
 }
 
 impl Backend for LmdbBackend {
@@ -117,6 +120,7 @@ impl Transactor {
             folder,
             gate,
             disk_full: false,
+            trees: None,
         }
     }
 
@@ -171,10 +175,20 @@ impl Transactor {
     /// What so many changed entries add to the file at most: their bytes with room for pages that
     /// are half full, and a copy of each leaf that they touch and of the branches above, each of
     /// which may be split; and lists of what was copied.
-    pub(super) fn estimate_layers(&self, bytes: usize, entries: usize) -> Result<u64, StoreError> {
+    pub(super) fn estimate_layers(
+        &mut self,
+        bytes: usize,
+        entries: usize,
+    ) -> Result<u64, StoreError> {
         let pass = self.gate.enter();
-        let page_bytes = pass.opened()?.page_bytes;
-        let (entries, trees) = (entries as u64, pass.read(|view| view.trees())?);
+        let opened = pass.opened()?;
+        let (page_bytes, transaction) = (opened.page_bytes, opened.last_transaction());
+        let trees = match self.trees {
+            Some((seen, trees)) if seen == transaction => trees,
+            Some(_) | None => pass.read(|view| view.trees())?,
+        };
+        self.trees = Some((transaction, trees));
+        let entries = entries as u64;
         let branches = trees.branches.min(entries.saturating_mul(trees.levels));
         let copied = trees.leaves.min(entries) + branches;
         Ok(2 * bytes as u64 + (2 * copied + copied / 256 + 64) * page_bytes)

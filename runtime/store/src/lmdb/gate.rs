@@ -245,6 +245,11 @@ impl Opened {
         (self.env.info().last_page_number as u64 + 1) * self.page_bytes
     }
 
+    /// The number of the newest transaction that was committed.
+    pub(super) fn last_transaction(&self) -> usize {
+        self.env.info().last_txn_id
+    }
+
     /// Reader slots in use at most so far.
     pub(super) fn readers(&self) -> u32 {
         self.env.info().number_of_readers

@@ -281,7 +281,7 @@ fn lmdb_needs_no_more_room_for_what_the_log_holds_than_was_looked_for() {
             (held.current.bytes(), held.current.entries())
         };
         assert_eq!(entries, rows.div_ceil(step as u32) as usize);
-        let transactor = backend.direct.transactor.clone();
+        let mut transactor = backend.direct.transactor.clone();
         let looked_for = transactor.estimate_layers(bytes, entries).unwrap();
         let used = || transactor.gate.enter().opened().unwrap().used_bytes();
         let before = used();
