@@ -43,8 +43,8 @@ pub(crate) const TURN: Duration = Duration::from_millis(2);
 /// Frames taken at least before what they caused is written: the peer works on the first answers
 /// while this end works on the next ones.
 const FRAMES_A_TURN: usize = 16;
-/// Frames taken at most, where many are there or under way: half of these, or a quarter, keeps the
-/// peer at work as well, with fewer writes.
+/// Frames taken at most, where many are there or under way: a quarter of these keeps the peer at
+/// work as well, with fewer writes.
 const FRAMES_A_TURN_MAX: usize = 64;
 /// The same for large messages, of which few frames are many bytes.
 const BYTES_A_TURN: usize = 2 * PART_BYTES;
@@ -369,7 +369,7 @@ fn frames_a_turn(buffer: &[u8], connection: &Connection) -> usize {
     if there <= FRAMES_A_TURN {
         return FRAMES_A_TURN;
     }
-    let wish = (there / 2).max(connection.open_questions() / 4);
+    let wish = (there / 4).max(connection.open_questions() / 4);
     wish.clamp(FRAMES_A_TURN, FRAMES_A_TURN_MAX)
 }
 
@@ -378,11 +378,16 @@ fn frames_a_turn(buffer: &[u8], connection: &Connection) -> usize {
 fn look_ahead<I: Inbound>(buffer: &[u8], bytes_max: usize, inbound: &I) {
     let mut objects = [Uid::NIL; FRAMES_A_TURN];
     let (mut rest, mut found) = (buffer, 0);
-    while found < objects.len()
-        && let Ok(Some(len)) = frame_len(rest, bytes_max)
-        && let Some((framed, behind)) = rest.split_at_checked(len)
-    {
-        if let Some(object) = frame::target_of(framed) {
+    for _ in 0..FRAMES_A_TURN {
+        let Ok(Some(len)) = frame_len(rest, bytes_max) else {
+            break;
+        };
+        let Some((framed, behind)) = rest.split_at_checked(len) else {
+            break;
+        };
+        // Calls of one object need it once.
+        let next = frame::target_of(framed).filter(|next| objects[..found].last() != Some(next));
+        if let Some(object) = next {
             objects[found] = object;
             found += 1;
         }
