@@ -115,7 +115,6 @@ const STEPS: &[Step] = &[
             &[
                 "run",
                 "--locked",
-                "--release",
                 "--bin",
                 "partha",
                 "--",
