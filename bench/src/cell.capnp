@@ -1,7 +1,7 @@
 # What a plain Cap'n Proto client needs of Partha to call a `Cell`: the few methods and structs out
 # of `gen/null.capnp` and `gen/partha.capnp`, with the same ids and the same layout as far as they
 # go. `bump` is not called, but there is no @2 without an @1. A null context means: no action, no
-# call id, the default deadline.
+# call id, the default deadline. `cell_capnp.rs` is made of it as `null.capnp` says.
 @0xc8fd2f7a1e0b9d35;
 
 struct Uid @0x9a73a22848907059 {

@@ -53,6 +53,14 @@ const RATE: &[Metric] = &[
     Metric::ServerPeakMib,
 ];
 
+/// Of benchmarks that have no peer.
+const OURS_ALONE: View = View {
+    reference: None,
+    metrics: RATE,
+    tall: false,
+    plots: &[],
+};
+
 pub(crate) const BENCHMARKS: &[Benchmark] = &[
     Benchmark {
         name: "null",
@@ -165,12 +173,7 @@ pub(crate) const BENCHMARKS: &[Benchmark] = &[
         name: "shards",
         about: "null calls on 1,000 objects, 8 connections with 16 under way on each, any core",
         on_request: false,
-        view: View {
-            reference: None,
-            metrics: RATE,
-            tall: false,
-            plots: &[],
-        },
+        view: OURS_ALONE,
         plan: plan_shards,
     },
     slow_reader::BENCHMARK,

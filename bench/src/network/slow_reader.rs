@@ -5,10 +5,10 @@
 
 use super::load::{Load, Work};
 use super::peer::Peer;
-use super::{RATE, Run, Servers, load_of};
+use super::{OURS_ALONE, Run, Servers, load_of};
 use crate::figure::Parameters;
 use crate::process::Cores;
-use crate::suite::{Benchmark, Case, Plan, Setting, View};
+use crate::suite::{Benchmark, Case, Plan, Setting};
 
 /// Connections that go on, and the calls under way on each.
 const CONNECTIONS: (u64, u64) = (2, 64);
@@ -18,12 +18,7 @@ pub(super) const BENCHMARK: Benchmark = Benchmark {
     about: "null calls on 2 connections, 64 under way on each, alone and beside a connection that \
             has made 10,000 calls with answers of 16 KiB and reads none",
     on_request: false,
-    view: View {
-        reference: None,
-        metrics: RATE,
-        tall: false,
-        plots: &[],
-    },
+    view: OURS_ALONE,
     plan,
 };
 
