@@ -321,11 +321,11 @@ pub(crate) struct Call {
 }
 
 impl Linked for Call {
-    fn link(&mut self) -> &mut Link {
+    fn link_mut(&mut self) -> &mut Link {
         &mut self.link
     }
 
-    fn peek(&self) -> Link {
+    fn link(&self) -> Link {
         self.link
     }
 }

@@ -37,11 +37,11 @@ struct Node {
 }
 
 impl Linked for Node {
-    fn link(&mut self) -> &mut Link {
+    fn link_mut(&mut self) -> &mut Link {
         &mut self.link
     }
 
-    fn peek(&self) -> Link {
+    fn link(&self) -> Link {
         self.link
     }
 }

@@ -22,8 +22,8 @@ impl Link {
 
 /// An entry that can be in a list.
 pub(crate) trait Linked {
-    fn link(&mut self) -> &mut Link;
-    fn peek(&self) -> Link;
+    fn link_mut(&mut self) -> &mut Link;
+    fn link(&self) -> Link;
 }
 
 /// Where the neighbours of entries are kept.
@@ -35,12 +35,12 @@ pub(crate) trait Links {
 impl<T: Linked> Links for Slab<T> {
     #[inline]
     fn link_mut(&mut self, slot: Slot) -> &mut Link {
-        self[slot].link()
+        self[slot].link_mut()
     }
 
     #[inline]
     fn link(&self, slot: Slot) -> Link {
-        self[slot].peek()
+        self[slot].link()
     }
 }
 
@@ -155,10 +155,10 @@ mod tests {
     struct Entry(Link);
 
     impl Linked for Entry {
-        fn link(&mut self) -> &mut Link {
+        fn link_mut(&mut self) -> &mut Link {
             &mut self.0
         }
-        fn peek(&self) -> Link {
+        fn link(&self) -> Link {
             self.0
         }
     }

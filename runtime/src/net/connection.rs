@@ -1,8 +1,9 @@
 //! One native connection between two incarnations: what both of its users see.
 //!
 //! It is symmetric: either end may call the other. Callers of any thread put frames into the
-//! outbox; the connection's task (see `io`) writes them and hands answers back. Everything in it
-//! is bounded: open questions, unsent bytes, exports.
+//! outbox; the connection's task (see `io`) writes them and hands answers back. A frame that is
+//! alone is written by who brings it, and a caller that is alone takes its answer itself (see
+//! `stand_in`). Everything in it is bounded: open questions, unsent bytes, exports.
 
 mod outgoing;
 mod question;
@@ -455,9 +456,12 @@ impl Connection {
         let _ = self.stand_in.set(stand_in);
     }
 
-    /// The caller who waits for an answer, if there is no other.
-    pub(crate) fn only_caller(&self) -> Option<Waker> {
-        lock(&self.pending).only_caller()
+    /// The caller who waits for an answer, if there is no other. It is `found` before it can go.
+    pub(crate) fn only_caller(&self, found: impl FnOnce()) -> Option<Waker> {
+        let pending = lock(&self.pending);
+        let caller = pending.only_caller()?;
+        found();
+        Some(caller)
     }
 
     /// How many questions of this end are open.

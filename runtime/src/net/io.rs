@@ -1,6 +1,6 @@
 //! The two loops of a native connection: many frames a read, many frames a write.
 //!
-//! Both run in one task with reading first, so that what a batch of calls answers at once goes
+//! Both run in one future with reading first, so that what a batch of calls answers at once goes
 //! out in one write at the end of the same turn.
 
 mod later;
@@ -43,6 +43,8 @@ pub(crate) const TURN: Duration = Duration::from_millis(2);
 /// Frames taken at least before what they caused is written: the peer works on the first answers
 /// while this end works on the next ones.
 const FRAMES_A_TURN: usize = 16;
+/// Frames whose objects are told of together before they are taken.
+pub(crate) const FRAMES_AHEAD: usize = FRAMES_A_TURN;
 /// Frames taken at most, where many are there or under way: a quarter of these keeps the peer at
 /// work as well, with fewer writes.
 const FRAMES_A_TURN_MAX: usize = 64;
@@ -63,7 +65,8 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 pub(crate) trait Inbound {
     /// A call arrived.
     fn invoke(&self, connection: &Arc<Connection>, call: frame::Invoke);
-    /// Calls of these objects come next, each once it is looked at; a hint.
+    /// Calls of these objects come next, each once it is looked at; a hint. They are
+    /// [`FRAMES_AHEAD`] at most.
     fn coming(&self, _objects: &[Uid]) {}
     /// Something about an action arrived.
     fn action(&self, connection: &Arc<Connection>, action: Action);
@@ -309,7 +312,7 @@ fn take_frames<I: Inbound>(
         if taken == enough {
             return Ok(Taken::ForNow);
         }
-        if taken.is_multiple_of(FRAMES_A_TURN) {
+        if taken.is_multiple_of(FRAMES_AHEAD) {
             look_ahead(buffer, message_bytes_max, inbound);
         }
         if taken.is_multiple_of(FRAMES_A_LOOK) && started.is_some_and(|at| at.elapsed() > TURN) {
@@ -376,9 +379,9 @@ fn frames_a_turn(buffer: &[u8], connection: &Connection) -> usize {
 /// Tells of the objects that the next frames call: what is known of them may be far from the
 /// processor, and waiting for all of them at once takes hardly longer than for one.
 fn look_ahead<I: Inbound>(buffer: &[u8], bytes_max: usize, inbound: &I) {
-    let mut objects = [Uid::NIL; FRAMES_A_TURN];
+    let mut objects = [Uid::NIL; FRAMES_AHEAD];
     let (mut rest, mut found) = (buffer, 0);
-    for _ in 0..FRAMES_A_TURN {
+    for _ in 0..FRAMES_AHEAD {
         let Ok(Some(len)) = frame_len(rest, bytes_max) else {
             break;
         };

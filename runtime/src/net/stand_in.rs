@@ -4,6 +4,10 @@
 //! it, it would wake the caller, who has its turn later; so the caller is woken in the task's
 //! place and serves the connection itself, which finds the answer. Whoever serves polls the same
 //! future, one at a time. With more calls under way, or none, it is the task.
+//!
+//! A caller may be alive and yet not come: what it waits in may be busy with something else.
+//! Whatever happens next on the connection wakes the task then, at the latest its next look at the
+//! clock.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -103,14 +107,17 @@ impl StandIn {
         let mut serving = match self.try_lock() {
             Some(serving) => serving,
             None => {
-                self.missed.store(true, Ordering::SeqCst);
+                // It takes the place of what the other one left there: if that has looked already,
+                // its lock is seen to be free.
+                self.missed.swap(true, Ordering::AcqRel);
                 match self.try_lock() {
                     Some(serving) => serving,
                     None => return Poll::Pending,
                 }
             }
         };
-        self.bell.woken.store(NOBODY, Ordering::Release);
+        // Who was woken until now need not come: this poll sees what for.
+        self.bell.woken.swap(NOBODY, Ordering::AcqRel);
         let polled = match serving.as_mut() {
             Some(serving) => serving.as_mut().poll(&mut Context::from_waker(&self.waker)),
             None => Poll::Ready(()),
@@ -121,7 +128,7 @@ impl StandIn {
             None
         };
         drop(serving);
-        if over.is_some() || self.missed.swap(false, Ordering::SeqCst) {
+        if over.is_some() || self.missed.swap(false, Ordering::AcqRel) {
             self.bell.task.wake();
         }
         polled
@@ -152,12 +159,18 @@ impl Wake for Bell {
         // Who was woken before and has not come is not waited for any longer.
         let is_first = self.woken.load(Ordering::Acquire) == NOBODY;
         let connection = is_first.then(|| self.connection.upgrade()).flatten();
-        let caller = connection.and_then(|connection| connection.only_caller());
-        let woken = if caller.is_some() { CALLER } else { TASK };
-        self.woken.store(woken, Ordering::Release);
+        // Noted before it can go: one that goes later sees that it is awaited, and excuses itself.
+        let caller = connection.and_then(|connection| {
+            connection.only_caller(|| {
+                self.woken.swap(CALLER, Ordering::AcqRel);
+            })
+        });
         match caller {
             Some(caller) => caller.wake(),
-            None => self.task.wake(),
+            None => {
+                self.woken.swap(TASK, Ordering::AcqRel);
+                self.task.wake();
+            }
         }
     }
 }

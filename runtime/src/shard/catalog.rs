@@ -146,12 +146,13 @@ impl Catalog {
         if self.active.len() <= at {
             self.active.resize_with(at + 1, || None);
         }
-        self.slots.insert(active.uid, slot);
+        let uid = active.uid;
         let before = self.active[at].replace(active);
         if let Some(before) = before {
             debug_assert!(false, "{} was in {slot:?} still", before.uid);
             self.slots.remove(&before.uid);
         }
+        self.slots.insert(uid, slot);
     }
 
     /// Puts an object back as it was.

@@ -59,11 +59,8 @@ use crate::elsewhere::{Elsewhere, Polls};
 use crate::error::{ErrorKind, SystemError};
 use crate::hash::IdMap;
 use crate::net::connection::Connection;
+use crate::net::io::FRAMES_AHEAD;
 use crate::net::links::Links;
-
-/// Objects looked at together before they are called: as many as a connection has calls of in one
-/// of its turns.
-const TOUCHED_MAX: usize = 16;
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<Shard>>> = const { RefCell::new(None) };
@@ -312,7 +309,7 @@ impl Shard {
     /// the same time, where a call alone would wait for one after the other.
     fn touch(&self, objects: &[Uid]) {
         let engine = self.engine.borrow();
-        let mut slots = [ObjectSlot(u32::MAX); TOUCHED_MAX];
+        let mut slots = [ObjectSlot(u32::MAX); FRAMES_AHEAD];
         for (object, slot) in objects.iter().zip(&mut slots) {
             *slot = engine.object_slot(*object).unwrap_or(*slot);
         }

@@ -49,6 +49,15 @@ fn poll(answer: Pin<&mut impl Future<Output = Answer>>) -> Poll<Answer> {
     answer.poll(&mut Context::from_waker(Waker::noop()))
 }
 
+/// Waits until something is so of which nobody is told.
+async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
 #[tokio::test]
 async fn a_caller_that_is_alone_takes_its_answer_and_the_task_is_not_woken() {
     const CALLS: usize = 20;
@@ -84,13 +93,7 @@ async fn a_caller_that_does_not_come_holds_nobody_up() {
     assert!(poll(stuck.as_mut()).is_pending());
     lock(&served).clear();
     there.send_short(&Frame::Goodbye);
-    for _ in 0..1_000 {
-        if !here.is_usable() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    assert!(!here.is_usable(), "the task has heard it");
+    until("the task has heard it", || !here.is_usable()).await;
     assert!(lock(&served).iter().all(Option::is_some));
     assert!(poll(stuck.as_mut()).is_ready());
 }
@@ -105,17 +108,8 @@ async fn a_caller_that_goes_leaves_the_rest_to_the_task() {
         drop(leaving);
         ask(&here, &Bytes::new()).await.unwrap();
     }
-    for _ in 0..1_000 {
-        if here.open_questions() == 0 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    assert_eq!(
-        here.open_questions(),
-        0,
-        "what was given up is answered, too"
-    );
+    let are_over = || here.open_questions() == 0;
+    until("what was given up is answered, too", are_over).await;
 }
 
 #[tokio::test]
@@ -130,13 +124,7 @@ async fn the_end_is_told_to_who_waits_and_leaves_nothing() {
     assert_eq!(ended.kind(), silent);
     let weak = Arc::downgrade(&here);
     drop(here);
-    for _ in 0..1_000 {
-        if weak.upgrade().is_none() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    assert!(weak.upgrade().is_none(), "nothing keeps it");
+    until("nothing keeps it", || weak.strong_count() == 0).await;
 }
 
 /// A caller of another runtime, whose timers are not the connection's, leaves it to the task.
