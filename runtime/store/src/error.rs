@@ -96,14 +96,11 @@ pub enum StoreError {
     #[error("the store is closed")]
     Closed,
     /// Something on disk is not what was written.
-    #[error(
-        "{what} is damaged (key {key}): {found}; \
-         restore the object from a replica or a backup, or delete it"
-    )]
+    #[error("{what} is damaged ({key}): {found}; {}", cure_of_damage(what))]
     Corrupt {
         /// What it should be.
         what: &'static str,
-        /// Where: the key in hexadecimal digits, or a page of the file.
+        /// Where: the key in hexadecimal digits, or a page or byte of a file.
         key: String,
         /// What was found instead.
         found: String,
@@ -185,6 +182,14 @@ pub enum StoreError {
         /// What to do.
         cure: &'static str,
     },
+}
+
+/// What to do about damage: one entry can be replaced, a file cannot.
+fn cure_of_damage(what: &str) -> &'static str {
+    match what.starts_with("the store's ") {
+        true => "keep the node's folder as it is for a repair, and restore one from a backup",
+        false => "restore the object from a replica or a backup, or delete it",
+    }
 }
 
 impl StoreError {

@@ -45,6 +45,8 @@ const INCARNATION_KEY: &[u8] = b"incarnation";
 const LOG_KEY: &[u8] = b"log";
 /// The random number of the life of the store that may have left something there.
 const LOG_LIFE_KEY: &[u8] = b"log_life";
+/// The length that each file of the log had at least.
+const LOG_BYTES_KEY: &[u8] = b"log_bytes";
 /// 1 while there may be something in the log, 0 after it was closed.
 const LOG_OPEN_KEY: &[u8] = b"log_open";
 
@@ -152,6 +154,13 @@ impl LmdbStore {
             accept_older: options.accept_older,
         };
         let summary = check::check_file(&folder.data_file(), checks)?;
+        if summary.is_none() && !options.accept_older && log::is_in(folder.path()) {
+            return Err(StoreError::Corrupt {
+                what: "the store's file data.mdb",
+                key: "the whole file".to_owned(),
+                found: "no file, or an empty one, beside the log of a store".to_owned(),
+            });
+        }
         let used = summary.map_or(0, |summary| summary.used_bytes);
         let used = usize::try_from(used).unwrap_or(usize::MAX / 4);
         let map_bytes = options.map_bytes_initial.max(used.saturating_add(used / 2));
@@ -163,7 +172,7 @@ impl LmdbStore {
         let mut transactor = Transactor::new(Arc::clone(&folder), Arc::clone(&gate));
         let left = find_log(&gate, options.accept_older)?;
         let files = open_log(&folder, options.log_bytes)?;
-        let (identity, start) = begin_life(&mut transactor, left.as_ref(), files.is_some())?;
+        let (identity, start) = begin_life(&mut transactor, left.as_ref(), files.as_ref())?;
         tracing::info!(
             node = %identity.node,
             incarnation = %identity.incarnation,
@@ -220,6 +229,7 @@ fn find_log(gate: &Gate, accept_older: bool) -> Result<Option<Found>, StoreError
         Ok(Some(Start {
             life: required(view, LOG_LIFE_KEY)?,
             generation: required(view, LOG_KEY)?,
+            file_bytes: required(view, LOG_BYTES_KEY)?,
         }))
     })?;
     left.map(|start| log::find(gate.dir(), start, accept_older))
@@ -231,14 +241,13 @@ fn open_log(folder: &Folder, log_bytes: u64) -> Result<Option<Files>, StoreError
     if log_bytes == 0 {
         return Ok(None);
     }
-    match Files::open(folder.path()) {
-        Ok(files) => folder.sync().map(|()| Some(files)),
-        Err(error @ StoreError::Full { .. }) => {
-            tracing::warn!(%error, "the store is used without a log");
-            Ok(None)
-        }
-        Err(error) => Err(error),
+    match Files::open(folder.path(), log_bytes) {
+        Ok(Some(files)) => return folder.sync().map(|()| Some(files)),
+        Ok(None) | Err(StoreError::Full { .. }) => {}
+        Err(error) => return Err(error),
     }
+    tracing::warn!("the disk is full: the store is used without a log");
+    Ok(None)
 }
 
 /// Makes the node's id in a new store; raises the incarnation in any. What was left in the log is
@@ -246,11 +255,12 @@ fn open_log(folder: &Folder, log_bytes: u64) -> Result<Option<Files>, StoreError
 fn begin_life(
     transactor: &mut Transactor,
     left: Option<&Found>,
-    has_log: bool,
+    files: Option<&Files>,
 ) -> Result<(Peer, Start), StoreError> {
     let left_bytes = left.map_or(0, Found::bytes);
     let need_bytes = transactor.estimate_layers(left_bytes, left_bytes / 64 + 8)?;
     let life = random_number()?;
+    let file_bytes = files.map_or(0, Files::file_bytes);
     transactor.transact(need_bytes, &[], |change| {
         let identity = raise_incarnation(change)?;
         let mut generation = number(change, LOG_KEY)?.unwrap_or(1);
@@ -263,8 +273,14 @@ fn begin_life(
         }
         put_number(change, LOG_KEY, generation)?;
         put_number(change, LOG_LIFE_KEY, life)?;
-        put_number(change, LOG_OPEN_KEY, has_log.into())?;
-        Ok(((identity, Start { life, generation }), true))
+        put_number(change, LOG_BYTES_KEY, file_bytes)?;
+        put_number(change, LOG_OPEN_KEY, files.is_some().into())?;
+        let start = Start {
+            life,
+            generation,
+            file_bytes,
+        };
+        Ok(((identity, start), true))
     })
 }
 

@@ -215,6 +215,55 @@ fn damage_of_what_was_acknowledged_is_an_error_and_can_be_left_out() {
     assert!(error.to_string().contains("no file"), "{error}");
 }
 
+/// What somebody does to files, and what a start says of it.
+#[test]
+fn files_that_are_not_those_that_were_left_are_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let origin = dir.path().join("origin");
+    let store = LmdbStore::open_with(&origin, &with_log(LARGE)).unwrap();
+    // More than a file has at least.
+    make(&store, 60);
+    let crashed = copy_to(&origin, &dir.path().join("crashed"));
+    let copy = dir.path().join("copy");
+    let cut = |name: &str, len: u64| {
+        let file = fs::File::options().write(true).open(copy.join(name));
+        file.unwrap().set_len(len).unwrap();
+    };
+    let swap = || {
+        fs::rename(copy.join("log-0"), copy.join("aside")).unwrap();
+        fs::rename(copy.join("log-1"), copy.join("log-0")).unwrap();
+        fs::rename(copy.join("aside"), copy.join("log-1")).unwrap();
+    };
+    let cases: [(&str, &str, &dyn Fn()); 7] = [
+        ("log-1", "0 bytes, it had at least", &|| cut("log-1", 0)),
+        ("log-0", "0 bytes, it had at least", &|| cut("log-0", 0)),
+        ("log-1", "1000 bytes, it had at least", &|| {
+            cut("log-1", 1000)
+        }),
+        ("log-1", "5000 bytes, it had at least", &|| {
+            cut("log-1", 5000)
+        }),
+        ("log-0", "no record, but one at", &swap),
+        ("data.mdb", "beside the log of a store", &|| {
+            fs::remove_file(copy.join("data.mdb")).unwrap();
+        }),
+        ("data.mdb", "beside the log of a store", &|| {
+            cut("data.mdb", 0)
+        }),
+    ];
+    for (file, text, harm) in cases {
+        copy_to(&crashed, &copy);
+        harm();
+        let error = LmdbStore::open(&copy).unwrap_err();
+        let said = error.to_string();
+        assert!(matches!(error, StoreError::Corrupt { .. }), "{said}");
+        assert!(said.contains(text) && said.contains(file), "{said}");
+        assert!(said.contains("restore one from a backup"), "{said}");
+    }
+    copy_to(&crashed, &copy);
+    assert_eq!(made(&LmdbStore::open(&copy).unwrap()), 60);
+}
+
 /// The last record of a file that is full, and the one that follows in the other file.
 #[test]
 fn damage_at_the_end_of_a_full_file_is_an_error() {

@@ -15,8 +15,9 @@
 //! What is found after a crash: the records of a generation follow each other from the start of
 //! the file. The first one that is not sound is a write that the crash cut short, unless sound
 //! ones of the same generation, or the next generation, show that it was once whole: that is
-//! damage. Only damage of the very last record cannot be told from a write that was cut short, as
-//! with any log.
+//! damage. So are a file that is shorter than it was, or that is in the place of the other one.
+//! Only if the end of the records is damaged, from some point to the last one, can that not be
+//! told from a write that was cut short, as with any log.
 
 mod record;
 
@@ -38,6 +39,8 @@ use crate::tables::Table;
 pub(super) const FILES: [&str; 2] = ["log-0", "log-1"];
 /// A file grows by this.
 const GROWTH_BYTES: u64 = 512 << 10;
+/// A file that has been used is no shorter.
+const LEAST_BYTES: u64 = 4 << 10;
 
 /// Where a log begins.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +49,8 @@ pub(super) struct Start {
     pub(super) life: u64,
     /// The first generation that LMDB does not hold.
     pub(super) generation: u64,
+    /// Each file was at least that long.
+    pub(super) file_bytes: u64,
 }
 
 /// The log as it is written.
@@ -72,9 +77,22 @@ pub(super) struct Files([LogFile; 2]);
 
 impl Files {
     /// Opens the files in `dir`, which are made if need be. The caller makes the names durable.
-    pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
+    /// None if the disk has no room for the little that they have at least, so that it is noticed
+    /// when they are emptied.
+    pub(super) fn open(dir: &Path, file_bytes_max: u64) -> Result<Option<Self>, StoreError> {
         let [first, second] = FILES.map(|name| LogFile::open(dir.join(name)));
-        Ok(Self([first?, second?]))
+        let mut files = [first?, second?];
+        for file in &mut files {
+            if !file.grow(LEAST_BYTES.min(file_bytes_max), file_bytes_max)? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(Self(files)))
+    }
+
+    /// The length of the shorter one.
+    pub(super) fn file_bytes(&self) -> u64 {
+        self.0[0].bytes.min(self.0[1].bytes)
     }
 }
 
@@ -136,6 +154,7 @@ impl Log {
             generation: self.generation,
             number: self.records,
             before: self.before,
+            file_bytes: self.files[parity(self.generation)].bytes,
         }
     }
 
@@ -144,13 +163,14 @@ impl Log {
     /// # Errors
     /// `Io`: they may be on disk or not, and nothing may be written behind them. `TooLarge`.
     pub(super) fn append(&mut self, changes: &Changes) -> Result<bool, StoreError> {
-        let bytes = record::encode(self.place(), changes)?;
-        let end = self.at + bytes.len() as u64;
+        let end = self.at + record::len(changes) as u64;
         let file = &mut self.files[parity(self.generation)];
         file.check_place()?;
         if end > self.file_bytes_max || !file.grow(end, self.file_bytes_max)? {
             return Ok(false);
         }
+        let bytes = record::encode(self.place(), changes)?;
+        let file = &self.files[parity(self.generation)];
         let failed = |source| StoreError::Io {
             what: "cannot write",
             path: file.path.clone(),
@@ -221,7 +241,8 @@ impl LogFile {
         if end <= self.bytes {
             return Ok(true);
         }
-        let wanted = end.next_multiple_of(GROWTH_BYTES).min(bytes_max).max(end);
+        let step = if end > LEAST_BYTES { GROWTH_BYTES } else { 1 };
+        let wanted = end.next_multiple_of(step).min(bytes_max).max(end);
         let zeros = vec![0; usize::try_from(wanted - self.bytes).unwrap_or(usize::MAX)];
         let written = self.file.write_all_at(&zeros, self.bytes);
         match written.map_err(|source| disk_error("cannot write", &self.path, source, false)) {
@@ -263,6 +284,9 @@ pub(super) fn find(dir: &Path, start: Start, accept_older: bool) -> Result<Found
     for generation in [first, first + 1] {
         let path = dir.join(FILES[parity(generation)]);
         files.push(match std::fs::read(&path) {
+            Ok(bytes) if (bytes.len() as u64) < start.file_bytes && !accept_older => {
+                return Err(too_short(generation, bytes.len(), start.file_bytes));
+            }
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound && accept_older => Vec::new(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -278,19 +302,36 @@ pub(super) fn find(dir: &Path, start: Start, accept_older: bool) -> Result<Found
         ends: [0; 2],
         next: first + 2,
     };
-    let checked = found.check();
-    match checked {
+    match found.check() {
+        Ok(torn) => {
+            for (generation, at) in torn {
+                tracing::warn!(generation, at, "the last write to the log was cut short");
+            }
+            Ok(found)
+        }
         Err(error) if accept_older => {
             tracing::warn!(%error, "what comes after it in the log is left out");
             Ok(found)
         }
-        checked => checked.map(|()| found),
+        Err(error) => Err(error),
     }
 }
 
+/// Whether there are files of a log in a folder with anything in them.
+pub(super) fn is_in(dir: &Path) -> bool {
+    FILES.iter().any(|name| {
+        let mut start = [0; 8];
+        let file = File::open(dir.join(name));
+        file.is_ok_and(|file| file.read_exact_at(&mut start, 0).is_ok())
+            && record::looks_like_one(&start)
+    })
+}
+
 impl Found {
-    fn check(&mut self) -> Result<(), StoreError> {
-        let mut counts = [0, 0];
+    /// Looks for the ends of both generations, and for damage. Answers with what looks like writes
+    /// that were cut short: generation, and byte of its file.
+    fn check(&mut self) -> Result<Vec<(u64, usize)>, StoreError> {
+        let (mut counts, mut torn) = ([0, 0], Vec::new());
         for index in 0..2 {
             let generation = self.first + index as u64;
             let bytes = &self.files[index];
@@ -303,6 +344,9 @@ impl Found {
                 if (place.generation, place.number) != (generation, counts[index]) {
                     break;
                 }
+                if place.file_bytes > bytes.len() as u64 {
+                    return Err(too_short(generation, bytes.len(), place.file_bytes));
+                }
                 before = before.or(Some(place.before));
                 counts[index] += 1;
                 at += record.len;
@@ -312,28 +356,30 @@ impl Found {
                 return Err(damaged(self.first, self.ends[0], found));
             }
             self.ends[index] = at;
-            self.check_behind(index, at)?;
+            torn.extend(self.check_behind(index, at)?);
         }
-        Ok(())
+        Ok(torn)
     }
 
-    /// There must be no sound record of this generation or a later one behind the last.
-    fn check_behind(&self, index: usize, end: usize) -> Result<(), StoreError> {
+    /// There must be no sound record of what LMDB does not hold behind the last, of this
+    /// generation or of one that belongs into the other file. Answers with the first one that is
+    /// not sound.
+    fn check_behind(&self, index: usize, end: usize) -> Result<Option<(u64, usize)>, StoreError> {
         let generation = self.first + index as u64;
         let bytes = &self.files[index];
-        let behind = (end..bytes.len()).step_by(STEP);
-        for at in behind {
+        let mut torn = None;
+        for at in (end..bytes.len()).step_by(STEP) {
             let told = record::told_generation(&bytes[at..], self.life);
-            if told.is_none_or(|told| told < generation) {
+            if told.is_none_or(|told| told < self.first) {
                 continue;
             }
             if record::decode(&bytes[at..], self.life).is_some() {
                 let found = format!("no record, but one at {at}");
                 return Err(damaged(generation, end, found));
             }
-            tracing::warn!(generation, at, "the last write to the log was cut short");
+            torn = torn.or(Some((generation, at)));
         }
-        Ok(())
+        Ok(torn)
     }
 
     /// Goes through all changes in the order in which they were made.
@@ -370,6 +416,11 @@ impl Found {
     pub(super) fn bytes(&self) -> usize {
         self.ends.iter().sum()
     }
+}
+
+fn too_short(generation: u64, len: usize, expected: u64) -> StoreError {
+    let found = format!("{len} bytes, it had at least {expected}");
+    damaged(generation, len, found)
 }
 
 fn damaged(generation: u64, at: usize, found: String) -> StoreError {

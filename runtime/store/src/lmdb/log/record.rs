@@ -11,7 +11,8 @@
 //! | 24 | generation of the log |
 //! | 32 | number of the record in its generation, from 0 |
 //! | 40 | records of the generation before, 0 if that is of an earlier life |
-//! | 48 | the body, filled up to a multiple of 8 |
+//! | 48 | length of the file at that time |
+//! | 56 | the body, filled up to a multiple of 8 |
 //!
 //! Numbers are little-endian. A change is the table (1), the length of the key (2), the length of
 //! the value (4) or all ones if it is removed, key, value. Values are sealed as in the tables.
@@ -26,7 +27,7 @@ use crate::layers::Changes;
 use crate::tables::Table;
 
 const MAGIC: [u8; 4] = *b"PtL1";
-const HEADER_BYTES: usize = 48;
+const HEADER_BYTES: usize = 56;
 const CHANGE_BYTES: usize = 7;
 const REMOVED: u32 = u32::MAX;
 /// Records begin at multiples of this.
@@ -39,6 +40,8 @@ pub(super) struct Place {
     pub(super) generation: u64,
     pub(super) number: u64,
     pub(super) before: u64,
+    /// The file was that long: a shorter one has lost something.
+    pub(super) file_bytes: u64,
 }
 
 /// A record that passed its checksum.
@@ -51,13 +54,24 @@ pub(super) struct Record<'r> {
     body: &'r [u8],
 }
 
+/// The bytes of a record with these changes.
+pub(super) fn len(changes: &Changes) -> usize {
+    let body_len = changes.entries() * CHANGE_BYTES + changes.bytes();
+    (HEADER_BYTES + body_len).next_multiple_of(STEP)
+}
+
 /// The record with these changes.
 pub(super) fn encode(place: Place, changes: &Changes) -> Result<Vec<u8>, StoreError> {
-    let most = HEADER_BYTES + changes.entries() * CHANGE_BYTES + changes.bytes() + STEP;
-    let mut bytes = Vec::with_capacity(most);
+    let mut bytes = Vec::with_capacity(len(changes));
     bytes.extend_from_slice(&MAGIC);
     bytes.extend_from_slice(&[0; 12]);
-    let numbers = [place.life, place.generation, place.number, place.before];
+    let numbers = [
+        place.life,
+        place.generation,
+        place.number,
+        place.before,
+        place.file_bytes,
+    ];
     bytes.extend(numbers.into_iter().flat_map(u64::to_le_bytes));
     let mut count = 0_u32;
     for (table, key, value) in changes.iter() {
@@ -108,6 +122,7 @@ pub(super) fn decode(bytes: &[u8], life: u64) -> Option<Record<'_>> {
         generation: u64_at(header, 24),
         number: u64_at(header, 32),
         before: u64_at(header, 40),
+        file_bytes: u64_at(header, 48),
     };
     let sound = place.life == life
         && crc32c::crc32c(&bytes[8..HEADER_BYTES + body_len]) == u32_at(header, 4);
@@ -120,7 +135,7 @@ pub(super) fn decode(bytes: &[u8], life: u64) -> Option<Record<'_>> {
 }
 
 /// Whether a record may have been meant to be here.
-fn looks_like_one(bytes: &[u8]) -> bool {
+pub(super) fn looks_like_one(bytes: &[u8]) -> bool {
     bytes.starts_with(&MAGIC)
 }
 
@@ -188,6 +203,7 @@ mod tests {
         generation: 5,
         number: 3,
         before: 0,
+        file_bytes: 4096,
     };
 
     fn changes() -> Changes {
@@ -202,6 +218,7 @@ mod tests {
     fn a_record_survives_the_round_trip() {
         let bytes = encode(PLACE, &changes()).unwrap();
         assert_eq!(bytes.len() % STEP, 0);
+        assert_eq!(bytes.len(), len(&changes()));
         let record = decode(&bytes, 9).unwrap();
         assert_eq!((record.place, record.len), (PLACE, bytes.len()));
         let mut found = Changes::default();

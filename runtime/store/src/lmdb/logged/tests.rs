@@ -40,13 +40,15 @@ fn backend_with(dir: &Path, map_bytes: usize, options: &LmdbOptions) -> LoggedBa
         Ok(Start {
             life: super::super::required(view, super::super::LOG_LIFE_KEY)?,
             generation: super::super::required(view, LOG_KEY)?,
+            file_bytes: 0,
         })
     });
     let direct = LmdbBackend {
         transactor: Transactor::new(folder, gate),
         fences: Arc::new(Fences::new(Incarnation(1))),
     };
-    let log = Log::new(Files::open(dir).unwrap(), start.unwrap(), options.log_bytes);
+    let files = Files::open(dir, options.log_bytes).unwrap().unwrap();
+    let log = Log::new(files, start.unwrap(), options.log_bytes);
     LoggedBackend::new(direct, Arc::default(), log, options)
 }
 
