@@ -1,8 +1,10 @@
-//! The table of nodes.
+//! The table of nodes, and of objects that have moved.
 //!
 //! A node is a row: its key the node id in big-endian bytes, so that nodes are listed by
 //! identity, its value the [`NodeEntry`] as it registered, a framed Cap'n Proto message. Whether
 //! it is alive is added when somebody asks, from what has been heard in this life of the binder.
+//! Whether it is cordoned is said by operators and is no node's to change, so it outlives
+//! registrations.
 //!
 //! # Names
 //!
@@ -15,11 +17,17 @@
 use std::time::Duration;
 
 use partha::abi::{Message, Struct, message};
-use partha::services::binder::binder::{LocateError, RegisterError, Servant, State};
-use partha::services::binder::{Location, NodeEntry, OldIncarnation, UnknownNode};
+use partha::services::binder::binder::{
+    CordonError, LocateError, MovedError, RegisterError, Servant, State,
+};
+use partha::services::binder::{
+    BadLabels, Label, Location, MOVED_MAX, MovedObject, NodeEntry, OldIncarnation, TooManyMoved,
+    UnknownNode,
+};
 use partha::{Bytes, Context, Result, Rows, Uid};
 
 use crate::leases::Leases;
+use crate::moved;
 
 /// The part of the rows that has the nodes.
 const NODES: u16 = 1;
@@ -58,7 +66,12 @@ impl Servant for BinderServant {
             }
             .into());
         }
+        if let Err(reason) = Label::check_all(&node.labels) {
+            let node = node.node;
+            return Err(BadLabels { node, reason }.into());
+        }
         let mut plain = registered(&node);
+        plain.cordoned = known.as_ref().is_some_and(|known| known.cordoned);
         let holders = namesakes(rows, &plain)?;
         let living = |other: &&NodeEntry| self.leases.state(other.node, state.lease).0;
         let second = match holders.iter().find(living) {
@@ -111,17 +124,15 @@ impl Servant for BinderServant {
         cx: &Context,
         object: Uid,
     ) -> Result<Location, LocateError> {
-        let birth = object.node.0;
-        let Some(entry) = find(cx.rows(), birth)? else {
-            return Err(UnknownNode {
-                node: birth,
-                object,
-            }
-            .into());
+        let row = moved::find(cx.rows(), object)?;
+        let node = row.as_ref().map_or(object.node.0, |row| row.node);
+        let Some(entry) = find(cx.rows(), node)? else {
+            return Err(UnknownNode { node, object }.into());
         };
         Ok(Location {
             node: self.with_lease(state, entry),
-            moved: false,
+            moved: row.is_some(),
+            moves: row.map_or(0, |row| row.moves),
         })
     }
 
@@ -139,6 +150,46 @@ impl Servant for BinderServant {
             .scan(NODES, after.as_ref().map(<[u8; 8]>::as_slice), limit)?;
         let entry = |(_, row)| Ok(self.with_lease(state, decode(row)?));
         rows.into_iter().map(entry).collect()
+    }
+
+    async fn moved(
+        &self,
+        _state: &mut State,
+        cx: &Context,
+        objects: Vec<MovedObject>,
+    ) -> Result<u32, MovedError> {
+        if objects.len() > MOVED_MAX {
+            let limit = MOVED_MAX as u32;
+            return Err(TooManyMoved { limit }.into());
+        }
+        let mut changed = 0;
+        for object in &objects {
+            changed += u32::from(moved::put(cx.rows(), object)?);
+        }
+        Ok(changed)
+    }
+
+    async fn cordon(
+        &self,
+        _state: &mut State,
+        cx: &Context,
+        node: u64,
+        on: bool,
+    ) -> Result<bool, CordonError> {
+        let Some(entry) = find(cx.rows(), node)? else {
+            let object = Uid::NIL;
+            return Err(UnknownNode { node, object }.into());
+        };
+        let before = entry.cordoned;
+        if before != on {
+            tracing::info!(node = %entry.name, on, "cordoned");
+            let entry = NodeEntry {
+                cordoned: on,
+                ..entry
+            };
+            cx.rows().put(NODES, &key(node), encode(&entry)?)?;
+        }
+        Ok(before)
     }
 }
 

@@ -2,106 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+mod common;
 
+use std::time::Duration;
+
+use common::{LEASE, LONG, System, absent};
 use partha::services::BINDER_NAME;
 use partha::services::binder::binder::{LocateError, RegisterError};
-use partha::services::binder::{Binder, NodeEntry};
 use partha::services::naming::NameContext;
-use partha::{Client, ErrorKind, Node, NodeId, Place, Timestamp, Uid};
-use test_support::{TempDir, free_port, temp_dir};
-
-const LEASE: Duration = Duration::from_secs(3);
-const LONG: Duration = Duration::from_secs(60);
-
-/// A naming service and a binder.
-struct System {
-    folder: TempDir,
-    naming: Node,
-    binder: Node,
-    client: Client,
-}
-
-impl System {
-    async fn start() -> Self {
-        let folder = temp_dir("binder");
-        let builder = Node::builder()
-            .name("naming")
-            .data_dir(folder.path().join("naming"));
-        let naming = partha_naming::start(builder.shards(1)).await.unwrap();
-        let binder = start_binder(&folder, naming.address()).await;
-        binder.registered().await;
-        let client = Client::connect(naming.address().to_string()).await.unwrap();
-        Self {
-            folder,
-            naming,
-            binder,
-            client,
-        }
-    }
-
-    async fn stub(&self) -> Binder {
-        self.client.locator().binder(&self.client).await.unwrap()
-    }
-
-    /// A node that can run naming contexts: any class does.
-    async fn node(&self, folder: &str, name: &str) -> Node {
-        let builder = Node::builder()
-            .name(name)
-            .data_dir(self.folder.path().join(folder))
-            .shards(1)
-            .naming(self.naming.address().to_string());
-        let context = partha::services::naming::name_context::class;
-        let class = context(partha_naming::context::ContextServant);
-        let node = builder.class(class).start().await.unwrap();
-        node.registered().await;
-        node
-    }
-
-    async fn entry(&self, id: NodeId) -> Option<NodeEntry> {
-        let nodes = self.client.locator().nodes(&self.client).await.unwrap();
-        nodes.into_iter().find(|entry| entry.node == id.0)
-    }
-
-    /// Waits until the entry of a node is as wanted.
-    async fn eventually(&self, id: NodeId, wanted: impl Fn(&NodeEntry) -> bool) -> NodeEntry {
-        let begun = Instant::now();
-        loop {
-            let entry = self.entry(id).await;
-            if let Some(entry) = entry.clone().filter(&wanted) {
-                return entry;
-            }
-            assert!(begun.elapsed() < LONG, "still {entry:?}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-}
-
-async fn start_binder(folder: &TempDir, naming: SocketAddr) -> Node {
-    let builder = Node::builder()
-        .name("binder")
-        .data_dir(folder.path().join("binder"))
-        .shards(1)
-        .naming(naming.to_string());
-    partha_binder::start(builder, Vec::new(), LEASE)
-        .await
-        .unwrap()
-}
-
-/// The entry of a node that is not there.
-fn absent(node: u64, incarnation: u32, name: &str) -> NodeEntry {
-    NodeEntry {
-        node,
-        incarnation,
-        name: name.to_owned(),
-        addresses: vec![format!("127.0.0.1:{}", free_port())],
-        classes: vec![7],
-        shards: 1,
-        alive: true,
-        last_heard: Timestamp::now(),
-    }
-}
+use partha::{ErrorKind, NodeId, Place, Timestamp, Uid};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_is_in_the_table_while_it_lives_and_after() {
@@ -272,23 +181,8 @@ async fn nodes_come_back_after_the_binder_was_away() {
     let system = System::start().await;
     let node = system.node("a", "a").await;
     let before = system.stub().await.uid();
-    let System {
-        folder,
-        naming,
-        binder,
-        ..
-    } = system;
-    binder.shutdown(LONG).await.unwrap();
     // Without a fixed port it comes back at another one.
-    let binder = start_binder(&folder, naming.address()).await;
-    binder.registered().await;
-    let client = Client::connect(naming.address().to_string()).await.unwrap();
-    let system = System {
-        folder,
-        naming,
-        binder,
-        client,
-    };
+    let system = system.stop_binder().await.start().await;
     let known = system
         .client
         .naming()

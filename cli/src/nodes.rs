@@ -16,7 +16,9 @@ use crate::suggest;
 pub(crate) async fn nodes(arguments: &Nodes, out: &mut Output) -> anyhow::Result<()> {
     let system = System::connect(&arguments.cluster).await?;
     let nodes = system.client.locator().nodes(&system.client).await?;
-    let mut header = vec!["NODE", "STATE", "HEARD", "ADDRESS", "SHARDS", "ID"];
+    let mut header = vec![
+        "NODE", "STATE", "CORDONED", "HEARD", "ADDRESS", "SHARDS", "LABELS", "ID",
+    ];
     if out.is_wide() || out.is_json() {
         header.extend(["LIFE", "CLASSES"]);
     }
@@ -26,9 +28,11 @@ pub(crate) async fn nodes(arguments: &Nodes, out: &mut Output) -> anyhow::Result
         let mut row = vec![
             json!(node.name),
             json!(if node.alive { "alive" } else { "silent" }),
+            cordoned(node, out.is_json()),
             heard(node, out.is_json()),
             json!(node.addresses),
             json!(node.shards),
+            labels(node, out.is_json()),
             json!(NodeId(node.node).to_string()),
         ];
         if header.len() > row.len() {
@@ -137,6 +141,30 @@ fn heard(node: &NodeEntry, exactly: bool) -> Value {
         return json!(humantime::format_rfc3339_micros(heard).to_string());
     }
     json!(cluster::heard(node))
+}
+
+/// Whether an operator wants no more objects to come to it.
+fn cordoned(node: &NodeEntry, exactly: bool) -> Value {
+    match (exactly, node.cordoned) {
+        (true, on) => json!(on),
+        (false, true) => json!("yes"),
+        (false, false) => Value::Null,
+    }
+}
+
+/// Its labels: an object for scripts, a text for people.
+fn labels(node: &NodeEntry, exactly: bool) -> Value {
+    if exactly {
+        let members = node.labels.iter();
+        let members = members.map(|label| (label.name.clone(), json!(label.value)));
+        return Value::Object(members.collect());
+    }
+    json!(
+        node.labels
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+    )
 }
 
 /// The names of a node's classes; their numbers if it does not answer.

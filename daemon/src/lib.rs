@@ -10,6 +10,7 @@
 //! it unless `insecure` says so, since connections are neither encrypted nor authenticated.
 
 mod attend;
+mod label;
 mod log;
 mod options;
 mod settings;
@@ -17,6 +18,7 @@ mod span;
 mod stop;
 
 pub use attend::{attend, block_on, main};
+pub use label::NodeLabel;
 pub use options::{File, LogFormat, LogOptions, NodeOptions, Options, read_file};
 pub use settings::{Defaults, Settings};
 pub use span::Span;

@@ -11,6 +11,7 @@ use clap::{Args, ValueEnum};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::label::NodeLabel;
 use crate::span::Span;
 
 /// Options of every daemon
@@ -51,6 +52,15 @@ pub struct NodeOptions {
         value_delimiter = ','
     )]
     pub advertise: Vec<String>,
+    /// Something that is true of the node, by which places for objects are chosen, as zone=a; may
+    /// be repeated
+    #[arg(
+        long = "label",
+        value_name = "NAME=VALUE",
+        env = "PARTHA_LABEL",
+        value_delimiter = ','
+    )]
+    pub labels: Vec<NodeLabel>,
     /// Where the naming service listens
     #[arg(long, value_name = "HOST:PORT", env = "PARTHA_NAMING")]
     pub naming: Option<String>,
@@ -122,6 +132,10 @@ impl NodeOptions {
             advertise: match self.advertise.is_empty() {
                 true => lower.advertise,
                 false => self.advertise,
+            },
+            labels: match self.labels.is_empty() {
+                true => lower.labels,
+                false => self.labels,
             },
             naming: self.naming.or(lower.naming),
             shards: self.shards.or(lower.shards),
@@ -197,6 +211,30 @@ mod tests {
         assert_eq!(node.idle, Some("5s".parse().unwrap()));
         assert_eq!(node.insecure, Some(true));
         assert_eq!(options.log.over(file.log).format, Some(LogFormat::Json));
+    }
+
+    #[test]
+    fn labels_are_told_by_flags_or_by_the_file() {
+        let folder = temp_dir("options");
+        let path = folder.path().join("node.toml");
+        std::fs::write(&path, "[node]\nlabels = [\"zone=b\", \"rack=7\"]\n").unwrap();
+        let file: File = read_file(Some(&path)).unwrap();
+        let texts = |node: &NodeOptions| {
+            let labels = node.labels.iter();
+            labels.map(|label| label.0.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(texts(&file.node), ["zone=b", "rack=7"]);
+        let flags = ["daemon", "--label", "zone=a,rack=1", "--label", "ssd=yes"];
+        let options = Daemon::parse_from(flags).options;
+        let node = options.node.over(file.node.clone());
+        assert_eq!(texts(&node), ["zone=a", "rack=1", "ssd=yes"]);
+        let bare = Daemon::parse_from(["daemon"]).options;
+        assert_eq!(texts(&bare.node.over(file.node)), ["zone=b", "rack=7"]);
+        let error = error_of("[node]\nlabels = [\"zone\"]\n");
+        assert!(
+            error.contains("expected NAME=VALUE") && error.contains("^^^^"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use partha::services::binder::Label;
 use partha::{Limits, Node, NodeBuilder};
 
 use crate::options::{LogFormat, LogOptions, NodeOptions};
@@ -34,6 +35,8 @@ pub struct Settings {
     pub listen: String,
     /// The addresses others are to use; empty if that is where it listens.
     pub advertise: Vec<String>,
+    /// What places for objects are chosen by.
+    pub labels: Vec<Label>,
     /// Where the naming service listens.
     pub naming: Option<String>,
     /// How many threads run objects; as many as cores if not said.
@@ -68,6 +71,10 @@ impl Settings {
         if node.advertise.is_empty() {
             refuse_everywhere(&listen, &resolved)?;
         }
+        let labels: Vec<_> = node.labels.into_iter().map(|label| label.0).collect();
+        if let Err(reason) = Label::check_all(&labels) {
+            bail!("the node's labels: {reason}");
+        }
         let mut limits = Limits::default();
         if let Some(idle) = node.idle {
             limits.idle_ns = u64::try_from(idle.0.as_nanos()).unwrap_or(u64::MAX);
@@ -79,6 +86,7 @@ impl Settings {
             name,
             listen,
             advertise: node.advertise,
+            labels,
             naming: node.naming.or_else(|| defaults.naming.map(str::to_owned)),
             shards: node.shards,
             limits,
@@ -115,6 +123,9 @@ impl Settings {
             .limits(self.limits);
         for address in &self.advertise {
             builder = builder.advertise(address);
+        }
+        for Label { name, value } in &self.labels {
+            builder = builder.label(name, value);
         }
         if let Some(naming) = &self.naming {
             builder = builder.naming(naming);
@@ -236,6 +247,19 @@ mod tests {
         assert!(error.contains("--advertise"), "{error}");
         node.advertise = vec!["db1:7411".to_owned()];
         assert_eq!(settings(node).unwrap().advertise, ["db1:7411"]);
+    }
+
+    #[test]
+    fn a_node_has_one_label_of_a_name() {
+        let labels = |texts: &[&str]| NodeOptions {
+            labels: texts.iter().map(|text| text.parse().unwrap()).collect(),
+            ..NodeOptions::default()
+        };
+        let error = settings(labels(&["zone=a", "zone=b"])).unwrap_err();
+        assert!(error.to_string().contains("zone=a, zone=b"), "{error}");
+        let settings = settings(labels(&["zone=a", "rack=7"])).unwrap();
+        let texts: Vec<_> = settings.labels.iter().map(Label::to_string).collect();
+        assert_eq!(texts, ["zone=a", "rack=7"]);
     }
 
     #[test]

@@ -75,7 +75,10 @@ async fn find(
 pub(crate) fn fits(node: &NodeEntry, place: &Place, info: &ClassInfo) -> bool {
     let runs = node.classes.contains(&info.id.0);
     match place {
-        Place::Any => runs && node.alive,
+        Place::Any => runs && node.alive && !node.cordoned,
+        Place::Labelled(name, value) => {
+            runs && node.alive && !node.cordoned && node.has_label(name, value)
+        }
         Place::Named(name) => node.name == *name,
         Place::Node(id) => node.node == id.0,
         Place::Beside(uid) => node.node == uid.node.0,

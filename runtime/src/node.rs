@@ -5,6 +5,7 @@ mod crash;
 mod elsewhere;
 mod embedded;
 mod home;
+mod labels;
 mod memory;
 mod sessions;
 
@@ -39,6 +40,7 @@ use crate::recovery::Recovered;
 use crate::registration::{self, Registration};
 use crate::rows::Rows;
 use crate::services::Naming;
+use crate::services::binder::Label;
 use crate::services::naming::NameService;
 use crate::shard::{Job, Jobs, Registry, ShardHandle, Start, spawn};
 use crate::wire::context::TraceId;
@@ -54,6 +56,7 @@ pub struct NodeBuilder {
     data_dir: Option<PathBuf>,
     listen: Option<String>,
     advertise: Vec<String>,
+    labels: Vec<Label>,
     naming: Option<String>,
     shards: Option<u16>,
     classes: Vec<Class>,
@@ -99,6 +102,7 @@ impl Node {
             data_dir: Some(PathBuf::from("data")),
             listen: None,
             advertise: Vec::new(),
+            labels: Vec::new(),
             naming: None,
             shards: None,
             classes: Vec::new(),
@@ -319,6 +323,7 @@ impl NodeBuilder {
         self.serve_if_child().await?;
         self.check()?;
         let elsewhere = self.elsewhere()?;
+        let labels = self.checked_labels()?;
         let store = embedded::open(self.data_dir.clone()).await?;
         let recovered = Recovered::read(&*store)?;
         let (listener, address) = self.listener()?.unzip();
@@ -329,6 +334,7 @@ impl NodeBuilder {
         registry.limits = self.memory.shared(self.limits, self.shard_count());
         registry.elsewhere = elsewhere;
         registry.links = self.links.clone();
+        registry.labels = labels;
         let (mut node, jobs) = self.at_rest(Arc::new(registry), &recovered, address);
         // From here on there is somebody to end what was begun.
         match self.set_going(&mut node, jobs, &recovered, listener).await {
@@ -514,6 +520,7 @@ fn registry(
     Registry {
         me,
         name,
+        labels: Vec::new(),
         classes,
         methods,
         store,

@@ -29,9 +29,11 @@ pub struct Ref {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Place {
-    /// At any living node that can run the class; they take turns.
+    /// At any living node that can run the class and is not cordoned; they take turns.
     Any,
-    /// At the node of this name.
+    /// As [`Place::Any`], among those with a label of this name and this value.
+    Labelled(String, String),
+    /// At the node of this name, also if it is cordoned.
     Named(String),
     /// At this node.
     Node(NodeId),
@@ -165,6 +167,7 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Any => f.write_str("any node"),
+            Self::Labelled(name, value) => write!(f, "any node with the label {name}={value}"),
             Self::Named(name) => write!(f, "node '{name}'"),
             Self::Node(node) => write!(f, "node {node}"),
             Self::Beside(uid) => write!(f, "the node of {uid}"),

@@ -88,6 +88,8 @@ pub(crate) fn entry(home: &Home, addresses: Vec<String>) -> NodeEntry {
         shards: home.shards.len() as u16,
         alive: true,
         last_heard: Timestamp::now(),
+        labels: home.registry.labels.clone(),
+        cordoned: false,
     }
 }
 
@@ -127,6 +129,9 @@ async fn register(client: &Client, entry: &NodeEntry) -> Result<Duration> {
                 old.known
             ),
         ),
+        RegisterError::BadLabels(bad) => {
+            crate::SystemError::new(crate::ErrorKind::BadOperation, bad.reason)
+        }
         RegisterError::System(error) => error,
     })
 }

@@ -16,6 +16,7 @@ use crate::error::{ErrorKind, Result, SystemError};
 use crate::hash::shard_of;
 use crate::reference::Place;
 use crate::services::Nodes;
+use crate::services::binder::Label;
 use crate::shard::{Job, Registry, ShardHandle, Start, spawn};
 
 /// Uid counters below this are for objects every node has.
@@ -115,6 +116,11 @@ impl Home {
         let here = match place {
             // Who reaches no other node has no choice.
             Place::Any => self.registry.links.embedded,
+            Place::Labelled(name, value) => {
+                let mut labels = self.registry.labels.iter();
+                let fits = |label: &Label| label.name == *name && label.value == *value;
+                self.registry.links.embedded && labels.any(fits)
+            }
             Place::Named(name) => *name == self.registry.name,
             Place::Node(node) => *node == self.me.node,
             Place::Beside(uid) => uid.node == self.me.node,

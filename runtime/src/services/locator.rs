@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use partha_core::id::{CallId, NodeId, Uid};
 
 use super::BINDER_NAME;
-use super::binder::{Binder, NodeEntry};
+use super::binder::{Binder, Location, NodeEntry};
 use crate::abi::ClassInfo;
 use crate::client::{Client, LOOKUP_DEADLINE};
 use crate::create::fits;
@@ -79,18 +79,27 @@ impl Locator {
     /// # Errors
     /// `Unreachable` if its node never registered; those of finding and asking the binder.
     pub async fn locate(&self, client: &Client, object: Uid) -> Result<NodeEntry> {
+        Ok(self.location(client, object).await?.node)
+    }
+
+    /// The node of an object, and how often it had moved when it came there, asked from the
+    /// binder.
+    ///
+    /// # Errors
+    /// As [`Locator::locate`].
+    pub async fn location(&self, client: &Client, object: Uid) -> Result<Location> {
         use super::binder::binder::LocateError;
         let binder = self.binder(client).await?;
         let caller = client.call().deadline(LOOKUP_DEADLINE);
         match binder.locate(&caller, object).await {
             Ok(location) => {
                 self.remember(&location.node);
-                Ok(location.node)
+                Ok(location)
             }
-            Err(LocateError::UnknownNode(_)) => {
+            Err(LocateError::UnknownNode(unknown)) => {
                 let detail = format!(
                     "object {object}: its node {} has never registered with the binder",
-                    object.node
+                    NodeId(unknown.node)
                 );
                 Err(SystemError::new(ErrorKind::Unreachable, detail))
             }
@@ -117,6 +126,8 @@ impl Locator {
             shards: described.shards,
             alive: true,
             last_heard: crate::Timestamp::now(),
+            labels: Vec::new(),
+            cordoned: false,
         });
         Ok(NodeId(described.node))
     }

@@ -8,6 +8,7 @@ use partha_core::id::{Incarnation, NodeId, Peer};
 pub mod binder;
 mod generated;
 mod locator;
+mod moved;
 pub mod naming;
 
 pub use generated::partha as system;

@@ -61,6 +61,7 @@ use crate::hash::IdMap;
 use crate::net::connection::Connection;
 use crate::net::io::FRAMES_AHEAD;
 use crate::net::links::Links;
+use crate::services::binder::Label;
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<Shard>>> = const { RefCell::new(None) };
@@ -70,6 +71,8 @@ thread_local! {
 pub(crate) struct Registry {
     pub(crate) me: Peer,
     pub(crate) name: String,
+    /// What places are chosen by, by name.
+    pub(crate) labels: Vec<Label>,
     /// Persistent classes by id.
     pub(crate) classes: IdMap<ClassId, Class>,
     /// Every method that any class of this process has.
