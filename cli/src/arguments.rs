@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use partha::ActionId;
 
-use crate::{demo, dev, doctor, serve, sessions, shell};
+use crate::{demo, dev, doctor, node, serve, sessions, shell};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -60,6 +60,8 @@ pub(crate) enum Command {
     Alias(Alias),
     /// List the nodes of the system
     Nodes(Nodes),
+    /// Say which nodes objects may come to
+    Node(node::Arguments),
     /// Tell what runs at a node
     Stats(Stats),
     /// List the actions that are under way
@@ -96,6 +98,7 @@ impl Command {
             Self::Rm(arguments) => &arguments.shown,
             Self::Alias(arguments) => &arguments.shown,
             Self::Nodes(arguments) => &arguments.shown,
+            Self::Node(arguments) => return arguments.format(),
             Self::Stats(arguments) => &arguments.shown,
             Self::Actions(arguments) => &arguments.shown,
             Self::Locks(arguments) => &arguments.shown,
@@ -285,7 +288,7 @@ pub(crate) struct Create {
     /// The constructor's arguments, as for `call`
     #[arg(value_name = "JSON")]
     pub(crate) arguments: Option<String>,
-    /// The node to make it at, by name; else any that runs the class
+    /// The node to make it at, by name; else any that runs the class and is not cordoned
     #[arg(long)]
     pub(crate) node: Option<String>,
     #[command(flatten)]

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, anyhow};
@@ -34,8 +34,11 @@ const SHARDS_ASKED_MAX: u16 = 16;
 pub(crate) struct System {
     pub(crate) client: Client,
     naming: Address,
-    nodes: HashMap<NodeId, Result<Arc<NodeInfo>, String>>,
+    nodes: Mutex<Nodes>,
 }
+
+/// Nodes that were asked for; of those that could not be reached, why.
+type Nodes = HashMap<NodeId, Result<Arc<NodeInfo>, String>>;
 
 /// An object that was asked for by name or uid.
 #[derive(Clone, Debug)]
@@ -84,13 +87,13 @@ impl System {
         Ok(Self {
             client,
             naming,
-            nodes: HashMap::new(),
+            nodes: Mutex::default(),
         })
     }
 
     /// Forgets where nodes are: in a long session they come and go.
-    pub(crate) fn forget(&mut self) {
-        self.nodes.clear();
+    pub(crate) fn forget(&self) {
+        self.known().clear();
     }
 
     /// The object of a name, or of a uid in its text form.
@@ -106,25 +109,44 @@ impl System {
         })
     }
 
-    /// The node that runs an object.
-    pub(crate) async fn node_of(&mut self, object: Uid) -> anyhow::Result<Arc<NodeInfo>> {
-        if let Some(known) = self.nodes.get(&object.node) {
+    /// The node that made an object. It may have moved since: see [`System::owner`].
+    pub(crate) async fn birthplace(&self, object: Uid) -> anyhow::Result<Arc<NodeInfo>> {
+        self.asked_once(object.node, self.ask_for(object)).await
+    }
+
+    /// A node of the binder's table, asked once.
+    pub(crate) async fn node(&self, node: &NodeEntry) -> anyhow::Result<Arc<NodeInfo>> {
+        self.asked_once(NodeId(node.node), self.reach(node)).await
+    }
+
+    async fn asked_once(
+        &self,
+        node: NodeId,
+        ask: impl Future<Output = anyhow::Result<NodeInfo>>,
+    ) -> anyhow::Result<Arc<NodeInfo>> {
+        if let Some(known) = self.known().get(&node) {
             return known.clone().map_err(|text| anyhow!(text));
         }
-        let found = self.ask_for(object).await;
+        let found = ask.await.map(Arc::new);
         let kept = found.as_ref().map(Arc::clone).map_err(|e| format!("{e:#}"));
-        self.nodes.insert(object.node, kept);
+        self.known().insert(node, kept);
         found
     }
 
-    async fn ask_for(&self, object: Uid) -> anyhow::Result<Arc<NodeInfo>> {
+    async fn ask_for(&self, object: Uid) -> anyhow::Result<NodeInfo> {
         // The naming service itself needs no binder, and may run before there is one.
         let naming = self.node_at(&self.naming.text).await?;
         if object == Uid::NAMING_ROOT || naming.handle.id() == object.node {
-            return Ok(Arc::new(naming));
+            return Ok(naming);
         }
-        let node = self.client.locator().locate(&self.client, object).await?;
-        Ok(Arc::new(self.reach(&node).await?))
+        // The manager of a node does not move, as the object may have.
+        let manager = Uid::connection_manager(object.node);
+        let node = self.client.locator().locate(&self.client, manager).await?;
+        self.reach(&node).await
+    }
+
+    fn known(&self) -> MutexGuard<'_, Nodes> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The naming service's address.

@@ -13,6 +13,7 @@ use crate::cluster::{NodeInfo, System};
 use crate::dynamic::encode::{self, Names, Reference};
 use crate::dynamic::{self, Member, Method, Schema, Struct, Type, decode};
 use crate::failure::{Raised, Usage};
+use crate::owner::Owned;
 use crate::suggest;
 
 const UNDESCRIBED: &str = "the node's description of the interface is not complete";
@@ -27,11 +28,10 @@ pub(crate) struct Callee {
 
 impl Callee {
     /// The object of a name or uid.
-    pub(crate) async fn find(system: &mut System, name: &str) -> anyhow::Result<Self> {
+    pub(crate) async fn find(system: &System, name: &str) -> anyhow::Result<Self> {
         let uid = system.find(name).await?.uid;
-        let node = system.node_of(uid).await?;
-        let class = ClassId(node.inspect(&system.client, uid).await?.class);
-        let (class, schema) = described(&node, class)?;
+        let Owned { node, found } = system.owner(uid).await?;
+        let (class, schema) = described(&node, ClassId(found.class))?;
         let class = class.clone();
         Ok(Self { uid, class, schema })
     }

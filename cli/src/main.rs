@@ -23,10 +23,12 @@ mod invoke;
 mod locks;
 mod names;
 mod naming;
+mod node;
 mod nodes;
 mod objects;
 mod outcome;
 mod output;
+mod owner;
 mod serve;
 mod sessions;
 mod shell;
@@ -81,6 +83,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Rm(arguments) => names::rm(&arguments, &mut out).await,
         Command::Alias(arguments) => names::alias(&arguments, &mut out).await,
         Command::Nodes(arguments) => nodes::nodes(&arguments, &mut out).await,
+        Command::Node(arguments) => return node::run(&arguments, &mut out).await,
         Command::Stats(arguments) => nodes::stats(&arguments, &mut out).await,
         Command::Actions(arguments) => actions::actions(&arguments, &mut out).await,
         Command::Locks(arguments) => locks::locks(&arguments, &mut out).await,

@@ -13,9 +13,10 @@ use partha::{ClassId, Client, Uid};
 use serde_json::{Value, json};
 
 use crate::arguments::{Alias, Ls, Rm};
-use crate::cluster::{NodeInfo, System};
+use crate::cluster::System;
 use crate::naming;
 use crate::output::{Output, Rows};
+use crate::owner::Owned;
 
 /// Names asked for at a time.
 const PAGE: u32 = 500;
@@ -44,7 +45,7 @@ struct Line {
 
 /// `partha ls`
 pub(crate) async fn ls(arguments: &Ls, out: &mut Output) -> anyhow::Result<()> {
-    let mut system = System::connect(&arguments.cluster).await?;
+    let system = System::connect(&arguments.cluster).await?;
     let long = arguments.long || out.is_wide() || out.is_json();
     let mut header = vec!["NAME", "TYPE", "NODE", "STATE", "UID"];
     if long {
@@ -57,7 +58,7 @@ pub(crate) async fn ls(arguments: &Ls, out: &mut Output) -> anyhow::Result<()> {
         if lines.is_empty() {
             break;
         }
-        let page = describe(&mut system, lines, long).await;
+        let page = describe(&system, lines, long).await;
         rows.page(out, &page)?;
     }
     rows.end(out)?;
@@ -74,12 +75,11 @@ pub(crate) async fn rm(arguments: &Rm, out: &mut Output) -> anyhow::Result<()> {
 
 /// `partha alias`
 pub(crate) async fn alias(arguments: &Alias, out: &mut Output) -> anyhow::Result<()> {
-    let mut system = System::connect(&arguments.cluster).await?;
+    let system = System::connect(&arguments.cluster).await?;
     let found = system.find(&arguments.name).await?;
     let mut class = found.class;
     if class == ClassId(0) {
-        let node = system.node_of(found.uid).await?;
-        class = ClassId(node.inspect(&system.client, found.uid).await?.class);
+        class = ClassId(system.owner(found.uid).await?.found.class);
     }
     naming::add(&system.client, &arguments.new, found.uid, class).await?;
     let uid = found.uid.to_string();
@@ -199,27 +199,25 @@ impl Level {
 }
 
 /// Rows of a table, each with what the object's node knows of it.
-async fn describe(system: &mut System, lines: Vec<Line>, long: bool) -> Vec<Vec<Value>> {
-    let mut asked = Vec::new();
-    for line in lines {
-        // The same node is asked once.
-        let node = system.node_of(line.entry.object).await.ok();
-        asked.push((line, node));
+async fn describe(system: &System, lines: Vec<Line>, long: bool) -> Vec<Vec<Value>> {
+    for line in &lines {
+        // The same node is asked once, and then known; if it cannot be reached, that is known.
+        let _ = system.birthplace(line.entry.object).await;
     }
-    let client = &system.client;
-    let rows = asked
+    let rows = lines
         .into_iter()
-        .map(|(line, node)| async move { row(client, &line, node.as_deref(), long).await });
+        .map(|line| async move { row(system, &line, long).await });
     stream::iter(rows).buffered(ASKED_MAX).collect().await
 }
 
-async fn row(client: &Client, line: &Line, node: Option<&NodeInfo>, long: bool) -> Vec<Value> {
+async fn row(system: &System, line: &Line, long: bool) -> Vec<Value> {
     let Line { path, entry } = line;
     let class = ClassId(entry.class);
-    let found = match node {
-        Some(node) => node.inspect(client, entry.object).await.ok(),
-        None => None,
+    let (node, found) = match system.owner(entry.object).await {
+        Ok(Owned { node, found }) => (Some(node), Some(found)),
+        Err(_) => (system.birthplace(entry.object).await.ok(), None),
     };
+    let node = node.as_deref();
     let name = match (&found, node) {
         (Some(found), _) if !found.class_name.is_empty() => found.class_name.clone(),
         (_, Some(node)) => node.class_name(class),

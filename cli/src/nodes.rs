@@ -122,14 +122,24 @@ pub(crate) async fn named(system: &System, wanted: &str) -> anyhow::Result<NodeI
     if wanted.contains(':') {
         return system.node_at(wanted).await;
     }
+    system.reach(&entry(system, wanted).await?).await
+}
+
+/// What the binder knows of a node, by its name or its id.
+pub(crate) async fn entry(system: &System, wanted: &str) -> anyhow::Result<NodeEntry> {
     let nodes = system.client.locator().nodes(&system.client).await?;
+    find(&nodes, wanted).cloned()
+}
+
+/// One of the nodes, by its name or its id.
+pub(crate) fn find<'n>(nodes: &'n [NodeEntry], wanted: &str) -> anyhow::Result<&'n NodeEntry> {
     let mut fitting = nodes
         .iter()
         .filter(|node| node.name == wanted || NodeId(node.node).to_string() == wanted);
     // Of two lives of one name, the living one is meant.
     let alive = fitting.clone().find(|node| node.alive);
     if let Some(node) = alive.or_else(|| fitting.next()) {
-        return system.reach(node).await;
+        return Ok(node);
     }
     let hint = suggest::hint(wanted, nodes.iter().map(|node| node.name.as_str()));
     bail!("no node '{wanted}' has registered with the binder; `partha nodes` lists them{hint}")

@@ -17,14 +17,14 @@ use crate::dynamic::encode;
 use crate::invoke::{Callee, described, fit, given, read_schema};
 use crate::naming;
 use crate::output::Output;
+use crate::owner::Owned;
 use crate::suggest;
 
 /// `partha describe`
 pub(crate) async fn describe(arguments: &Describe, out: &mut Output) -> anyhow::Result<()> {
-    let mut system = System::connect(&arguments.cluster).await?;
+    let system = System::connect(&arguments.cluster).await?;
     let uid = system.find(&arguments.name).await?.uid;
-    let node = system.node_of(uid).await?;
-    let found = node.inspect(&system.client, uid).await?;
+    let Owned { node, found } = system.owner(uid).await?;
     let class = ClassId(found.class);
     let interface = match described(&node, class) {
         Ok((_, schema)) => schema.interface_text(class.0),
@@ -62,9 +62,9 @@ pub(crate) async fn describe(arguments: &Describe, out: &mut Output) -> anyhow::
 /// `partha call`
 pub(crate) async fn call(arguments: &Call, out: &mut Output) -> anyhow::Result<()> {
     let given = given(arguments.arguments.as_deref())?;
-    let mut system = System::connect(&arguments.cluster).await?;
+    let system = System::connect(&arguments.cluster).await?;
     let patience = arguments.deadline.unwrap_or(partha::CALL_DEADLINE);
-    let look = async || Callee::find(&mut system, &arguments.name).await;
+    let look = async || Callee::find(&system, &arguments.name).await;
     let callee = patiently(patience, look).await?;
     let mut caller = system.client.call();
     if let Some(time) = arguments.deadline {
@@ -154,7 +154,7 @@ pub(crate) async fn create(arguments: &Create, out: &mut Output) -> anyhow::Resu
     Ok(())
 }
 
-/// A node that runs the class: the one of this name, or the first that is alive.
+/// A node that runs the class: the one of this name, or the first that is alive and not cordoned.
 async fn node_with_class(
     system: &System,
     class: &str,
@@ -163,7 +163,11 @@ async fn node_with_class(
     let nodes = system.client.locator().nodes(&system.client).await?;
     let (mut seen, mut silent) = (Vec::new(), Vec::new());
     for node in nodes {
-        if wanted.is_some_and(|wanted| wanted != node.name) || (wanted.is_none() && !node.alive) {
+        let fits = match wanted {
+            Some(wanted) => wanted == node.name,
+            None => node.alive && !node.cordoned,
+        };
+        if !fits {
             continue;
         }
         match system.reach(&node).await {
@@ -190,7 +194,7 @@ async fn node_with_class(
     seen.sort();
     seen.dedup();
     let place = wanted.map_or_else(
-        || "no living node".to_owned(),
+        || "no living node that is not cordoned".to_owned(),
         |name| format!("no node '{name}'"),
     );
     let hint = suggest::hint(class, seen.iter().map(String::as_str));

@@ -324,7 +324,7 @@ impl Shell<'_> {
             return Ok(known.clone());
         }
         self.system.forget();
-        let found = Rc::new(Callee::find(&mut self.system, name).await?);
+        let found = Rc::new(Callee::find(&self.system, name).await?);
         if self.callees.len() >= CALLEES_MAX {
             self.callees.clear();
         }

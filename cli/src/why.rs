@@ -26,9 +26,9 @@ const FOLLOWED_MAX: usize = 200;
 
 /// `partha why`
 pub(crate) async fn why(arguments: &arguments::Why, out: &mut Output) -> anyhow::Result<()> {
-    let mut system = System::connect(&arguments.cluster).await?;
+    let system = System::connect(&arguments.cluster).await?;
     let object = system.find(&arguments.name).await?.uid;
-    let node = system.node_of(object).await?;
+    let node = system.owner(object).await?.node;
     let survey = Survey::of_all(&system, Locks::Contended).await?;
     let lock = node.handle.manager().why(&system.client, object).await?;
     let mut names = survey.object_names(&system).await;

@@ -303,6 +303,7 @@ fn nodes_are_listed_and_one_that_is_killed_is_told_of() {
         [&stats["id"], &stats["active_objects"]],
         [&a["id"], &json!(1)]
     );
+    assert_eq!([&a["cordoned"], &a["labels"]], [&json!(false), &json!({})]);
     let address = a["address"][0].as_str().unwrap();
     assert_eq!(system.json(&["stats", address])["id"], a["id"]);
 

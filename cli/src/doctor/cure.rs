@@ -13,6 +13,7 @@ use crate::cluster::{NodeInfo, System};
 use crate::confirm::confirm;
 use crate::nodes;
 use crate::output::Output;
+use crate::owner::Owned;
 use crate::sessions;
 use crate::survey;
 
@@ -79,12 +80,11 @@ pub(super) async fn abort(cure: &Abort, out: &mut Output) -> anyhow::Result<()> 
 
 /// `partha doctor evict`
 pub(super) async fn evict(cure: &Evict, out: &mut Output) -> anyhow::Result<()> {
-    let mut system = System::connect(&cure.given.cluster).await?;
+    let system = System::connect(&cure.given.cluster).await?;
     let uid = system.find(&cure.object).await?.uid;
-    let node = system.node_of(uid).await?;
+    let Owned { node, found } = system.owner(uid).await?;
     let name = &node.description.name;
-    let class = ClassId(node.inspect(&system.client, uid).await?.class);
-    let class = node.class_name(class);
+    let class = node.class_name(ClassId(found.class));
     let what = format!("take {} ({class}) out of the memory of {name}", cure.object);
     confirm(&what, cure.given.yes)?;
     let manager = node.handle.manager();

@@ -39,6 +39,17 @@ impl System {
         system
     }
 
+    /// With nodes that have labels.
+    pub(crate) fn labelled(nodes: &[(&str, &[&str])]) -> Self {
+        let mut system = Self::start(&[]);
+        for (node, labels) in nodes {
+            let flags = labels.iter().flat_map(|label| ["--label", label]);
+            let flags: Vec<_> = flags.collect();
+            system.serve("bank", node, &flags);
+        }
+        system
+    }
+
     /// Starts a process and waits until it serves; answers its address.
     fn serve(&mut self, kind: &str, name: &str, more: &[&str]) -> String {
         let store = self.folder.path().join(name);
