@@ -106,6 +106,8 @@ struct Action {
     # Commit; answered by Ended.
     ask @18 :Uid;
     # What became of it; answered by Told.
+    voteMoved @19 :VoteOf;
+    # A vote that names where objects went; version 4.
   }
 }
 
@@ -121,6 +123,9 @@ struct Prepare {
 struct VoteOf {
   action @0 :Uid;
   vote @1 :Vote;
+  moved @2 :List(Participant);
+  # Where objects went that had work of the action; never empty in `voteMoved`, not there in
+  # `vote`.
 }
 
 enum Vote {

@@ -95,7 +95,8 @@ impl Failure {
             | ErrorKind::Reentrant
             | ErrorKind::OutcomeUnknown
             | ErrorKind::InDoubt
-            | ErrorKind::Orphaned => plain,
+            | ErrorKind::Orphaned
+            | ErrorKind::Moved => plain,
         }
     }
 }

@@ -3,12 +3,12 @@
 //! An object that is neither in memory nor called has no entry here; the store knows it. The
 //! machine of one entry, where *wanted* means that a call has the lock and needs the image:
 //!
-//! | image | wanted | wanted by a create | found | absent | load failed | made | dropped |
-//! |---|---|---|---|---|---|---|---|
-//! | Passive | Activating; load | Making; run it | stale | stale | stale | – | – |
-//! | Activating | wait | wait | Active | Passive; refuse | Passive; refuse all | – | – |
-//! | Making | – | – | – | – | – | Active | Passive |
-//! | Active | run it | refuse | stale | stale | stale | – | Passive |
+//! | image | wanted | wanted by a create | found | absent | moved | load failed | made | dropped |
+//! |---|---|---|---|---|---|---|---|---|
+//! | Passive | Activating; load | Making; run it | stale | stale | stale | stale | – | – |
+//! | Activating | wait | wait | Active | Passive; refuse | Passive; refuse all | Passive; refuse all | – | – |
+//! | Making | – | – | – | – | – | – | Active | Passive |
+//! | Active | run it | refuse | stale | stale | stale | stale | – | Passive |
 //!
 //! `–` is a mistake and panics; *stale* is an answer to a load that an object served meanwhile
 //! does not need, and is ignored. *Absent* refuses every waiting call but a create, whose turn
@@ -75,6 +75,8 @@ pub(crate) enum Next {
     RunHolders,
     /// Refuse all calls but creates; Passive.
     RefuseAbsent,
+    /// Refuse all calls: the object is elsewhere; Passive.
+    RefuseMoved,
     /// Refuse all calls; Passive.
     RefuseAll(Fault),
     /// Nothing.
@@ -93,6 +95,7 @@ pub(crate) fn next(image: Image, cue: Cue) -> (Image, Next) {
         (Image::Active, Cue::Wanted { create: true }) => (image, Next::RefuseExists),
         (Image::Activating, Cue::Loaded(Loaded::Found { .. })) => (Image::Active, Next::RunHolders),
         (Image::Activating, Cue::Loaded(Loaded::Absent)) => (Image::Passive, Next::RefuseAbsent),
+        (Image::Activating, Cue::Loaded(Loaded::Moved)) => (Image::Passive, Next::RefuseMoved),
         (Image::Activating, Cue::Loaded(Loaded::Failed(fault))) => {
             (Image::Passive, Next::RefuseAll(fault))
         }

@@ -4,9 +4,10 @@
 //! into one of these. An answer to an [`crate::Output`] names the ticket or uid of that output.
 
 use crate::action::message::{From, Message};
-use crate::action::path::{Membership, Participant, Site};
-use crate::id::{CallId, Epoch, Peer, Uid};
+use crate::action::path::{Joined, Membership, Participant, Site};
+use crate::id::{CallId, Epoch, Incarnation, Peer, Uid};
 use crate::lock::mode::Mode;
+use crate::migrate::{Cargo, NotShipped};
 use crate::time::Time;
 
 /// The shell's number of one incoming call on this shard, unique in the shard's life. The shell
@@ -204,6 +205,50 @@ pub enum Input {
         /// Those to be told.
         participants: Vec<Site>,
     },
+    /// The object is to move to another node; answered by exactly one `Output::Ship` or
+    /// `Output::Stays`, whatever else happens to it.
+    Depart {
+        /// The object.
+        uid: Uid,
+        /// A new name for the move.
+        action: Uid,
+        /// The object's shard at the target.
+        to: Site,
+        /// In which life of the target.
+        to_incarnation: Incarnation,
+        /// When the source gives it up, unless it is decided by then.
+        until: Time,
+    },
+    /// Answer to [`crate::Output::Ship`]: the target has answered [`Input::Unload`], or does not
+    /// take the object. Ignored if the source has given the move up by now.
+    Shipped {
+        /// The object.
+        uid: Uid,
+        /// The move.
+        action: Uid,
+        /// What the target said: for each action of the cargo the number of its mirror there.
+        result: Result<Vec<(Uid, Joined)>, NotShipped>,
+    },
+    /// An object is about to come to this shard: from now on its calls here wait. Before the
+    /// first of it is written. Answered by [`crate::Output::Arriving`].
+    Arrive {
+        /// The object.
+        uid: Uid,
+        /// The move.
+        action: Uid,
+        /// The object's shard at the source, which decides.
+        coordinator: Site,
+    },
+    /// All that is durable of an object that comes is on disk here, as a prepared shadow.
+    /// Answered by [`crate::Output::Unloaded`].
+    Unload {
+        /// The object.
+        uid: Uid,
+        /// The move.
+        action: Uid,
+        /// What running actions have of it.
+        cargo: Box<Cargo>,
+    },
     /// Take no new calls, finish those admitted, empty the memory, then `Output::Drained`.
     Drain,
 }
@@ -220,6 +265,8 @@ pub enum Loaded {
     },
     /// There is no such object.
     Absent,
+    /// It has moved to another node: the store has a forward.
+    Moved,
     /// The store could not tell.
     Failed(Fault),
 }

@@ -44,9 +44,10 @@
 //! | [`uselist`] | who is bound to an object |
 //! | [`binding`] | the client's side: where an object is, and what to do when it is not |
 //! | [`limits`] | every bound with its reason |
+//! | [`migrate`] | objects that move to another node, with the work of running actions |
 //! | [`invariants`] | what must hold between any two inputs; for tests and simulation |
 //!
-//! What it does not do yet: groups, migration.
+//! What it does not do yet: groups.
 
 #![forbid(unsafe_code)]
 #![deny(clippy::wildcard_enum_match_arm)]
@@ -66,6 +67,7 @@ pub mod invariants;
 pub mod limits;
 mod list;
 pub mod lock;
+pub mod migrate;
 pub mod outbox;
 pub mod output;
 mod slab;

@@ -55,6 +55,15 @@ pub struct Limits {
     /// Aborted actions that are remembered so that late calls of them are refused. A forgotten
     /// one only costs a late call that is undone when its action's time is up.
     pub tombstones_max: u32,
+    /// Objects that leave this shard, and those that come, at a time: the bytes of each that are
+    /// not on disk are in memory until it has moved. A drain moves a few at a time.
+    pub moves_max: u32,
+    /// Levels of all actions that an object takes along when it moves. Over it the move waits
+    /// until actions have ended; what comes with more is refused.
+    pub cargo_levels_max: u32,
+    /// How long the commit of an action waits for the moves of objects that it has locked, in
+    /// nanoseconds; then the moves are given up. Less than the coordinator's patience for votes.
+    pub move_hold_ns: u64,
     /// How long a coordinator waits for votes, in nanoseconds.
     pub vote_wait_ns: u64,
     /// The first pause before a message of the commit protocol is sent again, in nanoseconds.
@@ -91,6 +100,9 @@ impl Default for Limits {
             action_writes_max: 65_536,
             participants_max: 1_024,
             tombstones_max: 16_384,
+            moves_max: 64,
+            cargo_levels_max: 1_024,
+            move_hold_ns: 2_000_000_000,
             vote_wait_ns: 5_000_000_000,
             resend_ns: 500_000_000,
         }

@@ -8,6 +8,7 @@ use crate::action::path::{Joined, Site};
 use crate::id::{CallId, Epoch, Incarnation, Peer, Uid};
 use crate::input::{Fault, Job, Ticket};
 use crate::lock::mode::Mode;
+use crate::migrate::{Cargo, Stays};
 
 /// A small number of an object that the engine knows: the same from its `Load`, or the `Dispatch`
 /// that creates it, until the image is dropped, and used for another object afterwards. A shell
@@ -186,6 +187,76 @@ pub enum Output {
         /// What became of the action; none if the store could not tell.
         verdict: Option<Verdict>,
     },
+    /// Bring the object to the target of its move: the committed state and rows, saved replies,
+    /// and, where the cargo has images, the present state and the before-images and rows of each
+    /// level. Until the move ends nothing of it changes, no method of it runs. Answered by
+    /// `Input::Shipped`.
+    Ship {
+        /// The object.
+        uid: Uid,
+        /// The move.
+        action: Uid,
+        /// What running actions have of it.
+        cargo: Box<Cargo>,
+    },
+    /// The object does not move: it serves here as before. The target, if it has heard of it,
+    /// was sent an abort of the move. The last about a move that has not departed; it may come
+    /// while `Ship` is being carried out.
+    Stays {
+        /// The object.
+        uid: Uid,
+        /// The move.
+        action: Uid,
+        /// The reason.
+        why: Stays,
+    },
+    /// The object has moved, and that is on disk: its image, before-images and rows here go. The
+    /// last about the move at the source.
+    Departed {
+        /// The object.
+        uid: Uid,
+        /// The move.
+        action: Uid,
+    },
+    /// Answer to `Input::Arrive`: calls of the object wait here from now on, or why they do not.
+    /// A refusal ends the move here; nothing may be written for it then.
+    Arriving {
+        /// The object.
+        uid: Uid,
+        /// The move.
+        action: Uid,
+        /// Whether it may come.
+        result: Result<(), Refusal>,
+    },
+    /// Answer to `Input::Unload`.
+    Unloaded {
+        /// The object.
+        uid: Uid,
+        /// The move.
+        action: Uid,
+        /// For each action of the cargo the number of its mirror here; or why it is not taken.
+        result: Result<Vec<(Uid, Joined)>, Refusal>,
+    },
+    /// The object has moved here, and that is on disk. With a slot: make its image of the bytes
+    /// that came with the cargo, its present state, before-images and rows. Without: drop them,
+    /// it is loaded on demand. After `Unloaded`, this or `NotArrived` is the last about the move
+    /// at the target.
+    Arrived {
+        /// The object.
+        uid: Uid,
+        /// The move.
+        action: Uid,
+        /// Where the shell may keep the image.
+        slot: Option<ObjectSlot>,
+    },
+    /// The object does not come, or what came with its cargo is of no use: drop it. Of what was
+    /// written `ActionBatch::Undo` takes care.
+    NotArrived {
+        /// The object.
+        uid: Uid,
+        /// The move.
+        action: Uid,
+    },
     /// For logs and metrics; nothing needs to be done.
     Event(Event),
     /// The drain is over: no call, no image of a persistent object is left. Once, last.
@@ -229,6 +300,16 @@ pub enum ActionBatch {
     Settle {
         /// The root action.
         action: Uid,
+    },
+    /// The commit point of a move: the decision, which names the target as the one to be told;
+    /// the object's state and rows go, and a forward to the target takes their place.
+    Depart {
+        /// The move.
+        action: Uid,
+        /// The object.
+        uid: Uid,
+        /// The target.
+        to: Site,
     },
 }
 
@@ -286,6 +367,9 @@ pub enum Answer {
 pub enum Refusal {
     /// No object has this uid here.
     NoSuchObject,
+    /// The object has moved to another node; the call was not executed, and is to be made there
+    /// under the same call id. Where to is in the store's forward.
+    Moved,
     /// The uid of an object to be made is taken.
     Exists,
     /// A bound is reached; the call was not executed.
@@ -419,6 +503,24 @@ pub enum Event {
         victim: Uid,
         /// How many waits were in the cycle.
         length: usize,
+    },
+    /// An object has moved away.
+    Departed {
+        /// The object.
+        uid: Uid,
+        /// Where to.
+        to: Site,
+        /// How many running actions went with it.
+        actions: usize,
+    },
+    /// An object has moved here.
+    Arrived {
+        /// The object.
+        uid: Uid,
+        /// Where from.
+        from: Site,
+        /// How many running actions came with it.
+        actions: usize,
     },
     /// A caller came back in a new life; what its earlier one left is dropped.
     Reborn {

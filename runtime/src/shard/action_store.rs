@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
+use partha_core::action::path::Site;
 use partha_core::id::Uid;
 use partha_core::{ActionBatch, Input, Written};
 use partha_store::{Batch, Item, StoreError};
@@ -58,38 +59,7 @@ impl Shard {
                 action,
                 coordinator,
                 objects,
-            } => {
-                // What another action had prepared of these objects may still be there, if the
-                // store could not remove it: no two may ever be found there after a crash.
-                let unwanted = self.unwanted.borrow().clone();
-                let mut items = Vec::with_capacity(unwanted.len() + objects.len() + 1);
-                items.extend(
-                    unwanted
-                        .iter()
-                        .map(|aborted| Item::DeleteShadow { action: *aborted }),
-                );
-                for Written { uid, create } in objects {
-                    let (record, changes) = self.written(uid)?;
-                    items.push(match create {
-                        true => Item::CreateShadow {
-                            action,
-                            uid,
-                            record,
-                        },
-                        false => Item::WriteShadow {
-                            action,
-                            uid,
-                            record,
-                        },
-                    });
-                    items.extend(shadow_rows(action, uid, changes));
-                }
-                items.push(Item::Prepare {
-                    action,
-                    coordinator,
-                });
-                Ok((Work::Prepare(action, unwanted), items))
-            }
+            } => self.items_to_prepare(action, coordinator, objects),
             ActionBatch::Decide {
                 action,
                 objects,
@@ -120,7 +90,46 @@ impl Shard {
                 Ok((Work::Undo(action), vec![Item::DeleteShadow { action }]))
             }
             ActionBatch::Settle { action } => Ok((Work::Other, vec![Item::Settle { action }])),
+            ActionBatch::Depart { action, uid, to } => self.items_to_depart(action, uid, to),
         }
+    }
+
+    fn items_to_prepare(
+        &self,
+        action: Uid,
+        coordinator: Site,
+        objects: Vec<Written>,
+    ) -> Result<(Work, Vec<Item>), SystemError> {
+        // What another action had prepared of these objects may still be there, if the
+        // store could not remove it: no two may ever be found there after a crash.
+        let unwanted = self.unwanted.borrow().clone();
+        let mut items = Vec::with_capacity(unwanted.len() + objects.len() + 1);
+        items.extend(
+            unwanted
+                .iter()
+                .map(|aborted| Item::DeleteShadow { action: *aborted }),
+        );
+        for Written { uid, create } in objects {
+            let (record, changes) = self.written(uid)?;
+            items.push(match create {
+                true => Item::CreateShadow {
+                    action,
+                    uid,
+                    record,
+                },
+                false => Item::WriteShadow {
+                    action,
+                    uid,
+                    record,
+                },
+            });
+            items.extend(shadow_rows(action, uid, changes));
+        }
+        items.push(Item::Prepare {
+            action,
+            coordinator,
+        });
+        Ok((Work::Prepare(action, unwanted), items))
     }
 
     /// The store has done with a batch about an action.

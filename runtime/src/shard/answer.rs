@@ -136,6 +136,7 @@ impl Shard {
                 ErrorKind::NoSuchObject,
                 "the node does not have the object".to_owned(),
             ),
+            Refusal::Moved => error(ErrorKind::Moved, "to another node".to_owned()),
             Refusal::Exists => error(ErrorKind::Internal, "the uid is taken".to_owned()),
             Refusal::Overloaded { what, limit } => {
                 error(ErrorKind::Overloaded, format!("{what}: more than {limit}"))

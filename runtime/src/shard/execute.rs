@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use partha_core::id::Uid;
 use partha_core::time::Time;
-use partha_core::{Event, Input, Output, Why};
+use partha_core::{Event, Input, ObjectSlot, Output, Why};
 
 use super::{Shard, count};
 
@@ -99,11 +99,7 @@ impl Shard {
         for output in outbox.drain() {
             match output {
                 Output::Search { ticket, call } => self.search(ticket, call),
-                Output::Load { uid, slot } => {
-                    let mut catalog = self.catalog.borrow_mut();
-                    let outcome = catalog.load(uid, slot, &self.registry);
-                    self.later(Input::Loaded { uid, outcome });
-                }
+                Output::Load { uid, slot } => self.load(uid, slot),
                 Output::Dispatch {
                     ticket,
                     uid,
@@ -161,8 +157,15 @@ impl Shard {
                 Output::Told { ticket, verdict } => self.told(ticket, verdict),
                 Output::Event(event) => self.note(event),
                 Output::Drained => self.tell_drained(),
+                about_a_move => self.moving(about_a_move),
             }
         }
+    }
+
+    fn load(&self, uid: Uid, slot: ObjectSlot) {
+        let mut catalog = self.catalog.borrow_mut();
+        let outcome = catalog.load(uid, slot, &self.registry);
+        self.later(Input::Loaded { uid, outcome });
     }
 
     fn tell_drained(&self) {
@@ -212,6 +215,12 @@ impl Shard {
             Event::Overloaded { what, limit } => tracing::warn!(what, limit, "overloaded"),
             Event::Reborn { old, incarnation } => {
                 tracing::info!(%old, %incarnation, "a caller came back in a new life");
+            }
+            Event::Departed { uid, to, actions } => {
+                tracing::info!(%uid, ?to, actions, "moved away");
+            }
+            Event::Arrived { uid, from, actions } => {
+                tracing::info!(%uid, ?from, actions, "moved here");
             }
             Event::InDoubt {
                 action,

@@ -21,6 +21,7 @@ mod images;
 mod inbound;
 mod inspect;
 mod job;
+mod moving;
 mod newest;
 mod run;
 mod saved;

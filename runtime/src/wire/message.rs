@@ -78,6 +78,7 @@ mod tag {
     pub(super) const BREAK: u16 = 13;
     pub(super) const COMMIT_REQUEST: u16 = 14;
     pub(super) const ASK: u16 = 15;
+    pub(super) const VOTE_MOVED: u16 = 16;
 }
 
 impl Action {
@@ -124,15 +125,11 @@ fn write_message(w: &mut Writer, body: Slot, message: &Message) -> u16 {
             write_uids(w, s.slot(1), aborted);
             tag::PREPARE
         }
-        Message::Vote { action, vote } => {
-            let vote = match vote {
-                Vote::Yes => 0,
-                Vote::ReadOnly => 1,
-                Vote::No => 2,
-            };
-            write_enum(w, body, *action, vote);
-            tag::VOTE
-        }
+        Message::Vote {
+            action,
+            vote,
+            moved,
+        } => write_vote(w, body, *action, *vote, moved),
         Message::Commit { action } => {
             write_uid(w, body, *action);
             tag::COMMIT
@@ -161,6 +158,25 @@ fn write_message(w: &mut Writer, body: Slot, message: &Message) -> u16 {
         }
         Message::Deadlock(message) => write_deadlock(w, body, message),
     }
+}
+
+/// A vote that names where objects went has a tag of its own: a coordinator that does not know of
+/// moves must not take it for one that names nobody.
+fn write_vote(w: &mut Writer, body: Slot, action: Uid, vote: Vote, moved: &[Participant]) -> u16 {
+    let vote = match vote {
+        Vote::Yes => 0,
+        Vote::ReadOnly => 1,
+        Vote::No => 2,
+    };
+    if moved.is_empty() {
+        write_enum(w, body, action, vote);
+        return tag::VOTE;
+    }
+    let s = w.structure(body, 1, 2);
+    w.set_u16(s, 0, vote);
+    write_uid(w, s.slot(0), action);
+    write_participants(w, s.slot(1), moved);
+    tag::VOTE_MOVED
 }
 
 fn write_deadlock(w: &mut Writer, body: Slot, message: &Deadlock) -> u16 {
@@ -305,13 +321,24 @@ fn read_message(tag: u16, body: PointerReader<'_>) -> Result<Message, DecodeErro
         }
         tag::VOTE => {
             let (action, value) = read_enum(body)?;
-            let vote = match value {
-                0 => Vote::Yes,
-                1 => Vote::ReadOnly,
-                2 => Vote::No,
-                other => return Err(DecodeError::enumerant("Vote", other)),
-            };
-            Message::Vote { action, vote }
+            Message::Vote {
+                action,
+                vote: vote(value)?,
+                moved: Vec::new(),
+            }
+        }
+        tag::VOTE_MOVED => {
+            let (action, value) = read_enum(body)?;
+            let moved = read_participants(required(body)?.pointer(1));
+            let moved = moved.map_err(|e| e.at("moved"))?;
+            if moved.is_empty() {
+                return Err(DecodeError::invalid("somebody").at("moved"));
+            }
+            Message::Vote {
+                action,
+                vote: vote(value)?,
+                moved,
+            }
         }
         tag::COMMIT => Message::Commit {
             action: read_uid(body)?,
@@ -391,6 +418,15 @@ fn read_deadlock(tag: u16, body: PointerReader<'_>) -> Result<Deadlock, DecodeEr
 fn read_enum(body: PointerReader<'_>) -> Result<(Uid, u16), DecodeError> {
     let s = required(body)?;
     Ok((read_uid(s.pointer(0))?, s.u16(0)))
+}
+
+fn vote(value: u16) -> Result<Vote, DecodeError> {
+    match value {
+        0 => Ok(Vote::Yes),
+        1 => Ok(Vote::ReadOnly),
+        2 => Ok(Vote::No),
+        other => Err(DecodeError::enumerant("Vote", other)),
+    }
 }
 
 fn verdict(value: u16) -> Result<Verdict, DecodeError> {

@@ -3,7 +3,7 @@
 //! Every message may be lost, doubled, late and out of order; whoever needs it sends it again.
 //! None is answered in the sense of a call: an answer is a message of its own.
 
-use super::path::{Path, Site};
+use super::path::{Participant, Path, Site};
 use crate::id::{Incarnation, NodeId, Peer, Uid};
 
 /// Where a message goes.
@@ -51,6 +51,8 @@ pub enum Message {
         action: Uid,
         /// The answer.
         vote: Vote,
+        /// Where objects went that had work of the action: whoever is not asked yet is to be.
+        moved: Vec<Participant>,
     },
     /// Coordinator to participant: the action is committed, install it.
     Commit {

@@ -24,6 +24,7 @@ fn short(image: Image, cue: Cue) -> String {
         | Next::RefuseExists
         | Next::RunHolders
         | Next::RefuseAbsent
+        | Next::RefuseMoved
         | Next::Ignore
         | Next::Mistake => format!("{next:?}"),
     };
@@ -61,6 +62,10 @@ fn every_image_and_cue() {
     check(
         Cue::Loaded(Loaded::Absent),
         ["Ignore", "RefuseAbsent > Passive", "-", "Ignore"],
+    );
+    check(
+        Cue::Loaded(Loaded::Moved),
+        ["Ignore", "RefuseMoved > Passive", "-", "Ignore"],
     );
     check(
         Cue::Loaded(failed),

@@ -42,7 +42,11 @@ impl Engine {
                 join,
                 aborted,
             } => self.prepare_heard(site, action, (incarnation, join), &aborted, out),
-            Message::Vote { action, vote } => self.vote_heard(site, action, vote, out),
+            Message::Vote {
+                action,
+                vote,
+                moved,
+            } => self.vote_heard(site, action, (vote, &moved), out),
             Message::Commit { action } => self.commit_heard(site, action, out),
             Message::Acknowledge { action } => self.acknowledge_heard(site, action, out),
             Message::Abort { action } => self.abort_heard(site, action, out),
@@ -160,18 +164,17 @@ impl Engine {
         let next = participant::next(state, cue);
         let found = self.mirrors.find(action);
         let here = || found.expect("only what is here can change");
-        let vote = |vote| Message::Vote { action, vote };
         match next {
             Next::Nothing => {}
             Next::Write => self.prepare(here(), to, aborted, out),
             Next::VoteYes => {
                 self.set_prepared(here(), out);
-                Self::send(to, vote(Vote::Yes), out);
+                self.send_vote(to, action, Vote::Yes, out);
             }
-            Next::VoteNo => Self::send(to, vote(Vote::No), out),
+            Next::VoteNo => self.send_vote(to, action, Vote::No, out),
             Next::AbortVoteNo => {
                 self.abort_mirror(here(), out);
-                Self::send(to, vote(Vote::No), out);
+                self.send_vote(to, action, Vote::No, out);
             }
             Next::Abort => self.abort_mirror(here(), out),
             Next::Undo => {
@@ -202,6 +205,17 @@ impl Engine {
         }
     }
 
+    /// Answers a coordinator.
+    fn send_vote(&self, to: Site, action: Uid, vote: Vote, out: &mut Outbox) {
+        let moved = Vec::new();
+        let vote = Message::Vote {
+            action,
+            vote,
+            moved,
+        };
+        Self::send(to, vote, out);
+    }
+
     fn prepare_heard(
         &mut self,
         from: Site,
@@ -216,8 +230,7 @@ impl Engine {
             Some(Fate::Aborted | Fate::Told | Fate::Committed) | None => None,
         };
         if state == State::Gone && known == Some(join) {
-            let vote = Vote::ReadOnly;
-            return Self::send(from, Message::Vote { action, vote }, out);
+            return self.send_vote(from, action, Vote::ReadOnly, out);
         }
         let found = self.mirrors.find(action).filter(|_| state == State::Active);
         let fits = found.is_some_and(|slot| self.fits(slot, incarnation, join));
@@ -251,8 +264,7 @@ impl Engine {
         if !changed {
             self.mirrors.remove(root);
             self.note_fate(action, Fate::ReadOnly { join });
-            let vote = Vote::ReadOnly;
-            return Self::send(coordinator, Message::Vote { action, vote }, out);
+            return self.send_vote(coordinator, action, Vote::ReadOnly, out);
         }
         let objects = self.written(root);
         let batch = ActionBatch::Prepare {
@@ -267,8 +279,7 @@ impl Engine {
             doomed: false,
         };
         if self.mutation == Mutation::VoteBeforeFlush {
-            let vote = Vote::Yes;
-            Self::send(coordinator, Message::Vote { action, vote }, out);
+            self.send_vote(coordinator, action, Vote::Yes, out);
         }
     }
 

@@ -173,7 +173,13 @@ impl Engine {
         }
     }
 
-    pub(super) fn vote_heard(&mut self, from: Site, action: Uid, vote: Vote, out: &mut Outbox) {
+    pub(super) fn vote_heard(
+        &mut self,
+        from: Site,
+        action: Uid,
+        (vote, _moved): (Vote, &[Participant]),
+        out: &mut Outbox,
+    ) {
         let slot = self.mirrors.find(action);
         let tally = slot.and_then(|slot| match &mut self.mirrors.mirror_mut(slot).phase {
             Phase::Voting(ballot) => Some((slot, ballot.vote(from, vote))),

@@ -105,6 +105,7 @@ impl Engine {
                 }
             }
             Next::RefuseAbsent => self.refuse_waiting(slot, &Refusal::NoSuchObject, true, out),
+            Next::RefuseMoved => self.refuse_waiting(slot, &Refusal::Moved, false, out),
             Next::RefuseAll(fault) => {
                 self.refuse_waiting(slot, &Refusal::Store(fault), false, out);
             }

@@ -21,6 +21,7 @@ mod admit;
 mod check;
 mod commit;
 mod decide;
+mod depart;
 mod inspect;
 mod levels;
 mod locking;
@@ -300,6 +301,10 @@ impl Engine {
                 action,
                 participants,
             } => self.recover_decision(action, participants, out),
+            about_a_move @ (Input::Depart { .. }
+            | Input::Shipped { .. }
+            | Input::Arrive { .. }
+            | Input::Unload { .. }) => self.moving(about_a_move, out),
             Input::Drain => self.begin_drain(out),
         }
         self.settle(out);

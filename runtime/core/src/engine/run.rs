@@ -211,6 +211,7 @@ impl Engine {
             }
             activation::Next::RunHolders
             | activation::Next::RefuseAbsent
+            | activation::Next::RefuseMoved
             | activation::Next::RefuseAll(_)
             | activation::Next::Ignore
             | activation::Next::Mistake => panic!("{uid} cannot be wanted as it is"),

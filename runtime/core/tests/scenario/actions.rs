@@ -7,7 +7,7 @@
 //! | line | meaning |
 //! |---|---|
 //! | `hear 2#0 prepare a1 join=1 life=1 without=a2,a3` | a message of shard 0 of node 2 |
-//! | `hear 2#0 vote a1 Yes`, `… ReadOnly`, `… No` | |
+//! | `hear 2#0 vote a1 Yes moved=3#0`, `… ReadOnly`, `… No` | an object went to shard 0 of node 3 |
 //! | `hear 2#0 commit a1`, `acknowledge`, `abort`, `query` | |
 //! | `hear runner abort a1`, `hear runner merge a2 a1` | whoever runs the action, node 1 |
 //! | `hear 2#0 verdict a1 Committed`, `Aborted`, `InFlight` | |
@@ -87,14 +87,14 @@ fn from(word: &str) -> From {
 }
 
 /// The value of `name=value` among some words.
-fn value<'w>(words: &[&'w str], name: &str) -> Option<&'w str> {
+pub(super) fn value<'w>(words: &[&'w str], name: &str) -> Option<&'w str> {
     let mut pairs = words.iter().filter_map(|word| word.split_once('='));
     pairs
         .find(|(word, _)| *word == name)
         .map(|(_, value)| value)
 }
 
-fn join(life: u32, number: &str) -> u64 {
+pub(super) fn join(life: u32, number: &str) -> u64 {
     u64::from(life) << Uid::COUNTER_BITS | parse::<u64>(number)
 }
 
@@ -200,6 +200,9 @@ impl Story {
                     "ReadOnly" => Vote::ReadOnly,
                     _ => Vote::No,
                 },
+                moved: value(words, "moved").map_or(Vec::new(), |moved| {
+                    moved.split(',').map(participant).collect()
+                }),
             },
             "commit" => Message::Commit { action },
             "acknowledge" => Message::Acknowledge { action },

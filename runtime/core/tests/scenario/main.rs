@@ -11,7 +11,7 @@
 //! | `invoke t1 o1 write …` | a call; may go on with the words below |
 //! | `create t1 o1 …` | a create |
 //! | `searched t1 found`, `searched t1 none` | answer to a search |
-//! | `loaded o1 100`, `… absent`, `… Full` | answer to a load: size, nothing, fault |
+//! | `loaded o1 100`, `… absent`, `… moved`, `… Full` | answer to a load: size, nothing, forward, fault |
 //! | `returned t1 normal 100` | how the servant ended, size of the state |
 //! | `flushed t1 ok`, `flushed t1 Fenced` | answer to a flush |
 //! | `cancel t1`, `bind o1 1.2`, `unbind o1 1.2`, `gone 1.2` | callers |
@@ -22,10 +22,11 @@
 //! Words of a call: `read`, `write`, `upgrade`, `save`, `volatile`, `c=1.2/3` (call id 3 of
 //! caller 1.2), `from=1.2` (the caller, if it is not the one of the call id), `within=9ms`
 //! (deadline); those about actions, and the lines about them, are in `actions.rs` and
-//! `deadlocks.rs`.
+//! `deadlocks.rs`; lines about objects that move in `moves.rs`.
 
 mod actions;
 mod deadlocks;
+mod moves;
 mod show;
 
 use std::collections::BTreeMap;
@@ -161,6 +162,9 @@ impl Story {
             "action_writes_max" => limits.action_writes_max = parse(value),
             "participants_max" => limits.participants_max = parse(value),
             "tombstones_max" => limits.tombstones_max = parse(value),
+            "moves_max" => limits.moves_max = parse(value),
+            "cargo_levels_max" => limits.cargo_levels_max = parse(value),
+            "move_hold_ms" => limits.move_hold_ns = parse::<u64>(value) * 1_000_000,
             other => panic!("there is no bound {other}"),
         }
     }
@@ -231,13 +235,18 @@ impl Story {
             "retire" => Input::Retire { uid: uid(subject) },
             "evict" => Input::Evict { uid: uid(subject) },
             "drain" => Input::Drain,
-            _ => self.action_input(words),
+            _ => match self.move_input(words) {
+                Some(input) => input,
+                None => self.action_input(words),
+            },
         }
     }
 
     fn loaded(&mut self, word: &str) -> Loaded {
-        if word == "absent" {
-            return Loaded::Absent;
+        match word {
+            "absent" => return Loaded::Absent,
+            "moved" => return Loaded::Moved,
+            _ => {}
         }
         let Ok(size_bytes) = word.parse() else {
             return Loaded::Failed(fault(word));

@@ -12,7 +12,7 @@ fn ticket(Ticket(number): Ticket) -> String {
     format!("t{number}")
 }
 
-fn object(uid: Uid) -> String {
+pub(crate) fn object(uid: Uid) -> String {
     format!("o{}", uid.local)
 }
 
@@ -20,7 +20,7 @@ fn peer(peer: Peer) -> String {
     format!("{}.{}", peer.node.0, peer.incarnation)
 }
 
-fn call(call: CallId) -> String {
+pub(crate) fn call(call: CallId) -> String {
     format!("{}/{}", peer(call.caller), call.sequence)
 }
 
@@ -87,6 +87,13 @@ pub(crate) fn output(output: Output) -> String {
         | Output::Send { .. }
         | Output::Ended { .. }
         | Output::Told { .. } => of_action(output),
+        Output::Ship { .. }
+        | Output::Stays { .. }
+        | Output::Departed { .. }
+        | Output::Arriving { .. }
+        | Output::Unloaded { .. }
+        | Output::Arrived { .. }
+        | Output::NotArrived { .. } => super::moves::output(output),
         Output::Drained => "Drained".to_owned(),
     }
 }
@@ -143,13 +150,14 @@ fn answer(answer: Answer) -> String {
     }
 }
 
-fn refusal(refusal: Refusal) -> String {
+pub(crate) fn refusal(refusal: Refusal) -> String {
     match refusal {
         Refusal::Overloaded { what, limit } => format!("Overloaded: {limit} {what}"),
         Refusal::Deadline { started: true } => "Deadline, started".to_owned(),
         Refusal::Deadline { started: false } => "Deadline, not started".to_owned(),
         Refusal::OldIncarnation { known } => format!("OldIncarnation, known is {known}"),
         Refusal::NoSuchObject
+        | Refusal::Moved
         | Refusal::Exists
         | Refusal::Draining
         | Refusal::CallIdReused
@@ -214,7 +222,18 @@ fn message(message: Message) -> String {
                 name(action)
             )
         }
-        Message::Vote { action, vote } => format!("Vote {} {vote:?}", name(action)),
+        Message::Vote {
+            action,
+            vote,
+            moved,
+        } => {
+            let moved = moved.iter().map(|participant| {
+                let join = counter(participant.joined.join);
+                format!(" moved to {} join {join}", site(participant.site))
+            });
+            let moved: String = moved.collect();
+            format!("Vote {} {vote:?}{moved}", name(action))
+        }
         Message::Commit { action } => format!("Commit {}", name(action)),
         Message::Acknowledge { action } => format!("Acknowledge {}", name(action)),
         Message::Abort { action } => format!("Abort {}", name(action)),
@@ -264,6 +283,9 @@ fn batch(batch: ActionBatch) -> String {
         ActionBatch::Install { action } => format!("Install {}", name(action)),
         ActionBatch::Undo { action } => format!("Undo {}", name(action)),
         ActionBatch::Settle { action } => format!("Settle {}", name(action)),
+        ActionBatch::Depart { action, uid, to } => {
+            format!("Depart {}: {} to {}", name(action), object(uid), site(to))
+        }
     }
 }
 
@@ -297,6 +319,16 @@ fn event(event: Event) -> String {
         Event::DeadlockBroken { victim, length } => {
             format!("DeadlockBroken of {length}, {} ends", name(victim))
         }
+        Event::Departed { uid, to, actions } => {
+            format!("Departed {} to {}, with {actions}", object(uid), site(to))
+        }
+        Event::Arrived { uid, from, actions } => {
+            format!(
+                "Arrived {} from {}, with {actions}",
+                object(uid),
+                site(from)
+            )
+        }
         Event::Reborn { old, incarnation } => format!("Reborn {} as {incarnation}", peer(old)),
     }
 }
@@ -317,7 +349,7 @@ pub(crate) fn stats(stats: Stats) -> String {
 }
 
 /// The part of a mirror's number that counts.
-fn counter(join: u64) -> u64 {
+pub(crate) fn counter(join: u64) -> u64 {
     join & Uid::COUNTER_MAX
 }
 

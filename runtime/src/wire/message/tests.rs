@@ -79,13 +79,24 @@ fn messages() -> Vec<Message> {
         Message::Query { action },
     ];
     for vote in [Vote::Yes, Vote::ReadOnly, Vote::No] {
-        all.push(Message::Vote { action, vote });
+        for moved in [Vec::new(), vec![participant(5), participant(6)]] {
+            all.push(Message::Vote {
+                action,
+                vote,
+                moved,
+            });
+        }
     }
     for verdict in [Verdict::Committed, Verdict::Aborted, Verdict::InFlight] {
         all.push(Message::Verdict { action, verdict });
     }
+    all.extend(about_deadlocks().map(Message::Deadlock));
+    all
+}
+
+fn about_deadlocks() -> [Deadlock; 7] {
     let (edges, root) = (vec![edge(1), edge(2)], uid(8));
-    let about_deadlocks = [
+    [
         Deadlock::Waits {
             edges: edges.clone(),
         },
@@ -116,9 +127,7 @@ fn messages() -> Vec<Message> {
             victim: uid(4),
             cycle: edges,
         },
-    ];
-    all.extend(about_deadlocks.map(Message::Deadlock));
-    all
+    ]
 }
 
 fn actions() -> Vec<Action> {
@@ -281,7 +290,7 @@ fn nonsense_is_refused() {
         w.set_u16(s, 0, 8);
     });
     assert!(frame::parse(reframed(&nothing)).is_err(), "no body");
-    for tag in [16, 99, u16::MAX] {
+    for tag in [17, 99, u16::MAX] {
         let unknown = body(|w, slot| {
             let s = w.structure(slot, 1, 1);
             w.set_u16(s, 0, 8);
@@ -307,6 +316,9 @@ fn nonsense_is_refused() {
     let vote = body(|w, slot| write_enum(w, slot, uid(1), 3));
     assert!(read_message(tag::VOTE, vote.root()).is_err());
     assert!(read_message(tag::VERDICT, vote.root()).is_err());
+    let nobody = body(|w, slot| write_enum(w, slot, uid(1), 0));
+    assert!(read_message(tag::VOTE, nobody.root()).is_ok());
+    assert!(read_message(tag::VOTE_MOVED, nobody.root()).is_err());
     assert!(w.framed().is_ok());
 }
 

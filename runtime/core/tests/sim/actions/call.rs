@@ -338,6 +338,7 @@ impl World {
             }
             Refusal::Deadline { started: false }
             | Refusal::NoSuchObject
+            | Refusal::Moved
             | Refusal::Overloaded { .. }
             | Refusal::Draining
             | Refusal::LockTimeout { .. }
@@ -361,6 +362,7 @@ impl World {
             | Refusal::Killed
             | Refusal::Deadline { .. } => true,
             Refusal::NoSuchObject
+            | Refusal::Moved
             | Refusal::Exists
             | Refusal::OldIncarnation { .. }
             | Refusal::CallIdReused

@@ -106,6 +106,13 @@ pub(crate) fn note(summary: &mut Summary, output: &Output) {
         | Output::Passivate { .. }
         | Output::Keep { .. }
         | Output::Told { .. }
+        | Output::Ship { .. }
+        | Output::Stays { .. }
+        | Output::Departed { .. }
+        | Output::Arriving { .. }
+        | Output::Unloaded { .. }
+        | Output::Arrived { .. }
+        | Output::NotArrived { .. }
         | Output::Drained => None,
     };
     if let Some(point) = point {
@@ -124,6 +131,7 @@ fn answered(answer: &Answer) -> Option<&'static str> {
         Refusal::OldIncarnation { .. } => "refused: old incarnation",
         Refusal::Store(_) => "refused: store",
         Refusal::NoSuchObject => "refused: no such object",
+        Refusal::Moved => "refused: moved",
         Refusal::Exists => "refused: exists",
         Refusal::CallIdReused => "refused: call id reused",
         Refusal::LockTimeout { in_doubt: true, .. } => "refused: lock time-out, in doubt",
@@ -148,6 +156,7 @@ fn stored(batch: &ActionBatch) -> Option<&'static str> {
         ActionBatch::Install { .. } => "store: install",
         ActionBatch::Undo { .. } => "store: undo",
         ActionBatch::Settle { .. } => "store: settle",
+        ActionBatch::Depart { .. } => "store: depart",
     })
 }
 
@@ -240,6 +249,8 @@ fn happened(summary: &mut Summary, event: &Event) -> Option<&'static str> {
         | Event::NotEvicted { .. }
         | Event::Overloaded { .. }
         | Event::Joined { .. }
+        | Event::Departed { .. }
+        | Event::Arrived { .. }
         | Event::Reborn { .. } => return None,
     })
 }

@@ -92,13 +92,7 @@ impl World {
                 action,
             } => self.dispatch(at, ticket, (uid, slot), (mode, new), action)?,
             Output::Kill { ticket } => self.stop_servant(at, ticket)?,
-            Output::Flush {
-                ticket,
-                uid,
-                state,
-                reply,
-                create,
-            } => self.flush(at, ticket, uid, (state, reply, create))?,
+            flush @ Output::Flush { .. } => self.flush(at, &flush)?,
             Output::Reply {
                 ticket,
                 answer,
@@ -138,6 +132,7 @@ impl World {
             Output::Told { ticket, verdict } => self.told_out(at, ticket, verdict)?,
             Output::Event(event) => self.told_event(at, event),
             Output::Drained => return self.drained(at),
+            moving => self.moving(at, moving)?,
         }
         Ok(())
     }
@@ -252,13 +247,17 @@ impl World {
         self.input(at, Input::DecisionFound { job: work, found })
     }
 
-    fn flush(
-        &mut self,
-        at: Place,
-        ticket: Ticket,
-        uid: Uid,
-        (state, reply, create): (bool, bool, bool),
-    ) -> Check {
+    fn flush(&mut self, at: Place, flush: &Output) -> Check {
+        let Output::Flush {
+            ticket,
+            uid,
+            state,
+            reply,
+            create,
+        } = *flush
+        else {
+            return Ok(());
+        };
         let node = &mut self.nodes[at.node];
         let shard = &mut node.shards[at.shard];
         shard.tickets.used(ticket)?;
@@ -302,6 +301,11 @@ impl World {
             let life = self.processes[node].life;
             self.schedule(self.now + takes, Event::DiskDone { node, life });
         }
+    }
+
+    /// About objects that move.
+    fn moving(&mut self, _: Place, output: Output) -> Check {
+        Err(format!("moves: {output:?}, but nothing does"))
     }
 
     /// A batch about an action goes to the disk.
@@ -348,6 +352,9 @@ impl World {
             ActionBatch::Install { action } => What::Install { action },
             ActionBatch::Undo { action } => What::Undo { action },
             ActionBatch::Settle { action } => What::Settle { action },
+            ActionBatch::Depart { uid, .. } => {
+                return Err(format!("moves: {uid}, but nothing does"));
+            }
         };
         self.submit(at, For::Job(job), what);
         Ok(())

@@ -203,6 +203,7 @@ impl World {
             | Refusal::Deadlock { .. }
             | Refusal::Reentrant { .. }
             | Refusal::ActionAborted { .. }
+            | Refusal::Moved
             | Refusal::Repeated => {
                 let record = &self.history.ops[op];
                 return Err(format!(

@@ -66,6 +66,13 @@ pub(crate) fn note(reached: &mut Counts, output: &Output) {
         | Output::SearchDecision { .. }
         | Output::Send { .. }
         | Output::Ended { .. }
+        | Output::Ship { .. }
+        | Output::Stays { .. }
+        | Output::Departed { .. }
+        | Output::Arriving { .. }
+        | Output::Unloaded { .. }
+        | Output::Arrived { .. }
+        | Output::NotArrived { .. }
         | Output::Told { .. } => return,
     };
     *reached.entry(point).or_default() += 1;
@@ -93,6 +100,7 @@ fn answered(answer: &Answer) -> &'static str {
             | Refusal::Deadlock { .. }
             | Refusal::Reentrant { .. }
             | Refusal::ActionAborted { .. }
+            | Refusal::Moved
             | Refusal::Repeated => "refused: mistake",
         },
     }
@@ -121,6 +129,10 @@ fn happened(event: Event) -> &'static str {
         Event::Joined { .. } => "joined",
         Event::Reborn { .. } => "reborn",
         Event::OrphanKilled { .. } => "an orphan",
-        Event::InDoubt { .. } | Event::GaveUp { .. } | Event::DeadlockBroken { .. } => "of actions",
+        Event::InDoubt { .. }
+        | Event::GaveUp { .. }
+        | Event::DeadlockBroken { .. }
+        | Event::Departed { .. }
+        | Event::Arrived { .. } => "of actions",
     }
 }

@@ -209,19 +209,7 @@ impl World {
             Output::Event(Told::Reborn { old, .. }) => shard.tickets.excuse_all_of(old),
             Output::Event(_) => {}
             Output::Drained => self.drained(at),
-            about_actions @ (Output::Dispatch { .. }
-            | Output::Reply { .. }
-            | Output::Capture { .. }
-            | Output::Undo { .. }
-            | Output::Keep { .. }
-            | Output::Restore { .. }
-            | Output::Inherit { .. }
-            | Output::Release { .. }
-            | Output::Store { .. }
-            | Output::SearchDecision { .. }
-            | Output::Send { .. }
-            | Output::Ended { .. }
-            | Output::Told { .. }) => {
+            about_actions => {
                 let what = "tickets: no action is run here, yet";
                 return Err(format!("{what} {about_actions:?}"));
             }

@@ -1,0 +1,60 @@
+//! Objects that move from one node to another, with the work of running actions.
+//!
+//! A *move* of an object from its *source* to its *target* is a top-level action of its own, in
+//! two-phase commit: the object's shard at the source coordinates, the one at the target is the
+//! only participant. The target makes a copy durable as a prepared shadow; the source decides in
+//! one batch, which also removes the object there and leaves a *forward*; the target installs.
+//! So there is one owner at any time, whatever crashes, and nobody else is asked.
+//!
+//! What is durable goes through the stores and is no business of this crate. What is not is the
+//! [`Cargo`]: the locks that running actions have of the object, and what they need to go on at
+//! the target. It lives in memory at both ends. If the target crashes it is lost, and the
+//! actions that had it abort, as they do whenever a node crashes that has work of them.
+
+pub mod cargo;
+
+pub use cargo::{Cargo, CargoAction, CargoImage, CargoLevel, CargoLock};
+
+use crate::input::Fault;
+
+/// Why an object stays where it is. It serves on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stays {
+    /// Until the time allowed had passed, methods of it ran, actions that have a lock of it were
+    /// prepared or ending, or the target was not done.
+    Busy,
+    /// An action waits for the move, and has waited for as long as it may.
+    InTheWay,
+    /// It is of a transient class.
+    Volatile,
+    /// The node is shutting down.
+    Draining,
+    /// It is on its way already.
+    Departing,
+    /// It would move to where it is.
+    Here,
+    /// A bound is reached.
+    Overloaded {
+        /// What there is too much of.
+        what: &'static str,
+        /// How much of it is allowed.
+        limit: u64,
+    },
+    /// The target has not got it.
+    NotShipped(NotShipped),
+    /// The store could not write the decision.
+    Store(Fault),
+}
+
+/// Why the target has not got an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotShipped {
+    /// The source's store has no such object.
+    Absent,
+    /// The target did not answer.
+    Silent,
+    /// The target does not take it.
+    Refused,
+    /// The store could not be read.
+    Store(Fault),
+}
