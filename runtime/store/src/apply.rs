@@ -9,6 +9,7 @@
 
 mod action;
 mod expiry;
+mod place;
 
 use std::ops::ControlFlow;
 
@@ -16,12 +17,14 @@ use partha_core::id::{CallId, Epoch, Uid};
 
 pub(crate) use self::expiry::Expired;
 use crate::StoreError;
+use crate::batch::{Batch, Item};
 use crate::fence::Fences;
 use crate::format::{self, Kind};
-use crate::store::{Batch, Item, Record};
+use crate::store::Record;
 use crate::tables::{Reads, Table, WHOLE, Writes, keys_with_prefix};
 
-/// How many expired replies and outcomes to remove, and what time it is.
+/// How many expired replies and outcomes, and rows of objects that have left, to remove, and what
+/// time it is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sweep {
     /// The wall clock, in milliseconds since 1970.
@@ -37,7 +40,7 @@ pub(crate) struct Applied {
     pub(crate) results: Vec<Result<(), StoreError>>,
     /// What was removed.
     pub(crate) expired: Expired,
-    /// When the next reply or outcome expires.
+    /// When the next reply or outcome expires; at once if there are rows to be removed.
     pub(crate) next_expiry_ms: Option<u64>,
     /// Whether there is anything to commit.
     pub(crate) changed: bool,
@@ -87,6 +90,9 @@ fn apply_batch<W: Writes>(
     let writes_before = journal.writes;
     journal.last_row = None;
     for (index, item) in batch.items.iter().enumerate() {
+        if !matches!(item, Item::ShadowRow { .. }) {
+            journal.last_row = None;
+        }
         journal.keep = last.is_some_and(|last| index < last);
         if let Err(error) = apply_item(journal, item, fences, now_ms) {
             if error.concerns_one_batch() {
@@ -112,7 +118,10 @@ fn can_be_refused(item: &Item) -> bool {
         | Item::CreateShadow { .. }
         | Item::ShadowRow { .. }
         | Item::CommitShadow { .. }
-        | Item::Settle { .. } => true,
+        | Item::Settle { .. }
+        | Item::PutPlace { .. }
+        | Item::ShadowPlace { .. }
+        | Item::Told { .. } => true,
         Item::SaveReply { .. }
         | Item::Prepare { .. }
         | Item::DeleteShadow { .. }
@@ -158,6 +167,11 @@ fn apply_item<W: Writes>(
         | Item::DeleteShadow { .. }
         | Item::Decide { .. }
         | Item::Settle { .. } => action::apply(journal, item, fences, now_ms),
+        Item::PutPlace { uid, place } => place::put_place(journal, *uid, *place),
+        Item::ShadowPlace { action, uid, place } => {
+            place::shadow_place(journal, *action, *uid, *place)
+        }
+        Item::Told { uid, moves } => place::told(journal, *uid, *moves),
     }
 }
 
@@ -168,9 +182,8 @@ fn create<W: Writes>(
     record: &Record,
 ) -> Result<(), StoreError> {
     let key = format::plain_key(uid);
-    if journal.tables.value(Table::State, &key)?.is_some() {
-        return Err(StoreError::Exists { uid });
-    }
+    place::make_way(journal, uid)?;
+    place::forget_place(journal, uid)?;
     fences.note(uid);
     let value = format::seal_record(Kind::State, &key, record)?;
     journal.put(Table::State, &key, &value)
@@ -226,28 +239,26 @@ fn delete<W: Writes>(
     fences: &Fences,
     uid: Uid,
 ) -> Result<(), StoreError> {
-    let keys = keys_with_prefix(journal.tables, Table::State, &uid.to_bytes())?;
-    if keys
-        .first()
-        .is_none_or(|key| key[..] != format::plain_key(uid))
-    {
+    let plain = format::plain_key(uid);
+    if journal.tables.value(Table::State, &plain)?.is_none() {
         return Err(StoreError::NoSuchObject { uid });
     }
     fences.note(uid);
-    for key in keys {
-        journal.remove(Table::State, &key)?;
-    }
-    for table in [Table::Shadow, Table::ShadowRow] {
-        let mut shadows = Vec::new();
-        journal.tables.visit(table, WHOLE, &mut |key, _| {
-            if key.get(16..32) == Some(&uid.to_bytes()[..]) {
-                shadows.push(key.to_vec());
-            }
-            Ok(ControlFlow::Continue(()))
-        })?;
-        for key in shadows {
-            journal.remove(table, &key)?;
+    journal.remove(Table::State, &plain)?;
+    place::leave(journal, uid)?;
+    let mut shadows = Vec::new();
+    journal.tables.visit(Table::Shadow, WHOLE, &mut |key, _| {
+        if key.get(16..) == Some(&uid.to_bytes()[..]) {
+            shadows.push(key.to_vec());
         }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    for shadow in shadows {
+        for row in keys_with_prefix(journal.tables, Table::ShadowRow, &shadow)? {
+            journal.remove(Table::ShadowRow, &row)?;
+        }
+        journal.remove_if_there(Table::ShadowPlace, &shadow)?;
+        journal.remove(Table::Shadow, &shadow)?;
     }
     Ok(())
 }
@@ -283,8 +294,17 @@ fn save_reply<W: Writes>(
     let value = format::seal_reply(&key, uid, expiry_ms, body)?;
     journal.put(Table::Reply, &key, &value)?;
     let key = format::expiry_key(expiry_ms, call);
-    let value = format::seal(Kind::ReplyExpiry, &key, &[], &[])?;
+    let value = format::seal(Kind::ReplyExpiry, &key, &uid.to_bytes(), &[])?;
     journal.put(Table::ReplyExpiry, &key, &value)
+}
+
+/// A shadow row, by action and object, with its number; none if it is one of an object that is on
+/// its way here.
+#[derive(Clone, Copy, Debug)]
+struct LastRow {
+    action: Uid,
+    uid: Uid,
+    number: Option<u32>,
 }
 
 /// Writes through to the tables and remembers what was there before, while asked to.
@@ -293,8 +313,8 @@ struct Journal<'t, W> {
     undo: Vec<(Table, Vec<u8>, Option<Vec<u8>>)>,
     keep: bool,
     writes: u64,
-    /// The number of the last shadow row that was written, by action and object.
-    last_row: Option<(Uid, Uid, u32)>,
+    /// The shadow row that was written just before.
+    last_row: Option<LastRow>,
 }
 
 impl<W: Writes> Journal<'_, W> {

@@ -11,10 +11,12 @@
 mod actions;
 mod activation;
 mod batches;
+mod moves;
 mod objects;
 
 use std::sync::mpsc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use partha_core::id::{ClassId, Epoch, NodeId, Uid};
@@ -30,6 +32,7 @@ pub fn suite(make: impl Fn() -> Box<dyn ObjectStore>) {
     batches::all(&make);
     activation::all(&make);
     actions::all(&make);
+    moves::all(&make);
 }
 
 type Make<'m> = &'m dyn Fn() -> Box<dyn ObjectStore>;
@@ -113,6 +116,14 @@ fn commit(store: &dyn ObjectStore, items: Vec<Item>) -> Result<(), StoreError> {
 fn state(store: &dyn ObjectStore, local: u64) -> Option<String> {
     let record = store.read_state(uid(local)).unwrap();
     record.map(|record| String::from_utf8(record.state.to_vec()).unwrap())
+}
+
+fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(Instant::now() < deadline, "not within 20 s: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Keeps the store thread busy inside a completion until [`Busy::free`].

@@ -17,11 +17,13 @@
 ///
 /// `store/…` surround the write to the log, or LMDB's commit, of a set with such a batch in it;
 /// `after` means that it is on disk and nobody knows yet. `store/checkpoint/…` surround writing
-/// what the log holds to LMDB. `send/…` surround handing over a message between shards:
+/// what the log holds to LMDB. `store/arrive/…` surround the first batch of an object that is on
+/// its way to a node, `store/depart/…` the decision that it is not at the node it was at any more.
+/// `send/…` surround handing over a message between shards:
 /// `before` means that it is lost. `ended/…` surround the answer to whoever asked for the
 /// commit. `after` both the process lives on for a moment ([`LINGER`]), so that what it said
 /// leaves it; the answer to that takes longer.
-pub const ALL: [&str; 28] = [
+pub const ALL: [&str; 32] = [
     "send/prepare/before",
     "send/prepare/after",
     "store/prepare/before",
@@ -40,6 +42,10 @@ pub const ALL: [&str; 28] = [
     "send/acknowledge/after",
     "store/settle/before",
     "store/settle/after",
+    "store/arrive/before",
+    "store/arrive/after",
+    "store/depart/before",
+    "store/depart/after",
     "send/abort/before",
     "send/abort/after",
     "send/query/before",

@@ -84,6 +84,34 @@ pub enum StoreError {
         /// The object.
         uid: Uid,
     },
+    /// An object cannot come to be here before the rows are gone that it left here, or that were
+    /// sent for a move that failed. That goes on by itself: try again in a moment.
+    #[error(
+        "object {uid} was here before and rows of it are still being removed; \
+         try again in a moment"
+    )]
+    Clearing {
+        /// The object.
+        uid: Uid,
+    },
+    /// An object that is on its way here cannot come to be here another way.
+    #[error("object {uid} is on its way here by move {action}; wait for its end")]
+    Arriving {
+        /// The object.
+        uid: Uid,
+        /// The action that moves it.
+        action: Uid,
+    },
+    /// A place that is no news: the object has moved as often before.
+    #[error("object {uid} has moved {stored} times, so its place after {offered} moves is no news")]
+    OlderPlace {
+        /// The object.
+        uid: Uid,
+        /// How often it had moved when it was there.
+        offered: u64,
+        /// How often it has moved.
+        stored: u64,
+    },
     /// The queue of the store thread is full: try again later.
     #[error("the store is overloaded: {batches} batches ({bytes} bytes) wait; try again later")]
     Overloaded {
@@ -211,6 +239,9 @@ impl StoreError {
             | Self::TooLarge { .. }
             | Self::PartZero { .. }
             | Self::NoShadow { .. }
+            | Self::Clearing { .. }
+            | Self::Arriving { .. }
+            | Self::OlderPlace { .. }
             | Self::Overloaded { .. }
             | Self::Closed
             | Self::Corrupt { .. }
@@ -234,6 +265,9 @@ impl StoreError {
             | Self::TooLarge { .. }
             | Self::PartZero { .. }
             | Self::NoShadow { .. }
+            | Self::Clearing { .. }
+            | Self::Arriving { .. }
+            | Self::OlderPlace { .. }
             | Self::Corrupt { .. } => true,
             Self::Overloaded { .. }
             | Self::Closed

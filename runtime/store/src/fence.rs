@@ -19,7 +19,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use partha_core::id::{Epoch, Incarnation, Uid};
 
 use crate::StoreError;
-use crate::store::{Batch, Item};
+use crate::batch::{Batch, Item};
 
 /// The activations of this process.
 #[derive(Debug)]
@@ -163,6 +163,15 @@ impl Fences {
         {
             activation.failed = true;
         }
+    }
+
+    /// An epoch for a record that comes from elsewhere: above those of all activations so far, none
+    /// of which may write over it, and below those of all later ones.
+    pub(crate) fn epoch_between(&self) -> Epoch {
+        let mut inner = self.lock();
+        // When they are used up there are no later ones either.
+        inner.activations = inner.activations.saturating_add(1);
+        Epoch::new(self.incarnation, inner.activations)
     }
 
     /// The object is in flight, whoever changes it.

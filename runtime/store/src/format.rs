@@ -8,18 +8,27 @@
 //! | `state` | uid (16) ‖ part (2) ‖ row key | part 0: a record; others: a row's value |
 //! | `shadow` | action (16) ‖ uid (16) | a record |
 //! | `reply` | call id (20) | uid (16) ‖ expiry (8) ‖ body |
-//! | `reply_expiry` | expiry in ms (8) ‖ call id (20) | nothing |
+//! | `reply_expiry` | expiry in ms (8) ‖ call id (20) | uid (16) |
 //! | `shadow_row` | action (16) ‖ uid (16) ‖ number (4) | part (2) ‖ length (2) ‖ row key ‖ what |
 //! | `prepared` | action (16) | coordinator (10) |
 //! | `decision` | action (16) | time to be kept in ms (8) ‖ participants (10 each) |
 //! | `outcome` | action (16) | expiry in ms (8) |
 //! | `outcome_expiry` | expiry in ms (8) ‖ action (16) | nothing |
+//! | `place` | uid (16) | what (1) ‖ moves (8) ‖ node (8) |
+//! | `shadow_place` | action (16) ‖ uid (16) | as `place` |
+//! | `untold` | uid (16) | nothing |
+//! | `leftover` | uid (16) | the last key of `state` that was removed, or nothing |
 //!
 //! The numbers of shadow rows count up from 0, in the order in which they were written; `what`
 //! is 1 and a value, or 0 to remove the row. Their keys have no room for the row's.
 //!
-//! Format 1 had neither of the last five tables, format 2 no log (`lmdb/log.rs`); both are brought
-//! up when a store is opened.
+//! What a place is: 0 for here, and the binder is to be told; 1 for here; 2 for gone. Rows of an
+//! object in `state` without its record are of one that is on its way here (`shadow_place`) or has
+//! left or did not come in the end (`leftover`).
+//!
+//! Format 1 had none of the tables from `shadow_row` on, format 2 no log (`lmdb/log.rs`), format 3
+//! none of the tables from `place` on and nothing in `reply_expiry`; all are brought up when a
+//! store is opened.
 //!
 //! Every value starts with 12 bytes: format (1), kind (1), length of the key (2), length of the
 //! payload (4), CRC-32C (4), numbers little-endian. The checksum covers key, header and payload:
@@ -27,6 +36,7 @@
 //! for the wrong key. A record is class (8), schema (8), version (8), epoch (8), state.
 
 mod action;
+mod place;
 
 use bytes::Bytes;
 use partha_core::id::{CallId, ClassId, Epoch, Uid};
@@ -39,9 +49,10 @@ pub(crate) use self::action::{
     seal_shadow_row, shadow_row_key, split_outcome_expiry_key, unseal_decision, unseal_outcome,
     unseal_prepared, unseal_shadow_row,
 };
+pub(crate) use self::place::{call_id, seal_place, unseal_expiry_uid, unseal_place};
 
 /// The format of a whole store, kept under `format` in `meta`.
-pub(crate) const STORE_FORMAT: u32 = 3;
+pub(crate) const STORE_FORMAT: u32 = 4;
 /// The oldest format that can be read.
 pub(crate) const OLDEST_STORE_FORMAT: u32 = 1;
 /// The longest row key: LMDB's 511 bytes without uid and part.
@@ -81,6 +92,14 @@ pub(crate) enum Kind {
     Outcome = 10,
     /// An entry of the index of expiry times of outcomes.
     OutcomeExpiry = 11,
+    /// Where an object is.
+    Place = 12,
+    /// Where an object will be.
+    ShadowPlace = 13,
+    /// The mark of a place that the binder is to be told of.
+    Untold = 14,
+    /// The mark of rows to be removed.
+    Leftover = 15,
 }
 
 impl Kind {
@@ -97,6 +116,10 @@ impl Kind {
             Self::Decision => "a decision",
             Self::Outcome => "the outcome of an action",
             Self::OutcomeExpiry => "an expiry entry of an outcome",
+            Self::Place => "the place of an object",
+            Self::ShadowPlace => "a prepared place",
+            Self::Untold => "the mark of a new place",
+            Self::Leftover => "the mark of rows to be removed",
         }
     }
 }

@@ -18,6 +18,8 @@
 //! replies, decisions and batches besides.
 
 mod apply;
+mod batch;
+mod clock;
 pub mod conformance;
 pub mod crash_point;
 mod error;
@@ -26,14 +28,18 @@ mod format;
 mod layers;
 mod lmdb;
 mod memory;
+pub mod moving;
+mod place;
 mod queries;
 mod store;
 mod tables;
+mod usage;
 mod writer;
 
+pub use batch::{Batch, CLEAR_AT_ONCE, Item};
 pub use error::StoreError;
 pub use lmdb::{LmdbOptions, LmdbStore};
 pub use memory::MemoryStore;
-pub use store::{
-    Batch, Completion, Decision, Item, ObjectStore, Prepared, Record, SIZES, SavedReply, Usage,
-};
+pub use place::{KeptReply, Place, ReplyCursor, ReplyPage, Row, RowPage};
+pub use store::{Completion, Decision, ObjectStore, Prepared, Record, SavedReply};
+pub use usage::{SIZES, Usage};

@@ -17,6 +17,7 @@ mod logged;
 mod pages;
 mod view;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -31,10 +32,13 @@ use self::folder::{Folder, io_error};
 use self::gate::Gate;
 use self::log::{Files, Found, Log, Start};
 use self::logged::{Layers, LoggedBackend};
+use crate::batch::Batch;
 use crate::fence::Fences;
 use crate::format::{self, OLDEST_STORE_FORMAT, STORE_FORMAT};
-use crate::store::{Batch, Completion, Decision, ObjectStore, Prepared, Record, SavedReply, Usage};
+use crate::place::{Place, ReplyCursor, ReplyPage, RowPage};
+use crate::store::{Completion, Decision, ObjectStore, Prepared, Record, SavedReply};
 use crate::tables::{Reads, Table, Writes};
+use crate::usage::Usage;
 use crate::writer::{Limits, Writer};
 use crate::{StoreError, queries};
 
@@ -436,6 +440,53 @@ impl ObjectStore for LmdbStore {
         limit: usize,
     ) -> Result<Vec<(Uid, ClassId)>, StoreError> {
         self.read(|view| queries::scan_objects(view, after, limit))
+    }
+
+    fn read_place(&self, uid: Uid) -> Result<Option<Place>, StoreError> {
+        self.read(|view| queries::read_place(view, uid))
+    }
+
+    fn scan_places(
+        &self,
+        after: Option<Uid>,
+        limit: usize,
+    ) -> Result<Vec<(Uid, Place)>, StoreError> {
+        self.read(|view| queries::scan_places(view, after, limit))
+    }
+
+    fn scan_untold(
+        &self,
+        after: Option<Uid>,
+        limit: usize,
+    ) -> Result<Vec<(Uid, Place)>, StoreError> {
+        self.read(|view| queries::scan_untold(view, after, limit))
+    }
+
+    fn export_rows(
+        &self,
+        uid: Uid,
+        after: Option<(u16, &[u8])>,
+        limit_bytes: usize,
+    ) -> Result<RowPage, StoreError> {
+        self.read(|view| queries::export_rows(view, uid, after, limit_bytes))
+    }
+
+    fn replies_of(
+        &self,
+        uids: &BTreeSet<Uid>,
+        keep_ms: u64,
+        from: ReplyCursor,
+        limit_bytes: usize,
+    ) -> Result<ReplyPage, StoreError> {
+        // Before the view: what it lacks is of this time or a later one.
+        let now_ms = self.writer.set_ms();
+        let walk = queries::ReplyWalk {
+            uids,
+            keep_ms,
+            now_ms,
+            limit_bytes,
+        };
+        self.read(|view| queries::replies_of(view, walk, from))
     }
 
     fn submit(&self, batch: Batch, done: Completion) {

@@ -4,8 +4,8 @@
 //! It keeps every promise of [`ObjectStore`] but survival of the process; [`MemoryStore::restart`]
 //! plays a crash. On demand it holds commits back, fails them, or damages a record.
 
-use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 use std::ops::ControlFlow;
@@ -15,10 +15,13 @@ use bytes::Bytes;
 use partha_core::id::{CallId, ClassId, Epoch, Incarnation, NodeId, Peer, Uid};
 
 use crate::apply::{self, Sweep};
+use crate::batch::Batch;
 use crate::fence::Fences;
 use crate::format;
-use crate::store::{Batch, Completion, Decision, ObjectStore, Prepared, Record, SavedReply, Usage};
+use crate::place::{Place, ReplyCursor, ReplyPage, RowPage};
+use crate::store::{Completion, Decision, ObjectStore, Prepared, Record, SavedReply};
 use crate::tables::{Range, Reads, Table, Visit, Writes};
+use crate::usage::Usage;
 use crate::writer::{Backend, Limits, Outcome, Writer};
 use crate::{StoreError, queries};
 
@@ -245,6 +248,53 @@ impl ObjectStore for MemoryStore {
         limit: usize,
     ) -> Result<Vec<(Uid, ClassId)>, StoreError> {
         queries::scan_objects(&*self.read()?, after, limit)
+    }
+
+    fn read_place(&self, uid: Uid) -> Result<Option<Place>, StoreError> {
+        queries::read_place(&*self.read()?, uid)
+    }
+
+    fn scan_places(
+        &self,
+        after: Option<Uid>,
+        limit: usize,
+    ) -> Result<Vec<(Uid, Place)>, StoreError> {
+        queries::scan_places(&*self.read()?, after, limit)
+    }
+
+    fn scan_untold(
+        &self,
+        after: Option<Uid>,
+        limit: usize,
+    ) -> Result<Vec<(Uid, Place)>, StoreError> {
+        queries::scan_untold(&*self.read()?, after, limit)
+    }
+
+    fn export_rows(
+        &self,
+        uid: Uid,
+        after: Option<(u16, &[u8])>,
+        limit_bytes: usize,
+    ) -> Result<RowPage, StoreError> {
+        queries::export_rows(&*self.read()?, uid, after, limit_bytes)
+    }
+
+    fn replies_of(
+        &self,
+        uids: &BTreeSet<Uid>,
+        keep_ms: u64,
+        from: ReplyCursor,
+        limit_bytes: usize,
+    ) -> Result<ReplyPage, StoreError> {
+        // Before the view: what it lacks is of this time or a later one.
+        let now_ms = self.writer.set_ms();
+        let walk = queries::ReplyWalk {
+            uids,
+            keep_ms,
+            now_ms,
+            limit_bytes,
+        };
+        queries::replies_of(&*self.read()?, walk, from)
     }
 
     fn submit(&self, batch: Batch, done: Completion) {

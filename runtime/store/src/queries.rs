@@ -1,10 +1,15 @@
 //! Reading, over any [`Reads`]: every value is checked on its way out.
 
+mod place;
+
 use std::ops::{Bound, ControlFlow};
 
 use bytes::Bytes;
 use partha_core::id::{CallId, ClassId, Uid};
 
+pub(crate) use self::place::{
+    ReplyWalk, export_rows, read_place, replies_of, scan_places, scan_untold,
+};
 use crate::StoreError;
 use crate::format::{self, Kind};
 use crate::store::{Decision, Prepared, Record, SavedReply, check_row};
@@ -58,7 +63,14 @@ pub(crate) fn read_row(
     let Some(value) = tables.value(Table::State, &key)? else {
         return Ok(None);
     };
-    format::unseal(Kind::Row, &key, value).map(|payload| Some(Bytes::copy_from_slice(payload)))
+    let row = Bytes::copy_from_slice(format::unseal(Kind::Row, &key, value)?);
+    Ok(is_here(tables, uid)?.then_some(row))
+}
+
+/// Whether rows of an object are to be seen: not before it came, nor after it left.
+fn is_here(tables: &impl Reads, uid: Uid) -> Result<bool, StoreError> {
+    let plain = tables.value(Table::State, &format::plain_key(uid))?;
+    Ok(plain.is_some())
 }
 
 /// See [`crate::ObjectStore::scan_rows`].
@@ -101,6 +113,9 @@ fn visit_part(
     after: Option<&[u8]>,
     visitor: &mut dyn FnMut(&[u8], &[u8]) -> crate::tables::Visit,
 ) -> Result<(), StoreError> {
+    if !is_here(tables, uid)? {
+        return Ok(());
+    }
     let prefix = format::object_key(uid, part);
     let after = after.map(|row| format::row_key(uid, part, row));
     let from = after.as_ref().map_or(Bound::Included(&prefix[..]), |key| {

@@ -30,11 +30,19 @@ pub(crate) enum Table {
     Outcome,
     /// When outcomes expire.
     OutcomeExpiry,
+    /// Where objects are that have moved.
+    Place,
+    /// Places of objects that are on their way here.
+    ShadowPlace,
+    /// Objects that have come here and of which the binder is to be told.
+    Untold,
+    /// Objects that are not here and of which there are rows to remove.
+    Leftover,
 }
 
 impl Table {
     /// All tables, in the order of [`Table::index`].
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Meta,
         Self::State,
         Self::Shadow,
@@ -45,10 +53,14 @@ impl Table {
         Self::Decision,
         Self::Outcome,
         Self::OutcomeExpiry,
+        Self::Place,
+        Self::ShadowPlace,
+        Self::Untold,
+        Self::Leftover,
     ];
 
-    /// So many of [`Table::ALL`] are in stores of format 1, too.
-    pub(crate) const OF_FORMAT_1: usize = 5;
+    /// So many of [`Table::ALL`] are in stores of formats 1, of 2 and 3, and of this one.
+    pub(crate) const OF_FORMATS: [usize; 3] = [5, 10, Self::ALL.len()];
 
     /// A number from 0.
     pub(crate) fn index(self) -> usize {
@@ -68,6 +80,10 @@ impl Table {
             Self::Decision => "decision",
             Self::Outcome => "outcome",
             Self::OutcomeExpiry => "outcome_expiry",
+            Self::Place => "place",
+            Self::ShadowPlace => "shadow_place",
+            Self::Untold => "untold",
+            Self::Leftover => "leftover",
         }
     }
 }

@@ -7,24 +7,29 @@
 //! The queue is bounded by count and by bytes (beyond it `Overloaded`), a transaction too, so that
 //! no set takes for ever.
 //!
-//! The thread sleeps until a batch comes; only while replies or outcomes wait to expire it wakes
-//! by itself, no more often than the sweep interval.
+//! The thread sleeps until a batch comes; only while replies or outcomes wait to expire, or rows
+//! of objects that have left to be removed, it wakes by itself, no more often than the sweep
+//! interval.
 //!
 //! Invariants: every completion is called exactly once, in the order of submission, after the
 //! sync; a panic in a completion or in the backend ends neither the thread nor that promise.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crate::StoreError;
 use crate::apply::{Expired, Sweep};
+use crate::batch::{self, Batch, Step};
+use crate::clock::Clock;
 use crate::fence::Fences;
-use crate::store::{self, Batch, Completion, SIZES, Step, Usage};
+use crate::store::Completion;
+use crate::usage::{SIZES, Usage};
 
 /// Where the thread puts its sets.
 pub(crate) trait Backend: Send + 'static {
@@ -98,9 +103,10 @@ const HELD_MAX: usize = 256;
 /// The longest that a set waits for more batches.
 const GATHER_MAX: Duration = Duration::from_micros(300);
 
-/// Replies, and as many outcomes, removed beside a set of batches, at least.
+/// Replies, and as many outcomes and rows, removed beside a set of batches, at least.
 const BUSY_SWEEP_MIN: usize = 64;
-/// Replies, and as many outcomes, removed in one transaction when there is nothing else to do.
+/// Replies, and as many outcomes and rows, removed in one transaction when there is nothing else
+/// to do.
 const IDLE_SWEEP_MAX: usize = 4096;
 
 #[derive(Debug, Default)]
@@ -122,6 +128,10 @@ struct Counters {
     steps: [AtomicU64; Step::ALL.len()],
     replies_expired: AtomicU64,
     outcomes_expired: AtomicU64,
+    rows_cleared: AtomicU64,
+    /// The time of the last set, in milliseconds since 1970: what cannot be read yet is of no
+    /// earlier one.
+    set_ms: AtomicU64,
 }
 
 /// The handle of the store thread.
@@ -170,7 +180,9 @@ impl Writer {
         limits: Limits,
     ) -> std::io::Result<Self> {
         let (sender, receiver) = sync_channel(limits.queue_batches_max);
+        let mut clock = Clock::default();
         let counters = Arc::new(Counters::default());
+        counters.set_ms.store(clock.now_ms(), Release);
         let shared = Arc::clone(&counters);
         let thread = thread::Builder::new()
             .name("partha-store".to_owned())
@@ -181,6 +193,7 @@ impl Writer {
                     limits,
                     held: VecDeque::new(),
                     receiver,
+                    clock,
                     alone_since: Instant::now(),
                     last: Last::default(),
                     counters: shared,
@@ -199,7 +212,7 @@ impl Writer {
     /// Queues a batch, or refuses it at once.
     pub(crate) fn submit(&self, batch: Batch, done: Completion) {
         let done = Done(Some(done));
-        if let Err(error) = store::check_limits(&batch, self.limits.batch_bytes_max) {
+        if let Err(error) = batch::check_limits(&batch, self.limits.batch_bytes_max) {
             return done.call(Err(error));
         }
         let sender = self.sender.read().unwrap_or_else(PoisonError::into_inner);
@@ -257,6 +270,11 @@ impl Writer {
         }
     }
 
+    /// The time of the last set that can be read, in milliseconds since 1970.
+    pub(crate) fn set_ms(&self) -> u64 {
+        self.counters.set_ms.load(Acquire)
+    }
+
     /// The figures of the thread.
     pub(crate) fn usage(&self) -> Usage {
         let counters = &self.counters;
@@ -277,6 +295,9 @@ impl Writer {
             settles: steps(Step::Settle),
             replies_expired: counters.replies_expired.load(Relaxed),
             outcomes_expired: counters.outcomes_expired.load(Relaxed),
+            rows_cleared: counters.rows_cleared.load(Relaxed),
+            departures: steps(Step::Depart),
+            arrivals: steps(Step::Arrive),
             ..Usage::default()
         }
     }
@@ -306,8 +327,12 @@ impl Counters {
         self.batches.fetch_add(committed, Relaxed);
         self.syncs.fetch_add(outcome.syncs, Relaxed);
         let Expired {
-            replies, outcomes, ..
+            replies,
+            outcomes,
+            rows,
+            ..
         } = outcome.expired;
+        self.rows_cleared.fetch_add(rows, Relaxed);
         self.replies_expired.fetch_add(replies, Relaxed);
         self.outcomes_expired.fetch_add(outcomes, Relaxed);
         if batches.is_empty() {
@@ -331,6 +356,7 @@ struct Loop<B> {
     /// wait, so it is dropped before them, too.
     held: VecDeque<Job>,
     receiver: Receiver<Job>,
+    clock: Clock,
     /// Since when the first of them is held.
     alone_since: Instant,
     last: Last,
@@ -394,7 +420,7 @@ impl<B: Backend> Loop<B> {
                 continue;
             }
             self.gather();
-            let now_ms = wall_clock_ms();
+            let now_ms = self.clock.now_ms();
             let due = next_expiry_ms.is_some_and(|at| at <= now_ms);
             let (batches, dones) = self.drain();
             let limit = match batches.len() {
@@ -411,6 +437,7 @@ impl<B: Backend> Loop<B> {
             }
             let begun = Instant::now();
             let outcome = self.commit(&batches, Sweep { now_ms, limit });
+            self.counters.set_ms.store(now_ms, Release);
             next_expiry_ms = outcome.next_expiry_ms.unwrap_or(next_expiry_ms);
             backlog = outcome.expired.more;
             let took = begun.elapsed();
@@ -432,12 +459,12 @@ impl<B: Backend> Loop<B> {
             return Wake::Alone;
         }
         loop {
+            let now_ms = self.clock.now_ms();
             let sweep = next_expiry_ms.map(|at| {
                 let wait_ms = if backlog {
                     0
                 } else {
-                    at.saturating_sub(wall_clock_ms())
-                        .max(self.limits.sweep_interval_ms)
+                    at.saturating_sub(now_ms).max(self.limits.sweep_interval_ms)
                 };
                 // A clock that was set back must not hold up a sweep for ever.
                 Duration::from_millis(wait_ms.min(3_600_000))
@@ -528,14 +555,6 @@ impl<B: Backend> Loop<B> {
         self.fences.settle();
         outcome
     }
-}
-
-/// Milliseconds since 1970.
-fn wall_clock_ms() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

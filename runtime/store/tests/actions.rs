@@ -13,7 +13,10 @@ use common::{
     settle, shadow, shadow_row, site, state, uid, undo, write,
 };
 use partha_core::id::{Epoch, Incarnation, NodeId};
-use partha_store::{Decision, LmdbOptions, LmdbStore, MemoryStore, ObjectStore, StoreError};
+use partha_store::moving::departure;
+use partha_store::{
+    Decision, LmdbOptions, LmdbStore, MemoryStore, ObjectStore, ReplyCursor, StoreError,
+};
 
 const HOUR_MS: u64 = 3_600_000;
 
@@ -200,5 +203,45 @@ fn a_store_of_the_format_before_is_brought_up() {
             store.scan_objects(None, 99).unwrap().len(),
             4 + number as usize
         );
+    }
+}
+
+/// `format-3` is the folder that the version before left when it was killed: something of
+/// everything, and a log with a batch that its data file does not have.
+#[test]
+fn a_store_of_format_3_is_brought_up_with_its_log() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/format-3");
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["data.mdb", "log-0", "log-1"] {
+        fs::copy(fixture.join(name), dir.path().join(name)).unwrap();
+    }
+    for life in 3..=5 {
+        let store = LmdbStore::open(dir.path()).unwrap();
+        assert_eq!(store.identity().node, NodeId(0x6991_50d3_16ca_92f5));
+        assert_eq!(store.identity().incarnation, Incarnation(life));
+        for local in 1..=5 {
+            let expected = match local {
+                2 => "object 2, in the log".to_owned(),
+                _ => format!("object {local}"),
+            };
+            assert_eq!(state(&store, local).unwrap(), expected);
+            assert_eq!(store.count_rows(uid(local), 1).unwrap(), 3);
+        }
+        assert_eq!(store.scan_prepared(None, 9).unwrap().len(), 1);
+        assert_eq!(store.scan_decisions(None, 9).unwrap().len(), 1);
+        assert!(store.read_decision(action(92)).unwrap().is_some());
+        // Its replies do not tell their objects where they are looked for.
+        let replies = store.replies_of(&[uid(1)].into(), 0, ReplyCursor::default(), 1000);
+        let replies = replies.unwrap().replies;
+        let calls: Vec<_> = replies.iter().map(|reply| reply.call).collect();
+        assert_eq!(calls, (1..=6).map(call).collect::<Vec<_>>());
+        // It can do what is new.
+        let (number, new) = (u64::from(life), 100 + u64::from(life));
+        commit(&store, vec![create(new, "new")]).unwrap();
+        let leaves = departure(action(number), uid(new), site(7), 1, HOUR_MS);
+        store.commit(leaves).unwrap();
+        let left: Vec<_> = store.scan_places(None, 9).unwrap();
+        assert!(left.iter().map(|(uid, _)| uid.local).eq(103..=new));
+        commit(&store, vec![settle(number)]).unwrap();
     }
 }

@@ -294,6 +294,10 @@ fn a_table_whose_name_is_damaged_is_not_taken_for_a_new_one() {
         "decision",
         "outcome",
         "outcome_expiry",
+        "place",
+        "shadow_place",
+        "untold",
+        "leftover",
     ];
     for (index, name) in names.into_iter().enumerate() {
         let mut bytes = sound.clone();

@@ -13,12 +13,16 @@
 use partha_core::action::path::Site;
 use partha_core::id::Uid;
 
-use super::{Journal, check_epoch, stored_epoch};
+use super::{Journal, LastRow, check_epoch, place, stored_epoch};
 use crate::StoreError;
+use crate::batch::Item;
 use crate::fence::Fences;
 use crate::format::{self, Kind, ShadowRow};
-use crate::store::{Item, Record};
+use crate::store::Record;
 use crate::tables::{Reads, Table, Writes, keys_with_prefix};
+
+/// Rows of one object that an action may have prepared: no batch has room for more.
+const SHADOW_ROWS_MAX: u32 = 1 << 20;
 
 /// Applies an item about an action.
 ///
@@ -46,9 +50,7 @@ pub(super) fn apply<W: Writes>(
             uid,
             record,
         } => {
-            if stored_epoch(journal.tables, *uid)?.is_some() {
-                return Err(StoreError::Exists { uid: *uid });
-            }
+            place::make_way(journal, *uid)?;
             fences.note(*uid);
             put_shadow(journal, *action, *uid, record)
         }
@@ -87,7 +89,10 @@ pub(super) fn apply<W: Writes>(
         | Item::Delete { .. }
         | Item::PutRow { .. }
         | Item::RemoveRow { .. }
-        | Item::SaveReply { .. } => unreachable!("the caller sorts items"),
+        | Item::SaveReply { .. }
+        | Item::PutPlace { .. }
+        | Item::ShadowPlace { .. }
+        | Item::Told { .. } => unreachable!("the caller sorts items"),
     }
 }
 
@@ -108,71 +113,71 @@ fn put_shadow_row<W: Writes>(
     uid: Uid,
     change: ShadowRow<'_>,
 ) -> Result<(), StoreError> {
+    let Some(number) = next_row(journal, action, uid)? else {
+        return place::put_arriving_row(journal, uid, change);
+    };
+    if number >= SHADOW_ROWS_MAX {
+        return Err(StoreError::TooLarge {
+            what: "a set of prepared rows",
+            len: number as usize + 1,
+            max: SHADOW_ROWS_MAX as usize,
+        });
+    }
+    let key = format::shadow_row_key(action, uid, number);
+    let value = format::seal_shadow_row(&key, change)?;
+    journal.put(Table::ShadowRow, &key, &value)?;
+    let number = Some(number);
+    journal.last_row = Some(LastRow {
+        action,
+        uid,
+        number,
+    });
+    Ok(())
+}
+
+/// The number of the next prepared row; none if it is one of an object that is on its way here.
+/// Rows of an object come one after the other, so that is mostly known; else it is looked for.
+fn next_row<W: Writes>(
+    journal: &mut Journal<'_, W>,
+    action: Uid,
+    uid: Uid,
+) -> Result<Option<u32>, StoreError> {
+    if let Some(last) = journal.last_row
+        && (last.action, last.uid) == (action, uid)
+    {
+        return Ok(last.number.map(|number| number + 1));
+    }
     let shadow = format::shadow_key(action, uid);
     if journal.tables.value(Table::Shadow, &shadow)?.is_none() {
         return Err(StoreError::NoShadow { action, uid });
     }
-    let number = next_row_number(journal.tables, action, uid, journal.last_row)?;
-    let key = format::shadow_row_key(action, uid, number);
-    journal.last_row = Some((action, uid, number));
-    let value = format::seal_shadow_row(&key, change)?;
-    journal.put(Table::ShadowRow, &key, &value)
-}
-
-/// Rows of an object come one after the other, so the number of the last one is mostly known;
-/// else the rows are looked at.
-fn next_row_number(
-    tables: &impl Reads,
-    action: Uid,
-    uid: Uid,
-    last: Option<(Uid, Uid, u32)>,
-) -> Result<u32, StoreError> {
-    let last = match last {
-        Some((last_action, last_uid, number)) if (last_action, last_uid) == (action, uid) => {
-            Some(number)
-        }
-        Some(_) | None => {
-            let prefix = format::shadow_key(action, uid);
-            let keys = keys_with_prefix(tables, Table::ShadowRow, &prefix)?;
-            let number = |key: &Vec<u8>| key.last_chunk().map_or(0, |n| u32::from_be_bytes(*n));
-            keys.last().map(number)
-        }
-    };
-    let next = last.map_or(Some(0), |last| last.checked_add(1));
-    next.ok_or(StoreError::TooLarge {
-        what: "a set of prepared rows",
-        len: usize::MAX,
-        max: u32::MAX as usize,
-    })
-}
-
-/// Moves every shadow of the action to its object. The decision is made elsewhere and final, so
-/// no epoch is checked; the stored one never falls. All is read before the first write.
-fn commit_shadow<W: Writes>(
-    journal: &mut Journal<'_, W>,
-    fences: &Fences,
-    action: Uid,
-) -> Result<(), StoreError> {
-    let mut changes: Vec<(Vec<u8>, Option<Vec<u8>>)> = Vec::new();
-    let mut installed = Vec::new();
-    let shadows = keys_with_prefix(journal.tables, Table::Shadow, &action.to_bytes())?;
-    for key in &shadows {
-        let Some(value) = journal.tables.value(Table::Shadow, key)? else {
-            continue;
-        };
-        let (mut head, state) = format::unseal_record(Kind::Shadow, key, value)?;
-        let uid = format::leading_uid(Kind::Shadow, &key[16..])?;
-        installed.push((uid, head.epoch));
-        if let Some(stored) = stored_epoch(journal.tables, uid)? {
-            head.epoch = head.epoch.max(stored);
-        }
-        let plain = format::plain_key(uid);
-        let value = format::seal_record(Kind::State, &plain, &head.with_state(state))?;
-        changes.push((plain.to_vec(), Some(value)));
+    if place::is_arriving(journal.tables, action, uid)? {
+        let number = None;
+        journal.last_row = Some(LastRow {
+            action,
+            uid,
+            number,
+        });
+        return Ok(None);
     }
-    let rows = keys_with_prefix(journal.tables, Table::ShadowRow, &action.to_bytes())?;
-    for key in &rows {
-        let Some(value) = journal.tables.value(Table::ShadowRow, key)? else {
+    let keys = keys_with_prefix(journal.tables, Table::ShadowRow, &shadow)?;
+    let number = |key: &Vec<u8>| key.last_chunk().map_or(0, |n| u32::from_be_bytes(*n));
+    Ok(Some(keys.last().map_or(0, |last| number(last) + 1)))
+}
+
+/// Prepared rows, and what they change.
+pub(super) struct RowChanges {
+    pub(super) keys: Vec<Vec<u8>>,
+    /// Keys and values of `state`; a row without a value goes.
+    pub(super) changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+}
+
+/// What the prepared rows with this prefix change.
+pub(super) fn row_changes(tables: &impl Reads, prefix: &[u8]) -> Result<RowChanges, StoreError> {
+    let keys = keys_with_prefix(tables, Table::ShadowRow, prefix)?;
+    let mut changes = Vec::with_capacity(keys.len());
+    for key in &keys {
+        let Some(value) = tables.value(Table::ShadowRow, key)? else {
             continue;
         };
         let uid = format::leading_uid(Kind::ShadowRow, &key[16..])?;
@@ -182,21 +187,71 @@ fn commit_shadow<W: Writes>(
         let value = change.value.map(seal).transpose()?;
         changes.push((key, value));
     }
-    for (uid, epoch) in installed {
-        fences.install(uid, epoch);
-    }
-    for (key, value) in &changes {
+    Ok(RowChanges { keys, changes })
+}
+
+/// Writes what prepared rows change.
+pub(super) fn put_rows<W: Writes>(
+    journal: &mut Journal<'_, W>,
+    changes: &[(Vec<u8>, Option<Vec<u8>>)],
+) -> Result<(), StoreError> {
+    for (key, value) in changes {
         match value {
             Some(value) => journal.put(Table::State, key, value)?,
             None => journal.remove(Table::State, key)?,
         }
     }
-    forget_prepared(journal, action, &shadows, &rows)
+    Ok(())
+}
+
+/// Moves every shadow of the action to its object. The decision is made elsewhere and final, so
+/// no epoch is checked; the stored one never falls. All is read before the first write.
+fn commit_shadow<W: Writes>(
+    journal: &mut Journal<'_, W>,
+    fences: &Fences,
+    action: Uid,
+) -> Result<(), StoreError> {
+    let mut records: Vec<(Vec<u8>, Option<Vec<u8>>)> = Vec::new();
+    let mut installed = Vec::new();
+    let shadows = keys_with_prefix(journal.tables, Table::Shadow, &action.to_bytes())?;
+    for key in &shadows {
+        let Some(value) = journal.tables.value(Table::Shadow, key)? else {
+            continue;
+        };
+        let (mut head, state) = format::unseal_record(Kind::Shadow, key, value)?;
+        let uid = format::leading_uid(Kind::Shadow, &key[16..])?;
+        let place = place::place_to_be(journal.tables, action, uid)?;
+        let stored = stored_epoch(journal.tables, uid)?;
+        installed.push((uid, head.epoch, place, stored.is_none()));
+        if place.is_some() {
+            // Epochs of the node that it comes from mean nothing here.
+            head.epoch = fences.epoch_between();
+        }
+        if let Some(stored) = stored {
+            head.epoch = head.epoch.max(stored);
+        }
+        let plain = format::plain_key(uid);
+        let value = format::seal_record(Kind::State, &plain, &head.with_state(state))?;
+        records.push((plain.to_vec(), Some(value)));
+    }
+    let rows = row_changes(journal.tables, &action.to_bytes())?;
+    put_rows(journal, &records)?;
+    put_rows(journal, &rows.changes)?;
+    for (uid, prepared, place, is_new) in installed {
+        fences.install(uid, prepared);
+        match place {
+            Some(place) => place::install(journal, action, uid, place)?,
+            None if is_new => place::forget_place(journal, uid)?,
+            None => {}
+        }
+    }
+    forget_prepared(journal, action, &shadows, &rows.keys)
 }
 
 fn delete_shadow<W: Writes>(journal: &mut Journal<'_, W>, action: Uid) -> Result<(), StoreError> {
     let shadows = keys_with_prefix(journal.tables, Table::Shadow, &action.to_bytes())?;
     let rows = keys_with_prefix(journal.tables, Table::ShadowRow, &action.to_bytes())?;
+    place::turn_back(journal, action)?;
     forget_prepared(journal, action, &shadows, &rows)
 }
 

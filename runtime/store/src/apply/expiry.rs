@@ -1,12 +1,13 @@
-//! Removing what was kept for its time: saved replies and outcomes of actions.
+//! Removing what was kept for its time: saved replies and outcomes of actions; and, in the same
+//! steps, the rows of objects that have left ([`super::place`]).
 //!
-//! Both have an index sorted by expiry time. An entry of the index says where to look, never what
-//! to remove: what is there tells its own time, so an entry left behind by an earlier one that
-//! was replaced does no harm.
+//! Replies and outcomes have an index sorted by expiry time. An entry of the index says where to
+//! look, never what to remove: what is there tells its own time, so an entry left behind by an
+//! earlier one that was replaced does no harm.
 
 use std::ops::ControlFlow;
 
-use super::{Journal, Sweep};
+use super::{Journal, Sweep, place};
 use crate::StoreError;
 use crate::format;
 use crate::tables::{Reads, Table, WHOLE, Writes};
@@ -16,7 +17,9 @@ use crate::tables::{Reads, Table, WHOLE, Writes};
 pub(crate) struct Expired {
     pub(crate) replies: u64,
     pub(crate) outcomes: u64,
-    /// There may be more whose time is over.
+    /// Rows of objects that are not here.
+    pub(crate) rows: u64,
+    /// There may be more to remove.
     pub(crate) more: bool,
 }
 
@@ -26,6 +29,7 @@ impl Expired {
         Self {
             replies: self.replies + other.replies,
             outcomes: self.outcomes + other.outcomes,
+            rows: self.rows + other.rows,
             more: self.more || other.more,
         }
     }
@@ -57,17 +61,20 @@ const OUTCOMES: Index = Index {
     expires_ms: format::unseal_outcome,
 };
 
-/// Removes replies and outcomes whose time is over, up to the limit of each.
+/// Removes replies and outcomes whose time is over and rows that nobody has, up to the limit of
+/// each.
 pub(super) fn remove<W: Writes>(
     journal: &mut Journal<'_, W>,
     sweep: Sweep,
 ) -> Result<Expired, StoreError> {
     let (replies, more_replies) = remove_due(journal, &REPLIES, sweep)?;
     let (outcomes, more_outcomes) = remove_due(journal, &OUTCOMES, sweep)?;
+    let (rows, more_rows) = place::clear_some(journal, sweep.limit)?;
     Ok(Expired {
         replies,
         outcomes,
-        more: more_replies || more_outcomes,
+        rows,
+        more: more_replies || more_outcomes || more_rows,
     })
 }
 
@@ -106,8 +113,11 @@ fn remove_due<W: Writes>(
     Ok((removed, more))
 }
 
-/// When the next reply or outcome expires.
+/// When the next reply or outcome expires; at once if there are rows to remove.
 pub(super) fn next_ms(tables: &impl Reads) -> Result<Option<u64>, StoreError> {
+    if place::has_leftovers(tables)? {
+        return Ok(Some(0));
+    }
     let mut next: Option<u64> = None;
     for index in [REPLIES, OUTCOMES] {
         tables.visit(index.expiry, WHOLE, &mut |key, _| {

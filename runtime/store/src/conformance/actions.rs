@@ -1,16 +1,13 @@
 //! Shadows with rows, prepared actions, decisions, and what they cost.
 
-use std::thread;
-use std::time::{Duration, Instant};
-
 use bytes::Bytes;
 use partha_core::action::path::Site;
 use partha_core::id::{Epoch, NodeId};
 
 use super::batches::HOUR_MS;
 use super::{
-    Busy, Make, commit, create, create_shadow, put_row, record, shadow, shadow_row, state, submit,
-    uid, write,
+    Busy, Make, commit, create, create_shadow, eventually, put_row, record, shadow, shadow_row,
+    state, submit, uid, write,
 };
 use crate::{Decision, Item, ObjectStore, Prepared, StoreError, Usage};
 
@@ -75,14 +72,6 @@ fn rows(store: &dyn ObjectStore, local: u64) -> String {
         .map(|(key, value)| format!("{}={}", text(key), text(value)))
         .collect();
     rows.join(" ")
-}
-
-fn eventually(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !condition() {
-        assert!(Instant::now() < deadline, "not within 20 s: {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
 }
 
 fn shadows_become_states_together(make: Make<'_>) {

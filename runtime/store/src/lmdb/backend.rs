@@ -22,9 +22,9 @@ use super::gate::{Gate, Opened, lmdb_error};
 use super::view::{Change, Trees};
 use crate::StoreError;
 use crate::apply::{self, Sweep};
+use crate::batch::{Batch, Step};
 use crate::crash_point;
 use crate::fence::Fences;
-use crate::store::{Batch, Step};
 use crate::writer::{Backend, Outcome};
 
 /// The file grows by an eighth, within these bounds.
@@ -65,6 +65,9 @@ impl Backend for LmdbBackend {
             | StoreError::TooLarge { .. }
             | StoreError::PartZero { .. }
             | StoreError::NoShadow { .. }
+            | StoreError::Clearing { .. }
+            | StoreError::Arriving { .. }
+            | StoreError::OlderPlace { .. }
             | StoreError::Overloaded { .. }
             | StoreError::Closed
             | StoreError::Corrupt { .. }
@@ -330,6 +333,10 @@ pub(super) fn crash_points(batches: &[Batch], after: bool) {
             (Step::Undo, true) => crash_point!("store/undo/after"),
             (Step::Settle, false) => crash_point!("store/settle/before"),
             (Step::Settle, true) => crash_point!("store/settle/after"),
+            (Step::Depart, false) => crash_point!("store/depart/before"),
+            (Step::Depart, true) => crash_point!("store/depart/after"),
+            (Step::Arrive, false) => crash_point!("store/arrive/before"),
+            (Step::Arrive, true) => crash_point!("store/arrive/after"),
         }
     }
 }

@@ -426,18 +426,22 @@ fn check_names(trees: &[(Vec<u8>, Tree)]) -> Result<(), StoreError> {
             .iter()
             .any(|(name, _)| name == table.name().as_bytes())
     };
-    let (first, later) = Table::ALL.split_at(Table::OF_FORMAT_1);
-    for tables in [first, later] {
+    let mut later_may_be_there = true;
+    let mut first = 0;
+    for end in Table::OF_FORMATS {
+        let tables = &Table::ALL[first..end];
         let is_whole = tables.iter().all(|table| is_there(&table));
-        let may_be_absent = match tables == first {
-            true => trees.is_empty(),
-            false => !tables.iter().any(|table| is_there(&table)),
+        let may_be_absent = match first {
+            0 => trees.is_empty(),
+            _ => !tables.iter().any(|table| is_there(&table)),
         };
-        if !is_whole && !may_be_absent {
-            let lost = tables.iter().find(|table| !is_there(table));
+        if !is_whole && !may_be_absent || is_whole && !later_may_be_there {
+            let lost = Table::ALL.iter().find(|table| !is_there(table));
             let found = format!("no table '{}'", lost.map_or("", |table| table.name()));
             return Err(wrong_page(0, found));
         }
+        later_may_be_there = is_whole;
+        first = end;
     }
     Ok(())
 }
@@ -478,6 +482,10 @@ fn check_value(table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError>
         Table::Decision => Kind::Decision,
         Table::Outcome => Kind::Outcome,
         Table::OutcomeExpiry => Kind::OutcomeExpiry,
+        Table::Place => Kind::Place,
+        Table::ShadowPlace => Kind::ShadowPlace,
+        Table::Untold => Kind::Untold,
+        Table::Leftover => Kind::Leftover,
     };
     format::unseal(kind, key, value).map(|_| ())
 }

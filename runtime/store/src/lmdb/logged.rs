@@ -33,10 +33,11 @@ use super::view;
 use super::{LOG_KEY, LOG_OPEN_KEY, LmdbOptions};
 use crate::StoreError;
 use crate::apply::{self, Applied, Sweep};
+use crate::batch::Batch;
 use crate::crash_point;
 use crate::layers::{Changes, Floors, Over, Pending};
-use crate::store::{Batch, Usage};
 use crate::tables::{Reads, Writes};
+use crate::usage::Usage;
 use crate::writer::{Backend, Outcome};
 
 /// Changes in memory after which they are frozen, whatever their size.

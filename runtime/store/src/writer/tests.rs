@@ -3,7 +3,7 @@
 use partha_core::id::{Incarnation, Uid};
 
 use super::*;
-use crate::store::Item;
+use crate::batch::Item;
 
 #[test]
 fn only_a_crowd_is_waited_for_and_not_for_long() {

@@ -9,11 +9,12 @@ use bytes::Bytes;
 use partha_core::id::{ClassId, Epoch, Incarnation, NodeId, Uid};
 
 use super::*;
+use crate::batch::Item;
 use crate::fence::Fences;
 use crate::lmdb::folder::Folder;
 use crate::lmdb::log::{Files, Start};
 use crate::queries;
-use crate::store::{Item, Record};
+use crate::store::Record;
 use crate::{LmdbStore, ObjectStore};
 
 const UID: Uid = Uid {
