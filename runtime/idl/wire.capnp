@@ -48,6 +48,16 @@ struct Failure {
   # The action that has to be aborted because of it, if any.
   hasBegun @3 :Bool;
   # The servant had begun: the error came from within the operation.
+  moved @4 :Moved;
+  # Where the object is now, if the error is that it has moved.
+}
+
+struct Moved {
+  node @0 :UInt64;
+  moves @1 :UInt64;
+  # How often it had moved when it got there: the higher number is the newer word.
+  addresses @2 :List(Text);
+  # Where the node listens, as far as the sender knows; at most 16.
 }
 
 struct Report {

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use futures_util::future::BoxFuture;
-use partha_core::binding::{Attempt, Binding as Machine, Jitter, Step, Why};
+use partha_core::binding::{Attempt, Binding as Machine, HOPS_MAX, Jitter, Step, Why};
 use partha_core::id::{ClassId, Peer, Uid};
 use partha_core::time::Time;
 use tokio::sync::{Notify, oneshot};
@@ -157,12 +157,34 @@ impl Binding {
     /// The object was not where it was thought to be.
     pub(crate) fn stale(
         &self,
+        client: &Client,
         generation: u64,
         attempt: &mut Attempt,
         error: &SystemError,
     ) -> Step {
+        client.locator().moved().forget(self.object);
         *lock(&self.failure) = Some(Box::new(error.clone()));
         let step = lock(&self.machine).stale(self.now(), generation, attempt);
+        self.changed.notify_waiters();
+        step
+    }
+
+    /// The object has moved, as the error says.
+    pub(crate) fn moved(
+        &self,
+        client: &Client,
+        generation: u64,
+        attempt: &mut Attempt,
+        error: &SystemError,
+    ) -> Step {
+        let mut moves = 0;
+        if let Some(to) = error.moved() {
+            client.locator().moved().note(self.object, to);
+            moves = to.moves;
+        }
+        // It is the answer if following leads nowhere.
+        *lock(&self.failure) = Some(Box::new(error.clone()));
+        let step = lock(&self.machine).moved(self.now(), generation, moves, attempt);
         self.changed.notify_waiters();
         step
     }
@@ -188,6 +210,7 @@ impl Binding {
             let kind = match why {
                 Why::NoSuchObject | Why::NotThere => ErrorKind::NoSuchObject,
                 Why::Unreachable => ErrorKind::Unreachable,
+                Why::Wandering => ErrorKind::Moved,
             };
             SystemError::new(kind, format!("object {}", self.object))
         })
@@ -195,7 +218,38 @@ impl Binding {
 
     /// Boxed, since finding an object takes calls of other objects, which are to be found first.
     fn resolve<'a>(&'a self, client: &'a Client) -> BoxFuture<'a, Result<Route>> {
-        Box::pin(self.find(client))
+        Box::pin(self.follow(client))
+    }
+
+    /// Finds the object from where it is thought to be, by what those say that it has left.
+    async fn follow(&self, client: &Client) -> Result<Route> {
+        let (mut moves, mut hops) = (0, 0);
+        loop {
+            let error = match self.find(client).await {
+                Ok(route) => return Ok(route),
+                Err(error) => error,
+            };
+            let whereabouts = client.locator().moved();
+            match error.moved() {
+                Some(to) if to.moves > moves && hops < HOPS_MAX => {
+                    whereabouts.note(self.object, to);
+                    (moves, hops) = (to.moves, hops + 1);
+                }
+                // What is remembered may be wrong: without it the next one asks elsewhere.
+                Some(_) => {
+                    whereabouts.forget(self.object);
+                    return Err(error);
+                }
+                None if error.kind() == ErrorKind::NoSuchObject
+                    && whereabouts.of(self.object).is_some()
+                    && hops < HOPS_MAX =>
+                {
+                    whereabouts.forget(self.object);
+                    hops += 1;
+                }
+                None => return Err(error),
+            }
+        }
     }
 
     async fn find(&self, client: &Client) -> Result<Route> {

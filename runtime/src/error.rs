@@ -11,6 +11,7 @@ use partha_core::id::{CallId, Uid};
 use partha_wire::{DecodeError, TooLarge};
 
 use crate::failure::Failure;
+use crate::moved::{Moved, MovedOn};
 
 /// `Result` with a [`SystemError`].
 pub type Result<T, E = SystemError> = std::result::Result<T, E>;
@@ -32,6 +33,8 @@ struct Inner {
     has_begun: bool,
     /// Executing the operation once more does no harm.
     is_repeatable: bool,
+    /// Where the object is, if it has moved.
+    moved: Option<Box<MovedOn>>,
 }
 
 /// Whether the operation was executed.
@@ -89,6 +92,8 @@ kinds! {
     VersionMismatch = 6, "version mismatch";
     /// A message larger than allowed.
     TooLarge = 7, "message too large";
+    /// The object has moved to another node: see [`SystemError::moved`].
+    Moved = 8, "moved";
     /// No connection to the node can be made.
     Unreachable = 16, "unreachable";
     /// The connection broke while the call was under way, or earlier in the same action.
@@ -140,6 +145,7 @@ impl SystemError {
                 victim,
                 has_begun: false,
                 is_repeatable: false,
+                moved: None,
             }),
         }
     }
@@ -168,6 +174,34 @@ impl SystemError {
     pub(crate) fn with_victim(mut self, victim: Option<Uid>) -> Self {
         self.inner.victim = victim;
         self
+    }
+
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "said by shards once they let objects go")
+    )]
+    /// The error of a call of an object that has moved; `parameters` are those of a call that was
+    /// made within this process.
+    pub(crate) fn moved_to(
+        what: impl fmt::Display,
+        to: Moved,
+        parameters: Option<partha_wire::Message>,
+    ) -> Self {
+        let mut error = Self::new(ErrorKind::Moved, format!("{what}: {to}"));
+        error.inner.moved = Some(Box::new(MovedOn::new(to, parameters)));
+        error
+    }
+
+    /// The same error with where the object is.
+    #[must_use]
+    pub(crate) fn with_moved(mut self, to: Option<Moved>) -> Self {
+        self.inner.moved = to.map(|to| Box::new(MovedOn::new(to, None)));
+        self
+    }
+
+    /// The parameters of the call, if it was made within this process; once.
+    pub(crate) fn take_parameters(&self) -> Option<partha_wire::Message> {
+        self.inner.moved.as_ref()?.take_parameters()
     }
 
     /// The same error as a servant's answer: whatever it is about, it came from within the
@@ -250,6 +284,12 @@ impl SystemError {
         &self.inner.detail
     }
 
+    /// Where the object is, of an error of the kind [`ErrorKind::Moved`].
+    #[must_use]
+    pub fn moved(&self) -> Option<&Moved> {
+        self.inner.moved.as_ref().map(|moved| &moved.to)
+    }
+
     /// The action that has to be aborted: the call's own, or one that it is in.
     #[must_use]
     pub fn victim(&self) -> Option<Uid> {
@@ -273,6 +313,7 @@ impl fmt::Display for SystemError {
             victim: _,
             has_begun: _,
             is_repeatable: _,
+            moved: _,
         } = &*self.inner;
         write!(f, "{}: {detail}", kind.text())?;
         match completed {

@@ -4,9 +4,8 @@
 //! [`Failure`] is what the two amount to. The table is that of [`Failure`] itself, and
 //! `docs/failures.md` tells it to users, with what to do.
 //!
-//! There is no word for an object that has moved: objects stay at the node where they were born,
-//! a node that came back elsewhere is found again without the caller's doing, and so nothing
-//! could ever say it (decision 0015).
+//! An object that has moved is followed without the caller's doing; [`Failure::Moved`] is what is
+//! left when that does not lead to it (decision 0029).
 //!
 //! The completion status is CORBA's; that a caller must be able to tell "surely not" from
 //! "perhaps" is Arjuna's rule for when an action has to abort.
@@ -21,12 +20,13 @@ use crate::error::{Completed, ErrorKind};
 /// | `BindingBroken` | `BindingBroken` | `BindingBroken` | `Executed` |
 /// | `Fenced`, `OldIncarnation` | `Fenced` | `Fenced` | `Executed` |
 /// | `ActionAborted`, `Deadlock` | `Aborted` | `Unknown` | `Executed` |
+/// | `Moved` | `Moved` | `Unknown` | `Executed` |
 /// | `Servant` | `Undone` | `Unknown` | `Executed` |
 /// | all others | `NotSent` | `Unknown` | `Executed` |
 ///
 /// An error that came after the servant had begun, of a call of its own mostly, is no news of the
-/// way there: instead of `NotSent`, `Deadline` and `BindingBroken` it counts as `Undone` or, if
-/// perhaps executed, `Unknown`.
+/// way there: instead of `NotSent`, `Moved`, `Deadline` and `BindingBroken` it counts as `Undone`
+/// or, if perhaps executed, `Unknown`.
 ///
 /// Exceptions of the interface are not here: the generated error enums have a case for each, and
 /// one, `System`, for errors that have a `Failure`.
@@ -53,6 +53,9 @@ pub enum Failure {
     Fenced,
     /// The action of the call is aborted or can only abort: nothing of it will have happened.
     Aborted,
+    /// The object has moved to another node, and nothing was executed. Calls follow by
+    /// themselves, so this is the end of a way that did not lead to it.
+    Moved,
 }
 
 impl Failure {
@@ -74,11 +77,13 @@ impl Failure {
                 Self::Aborted
             }
             ErrorKind::Servant if completed == Completed::No => Self::Undone,
+            ErrorKind::Moved if completed == Completed::No && !has_begun => Self::Moved,
             ErrorKind::Deadline
             | ErrorKind::BindingBroken
             | ErrorKind::ActionAborted
             | ErrorKind::Deadlock
             | ErrorKind::Servant
+            | ErrorKind::Moved
             | ErrorKind::NameNotFound
             | ErrorKind::NoSuchObject
             | ErrorKind::WrongClass
@@ -113,7 +118,7 @@ mod tests {
 
     #[test]
     fn the_table_is_the_one_in_the_documentation() {
-        use Failure::{Aborted, BindingBroken, Executed, Fenced, NotSent, Undone, Unknown};
+        use Failure::{Aborted, BindingBroken, Executed, Fenced, Moved, NotSent, Undone, Unknown};
         for kind in ErrorKind::ALL {
             let expected = match kind {
                 ErrorKind::Deadline => [Failure::Deadline, Failure::Deadline, Executed],
@@ -121,6 +126,7 @@ mod tests {
                 ErrorKind::Fenced | ErrorKind::OldIncarnation => [Fenced, Fenced, Executed],
                 ErrorKind::ActionAborted | ErrorKind::Deadlock => [Aborted, Unknown, Executed],
                 ErrorKind::Servant => [Undone, Unknown, Executed],
+                ErrorKind::Moved => [Moved, Unknown, Executed],
                 _ => [NotSent, Unknown, Executed],
             };
             assert_eq!(row(*kind, false), expected, "{kind:?}");

@@ -3,6 +3,7 @@
 
 mod actions;
 mod elsewhere;
+mod moving;
 mod sessions;
 
 use std::sync::Arc;
@@ -17,12 +18,13 @@ use crate::capability::Capability;
 use crate::context::Context;
 use crate::error::{Completed, ErrorKind, Result, SystemError};
 use crate::hash::shard_of;
+use crate::moved::Moved;
 use crate::net::connection::Connection;
 use crate::node::Home;
 use crate::shard::{Incoming, Job, ReplyTo, ShardReport, Waiting};
 use crate::system::connection_manager::{
     self, AbortActionError, BindingsError, CreateError, EndSessionError, EvictError, InitiateError,
-    InspectError, METHODS, Servant,
+    InspectError, METHODS, MoveObjectError, Servant,
 };
 use crate::system::{
     ActionDescription, ActionOutcome, BadArguments, BindingDescription, Bound, Cid,
@@ -148,6 +150,9 @@ impl Manager {
             sum.deadlocks += report.deadlocks;
             sum.killed += report.killed;
             sum.messages += report.messages;
+            sum.moved_in += report.moved_in;
+            sum.moved_out += report.moved_out;
+            sum.moves_failed += report.moves_failed;
         }
         Ok(sum)
     }
@@ -312,6 +317,9 @@ impl Servant for Manager {
             action_messages: sum.messages,
             store_log_bytes: usage.log_bytes,
             store_checkpoints: usage.checkpoints,
+            objects_moved_in: sum.moved_in,
+            objects_moved_out: sum.moved_out,
+            moves_failed: sum.moves_failed,
         })
     }
 
@@ -360,6 +368,8 @@ impl Servant for Manager {
             state_bytes: report.state_bytes,
             users: report.users,
             shard: self.home.shard(object).index(),
+            moves: report.moves,
+            came_from: report.came_from.0,
         })
     }
 
@@ -434,6 +444,32 @@ impl Servant for Manager {
 
     async fn elsewhere(&self, _cx: &Context) -> Result<Elsewhere> {
         Ok(self.elsewhere_now())
+    }
+
+    async fn move_object(
+        &self,
+        cx: &Context,
+        object: Uid,
+        node: u64,
+        wait: Duration,
+    ) -> Result<u64, MoveObjectError> {
+        self.move_away(cx, object, NodeId(node), wait).await
+    }
+
+    async fn relocated(
+        &self,
+        cx: &Context,
+        object: Uid,
+        node: u64,
+        addresses: Vec<String>,
+        moves: u64,
+    ) -> Result<()> {
+        let to = Moved {
+            node: NodeId(node),
+            addresses,
+            moves,
+        };
+        self.moved_on(cx.caller(), object, to).await
     }
 }
 

@@ -100,6 +100,7 @@ fn meaning(kind: ErrorKind, completed: Completed, has_begun: bool) -> Failure {
         (_, Completed::Maybe) => Failure::Unknown,
         (K::Deadlock | K::ActionAborted, _) => Failure::Aborted,
         (K::Servant, _) => Failure::Undone,
+        (K::Moved, _) if !has_begun => Failure::Moved,
         _ if has_begun => Failure::Undone,
         _ => Failure::NotSent,
     }

@@ -6,7 +6,7 @@
 //! reports with [`Binding::resolved`]; the others wait for that, so that a thousand calls of one
 //! reference cost one resolution.
 //!
-//! | state | `want` | `resolved` ok | `resolved` not | `stale` | `lost` | `gave_up` |
+//! | state | `want` | `resolved` ok | `resolved` not | `stale`, `moved` | `lost` | `gave_up` |
 //! |---|---|---|---|---|---|---|
 //! | Unbound | Resolving | – | – | Resolving | – | – |
 //! | Resolving | wait | Bound | Broken | wait | – | Broken |
@@ -19,6 +19,10 @@
 //!
 //! *Stale*: the server said "not here". If the place was cached, the call gets exactly one
 //! resolution that began after it; if that place denies the object too, the error stands.
+//! *Moved*: the server said where the object is now. The call follows, and the binding with it:
+//! it goes on as another generation and is not broken. Each hop must bring a higher number of
+//! moves than the one before, so that a call is never sent in a circle, and their number is
+//! bounded; the object that outruns a call for so long has to be called again.
 //! *Lost*: the connection broke. Each loss or failed resolution in a row makes the next pause
 //! longer: none, 50 ms, 100 ms … 2 s, shortened by up to half by a random number of the shell,
 //! so that a thousand clients of a restarted server do not come in step. [`Binding::worked`]
@@ -36,6 +40,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// No pause is longer: a restarted server is found again within 2 s.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
+/// A call follows an object that moves as it comes over so many hops.
+pub const HOPS_MAX: u32 = 64;
+
 /// Why a reference cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
@@ -45,6 +52,8 @@ pub enum Why {
     Unreachable,
     /// The place just resolved denies having the object.
     NotThere,
+    /// The places name each other and none has the object, or it moves faster than the call.
+    Wandering,
 }
 
 /// What a call is to do.
@@ -79,6 +88,10 @@ pub struct Attempt {
     /// The generation from which on a place counts as fresh for this call; set when a cached
     /// one proved stale.
     fresh_from: Option<u64>,
+    /// How often the object had moved by what the call was told last.
+    moves: u64,
+    /// How often it was told so.
+    hops: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +120,8 @@ pub struct Binding<P> {
     failed: Option<(u64, Why)>,
     /// Losses and failed rounds since a call last worked.
     failures: u32,
+    /// The last generation of which the connection broke, or that nobody was found at.
+    broken: u64,
 }
 
 impl<P: Clone> Default for Binding<P> {
@@ -125,6 +140,7 @@ impl<P: Clone> Binding<P> {
             round: 0,
             failed: None,
             failures: 0,
+            broken: 0,
         }
     }
 
@@ -217,13 +233,36 @@ impl<P: Clone> Binding<P> {
             return Step::Fail(Why::NotThere);
         }
         attempt.fresh_from = Some(generation + 1);
-        if generation == self.generation {
-            match self.state {
-                State::Bound(_) => self.state = State::Unbound,
-                State::Unbound | State::Resolving { .. } | State::Broken { .. } => {}
-            }
+        if self.unbind(generation) {
+            self.broken = generation;
         }
         self.want(now, attempt)
+    }
+
+    /// The server at the place of `generation` said that the object has moved, for the `moves`th
+    /// time, and where to. Whoever resolves next knows that.
+    pub fn moved(&mut self, now: Time, generation: u64, moves: u64, attempt: &mut Attempt) -> Step {
+        if moves <= attempt.moves || attempt.hops >= HOPS_MAX {
+            return Step::Fail(Why::Wandering);
+        }
+        attempt.moves = moves;
+        attempt.hops += 1;
+        // Where it has moved to is a place that this call has not tried.
+        attempt.fresh_from = None;
+        self.unbind(generation);
+        self.want(now, attempt)
+    }
+
+    /// Whether calls went to the place of this generation, and do not any more.
+    fn unbind(&mut self, generation: u64) -> bool {
+        let bound = match self.state {
+            State::Bound(_) => generation == self.generation,
+            State::Unbound | State::Resolving { .. } | State::Broken { .. } => false,
+        };
+        if bound {
+            self.state = State::Unbound;
+        }
+        bound
     }
 
     /// The connection to the place of `generation` broke.
@@ -250,6 +289,13 @@ impl<P: Clone> Binding<P> {
         }
     }
 
+    /// Whether the binding of this generation has broken, or one that it has become since by
+    /// following the object.
+    #[must_use]
+    pub fn is_broken(&self, generation: u64) -> bool {
+        self.broken >= generation
+    }
+
     /// The generation of that place.
     #[must_use]
     pub fn generation(&self) -> Option<u64> {
@@ -257,6 +303,7 @@ impl<P: Clone> Binding<P> {
     }
 
     fn break_off(&mut self, now: Time, jitter: Jitter) {
+        self.broken = self.generation;
         self.state = State::Broken {
             not_before: now.after(pause(self.failures, jitter)),
         };

@@ -1,5 +1,6 @@
 //! One call on its way from a stub: fill in the arguments, send, decode the answer.
 
+mod follow;
 mod times;
 
 use std::mem::replace;
@@ -7,14 +8,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use partha_core::action::path::Site;
-use partha_core::binding::{Attempt, Step};
-use partha_core::id::{CallId, NodeId, Peer};
+use partha_core::id::{CallId, NodeId, Peer, Uid};
 use partha_wire::{DecodeError, Message, Slot, StructAt, StructReader, Writer};
 use tokio::sync::oneshot;
 
 use super::Method;
 use crate::action::{Standing, Track};
-use crate::binding::{Binding, Bound, Route, shard_at};
+use crate::binding::Binding;
 use crate::caller::CallScope;
 use crate::capability::{Capability, Way};
 use crate::config::{CALL_DEADLINE, CALL_DEADLINE_MAX, DEADLINE_GRACE};
@@ -228,7 +228,7 @@ impl Request {
         };
         let capability = capability.clone();
         match capability.way() {
-            Way::Local(shard, _) => {
+            Way::Local(shard, object) => {
                 let node = self.scope.client.me().node;
                 if self.scope.client.is_node() {
                     self.going_to(node);
@@ -240,7 +240,7 @@ impl Request {
                     shard: shard.index(),
                 };
                 match note_reached(track, &capability, site, shards, None) {
-                    Ok(()) => self.deliver(&shard.clone(), None).await,
+                    Ok(()) => self.deliver(&shard.clone(), object).await,
                     Err(error) => error.into(),
                 }
             }
@@ -270,101 +270,10 @@ impl Request {
         }
     }
 
-    /// Finds the object and asks, until there is an answer that stands or time is up.
-    async fn send_to_object(mut self, track: Option<&Track>) -> Answer {
-        let repeatable = self.is_repeatable() && track.is_none();
-        let Callee::Object(binding) = replace(&mut self.callee, Callee::Taken) else {
-            unreachable!("only called for an object");
-        };
-        let binding = &*binding;
-        let (mut attempt, mut step, mut last) = (Attempt::default(), None, None);
-        // An attempt before this one may have been executed, whatever this one meets.
-        let mut in_doubt = false;
-        loop {
-            let found = match (step.take(), binding.cached()) {
-                (None, Some(cached)) => Ok(cached),
-                (step, _) => self.find(binding, &mut attempt, step, last.as_ref()).await,
-            };
-            let (route, generation) = match found {
-                Ok(found) => found,
-                Err(error) if is_passing(&error) && !self.is_late() => {
-                    last = Some(error);
-                    continue;
-                }
-                Err(error) => return doubted(error, in_doubt).into(),
-            };
-            let connection = match &*route {
-                Bound::Local { shard, .. } => {
-                    let (shard, node) = (shard.clone(), self.scope.client.me().node);
-                    self.going_to(node);
-                    return match reaching(track, node, shard.index(), None) {
-                        Ok(()) => self.deliver(&shard, Some(binding)).await,
-                        Err(error) => error.into(),
-                    };
-                }
-                Bound::Remote { connection, .. } => connection,
-            };
-            if last.is_some() {
-                let (w, times) = self.with_times();
-                times.set_deadline(w);
-            }
-            let peer = connection.peer();
-            self.going_to(peer.node);
-            let shard = shard_at(binding.object(), connection);
-            if let Err(error) = reaching(track, peer.node, shard, Some(peer)) {
-                return error.into();
-            }
-            let (w, times) = self.with_times();
-            let answer = ask(connection, w, times, track).await;
-            match answer.outcome {
-                Err(error)
-                    if may_try_again(&error, repeatable)
-                        && is_untouched(track, peer.node, &error, answer.report.is_some())
-                        && !self.is_late() =>
-                {
-                    step = after(binding, generation, &mut attempt, &error);
-                    in_doubt |= error.completion() == Completed::Maybe;
-                    last = Some(error);
-                }
-                outcome => {
-                    self.note(binding, generation, &outcome);
-                    frame::recycle(self.w);
-                    let outcome = outcome.map_err(|error| doubted(error, in_doubt));
-                    let report = answer.report;
-                    return Answer { outcome, report };
-                }
-            }
-        }
-    }
-
-    /// The way to the object, in time; errors are those of a call that was not sent.
-    async fn find(
-        &self,
-        binding: &Binding,
-        attempt: &mut Attempt,
-        step: Option<Step>,
-        last: Option<&SystemError>,
-    ) -> Result<(Route, u64)> {
-        let finding = binding.route(&self.scope.client, attempt, step);
-        let limit = tokio::time::Instant::from_std(self.deadline);
-        match tokio::time::timeout_at(limit, finding).await {
-            Ok(found) => found.map_err(SystemError::before_sending),
-            Err(_) => Err(out_of_time(last, binding)),
-        }
-    }
-
-    /// Calls an object of this process.
-    async fn deliver(self, shard: &ShardHandle, binding: Option<&Binding>) -> Answer {
-        let object = match (&self.callee, binding) {
-            (_, Some(binding)) => binding.object(),
-            (Callee::Capability(capability), None) => capability
-                .local_object()
-                .expect("a local way leads to a local object"),
-            (Callee::Object(_) | Callee::Taken, None) => {
-                unreachable!("whoever sends to an object gives its binding")
-            }
-        };
-        let message = match self.w.into_message() {
+    /// Calls an object of this process. What was written is given away.
+    async fn deliver(&mut self, shard: &ShardHandle, object: Uid) -> Answer {
+        let w = replace(&mut self.w, Writer::new(0));
+        let message = match w.into_message() {
             Ok(message) => message,
             Err(error) => return SystemError::from(error).into(),
         };
@@ -401,16 +310,6 @@ impl Request {
             let error = SystemError::new(ErrorKind::Draining, "the shard has stopped");
             error.completed(Completed::Maybe).into()
         })
-    }
-
-    fn note(&self, binding: &Binding, generation: u64, answer: &Result<Message>) {
-        match answer {
-            Ok(_) => binding.worked(generation),
-            Err(error) if error.kind() == ErrorKind::BindingBroken && !error.has_begun() => {
-                binding.lost(generation);
-            }
-            Err(_) => {}
-        }
     }
 
     /// Whether twice is as good as once. What a transient object's `&self` says nothing of: it has
@@ -450,20 +349,6 @@ fn note_reached(
     }
 }
 
-/// Whether a call in an action has left nothing where it failed, nor the action before it: else
-/// the binding broke within the action, which therefore cannot go on.
-fn is_untouched(
-    track: Option<&Track>,
-    node: NodeId,
-    error: &SystemError,
-    is_reported: bool,
-) -> bool {
-    track.is_none_or(|track| {
-        let is_lost = error.kind() != ErrorKind::NoSuchObject && track.works_at(node);
-        !is_reported && !is_lost
-    })
-}
-
 /// Asks on a connection; if the caller stops waiting, the peer is told. An answer ties the action
 /// that the call is in to the connection.
 async fn ask(
@@ -492,61 +377,6 @@ async fn question(
     let sent = connection.call_with_room(w, patience, deadline, renew);
     let question = sent.await?;
     Ok(question.answer().await)
-}
-
-/// Whether another attempt can do no harm and may help. What a servant says stands: it may have
-/// called others, and what it met is no news of the way to it.
-fn may_try_again(error: &SystemError, repeatable: bool) -> bool {
-    let harmless = error.completion() == Completed::No || repeatable;
-    let kind = error.kind();
-    harmless
-        && !error.has_begun()
-        && matches!(
-            kind,
-            ErrorKind::NoSuchObject
-                | ErrorKind::Unreachable
-                | ErrorKind::BindingBroken
-                | ErrorKind::Draining
-        )
-}
-
-/// Whether the place could not be found for a reason that may pass.
-fn is_passing(error: &SystemError) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::Unreachable | ErrorKind::BindingBroken | ErrorKind::Draining
-    )
-}
-
-/// The truth about a call of which an earlier attempt may have been executed.
-fn doubted(error: SystemError, in_doubt: bool) -> SystemError {
-    match error.completion() {
-        Completed::No if in_doubt => error.completed(Completed::Maybe),
-        Completed::No | Completed::Maybe | Completed::Yes => error,
-    }
-}
-
-fn after(
-    binding: &Binding,
-    generation: u64,
-    attempt: &mut Attempt,
-    error: &SystemError,
-) -> Option<Step> {
-    if error.kind() == ErrorKind::NoSuchObject {
-        return Some(binding.stale(generation, attempt, error));
-    }
-    binding.lost(generation);
-    None
-}
-
-fn out_of_time(last: Option<&SystemError>, binding: &Binding) -> SystemError {
-    match last.cloned() {
-        Some(error) => error.context("gave up at the deadline; the last attempt said"),
-        None => {
-            let detail = format!("object {} could not be found in time", binding.object());
-            SystemError::new(ErrorKind::Deadline, detail)
-        }
-    }
 }
 
 impl Reply {

@@ -20,6 +20,7 @@ pub struct BindingHandle {
 }
 
 /// What a binding hangs on.
+#[derive(Clone)]
 enum Hold {
     Here(ShardHandle, Peer),
     There(Arc<Connection>),
@@ -42,7 +43,8 @@ impl BindingHandle {
     }
 
     /// Waits until the present binding breaks, and says why: the connection broke, the node
-    /// stopped or restarted, or a call found the object gone from there.
+    /// stopped or restarted, or a call found the object gone from there. An object that moves
+    /// takes its binding along: that does not break it.
     ///
     /// It is about the binding there is when this is called. If there is none it ends at once
     /// and says so: [`crate::Ref::ensure_bound`], or any call, makes one. A later binding is
@@ -76,6 +78,13 @@ impl Hold {
     }
 }
 
+async fn breaks(hold: Option<&Hold>) -> SystemError {
+    match hold {
+        Some(hold) => hold.breaks().await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Binding {
     fn present(&self) -> Option<(u64, Hold)> {
         let machine = lock(&self.machine);
@@ -87,17 +96,25 @@ impl Binding {
         Some((generation, hold))
     }
 
-    /// Waits until the binding is not that of this generation any more.
+    /// Waits until the binding of this generation, or what it has become, is broken.
     async fn left(&self, generation: u64, hold: &Hold) -> SystemError {
+        let mut watched = Some(hold.clone());
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let is_present = lock(&self.machine).generation() == Some(generation);
+            if lock(&self.machine).is_broken(generation) {
+                return tokio::select! {
+                    biased;
+                    reason = breaks(watched.as_ref()) => reason,
+                    () = std::future::ready(()) => self.replaced(),
+                };
+            }
+            // None while the object is being followed.
+            watched = self.present().map(|(_, hold)| hold);
             tokio::select! {
                 biased;
-                reason = hold.breaks() => return reason,
-                () = std::future::ready(()), if !is_present => return self.replaced(),
+                reason = breaks(watched.as_ref()) => return reason,
                 () = changed => {}
             }
         }

@@ -8,11 +8,13 @@ use partha_core::id::{CallId, NodeId, Uid};
 
 use super::BINDER_NAME;
 use super::binder::{Binder, Location, NodeEntry};
+use super::whereabouts::Whereabouts;
 use crate::abi::ClassInfo;
 use crate::client::{Client, LOOKUP_DEADLINE};
 use crate::create::fits;
 use crate::error::{ErrorKind, Result, SystemError};
 use crate::hash::shard_of;
+use crate::moved::Moved;
 use crate::net::actions;
 use crate::net::connection::{Connection, lock};
 use crate::net::handshake::ANY_SHARD;
@@ -30,6 +32,7 @@ const NODES_MAX: usize = 65_536;
 pub struct Locator {
     binder: Mutex<Option<BinderPlace>>,
     nodes: Arc<Nodes>,
+    moved: Whereabouts,
 }
 
 /// What is known of nodes; one table for all clients of a process.
@@ -44,8 +47,12 @@ struct BinderPlace {
 impl Locator {
     /// One that knows what others of the process do.
     pub(crate) fn sharing(nodes: Arc<Nodes>) -> Self {
-        let binder = Mutex::default();
-        Self { binder, nodes }
+        let (binder, moved) = (Mutex::default(), Whereabouts::default());
+        Self {
+            binder,
+            nodes,
+            moved,
+        }
     }
 
     /// The binder of the system.
@@ -132,10 +139,33 @@ impl Locator {
         Ok(NodeId(described.node))
     }
 
+    /// What is known of objects that have moved.
+    pub(crate) fn moved(&self) -> &Whereabouts {
+        &self.moved
+    }
+
+    #[expect(dead_code, reason = "said by shards once they let objects go")]
+    /// Where a node listens, as far as this process knows.
+    pub(crate) fn addresses(&self, node: NodeId) -> Vec<String> {
+        let nodes = lock(&self.nodes);
+        nodes
+            .get(&node)
+            .map_or_else(Vec::new, |node| node.addresses.clone())
+    }
+
     /// A connection to the shard that has the object.
     pub(crate) async fn connect(&self, client: &Client, object: Uid) -> Result<Arc<Connection>> {
-        let known = lock(&self.nodes).get(&object.node).cloned();
+        let moved = self.moved.of(object);
+        let node = moved.as_ref().map_or(object.node, |moved| moved.node);
+        let known = lock(&self.nodes).get(&node).cloned();
         let mut failure = None;
+        if let Some(moved) = moved.filter(|_| known.is_none()) {
+            // Nobody has told of the node yet but the one that the object has left.
+            match self.connect_moved(client, object, &moved).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => failure = Some(error),
+            }
+        }
         if let Some(node) = known {
             match self.connect_object(client, object, &node).await {
                 Ok(connection) => return Ok(connection),
@@ -159,6 +189,22 @@ impl Locator {
         }
         let node = self.locate(client, object).await?;
         self.connect_object(client, object, &node).await
+    }
+
+    async fn connect_moved(
+        &self,
+        client: &Client,
+        object: Uid,
+        moved: &Moved,
+    ) -> Result<Arc<Connection>> {
+        let mut last = SystemError::new(ErrorKind::Unreachable, "its address is not known");
+        for address in &moved.addresses {
+            match client.pool().to_node(address, moved.node, ANY_SHARD).await {
+                Ok(connection) => return client.right_shard(object, address, connection).await,
+                Err(error) => last = error,
+            }
+        }
+        Err(last.context(format_args!("object {object}, {moved}")))
     }
 
     /// A connection to a shard of a node that this client may not have met.

@@ -10,6 +10,7 @@ mod generated;
 mod locator;
 mod moved;
 pub mod naming;
+mod whereabouts;
 
 pub use generated::partha as system;
 pub use locator::Locator;

@@ -6,7 +6,7 @@ mod sessions;
 use std::rc::Rc;
 
 use partha_core::Input;
-use partha_core::id::{ClassId, Peer, Uid};
+use partha_core::id::{ClassId, NodeId, Peer, Uid};
 
 pub(crate) use self::actions::{Abortion, Look, Trace};
 pub(crate) use self::sessions::{Eviction, Share};
@@ -93,6 +93,8 @@ impl Shard {
             version: record.version,
             state_bytes: record.state.len() as u64,
             users,
+            moves: 0,
+            came_from: NodeId(0),
         }))
     }
 
@@ -128,6 +130,9 @@ impl Shard {
             deadlocks: self.counters.deadlocks.get(),
             killed: self.counters.killed.get(),
             messages: self.counters.messages.get(),
+            moved_in: self.counters.moved_in.get(),
+            moved_out: self.counters.moved_out.get(),
+            moves_failed: self.counters.moves_failed.get(),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use partha_core::action::message::{From, Message};
 use partha_core::action::path::Site;
 use partha_core::action::scope::Report;
-use partha_core::id::{ClassId, Epoch, Peer, Uid};
+use partha_core::id::{ClassId, Epoch, NodeId, Peer, Uid};
 use partha_core::{Fault, Input, Ticket};
 use partha_store::StoreError;
 use tokio::sync::{mpsc, oneshot};
@@ -276,6 +276,9 @@ pub(crate) struct ObjectReport {
     pub(crate) version: u64,
     pub(crate) state_bytes: u64,
     pub(crate) users: u32,
+    pub(crate) moves: u64,
+    /// 0 for one that was born here and has never left.
+    pub(crate) came_from: NodeId,
 }
 
 /// What runs on a shard.
@@ -295,6 +298,9 @@ pub(crate) struct ShardReport {
     pub(crate) deadlocks: u64,
     pub(crate) killed: u64,
     pub(crate) messages: u64,
+    pub(crate) moved_in: u64,
+    pub(crate) moved_out: u64,
+    pub(crate) moves_failed: u64,
 }
 
 /// The engine's word for a store error.

@@ -166,6 +166,11 @@ pub(crate) struct Counters {
     pub(crate) killed: Cell<u64>,
     /// Messages about actions heard, but for those that deadlocks are found with.
     pub(crate) messages: Cell<u64>,
+    /// Objects that have come from other nodes, and gone to them.
+    pub(crate) moved_in: Cell<u64>,
+    pub(crate) moved_out: Cell<u64>,
+    /// Moves that were begun here and did not come about.
+    pub(crate) moves_failed: Cell<u64>,
 }
 
 impl ShardHandle {

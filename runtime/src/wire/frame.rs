@@ -224,7 +224,7 @@ pub(crate) fn failed(error: &SystemError, report: Option<&Report>) -> Vec<u8> {
     let s = w.structure(Slot::ROOT, SHORT_DATA, RETURN_POINTERS);
     w.set_u16(s, 0, RETURN);
     w.set_u16(s, 1, error.kind() as u16);
-    let e = w.structure(s.slot(0), 1, 2);
+    let e = w.structure(s.slot(0), 1, 3);
     let completed = match error.completion() {
         Completed::No => 0,
         Completed::Maybe => 1,
@@ -239,6 +239,9 @@ pub(crate) fn failed(error: &SystemError, report: Option<&Report>) -> Vec<u8> {
     w.text(e.slot(0), detail);
     if let Some(victim) = error.victim() {
         parts::write_uid(&mut w, e.slot(1), victim);
+    }
+    if let Some(moved) = error.moved() {
+        parts::write_moved(&mut w, e.slot(2), moved);
     }
     if let Some(report) = report {
         set_report(&mut w, report);
@@ -379,9 +382,10 @@ fn read_error(code: u16, s: partha_wire::StructReader<'_>) -> Result<SystemError
     };
     let detail = s.pointer(0).text()?;
     let victim = parts::read_uid_if_any(s.pointer(1))?;
+    let moved = parts::read_moved(s.pointer(2)).map_err(|e| e.at("moved"))?;
     let error = SystemError::new(ErrorKind::from_code(code), detail);
     let error = error.completed(completed).handed_on(s.bool(16));
-    Ok(error.with_victim(victim))
+    Ok(error.with_victim(victim).with_moved(moved))
 }
 
 fn descriptors(pointer: partha_wire::PointerReader<'_>) -> Result<Vec<Descriptor>, DecodeError> {

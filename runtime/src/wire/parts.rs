@@ -8,6 +8,8 @@ use partha_core::action::scope::{ABORTED_MAX, PARTICIPANTS_MAX, Report};
 use partha_core::id::{Incarnation, NodeId, Uid};
 use partha_wire::{DecodeError, ListReader, PointerReader, Slot, StructAt, StructReader, Writer};
 
+use crate::moved::{ADDRESSES_MAX, Moved};
+
 /// Words of `struct Uid`, `struct Site`, `struct Participant`.
 const UID_DATA: u16 = 2;
 const SITE_DATA: u16 = 2;
@@ -153,4 +155,40 @@ pub(super) fn read_report(pointer: PointerReader<'_>) -> Result<Option<Box<Repor
         participants,
         aborted,
     })))
+}
+
+/// Writes where an object has moved to.
+pub(super) fn write_moved(w: &mut Writer, slot: Slot, moved: &Moved) {
+    let s = w.structure(slot, 2, 1);
+    w.set_u64(s, 0, moved.node.0);
+    w.set_u64(s, 1, moved.moves);
+    let addresses = &moved.addresses[..moved.addresses.len().min(ADDRESSES_MAX)];
+    let list = w.pointers(s.slot(0), addresses.len());
+    for (index, address) in addresses.iter().enumerate() {
+        w.text(list.slot(index), address);
+    }
+}
+
+/// None of an error that is about something else.
+pub(super) fn read_moved(pointer: PointerReader<'_>) -> Result<Option<Moved>, DecodeError> {
+    if pointer.is_null() {
+        return Ok(None);
+    }
+    let s = pointer.structure()?;
+    let list = s.pointer(0);
+    let mut addresses = Vec::new();
+    if !list.is_null() {
+        let list = list.pointers()?;
+        if list.len() as usize > ADDRESSES_MAX {
+            return Err(DecodeError::invalid("a shorter list").at("addresses"));
+        }
+        for address in list.iter_pointers() {
+            addresses.push(address.text()?.to_owned());
+        }
+    }
+    Ok(Some(Moved {
+        node: NodeId(s.u64(0)),
+        addresses,
+        moves: s.u64(1),
+    }))
 }

@@ -211,6 +211,19 @@ impl Writer {
         }
     }
 
+    /// Goes on with a message of this process, as [`Writer::into_message`] has made it: the slots
+    /// and structs of the writer that laid it out are good for this one.
+    #[must_use]
+    pub fn of_message(message: Message, bytes_max: usize) -> Self {
+        let segment = message.segment();
+        let mut bytes = Vec::with_capacity(HEADER + segment.len());
+        bytes.resize(HEADER, 0);
+        bytes.extend_from_slice(segment);
+        let mut w = Self::of(bytes, bytes_max);
+        w.attached = message.attached;
+        w
+    }
+
     /// Goes on behind these framed bytes.
     #[inline]
     fn of(bytes: Vec<u8>, bytes_max: usize) -> Self {

@@ -227,3 +227,60 @@ fn jitter_shortens_a_pause_by_half_at_most() {
     let middle = pause(2, Jitter(u16::MAX / 2));
     assert!(middle > Duration::from_millis(74) && middle < Duration::from_millis(76));
 }
+#[test]
+fn a_binding_follows_an_object_and_is_not_broken() {
+    let (mut binding, _) = bound();
+    let mut calls = [Attempt::default(); 2];
+    assert_eq!(binding.want(ms(2), &mut calls[0]), go(1));
+    assert_eq!(binding.want(ms(2), &mut calls[1]), go(1));
+    assert_eq!(binding.moved(ms(3), 1, 4, &mut calls[0]), resolve(0));
+    assert_eq!(binding.moved(ms(3), 1, 4, &mut calls[1]), Step::Wait);
+    assert!(!binding.is_broken(1));
+    assert_eq!(binding.resolved(ms(4), &mut calls[0], Ok('b'), NONE), go(2));
+    assert_eq!(binding.want(ms(4), &mut calls[1]), go(2));
+    assert_eq!(binding.place(), Some(&'b'));
+    // One that comes late with the same news goes where the others went.
+    let mut late = Attempt::default();
+    assert_eq!(binding.moved(ms(5), 1, 4, &mut late), go(2));
+    // What breaks then was that binding.
+    binding.lost(ms(6), 2, NONE);
+    assert!(binding.is_broken(1) && binding.is_broken(2) && !binding.is_broken(3));
+}
+
+#[test]
+fn a_call_is_not_sent_in_circles() {
+    let (mut binding, mut attempt) = bound();
+    let failed = Step::Fail(Why::Wandering);
+    assert_eq!(binding.moved(ms(1), 1, 3, &mut attempt), resolve(0));
+    assert_eq!(binding.resolved(ms(1), &mut attempt, Ok('b'), NONE), go(2));
+    for moves in [2, 3] {
+        assert_eq!(binding.moved(ms(1), 2, moves, &mut attempt), failed);
+    }
+    // Nor for ever after one that runs away.
+    let mut hops = 1;
+    let mut generation = 2;
+    while binding.moved(ms(1), generation, 3 + u64::from(hops), &mut attempt) != failed {
+        hops += 1;
+        generation += 1;
+        let step = binding.resolved(ms(1), &mut attempt, Ok('c'), NONE);
+        assert_eq!(step, go(generation));
+    }
+    assert_eq!(hops, HOPS_MAX);
+    // The next call begins anew.
+    let mut next = Attempt::default();
+    assert_eq!(binding.moved(ms(1), generation, 3, &mut next), resolve(0));
+}
+
+#[test]
+fn a_place_that_an_object_has_moved_to_may_be_stale_once() {
+    let (mut binding, mut attempt) = bound();
+    assert_eq!(binding.stale(ms(1), 1, &mut attempt), resolve(0));
+    assert!(binding.is_broken(1), "nothing was there");
+    assert_eq!(binding.resolved(ms(1), &mut attempt, Ok('b'), NONE), go(2));
+    assert_eq!(binding.moved(ms(1), 2, 1, &mut attempt), resolve(0));
+    assert_eq!(binding.resolved(ms(1), &mut attempt, Ok('c'), NONE), go(3));
+    assert_eq!(binding.stale(ms(1), 3, &mut attempt), resolve(0));
+    assert_eq!(binding.resolved(ms(1), &mut attempt, Ok('d'), NONE), go(4));
+    let failed = Step::Fail(Why::NotThere);
+    assert_eq!(binding.stale(ms(1), 4, &mut attempt), failed);
+}

@@ -111,7 +111,14 @@ fn a_return_carries_results_or_an_error() {
     assert_eq!(good.answer.report, None);
 
     let error = SystemError::new(ErrorKind::Store, "disk full").completed(Completed::Maybe);
-    for error in [error.clone(), error.handed_on(true)] {
+    let to = crate::moved::Moved {
+        node: NodeId(9),
+        addresses: vec!["10.0.0.1:7".to_owned(), "there:8".to_owned()],
+        moves: 3,
+    };
+    let moved = SystemError::moved_to("object 7", to.clone(), None);
+    assert_eq!(moved.moved(), Some(&to));
+    for error in [error.clone(), error.handed_on(true), moved] {
         let Frame::Return(bad) = round(failed(&error, None)) else {
             panic!("no return")
         };

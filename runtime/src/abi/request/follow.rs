@@ -1,0 +1,295 @@
+//! A call of a persistent object on its way: found, asked, followed where it has moved, until there
+//! is an answer that stands or time is up.
+
+use std::mem::replace;
+use std::sync::Arc;
+
+use partha_core::action::scope::Report;
+use partha_core::binding::{Attempt, Step};
+use partha_core::id::NodeId;
+use partha_wire::{Message, Writer};
+
+use super::{Callee, Request, ask, reaching};
+use crate::action::Track;
+use crate::binding::{Binding, Bound, Route, shard_at};
+use crate::client::Client;
+use crate::error::{Completed, ErrorKind, Result, SystemError};
+use crate::net::connection::Connection;
+use crate::net::pending::Answer;
+use crate::shard::ShardHandle;
+use crate::wire::frame;
+
+/// What is remembered from one attempt to the next.
+struct Pursuit {
+    attempt: Attempt,
+    repeatable: bool,
+    /// An attempt before this one may have been executed, whatever this one meets.
+    in_doubt: bool,
+    /// What those say of the action at whom the object was not any more: they take part in it,
+    /// though the call was not executed there.
+    left_behind: Option<Box<Report>>,
+}
+
+/// What an attempt came to.
+enum Tried {
+    /// This stands.
+    Done(Answer),
+    /// Another one may help.
+    Again(Option<Step>, SystemError),
+}
+
+impl Request {
+    /// Finds the object and asks, until there is an answer that stands or time is up.
+    pub(super) async fn send_to_object(mut self, track: Option<&Track>) -> Answer {
+        let repeatable = self.is_repeatable() && track.is_none();
+        let Callee::Object(binding) = replace(&mut self.callee, Callee::Taken) else {
+            unreachable!("only called for an object");
+        };
+        let binding = &*binding;
+        let mut pursuit = Pursuit {
+            attempt: Attempt::default(),
+            repeatable,
+            in_doubt: false,
+            left_behind: None,
+        };
+        let (mut step, mut last) = (None, None);
+        loop {
+            let found = match (step.take(), binding.cached()) {
+                (None, Some(cached)) => Ok(cached),
+                (step, _) => {
+                    let attempt = &mut pursuit.attempt;
+                    self.find(binding, attempt, step, last.as_ref()).await
+                }
+            };
+            let (route, generation) = match found {
+                Ok(found) => found,
+                Err(error) if is_passing(&error) && !self.is_late() => {
+                    last = Some(error);
+                    continue;
+                }
+                Err(error) => return pursuit.ended(error.into()),
+            };
+            let tried = match &*route {
+                Bound::Local { shard, .. } => {
+                    let at = (binding, generation);
+                    self.try_here(&shard.clone(), at, track, &mut pursuit).await
+                }
+                Bound::Remote { connection, .. } => {
+                    if last.is_some() {
+                        let (w, times) = self.with_times();
+                        times.set_deadline(w);
+                    }
+                    let at = (binding, generation);
+                    self.try_there(connection, at, track, &mut pursuit).await
+                }
+            };
+            match tried {
+                Tried::Done(answer) => return pursuit.ended(answer),
+                Tried::Again(next, error) => (step, last) = (next, Some(error)),
+            }
+        }
+    }
+
+    /// Calls the object in this process.
+    async fn try_here(
+        &mut self,
+        shard: &ShardHandle,
+        (binding, generation): (&Binding, u64),
+        track: Option<&Track>,
+        pursuit: &mut Pursuit,
+    ) -> Tried {
+        let node = self.scope.client.me().node;
+        self.going_to(node);
+        if let Err(error) = reaching(track, node, shard.index(), None) {
+            return Tried::Done(error.into());
+        }
+        let answer = self.deliver(shard, binding.object()).await;
+        match self.given_back(&answer) {
+            Some(error) if !self.is_late() => {
+                pursuit.leave(answer.report);
+                let (client, attempt) = (&self.scope.client, &mut pursuit.attempt);
+                let step = binding.moved(client, generation, attempt, &error);
+                Tried::Again(Some(step), error)
+            }
+            _ => Tried::Done(answer),
+        }
+    }
+
+    /// Calls the object at another process.
+    async fn try_there(
+        &mut self,
+        connection: &Arc<Connection>,
+        (binding, generation): (&Binding, u64),
+        track: Option<&Track>,
+        pursuit: &mut Pursuit,
+    ) -> Tried {
+        let peer = connection.peer();
+        self.going_to(peer.node);
+        let shard = shard_at(binding.object(), connection);
+        if let Err(error) = reaching(track, peer.node, shard, Some(peer)) {
+            return Tried::Done(error.into());
+        }
+        let (w, times) = self.with_times();
+        let answer = ask(connection, w, times, track).await;
+        match answer.outcome {
+            Err(error)
+                if may_try_again(&error, pursuit.repeatable)
+                    && is_untouched(track, peer.node, &error, answer.report.is_some())
+                    && !self.is_late() =>
+            {
+                pursuit.leave(answer.report);
+                pursuit.in_doubt |= error.completion() == Completed::Maybe;
+                let (client, attempt) = (&self.scope.client, &mut pursuit.attempt);
+                let step = after(client, binding, generation, attempt, &error);
+                Tried::Again(step, error)
+            }
+            outcome => {
+                note(binding, generation, &outcome);
+                frame::recycle(replace(&mut self.w, Writer::new(0)));
+                let report = answer.report;
+                Tried::Done(Answer { outcome, report })
+            }
+        }
+    }
+
+    /// The way to the object, in time; errors are those of a call that was not sent.
+    async fn find(
+        &self,
+        binding: &Binding,
+        attempt: &mut Attempt,
+        step: Option<Step>,
+        last: Option<&SystemError>,
+    ) -> Result<(Route, u64)> {
+        let finding = binding.route(&self.scope.client, attempt, step);
+        let limit = tokio::time::Instant::from_std(self.deadline);
+        match tokio::time::timeout_at(limit, finding).await {
+            Ok(found) => found.map_err(SystemError::before_sending),
+            Err(_) => Err(out_of_time(last, binding)),
+        }
+    }
+
+    /// The error of a call within this process that was refused since its object has moved, if it
+    /// can be sent there: what was written is there again.
+    fn given_back(&mut self, answer: &Answer) -> Option<SystemError> {
+        let error = answer.outcome.as_ref().err()?;
+        if !may_try_again(error, false) {
+            return None;
+        }
+        let parameters = error.take_parameters()?;
+        self.w = Writer::of_message(parameters, self.scope.client.message_bytes_max());
+        Some(error.clone())
+    }
+}
+
+impl Pursuit {
+    /// Keeps what is said of the action where the object was not any more.
+    fn leave(&mut self, report: Option<Box<Report>>) {
+        let Some(report) = report else {
+            return;
+        };
+        match &mut self.left_behind {
+            Some(all) => {
+                all.participants.extend(report.participants);
+                all.aborted.extend(report.aborted);
+            }
+            none => *none = Some(report),
+        }
+    }
+
+    /// The answer that stands, with all that was said on the way.
+    fn ended(mut self, mut answer: Answer) -> Answer {
+        if self.in_doubt {
+            answer.outcome = answer.outcome.map_err(doubted);
+        }
+        if self.left_behind.is_some() {
+            let last = answer.report.take();
+            self.leave(last);
+            answer.report = self.left_behind;
+        }
+        answer
+    }
+}
+
+fn note(binding: &Binding, generation: u64, answer: &Result<Message>) {
+    match answer {
+        Ok(_) => binding.worked(generation),
+        Err(error) if error.kind() == ErrorKind::BindingBroken && !error.has_begun() => {
+            binding.lost(generation);
+        }
+        Err(_) => {}
+    }
+}
+
+/// Whether a call in an action has left nothing where it failed, nor the action before it: else
+/// the binding broke within the action, which therefore cannot go on.
+fn is_untouched(
+    track: Option<&Track>,
+    node: NodeId,
+    error: &SystemError,
+    is_reported: bool,
+) -> bool {
+    // One that has moved is not lost: what the action did there has moved along.
+    error.kind() == ErrorKind::Moved
+        || track.is_none_or(|track| {
+            let is_lost = error.kind() != ErrorKind::NoSuchObject && track.works_at(node);
+            !is_reported && !is_lost
+        })
+}
+
+/// Whether another attempt can do no harm and may help. What a servant says stands: it may have
+/// called others, and what it met is no news of the way to it.
+fn may_try_again(error: &SystemError, repeatable: bool) -> bool {
+    let is_untouched = error.completion() == Completed::No;
+    let helps = match error.kind() {
+        ErrorKind::Moved => is_untouched && error.moved().is_some(),
+        ErrorKind::NoSuchObject
+        | ErrorKind::Unreachable
+        | ErrorKind::BindingBroken
+        | ErrorKind::Draining => true,
+        _ => false,
+    };
+    helps && (is_untouched || repeatable) && !error.has_begun()
+}
+
+/// Whether the place could not be found for a reason that may pass.
+fn is_passing(error: &SystemError) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Unreachable | ErrorKind::BindingBroken | ErrorKind::Draining
+    )
+}
+
+/// The truth about a call of which an earlier attempt may have been executed.
+fn doubted(error: SystemError) -> SystemError {
+    match error.completion() {
+        Completed::No => error.completed(Completed::Maybe),
+        Completed::Maybe | Completed::Yes => error,
+    }
+}
+
+fn after(
+    client: &Client,
+    binding: &Binding,
+    generation: u64,
+    attempt: &mut Attempt,
+    error: &SystemError,
+) -> Option<Step> {
+    match error.kind() {
+        ErrorKind::Moved => Some(binding.moved(client, generation, attempt, error)),
+        ErrorKind::NoSuchObject => Some(binding.stale(client, generation, attempt, error)),
+        _ => {
+            binding.lost(generation);
+            None
+        }
+    }
+}
+
+fn out_of_time(last: Option<&SystemError>, binding: &Binding) -> SystemError {
+    match last.cloned() {
+        Some(error) => error.context("gave up at the deadline; the last attempt said"),
+        None => {
+            let detail = format!("object {} could not be found in time", binding.object());
+            SystemError::new(ErrorKind::Deadline, detail)
+        }
+    }
+}
