@@ -126,8 +126,6 @@ kinds! {
     OutcomeUnknown = 52, "outcome unknown";
     /// The object waits for the decision about a prepared action.
     InDoubt = 53, "in doubt";
-    /// The object has moved to another node; the call was not executed.
-    Moved = 55, "moved";
     /// The call was stopped: nobody waited for its answer any more, or its caller was dead.
     Orphaned = 54, "orphaned call";
 }
