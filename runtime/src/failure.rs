@@ -100,8 +100,7 @@ impl Failure {
             | ErrorKind::Reentrant
             | ErrorKind::OutcomeUnknown
             | ErrorKind::InDoubt
-            | ErrorKind::Orphaned
-            | ErrorKind::Moved => plain,
+            | ErrorKind::Orphaned => plain,
         }
     }
 }
