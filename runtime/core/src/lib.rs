@@ -41,13 +41,14 @@
 //! | [`action`] | atomic actions: levels, votes, decisions; the runner's side |
 //! | [`deadlock`] | who waits in a circle, on one shard or over many, and who gives way |
 //! | `incarnation` | late messages of dead callers |
+//! | [`group`] | copies of one object: views, the log of the leader, who leads next |
 //! | [`uselist`] | who is bound to an object |
 //! | [`binding`] | the client's side: where an object is, and what to do when it is not |
 //! | [`limits`] | every bound with its reason |
 //! | [`migrate`] | objects that move to another node, with the work of running actions |
 //! | [`invariants`] | what must hold between any two inputs; for tests and simulation |
 //!
-//! What it does not do yet: groups.
+//! What it does not do yet: engines do not use groups.
 
 #![forbid(unsafe_code)]
 #![deny(clippy::wildcard_enum_match_arm)]
@@ -59,6 +60,7 @@ mod call;
 mod deadline;
 pub mod deadlock;
 pub mod engine;
+pub mod group;
 pub mod id;
 mod incarnation;
 mod index;

@@ -129,6 +129,8 @@ pub enum Mutation {
     SpareLost,
     /// Let servants of aborted actions run on.
     SpareAborted,
+    /// Leave a rule of groups out; engines do not look at it.
+    Group(crate::group::Rule),
 }
 
 /// Which shard this is.

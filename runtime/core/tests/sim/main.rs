@@ -11,6 +11,7 @@
 mod actions;
 mod calls;
 mod driver;
+mod groups;
 mod options;
 mod rng;
 mod suite;
@@ -20,6 +21,7 @@ use std::process::ExitCode;
 
 use options::{Caps, World};
 use partha_core::engine::Mutation;
+use partha_core::group::Rule;
 
 /// What a run is told.
 #[derive(Clone, Copy, Debug)]
@@ -94,6 +96,7 @@ pub(crate) fn missed(world: World, seeds: u64, summary: &Summary) -> Vec<&'stati
     let (points, enough): (&[&str], u64) = match world {
         World::Calls => (&calls::POINTS, 2_000),
         World::Actions => (&actions::POINTS, 20_000),
+        World::Groups => (&groups::POINTS, 1_000),
     };
     if seeds < enough {
         return Vec::new();
@@ -140,6 +143,16 @@ pub(crate) const MUTANTS: &[(Mutation, World, u64)] = &[
     (Mutation::SpareOlder, World::Actions, 1028),
     (Mutation::SpareLost, World::Actions, 32),
     (Mutation::SpareAborted, World::Actions, 282),
+    (Mutation::Group(Rule::WaitForAll), World::Groups, 0),
+    (Mutation::Group(Rule::ExcludeFirst), World::Groups, 1),
+    (Mutation::Group(Rule::IncludeComplete), World::Groups, 960),
+    (Mutation::Group(Rule::IncludeCounts), World::Groups, 90),
+    (Mutation::Group(Rule::SyncFirst), World::Groups, 148),
+    (Mutation::Group(Rule::Renew), World::Groups, 1121),
+    (Mutation::Group(Rule::Fence), World::Groups, 16),
+    (Mutation::Group(Rule::DiskFirst), World::Groups, 197),
+    (Mutation::Group(Rule::KeepPromise), World::Groups, 6680),
+    (Mutation::Group(Rule::AskPromise), World::Groups, 581),
 ];
 
 /// Runs a seed; an assert of the engine counts as a violation, too.
@@ -147,6 +160,7 @@ pub(crate) fn judge(job: &Job) -> Result<Summary, String> {
     let run = || match job.world {
         World::Calls => calls::run(job),
         World::Actions => actions::run(job),
+        World::Groups => groups::run(job),
     };
     std::panic::catch_unwind(run).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();

@@ -136,15 +136,18 @@ pub(crate) enum World {
     Calls,
     /// Nested actions, and calls outside them on the same objects.
     Actions,
+    /// Copies of objects.
+    Groups,
 }
 
 impl World {
-    pub(crate) const ALL: [Self; 2] = [Self::Calls, Self::Actions];
+    pub(crate) const ALL: [Self; 3] = [Self::Calls, Self::Actions, Self::Groups];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Calls => "calls",
             Self::Actions => "actions",
+            Self::Groups => "groups",
         }
     }
 }
@@ -240,7 +243,7 @@ fn worlds(text: &str) -> Result<Vec<World>, String> {
     let found = World::ALL.iter().find(|world| world.name() == text);
     found
         .map(|world| vec![*world])
-        .ok_or_else(|| format!("no world '{text}', expected calls or actions"))
+        .ok_or_else(|| format!("no world '{text}', expected calls, actions or groups"))
 }
 
 fn caps(caps: &mut Caps, text: &str) -> Result<(), String> {

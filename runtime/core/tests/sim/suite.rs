@@ -8,7 +8,11 @@ use crate::options::{Caps, World};
 use crate::{Job, MUTANTS, Trace, judge, missed};
 
 /// Seeds of an ordinary run; debug builds are slow.
-const SEEDS: [(World, u64); 2] = [(World::Calls, 2_000), (World::Actions, 1_000)];
+const SEEDS: [(World, u64); 3] = [
+    (World::Calls, 2_000),
+    (World::Actions, 1_000),
+    (World::Groups, 1_000),
+];
 
 type Test = (&'static str, fn() -> Result<(), String>);
 
