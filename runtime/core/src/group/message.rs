@@ -162,7 +162,7 @@ pub enum Output {
         /// In this view.
         view: View,
     },
-    /// It may answer from its state, until the time that [`Member::serves_until`] says.
+    /// It may answer from its state, until the time that [`super::Member::serves_until`] says.
     Confirmed,
     /// It leads no more. What of its entries was not complete may or may not have happened.
     Deposed,

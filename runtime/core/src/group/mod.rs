@@ -4,11 +4,11 @@
 //! A group has a [`View`]: a number and its members, the first of which *leads*. Views are kept
 //! by the binder, which changes one only for whoever names the number it has now
 //! ([`View::change`]): of two opinions about who is dead, one wins, and the other learns so. The
-//! leader puts what it does into a *log*; an entry is *complete*, and may be told to anybody, when every member of the
-//! present view has it on disk. A member that does not answer is excluded from the view first. So
-//! each member has every complete entry, whoever is chosen to lead next has them all, and a leader
-//! that was replaced without knowing can complete nothing: the new view's first member refuses it,
-//! and it cannot exclude that one.
+//! leader puts what it does into a *log*; an entry is *complete*, and may be told to anybody, when
+//! every member of the present view has it on disk. A member that does not answer is excluded from
+//! the view first. So each member has every complete entry, whoever is chosen to lead next has
+//! them all, and a leader that was replaced without knowing can complete nothing: the new view's
+//! first member refuses it, and it cannot exclude that one.
 //!
 //! This is primary-backup replication with a configuration service (Lamport, Malkhi and Zhou,
 //! *Vertical Paxos and Primary-Backup Replication*, 2009; Lin, Yang, Zhang and Zhou, *PacificA*,
