@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use partha::ActionId;
 
-use crate::{demo, dev, doctor, node, serve, sessions, shell};
+use crate::{demo, dev, doctor, moving, node, serve, sessions, shell};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -58,9 +58,11 @@ pub(crate) enum Command {
     Rm(Rm),
     /// Give an object one more name
     Alias(Alias),
+    /// Move an object to another node
+    Move(moving::Arguments),
     /// List the nodes of the system
     Nodes(Nodes),
-    /// Say which nodes objects may come to
+    /// Move everything away from a node, or say which nodes objects may come to
     Node(node::Arguments),
     /// Tell what runs at a node
     Stats(Stats),
@@ -98,6 +100,7 @@ impl Command {
             Self::Rm(arguments) => &arguments.shown,
             Self::Alias(arguments) => &arguments.shown,
             Self::Nodes(arguments) => &arguments.shown,
+            Self::Move(arguments) => return arguments.shape.format(),
             Self::Node(arguments) => return arguments.format(),
             Self::Stats(arguments) => &arguments.shown,
             Self::Actions(arguments) => &arguments.shown,

@@ -119,7 +119,7 @@ impl System {
         self.asked_once(NodeId(node.node), self.reach(node)).await
     }
 
-    async fn asked_once(
+    pub(crate) async fn asked_once(
         &self,
         node: NodeId,
         ask: impl Future<Output = anyhow::Result<NodeInfo>>,
@@ -139,10 +139,7 @@ impl System {
         if object == Uid::NAMING_ROOT || naming.handle.id() == object.node {
             return Ok(naming);
         }
-        // The manager of a node does not move, as the object may have.
-        let manager = Uid::connection_manager(object.node);
-        let node = self.client.locator().locate(&self.client, manager).await?;
-        self.reach(&node).await
+        self.registered(object.node).await
     }
 
     fn known(&self) -> MutexGuard<'_, Nodes> {

@@ -30,7 +30,7 @@ impl Callee {
     /// The object of a name or uid.
     pub(crate) async fn find(system: &System, name: &str) -> anyhow::Result<Self> {
         let uid = system.find(name).await?.uid;
-        let Owned { node, found } = system.owner(uid).await?;
+        let Owned { node, found, .. } = system.owner(uid).await?;
         let (class, schema) = described(&node, ClassId(found.class))?;
         let class = class.clone();
         Ok(Self { uid, class, schema })

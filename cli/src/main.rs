@@ -15,12 +15,14 @@ mod confirm;
 mod demo;
 mod dev;
 mod doctor;
+mod drain;
 mod dynamic;
 mod elsewhere;
 mod failure;
 mod idl;
 mod invoke;
 mod locks;
+mod moving;
 mod names;
 mod naming;
 mod node;
@@ -83,6 +85,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Rm(arguments) => names::rm(&arguments, &mut out).await,
         Command::Alias(arguments) => names::alias(&arguments, &mut out).await,
         Command::Nodes(arguments) => nodes::nodes(&arguments, &mut out).await,
+        Command::Move(arguments) => moving::run(&arguments, &mut out).await,
         Command::Node(arguments) => return node::run(&arguments, &mut out).await,
         Command::Stats(arguments) => nodes::stats(&arguments, &mut out).await,
         Command::Actions(arguments) => actions::actions(&arguments, &mut out).await,

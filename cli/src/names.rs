@@ -214,7 +214,7 @@ async fn row(system: &System, line: &Line, long: bool) -> Vec<Value> {
     let Line { path, entry } = line;
     let class = ClassId(entry.class);
     let (node, found) = match system.owner(entry.object).await {
-        Ok(Owned { node, found }) => (Some(node), Some(found)),
+        Ok(Owned { node, found, .. }) => (Some(node), Some(found)),
         Err(_) => (system.birthplace(entry.object).await.ok(), None),
     };
     let node = node.as_deref();

@@ -1,4 +1,4 @@
-//! The commands that have a node emptied, so that it may be stopped: `node cordon`, `uncordon`.
+//! The commands about what is at a node: `node drain`, `cordon`, `uncordon`.
 
 use std::process::ExitCode;
 
@@ -10,11 +10,11 @@ use serde_json::json;
 
 use crate::arguments::{Cluster, Format};
 use crate::cluster::System;
-use crate::nodes;
 use crate::output::Output;
 use crate::sessions::Shape;
+use crate::{drain, nodes};
 
-/// Say which nodes objects may come to
+/// Move everything away from a node, or say which nodes objects may come to
 #[derive(Args, Debug)]
 #[command(arg_required_else_help = true)]
 pub(crate) struct Arguments {
@@ -26,6 +26,7 @@ impl Arguments {
     /// How results look.
     pub(crate) fn format(&self) -> Format {
         match &self.command {
+            Command::Drain(arguments) => arguments.shape.format(),
             Command::Cordon(arguments) | Command::Uncordon(arguments) => arguments.shape.format(),
         }
     }
@@ -33,6 +34,8 @@ impl Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Move everything away from a node, and say when it may be stopped
+    Drain(drain::Arguments),
     /// Let no more objects come to a node; those that are there stay
     ///
     /// New objects are made at other nodes, and none moves to it, unless somebody names it. It is
@@ -55,6 +58,7 @@ struct Cordon {
 /// `partha node`
 pub(crate) async fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<ExitCode> {
     match &arguments.command {
+        Command::Drain(arguments) => return drain::drain(arguments, out).await,
         Command::Cordon(arguments) => cordon(arguments, true, out).await?,
         Command::Uncordon(arguments) => cordon(arguments, false, out).await?,
     }
@@ -76,7 +80,7 @@ async fn cordon(arguments: &Cordon, on: bool, out: &mut Output) -> anyhow::Resul
 }
 
 /// Has the binder know whether objects may come to a node; whether they might not before.
-async fn set(system: &System, node: &NodeEntry, on: bool) -> anyhow::Result<bool> {
+pub(crate) async fn set(system: &System, node: &NodeEntry, on: bool) -> anyhow::Result<bool> {
     let client = &system.client;
     let binder = client.locator().binder(client).await;
     let binder = binder.context("there is no binder to tell")?;

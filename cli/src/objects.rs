@@ -3,12 +3,13 @@
 //! What an object can do is asked from its node, which answers with the description that the
 //! generator made of the class.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
 use partha::abi::{ClassInfo, Slot, Writer};
 use partha::system::ClassDescription;
-use partha::{ClassId, ErrorKind, MESSAGE_BYTES_MAX, Place, Ref, SystemError};
+use partha::{ClassId, ErrorKind, MESSAGE_BYTES_MAX, NodeId, Place, Ref, SystemError};
 use serde_json::{Value, json};
 
 use crate::arguments::{Call, Create, Describe};
@@ -24,7 +25,11 @@ use crate::suggest;
 pub(crate) async fn describe(arguments: &Describe, out: &mut Output) -> anyhow::Result<()> {
     let system = System::connect(&arguments.cluster).await?;
     let uid = system.find(&arguments.name).await?.uid;
-    let Owned { node, found } = system.owner(uid).await?;
+    let Owned {
+        node,
+        found,
+        forwards,
+    } = system.owner(uid).await?;
     let class = ClassId(found.class);
     let interface = match described(&node, class) {
         Ok((_, schema)) => schema.interface_text(class.0),
@@ -39,6 +44,9 @@ pub(crate) async fn describe(arguments: &Describe, out: &mut Output) -> anyhow::
         ("node_id", json!(node.handle.id().to_string())),
         ("address", json!(node.address)),
         ("shard", json!(found.shard)),
+        ("moves", json!(found.moves)),
+        ("came_from", came_from(&system, found.came_from).await),
+        ("forwards", json!(names(&forwards))),
         (
             "state",
             json!(if found.active { "active" } else { "passive" }),
@@ -57,6 +65,24 @@ pub(crate) async fn describe(arguments: &Describe, out: &mut Output) -> anyhow::
         out.text(&interface)?;
     }
     Ok(())
+}
+
+/// The node that an object has come from last: its name, where it is known, or its id.
+async fn came_from(system: &System, node: u64) -> Value {
+    if node == 0 {
+        return Value::Null;
+    }
+    let node = NodeId(node);
+    match system.registered(node).await {
+        Ok(info) => json!(info.description.name),
+        Err(_) => json!(node.to_string()),
+    }
+}
+
+/// The names of nodes.
+fn names(nodes: &[Arc<NodeInfo>]) -> Vec<&str> {
+    let names = nodes.iter().map(|node| node.description.name.as_str());
+    names.collect()
 }
 
 /// `partha call`

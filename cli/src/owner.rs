@@ -1,43 +1,108 @@
 //! Which node has an object: the one that made it, unless the object has moved.
 //!
 //! The node that made it is asked first, since for most objects that is the one, and is known
-//! already; the binder is asked where that does not lead to the object.
+//! already. A node that an object has left says where it went; the binder is asked where that does
+//! not lead to the object, since a node may have been stopped after all has moved away from it.
 
 use std::sync::Arc;
 
 use partha::system::ObjectDescription;
-use partha::{NodeId, Uid};
+use partha::{Moved, NodeId, SystemError, Uid};
 
 use crate::cluster::{NodeInfo, System};
+
+/// Nodes that are asked one after the other, at most.
+const HOPS_MAX: usize = 64;
 
 /// An object at the node that has it.
 #[derive(Debug)]
 pub(crate) struct Owned {
     pub(crate) node: Arc<NodeInfo>,
     pub(crate) found: ObjectDescription,
+    /// The nodes that said that it had gone, in the order in which they were asked.
+    pub(crate) forwards: Vec<Arc<NodeInfo>>,
 }
 
 impl System {
     /// The node that has an object, and what it knows of it.
     pub(crate) async fn owner(&self, object: Uid) -> anyhow::Result<Owned> {
-        let error = match self.at_birth(object).await {
-            Ok(owned) => return Ok(owned),
+        let mut forwards = Vec::new();
+        let birthplace = self.birthplace(object).await;
+        let error = match birthplace {
+            Ok(node) => match self.followed(object, node, &mut forwards).await {
+                Ok(owned) => return Ok(owned),
+                Err(error) => error,
+            },
             Err(error) => error,
         };
         let location = self.client.locator().location(&self.client, object).await;
-        let node = match location {
-            Ok(location) if NodeId(location.node.node) != object.node => location.node,
+        match location {
+            Ok(location) if location.moved => {
+                let node = self.node(&location.node).await?;
+                self.followed(object, node, &mut forwards).await
+            }
             // The binder knows no better, or cannot be asked.
-            Ok(_) | Err(_) => return Err(error),
-        };
-        let node = self.node(&node).await?;
-        let found = node.inspect(&self.client, object).await?;
-        Ok(Owned { node, found })
+            Ok(_) | Err(_) => Err(error),
+        }
     }
 
-    async fn at_birth(&self, object: Uid) -> anyhow::Result<Owned> {
-        let node = self.birthplace(object).await?;
-        let found = node.inspect(&self.client, object).await?;
-        Ok(Owned { node, found })
+    /// Asks a node for the object, and those after it that it has gone to.
+    async fn followed(
+        &self,
+        object: Uid,
+        mut node: Arc<NodeInfo>,
+        forwards: &mut Vec<Arc<NodeInfo>>,
+    ) -> anyhow::Result<Owned> {
+        let mut moves = 0;
+        for _ in 0..HOPS_MAX {
+            let error = match node.inspect(&self.client, object).await {
+                Ok(found) => {
+                    let forwards = std::mem::take(forwards);
+                    return Ok(Owned {
+                        node,
+                        found,
+                        forwards,
+                    });
+                }
+                Err(error) => error,
+            };
+            let moved = moved(&error).filter(|moved| moved.moves > moves);
+            let Some(moved) = moved.cloned() else {
+                return Err(error);
+            };
+            moves = moved.moves;
+            forwards.push(node);
+            node = self.moved_to(&moved).await?;
+        }
+        let hops = HOPS_MAX;
+        anyhow::bail!("{object} has moved on {hops} times while it was looked for; look again")
     }
+
+    async fn moved_to(&self, moved: &Moved) -> anyhow::Result<Arc<NodeInfo>> {
+        self.asked_once(moved.node, async {
+            for address in &moved.addresses {
+                match self.node_at(address).await {
+                    Ok(node) if node.handle.id() == moved.node => return Ok(node),
+                    // It listens elsewhere by now: the binder knows.
+                    Ok(_) | Err(_) => {}
+                }
+            }
+            self.registered(moved.node).await
+        })
+        .await
+    }
+
+    /// A node by its identity, wherever it listens now.
+    pub(crate) async fn registered(&self, node: NodeId) -> anyhow::Result<NodeInfo> {
+        // A node's manager is where the node is; other objects may have moved.
+        let manager = Uid::connection_manager(node);
+        let entry = self.client.locator().locate(&self.client, manager).await?;
+        self.reach(&entry).await
+    }
+}
+
+/// Where the object has gone, if that is the error.
+fn moved(error: &anyhow::Error) -> Option<&Moved> {
+    let mut causes = error.chain();
+    causes.find_map(|cause| cause.downcast_ref::<SystemError>()?.moved())
 }

@@ -82,7 +82,7 @@ pub(super) async fn abort(cure: &Abort, out: &mut Output) -> anyhow::Result<()> 
 pub(super) async fn evict(cure: &Evict, out: &mut Output) -> anyhow::Result<()> {
     let system = System::connect(&cure.given.cluster).await?;
     let uid = system.find(&cure.object).await?.uid;
-    let Owned { node, found } = system.owner(uid).await?;
+    let Owned { node, found, .. } = system.owner(uid).await?;
     let name = &node.description.name;
     let class = node.class_name(ClassId(found.class));
     let what = format!("take {} ({class}) out of the memory of {name}", cure.object);
