@@ -148,8 +148,8 @@ pub enum Item {
     },
     /// Prepares the change of one row; nobody sees it before `CommitShadow`. A later one of the
     /// same row and action is done after it. Needs a shadow of the object by the same action,
-    /// written before. Refused with `NoShadow`, `KeyTooLong`, `PartZero`, and with `TooLarge` as
-    /// the 2^20th of the object and action: they are all installed in one transaction.
+    /// written before. Refused with `NoShadow`, `KeyTooLong`, `PartZero`, and with `TooManyRows`
+    /// after 2^20 of the object and action: they are all installed in one transaction.
     ///
     /// Those of an object with a `ShadowPlace` are written to where they stay, so that installing
     /// them costs nothing, and there may be any number of them. Refused with `Exists`, too.

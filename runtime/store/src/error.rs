@@ -84,6 +84,19 @@ pub enum StoreError {
         /// The object.
         uid: Uid,
     },
+    /// More prepared changes of rows than can be installed in one transaction.
+    #[error(
+        "action {action} has prepared {max} changes of rows of object {uid}, and there can be no \
+         more; divide it into several actions"
+    )]
+    TooManyRows {
+        /// The action.
+        action: Uid,
+        /// The object.
+        uid: Uid,
+        /// So many are possible.
+        max: u32,
+    },
     /// An object cannot come to be here before the rows are gone that it left here, or that were
     /// sent for a move that failed. That goes on by itself: try again in a moment.
     #[error(
@@ -239,6 +252,7 @@ impl StoreError {
             | Self::TooLarge { .. }
             | Self::PartZero { .. }
             | Self::NoShadow { .. }
+            | Self::TooManyRows { .. }
             | Self::Clearing { .. }
             | Self::Arriving { .. }
             | Self::OlderPlace { .. }
@@ -265,6 +279,7 @@ impl StoreError {
             | Self::TooLarge { .. }
             | Self::PartZero { .. }
             | Self::NoShadow { .. }
+            | Self::TooManyRows { .. }
             | Self::Clearing { .. }
             | Self::Arriving { .. }
             | Self::OlderPlace { .. }

@@ -49,8 +49,9 @@ struct Disk {
     released: Condvar,
 }
 
+/// The tables.
 #[derive(Debug, Default)]
-struct Maps {
+pub(crate) struct Maps {
     maps: [BTreeMap<Vec<u8>, Vec<u8>>; Table::ALL.len()],
     /// Only the store of this incarnation may write.
     incarnation: Incarnation,

@@ -9,11 +9,12 @@ use std::fs;
 use std::path::Path;
 
 use common::{
-    Random, action, call, commit, create, decide, install, prepare, put_row, save_reply, settle,
-    shadow, shadow_row, site, uid, undo, write,
+    Random, action, call, commit, create, decide, install, prepare, put_row, record, row,
+    save_reply, settle, shadow, shadow_row, site, uid, undo, write,
 };
 use partha_core::id::Epoch;
-use partha_store::{Item, LmdbOptions, LmdbStore, ObjectStore, StoreError};
+use partha_store::moving::{Arrival, departure};
+use partha_store::{Item, LmdbOptions, LmdbStore, ObjectStore, Place, Record, StoreError};
 
 const PAGE: usize = 4096;
 const TRIALS: u64 = 300;
@@ -77,7 +78,71 @@ fn make(dir: &Path) -> Model {
             "0 to be told".to_owned(),
         );
     }
+    move_some(&store, &mut model);
     model
+}
+
+/// Objects that have left, have come, and are on their way.
+fn move_some(store: &LmdbStore, model: &mut Model) {
+    let rows = || (0..8_u8).map(|i| row(&[i], "on its way"));
+    for i in 1..=8 {
+        let (left, came, coming) = (200 + i, 300 + i, 400 + i);
+        commit(store, vec![create(left, "left")]).unwrap();
+        let leaves = departure(action(3000 + i), uid(left), site(9), 2, u64::MAX / 2);
+        store.commit(leaves).unwrap();
+        commit(store, vec![settle(3000 + i)]).unwrap();
+        for (number, local) in [(4000 + i, came), (5000 + i, coming)] {
+            store
+                .commit(arrival(number, local).begin(record(9, "moved")))
+                .unwrap();
+            store
+                .commit(arrival(number, local).page(rows(), []))
+                .unwrap();
+        }
+        commit(store, vec![install(4000 + i)]).unwrap();
+        model.insert(format!("place {left}"), "gone 2".to_owned());
+        model.insert(format!("place {came}"), "here 3".to_owned());
+        model.insert(format!("untold {came}"), "there".to_owned());
+        model.insert(format!("moved {came}"), "moved with 8 rows".to_owned());
+        model.insert(format!("coming {}", 5000 + i), format!("{coming}"));
+    }
+}
+
+/// The same as read; see [`read`].
+fn read_moved(
+    store: &dyn ObjectStore,
+    note: &mut dyn FnMut(String, Result<Option<String>, StoreError>),
+) {
+    let untold = store.scan_untold(None, 100);
+    for i in 1..=8 {
+        for local in [200 + i, 300 + i, 400 + i] {
+            let place = store.read_place(uid(local)).map(|place| {
+                place.map(|place| match place {
+                    Place::Here { moves, .. } => format!("here {moves}"),
+                    Place::Gone { moves, .. } => format!("gone {moves}"),
+                })
+            });
+            note(format!("place {local}"), place);
+            let is_untold = untold.as_ref().map_err(Clone::clone).map(|untold| {
+                let there = untold.iter().any(|(found, _)| *found == uid(local));
+                there.then(|| "there".to_owned())
+            });
+            note(format!("untold {local}"), is_untold);
+            let moved = store.read_state(uid(local)).and_then(|record| {
+                let rows = store.export_rows(uid(local), None, 1 << 20)?.rows;
+                let is_sound = rows.iter().all(|row| row.value == "on its way");
+                assert!(is_sound, "{rows:?}");
+                let text = |record: Record| String::from_utf8_lossy(&record.state).into_owned();
+                Ok(record.map(|record| format!("{} with {} rows", text(record), rows.len())))
+            });
+            note(format!("moved {local}"), moved);
+        }
+        let coming = store.shadowed_objects(action(5000 + i)).map(|objects| {
+            let first = objects.first();
+            first.map(|uid| uid.local.to_string())
+        });
+        note(format!("coming {}", 5000 + i), coming);
+    }
 }
 
 /// Everything that can be read; errors leave the entry out and are counted.
@@ -134,6 +199,7 @@ fn read(store: &dyn ObjectStore) -> (Model, u64) {
             note(format!("decision {number}"), found);
         }
     }
+    read_moved(store, &mut note);
     (model, errors)
 }
 
@@ -154,7 +220,10 @@ fn assert_never_wrong(store: &dyn ObjectStore, model: &Model, what: &str) -> u64
     }
     if let Ok(objects) = store.scan_objects(None, 1000) {
         assert!(
-            objects.iter().map(|(uid, _)| uid.local).eq(1..=120),
+            objects
+                .iter()
+                .map(|(uid, _)| uid.local)
+                .eq((1..=120).chain(301..=308)),
             "{what}: {objects:?}"
         );
     }
@@ -382,6 +451,8 @@ fn make_with_damaged_values(dir: &Path) {
         commit(&store, vec![save_reply(1, TEXTS[3], u64::MAX / 2), first]).unwrap();
         commit(&store, rows).unwrap();
         commit(&store, vec![prepare(902)]).unwrap();
+        put_places(&store);
+        // The last ones: they expire at once.
         commit(&store, vec![decide(903, false, 7), decide(904, true, 8)]).unwrap();
     }
     let path = dir.join("data.mdb");
@@ -395,18 +466,64 @@ fn make_with_damaged_values(dir: &Path) {
         places.into_iter().for_each(|at| bytes[at] ^= 0x10);
     }
     // What is said of actions 902 to 904 is a few bytes behind the header of the value, after
-    // the key.
+    // the key: kinds 8 to 10. The entry of an expiry time has nothing behind its header.
     for number in 902..=904 {
         let key = action(number).to_bytes();
         let places: Vec<_> = (0..bytes.len() - 40)
-            .filter(|i| bytes[*i..].starts_with(&key) && bytes[*i + 16] == 1)
+            .filter(|i| {
+                let (format, kind) = (bytes[*i + 16], bytes[*i + 17]);
+                bytes[*i..].starts_with(&key) && format == 1 && (8..=10).contains(&kind)
+            })
             .collect();
         assert!(!places.is_empty());
         places
             .into_iter()
             .for_each(|at| bytes[at + 16 + 12 + 7] ^= 1);
     }
+    // So is what is said of places, by the kind of the value: of a place, a prepared place and the
+    // mark of one that is new, which has a checksum alone.
+    for (local, kind, at) in [(5, 12, 20), (6, 12, 20), (7, 13, 20), (6, 14, 8)] {
+        let key = uid(local).to_bytes();
+        let places: Vec<_> = (0..bytes.len() - 50)
+            .filter(|i| bytes[*i..].starts_with(&key) && bytes[*i + 16..][..2] == [1, kind])
+            .collect();
+        assert!(!places.is_empty(), "object {local}, kind {kind}");
+        places
+            .into_iter()
+            .for_each(|found| bytes[found + 16 + at] ^= 1);
+    }
     fs::write(&path, &bytes).unwrap();
+}
+
+/// Object 5 has left, 6 has come, 7 is on its way.
+fn put_places(store: &LmdbStore) {
+    let gone = Place::Gone {
+        to: site(9).node,
+        moves: 1,
+    };
+    let here = Place::Here {
+        moves: 1,
+        from: site(9).node,
+        told: false,
+    };
+    commit(store, vec![put_place(5, gone), put_place(6, here)]).unwrap();
+    let comes = arrival(905, 7);
+    store.commit(comes.begin(record(1, "comes"))).unwrap();
+    store.commit(comes.page([row(b"k", "v")], [])).unwrap();
+}
+
+fn put_place(local: u64, place: Place) -> Item {
+    let uid = uid(local);
+    Item::PutPlace { uid, place }
+}
+
+fn arrival(number: u64, local: u64) -> Arrival {
+    Arrival {
+        action: action(number),
+        coordinator: site(9),
+        uid: uid(local),
+        moves: 3,
+    }
 }
 
 /// Without the check of the whole file it is the checksum of the value that tells.
@@ -447,6 +564,17 @@ fn a_damaged_value_is_an_error_wherever_it_is_read() {
     corrupt(store.read_decision(action(904)).map(drop));
     corrupt(store.scan_decisions(None, 10).map(drop));
     corrupt(commit(&store, vec![settle(903)]));
+    corrupt(store.read_place(uid(5)).map(drop));
+    corrupt(store.read_place(uid(6)).map(drop));
+    corrupt(store.scan_places(None, 10).map(drop));
+    corrupt(store.scan_untold(None, 10).map(drop));
+    let told = Item::Told {
+        uid: uid(6),
+        moves: 1,
+    };
+    corrupt(commit(&store, vec![create(3, "x"), told]));
+    corrupt(store.commit(arrival(906, 5).begin(record(1, "x"))));
+    corrupt(commit(&store, vec![create(3, "x"), install(905)]));
     assert_eq!(
         store.read_state(uid(3)).unwrap(),
         None,
@@ -461,6 +589,10 @@ fn a_damaged_value_is_an_error_wherever_it_is_read() {
     commit(&store, vec![install(900), install(901), undo(902)]).unwrap();
     commit(&store, vec![decide(903, true, 1), decide(904, true, 1)]).unwrap();
     commit(&store, vec![save_reply(1, "again", 1)]).unwrap();
+    commit(&store, vec![undo(905), create(5, "x"), create(6, "x")]).unwrap();
+    let back = [5, 6].map(|local| Item::Delete { uid: uid(local) });
+    commit(&store, back.into()).unwrap();
+    store.commit(arrival(907, 7).begin(record(1, "x"))).unwrap();
     drop(store);
     LmdbStore::open(dir.path()).unwrap();
 }

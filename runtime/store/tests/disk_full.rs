@@ -11,10 +11,16 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use common::{commit, create, state, uid, write};
+use common::{
+    action, commit, create, eventually, install, put_row, record, site, state, uid, write,
+};
 use partha_core::id::Epoch;
-use partha_store::{Item, LmdbStore, ObjectStore, StoreError};
+use partha_store::moving::{Arrival, departure};
+use partha_store::{CLEAR_AT_ONCE, Item, LmdbStore, ObjectStore, StoreError};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// An object that moves away while the disk is full.
+const LEAVES: u64 = u64::MAX;
 
 /// Fills the store until it says so, checks what it says and that it still works, makes room
 /// by `free`, and checks that it goes on without being opened again.
@@ -22,6 +28,9 @@ fn fill_and_free(dir: &Path, free: impl FnOnce()) {
     let store = LmdbStore::open(dir).unwrap();
     let large = "x".repeat(200_000);
     commit(&store, vec![create(1, "one")]).unwrap();
+    let rows = (0..2 * CLEAR_AT_ONCE as u32).map(|i| put_row(LEAVES, 1, &i.to_be_bytes(), "row"));
+    let items = [create(LEAVES, "leaves")].into_iter().chain(rows);
+    commit(&store, items.collect()).unwrap();
     let mut made = 1;
     let error = loop {
         match commit(&store, vec![create(made + 1, &large)]) {
@@ -46,6 +55,8 @@ fn fill_and_free(dir: &Path, free: impl FnOnce()) {
         let again = commit(&store, vec![create(made + 1, &large)]);
         assert!(matches!(again, Err(StoreError::Full { .. })), "{again:?}");
     }
+    check(&store);
+    cannot_arrive(&store, &large);
     check(&store);
     let (_, epoch) = store.activate(uid(1)).unwrap().unwrap();
     store.deactivate(uid(1), epoch);
@@ -74,6 +85,7 @@ fn fill_and_free(dir: &Path, free: impl FnOnce()) {
         Err(StoreError::Full { .. }) => println!("deleting needs a page that is not there"),
         Err(error) => panic!("{error}"),
     }
+    leave(&store);
     free();
     if deleted.is_ok() {
         commit(&store, vec![create(2, &large)]).unwrap();
@@ -87,11 +99,60 @@ fn finish(store: &LmdbStore, made: u64, large: &str) {
     }
     commit(store, vec![write(1, Epoch(u64::MAX), "on it goes")]).unwrap();
     assert_eq!(state(store, 1).unwrap(), "on it goes");
+    if state(store, LEAVES).is_some() {
+        let leaves = departure(action(1), uid(LEAVES), site(1), 1, 1);
+        store.commit(leaves).unwrap();
+    }
     assert_eq!(
         store.scan_objects(None, 10_000).unwrap().len() as u64,
         made + 9
     );
+    // Its rows go when there is room to do so, and then it may come back.
+    eventually("what it left is removed", || {
+        match store.commit(arrival().begin(record(1, "back"))) {
+            Ok(()) => true,
+            Err(StoreError::Clearing { .. }) => false,
+            Err(error) => panic!("{error}"),
+        }
+    });
+    commit(store, vec![install(2)]).unwrap();
+    assert_eq!(state(store, LEAVES).unwrap(), "back");
+    assert_eq!(store.count_rows(uid(LEAVES), 1).unwrap(), 0);
     store.close();
+}
+
+/// An object that does not fit does not come, and may come later.
+fn cannot_arrive(store: &LmdbStore, large: &str) {
+    let comes = Arrival {
+        uid: uid(LEAVES - 1),
+        ..arrival()
+    };
+    let staged = store.commit(comes.begin(record(1, large)));
+    assert!(matches!(staged, Err(StoreError::Full { .. })), "{staged:?}");
+    assert_eq!(store.scan_prepared(None, 1).unwrap(), []);
+}
+
+/// An object leaves the full disk, or stays whole.
+fn leave(store: &LmdbStore) {
+    let left = store.commit(departure(action(1), uid(LEAVES), site(1), 1, 1));
+    match &left {
+        Ok(()) => println!("an object leaves the full disk"),
+        Err(StoreError::Full { .. }) => println!("leaving needs a page that is not there"),
+        Err(error) => panic!("{error}"),
+    }
+    let decision = store.read_decision(action(1)).unwrap();
+    assert_eq!(decision.is_some(), left.is_ok());
+    assert_eq!(state(store, LEAVES).is_some(), left.is_err());
+}
+
+/// The way back of the object that leaves.
+fn arrival() -> Arrival {
+    Arrival {
+        action: action(2),
+        coordinator: site(1),
+        uid: uid(LEAVES),
+        moves: 2,
+    }
 }
 
 #[test]

@@ -117,10 +117,10 @@ fn put_shadow_row<W: Writes>(
         return place::put_arriving_row(journal, uid, change);
     };
     if number >= SHADOW_ROWS_MAX {
-        return Err(StoreError::TooLarge {
-            what: "a set of prepared rows",
-            len: number as usize + 1,
-            max: SHADOW_ROWS_MAX as usize,
+        return Err(StoreError::TooManyRows {
+            action,
+            uid,
+            max: SHADOW_ROWS_MAX,
         });
     }
     let key = format::shadow_row_key(action, uid, number);

@@ -243,8 +243,11 @@ pub(super) fn turn_back<W: Writes>(
     action: Uid,
 ) -> Result<(), StoreError> {
     for key in keys_with_prefix(journal.tables, Table::ShadowPlace, &action.to_bytes())? {
-        let uid = format::leading_uid(Kind::ShadowPlace, &key[16..])?;
         journal.remove(Table::ShadowPlace, &key)?;
+        // One that is too short is damaged, and names no object.
+        let Some(uid) = key[16..].first_chunk().map(|uid| Uid::from_bytes(*uid)) else {
+            continue;
+        };
         let plain = format::plain_key(uid);
         if journal.tables.value(Table::State, &plain)?.is_none() {
             clear(journal, uid)?;
@@ -316,7 +319,11 @@ pub(super) fn clear_some<W: Writes>(
         let Some((mark, last)) = first_mark(journal.tables)? else {
             break;
         };
-        let uid = format::leading_uid(Kind::Leftover, &mark)?;
+        let Ok(uid) = <[u8; 16]>::try_from(&mark[..]).map(Uid::from_bytes) else {
+            tracing::warn!("a mark of rows to be removed that names no object is left out");
+            journal.remove(Table::Leftover, &mark)?;
+            continue;
+        };
         let rows = match journal
             .tables
             .value(Table::State, &format::plain_key(uid))?
@@ -373,3 +380,6 @@ fn first_mark(tables: &impl Reads) -> Result<Option<(Vec<u8>, Option<Vec<u8>>)>,
 pub(super) fn has_leftovers(tables: &impl Reads) -> Result<bool, StoreError> {
     first_mark(tables).map(|first| first.is_some())
 }
+
+#[cfg(test)]
+mod tests;

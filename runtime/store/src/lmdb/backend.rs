@@ -65,6 +65,7 @@ impl Backend for LmdbBackend {
             | StoreError::TooLarge { .. }
             | StoreError::PartZero { .. }
             | StoreError::NoShadow { .. }
+            | StoreError::TooManyRows { .. }
             | StoreError::Clearing { .. }
             | StoreError::Arriving { .. }
             | StoreError::OlderPlace { .. }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use partha_core::action::path::Site;
 use partha_core::id::{CallId, ClassId, Epoch, Incarnation, NodeId, Peer, Uid};
-use partha_store::{Batch, Item, ObjectStore, Record, StoreError};
+use partha_store::{Batch, Item, ObjectStore, Record, Row, StoreError};
 
 pub(crate) fn uid(local: u64) -> Uid {
     Uid {
@@ -56,6 +56,15 @@ pub(crate) fn put_row(local: u64, part: u16, key: &[u8], value: &str) -> Item {
         part,
         key,
         value,
+    }
+}
+
+/// A row of part 1 as it is sent.
+pub(crate) fn row(key: &[u8], value: &str) -> Row {
+    Row {
+        part: 1,
+        key: Bytes::copy_from_slice(key),
+        value: Bytes::copy_from_slice(value.as_bytes()),
     }
 }
 
