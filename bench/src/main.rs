@@ -65,7 +65,8 @@ use targets::Judged;
 
 /// Benchmarks of Partha beside its peers
 #[derive(Parser)]
-#[command(name = "bench", args_conflicts_with_subcommands = true)]
+#[command(name = "bench", bin_name = "cargo xtask bench")]
+#[command(args_conflicts_with_subcommands = true)]
 struct Arguments {
     #[command(subcommand)]
     role: Option<Role>,
@@ -257,5 +258,21 @@ fn list() {
             ""
         };
         println!("{:<14}{}{note}", benchmark.name, benchmark.about);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    /// `cargo xtask bench --help` shows it, without building this program.
+    #[test]
+    fn the_options_are_those_that_xtask_tells() {
+        let command = super::Arguments::command();
+        let mut command = command.help_template("{all-args}").term_width(100);
+        let help = command.render_help().to_string();
+        let lines = help.lines().map(|line| line.trim_end().to_owned() + "\n");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/options.txt");
+        test_support::bless::check(path, &lines.collect::<String>());
     }
 }

@@ -10,14 +10,21 @@ use anyhow::{Context as _, bail};
 use crate::cargo;
 use crate::counts::{self, Checked};
 
+/// What the benchmark program takes besides; a test of its package keeps it true.
+const OPTIONS: &str = concat!(
+    "What the benchmark program takes, after these:\n\n",
+    include_str!("../../bench/options.txt")
+);
+
 /// Flags handed to the benchmark program
 #[derive(clap::Args)]
+#[command(after_help = OPTIONS)]
 pub(crate) struct Arguments {
     /// A few minutes: enough to see ratios
-    #[arg(long, conflicts_with = "full")]
+    #[arg(long, conflicts_with = "full", hide = true)]
     quick: bool,
     /// Longer and more rounds: for figures that are written down
-    #[arg(long)]
+    #[arg(long, hide = true)]
     full: bool,
     /// Count instructions of a call, a durable call and an action, and fail if they grew
     #[arg(long, conflicts_with_all = ["quick", "full", "names"])]
@@ -25,8 +32,7 @@ pub(crate) struct Arguments {
     /// Count instructions and write them down, for `--check`
     #[arg(long, conflicts_with_all = ["quick", "full", "names", "check"])]
     bless: bool,
-    /// Names of benchmarks, and any flag of the program itself; `--list` and `--help` after `--`
-    /// tell them
+    /// Names of benchmarks, and any flag of the benchmark program
     #[arg(
         value_name = "NAME",
         trailing_var_arg = true,
