@@ -2,6 +2,7 @@
 
 mod builder;
 mod identity;
+mod moving;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -259,12 +260,25 @@ impl Client {
         binding
     }
 
-    /// The shard of this process that has the object, if this process is its node.
+    /// The shard of this process that has the object, if this process is its node now.
     pub(crate) fn local_shard(&self, object: Uid) -> Option<ShardHandle> {
-        self.inner
-            .home
-            .get()
-            .and_then(|home| home.shard_of_own(object))
+        let home = self.inner.home.get()?;
+        let (shard, moved) = home.shard_of_own(object);
+        let whereabouts = self.inner.locator.moved();
+        if let Some(moved) = moved {
+            whereabouts.note(object, &moved);
+        }
+        shard.or_else(|| {
+            // It is coming, as the node says that it has left: its calls wait for that.
+            let known = whereabouts.of(object)?;
+            let is_coming = known.node == self.inner.me.node;
+            is_coming.then(|| home.shard(object).clone())
+        })
+    }
+
+    /// The shard of this process that a peer's call of the object is for, if it may be here.
+    pub(crate) fn shard_asked_for(&self, object: Uid) -> Option<ShardHandle> {
+        self.inner.home.get()?.shard_asked_for(object)
     }
 
     /// Where this process runs transient objects; started with the first one.

@@ -174,10 +174,6 @@ impl SystemError {
         self
     }
 
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "said by shards once they let objects go")
-    )]
     /// The error of a call of an object that has moved; `parameters` are those of a call that was
     /// made within this process.
     pub(crate) fn moved_to(

@@ -23,14 +23,14 @@ use crate::net::connection::Connection;
 use crate::node::Home;
 use crate::shard::{Incoming, Job, ReplyTo, ShardReport, Waiting};
 use crate::system::connection_manager::{
-    self, AbortActionError, BindingsError, CreateError, EndSessionError, EvictError, InitiateError,
-    InspectError, METHODS, MoveObjectError, Servant,
+    self, AbortActionError, AcceptsError, BindingsError, CreateError, EndSessionError, EvictError,
+    InitiateError, InspectError, METHODS, MoveObjectError, Servant, StageError,
 };
 use crate::system::{
     ActionDescription, ActionOutcome, BadArguments, BindingDescription, Bound, Cid,
-    ClassDescription, ConnectionManager, Elsewhere, LockDescription, NoSuchClass, NoSuchObject,
-    NodeDescription, NodeStatistics, Object, ObjectDescription, ServerProcess, SessionDescription,
-    StoredObject, WrongClass,
+    ClassDescription, ConnectionManager, Elsewhere, LockDescription, MovedPart, MovingPage,
+    NoSuchClass, NoSuchObject, NodeDescription, NodeStatistics, Object, ObjectDescription,
+    ServerProcess, SessionDescription, StoredObject, WrongClass,
 };
 use crate::wire::context::CallContext;
 use crate::wire::frame::{self, Target};
@@ -470,6 +470,20 @@ impl Servant for Manager {
             moves,
         };
         self.moved_on(cx.caller(), object, to).await
+    }
+
+    async fn accepts(
+        &self,
+        _cx: &Context,
+        object: Uid,
+        class: u64,
+        schema: u64,
+    ) -> Result<(), AcceptsError> {
+        self.would_accept(object, ClassId(class), schema).await
+    }
+
+    async fn stage(&self, cx: &Context, page: MovingPage) -> Result<Vec<MovedPart>, StageError> {
+        self.take_page(cx, page).await
     }
 }
 

@@ -7,6 +7,7 @@ mod embedded;
 mod home;
 mod labels;
 mod memory;
+mod moving;
 mod sessions;
 
 pub(crate) use home::Home;
@@ -90,6 +91,8 @@ pub struct Node {
     /// None if it is embedded, or not started yet.
     acceptor: Option<Acceptor>,
     registration: Option<Registration>,
+    /// Tells the binder of objects that have come.
+    telling: Option<tokio::task::JoinHandle<()>>,
     watch: Option<Watch>,
 }
 
@@ -222,6 +225,9 @@ impl Node {
 
     /// Tells the shards and the server processes to end.
     fn stop(&self) {
+        if let Some(telling) = &self.telling {
+            telling.abort();
+        }
         if let Some(acceptor) = &self.acceptor {
             acceptor.stop();
         }
@@ -371,6 +377,7 @@ impl NodeBuilder {
             threads: Vec::new(),
             acceptor: None,
             registration: None,
+            telling: None,
             watch: None,
         };
         (node, jobs)
@@ -409,6 +416,7 @@ impl NodeBuilder {
             false => self.advertise,
         };
         let naming = self.naming.as_ref();
+        node.telling = naming.map(|_| moving::start(client.clone(), home.clone()));
         node.registration = naming.map(|_| registration::start(client, home, advertise));
         Ok(())
     }

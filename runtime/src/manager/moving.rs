@@ -1,41 +1,229 @@
-//! Moving objects to other nodes, as the connection manager is asked to.
+//! Moving objects to other nodes, and taking them from there, as the connection manager is asked
+//! to.
 
-use std::time::Duration;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use partha_core::id::{NodeId, Peer, Uid};
+use partha_core::id::{ClassId, NodeId, Peer, Uid};
+use partha_store::{Place, Record, ReplyCursor, StoreError};
+use tokio::sync::oneshot;
 
-use super::Manager;
+use super::{Manager, stopping};
+use crate::abi::Transient;
+use crate::capability::Capability;
+use crate::client::Client;
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result, SystemError};
 use crate::moved::Moved;
-use crate::system::NotMovable;
-use crate::system::connection_manager::MoveObjectError;
+use crate::net::connection::Connection;
+use crate::shard::{Journey, NotMoved, Refused, Shard, empty_page, reply, reply_keep_ms};
+use crate::system::connection_manager::{AcceptsError, MoveObjectError, StageError};
+use crate::system::{ConnectionManager, MovedPart, MovingPage, NoSuchObject, NotMovable};
+use crate::wire::message;
+
+/// Bytes of replies sent at a time.
+const PAGE_BYTES: usize = 512 * 1024;
+/// The shortest time that a move gets.
+const WAIT_MIN: Duration = Duration::from_millis(100);
 
 impl Manager {
     /// Moves an object of this node to another one.
     pub(super) async fn move_away(
         &self,
-        _cx: &Context,
+        cx: &Context,
         object: Uid,
         node: NodeId,
-        _wait: Duration,
+        wait: Duration,
     ) -> Result<u64, MoveObjectError> {
+        let until = Instant::now() + wait.max(WAIT_MIN).min(cx.time_left());
+        let (record, moves, from) = self.present(object)?;
         if node == self.home.me.node {
-            return Ok(0);
+            return Ok(moves);
         }
-        let reason = "this version of the node does not move objects yet".to_owned();
-        let passing = false;
-        Err(NotMovable {
+        if self.home.registry.well_known == Some(object) {
+            let reason = "its node is known by it: it is a service's own".to_owned();
+            return Err(not_movable(object, reason, false));
+        }
+        if self.home.registry.links.embedded {
+            let reason = "its node is embedded and reaches no other".to_owned();
+            return Err(not_movable(object, reason, false));
+        }
+        let client = cx.client();
+        let connection = self.target(client, object, node, &record).await?;
+        let action = self.home.new_uid()?;
+        let replies = self
+            .send_replies(client, &connection, object, action)
+            .await?;
+        let journey = Journey {
             object,
-            reason,
-            passing,
+            moves,
+            from,
+            connection,
+            replies,
+            until,
+        };
+        let (sender, receiver) = oneshot::channel();
+        let shard = self.home.shard(object);
+        let begin = move |shard: &Rc<Shard>| shard.depart(journey, action, sender);
+        shard.look(begin).await.ok_or_else(stopping)?;
+        match receiver.await.map_err(|_| stopping())? {
+            Ok(moves) => Ok(moves),
+            Err(NotMoved::Not { reason, passing }) => Err(not_movable(object, reason, passing)),
+            Err(NotMoved::Failed(error)) => {
+                Err(error.context(format_args!("object {object}")).into())
+            }
         }
-        .into())
+    }
+
+    /// The object as it is stored here, how often it has moved and where it came from.
+    fn present(&self, object: Uid) -> Result<(Record, u64, Option<NodeId>), MoveObjectError> {
+        let node = self.home.me.node.0;
+        let Some(store) = &self.home.registry.store else {
+            return Err(NoSuchObject { object, node }.into());
+        };
+        let place = store.read_place(object).map_err(unreadable)?;
+        let (moves, from) = match place {
+            Some(Place::Here { moves, from, .. }) => (moves, Some(from)),
+            None => (0, None),
+            Some(Place::Gone { to, moves }) => {
+                let addresses = self.home.addresses(to);
+                let to = Moved {
+                    node: to,
+                    addresses,
+                    moves,
+                };
+                return Err(SystemError::moved_to(format!("object {object}"), to, None).into());
+            }
+        };
+        match store.read_state(object).map_err(unreadable)? {
+            Some(record) => Ok((record, moves, from)),
+            None => Err(NoSuchObject { object, node }.into()),
+        }
+    }
+
+    /// A connection to the node that it is to go to, which would take it.
+    async fn target(
+        &self,
+        client: &Client,
+        object: Uid,
+        node: NodeId,
+        record: &Record,
+    ) -> Result<Arc<Connection>, MoveObjectError> {
+        let shard = message::Shard::Of(object);
+        let connection = client.locator().connect_shard(client, node, shard).await;
+        let connection =
+            connection.map_err(|error| error.context(format_args!("to move object {object}")))?;
+        let manager = ConnectionManager::from_capability(Capability::manager(connection.clone()));
+        let accepted = manager.accepts(client, object, record.class.0, record.schema);
+        accepted.await.map_err(|error| match error {
+            AcceptsError::NotMovable(error) => not_movable(object, error.reason, error.passing),
+            AcceptsError::System(error) => error.before_sending().into(),
+        })?;
+        Ok(connection)
+    }
+
+    /// Sends the saved replies ahead, while the object serves: finding them takes a walk over all
+    /// replies of the node. Answers where to go on for those that are saved meanwhile.
+    async fn send_replies(
+        &self,
+        client: &Client,
+        connection: &Arc<Connection>,
+        object: Uid,
+        action: Uid,
+    ) -> Result<ReplyCursor, MoveObjectError> {
+        let store = self.home.registry.store.as_ref();
+        let store = store.expect("it has the object").clone();
+        let manager = ConnectionManager::from_capability(Capability::manager(connection.clone()));
+        let mut cursor = ReplyCursor::default();
+        loop {
+            let found = store.replies_of(&[object].into(), reply_keep_ms(), cursor, PAGE_BYTES);
+            let found = found.map_err(unreadable)?;
+            cursor = found.next;
+            if !found.replies.is_empty() {
+                let mut page = empty_page(object, action, 0, 0);
+                page.replies = found.replies.into_iter().map(reply).collect();
+                let staged = manager.stage(client, &page).await;
+                staged.map_err(|error| match error {
+                    StageError::NotMovable(error) => {
+                        not_movable(object, error.reason, error.passing)
+                    }
+                    StageError::System(error) => error.before_sending().into(),
+                })?;
+            }
+            if found.done {
+                return Ok(cursor);
+            }
+            // Others of this thread have their turn.
+            tokio::task::yield_now().await;
+        }
     }
 
     /// An object that was sent to the caller has moved on from there.
-    pub(super) async fn moved_on(&self, caller: Peer, object: Uid, to: Moved) -> Result<()> {
-        tracing::debug!(%object, from = %caller.node, %to, "moved on");
-        Ok(())
+    pub(super) async fn moved_on(&self, teller: Peer, object: Uid, to: Moved) -> Result<()> {
+        let shard = self.home.shard(object);
+        let done = shard.look(move |shard| shard.relocated(teller, object, &to));
+        done.await.ok_or_else(stopping)
     }
+
+    /// Whether an object of another node could come here.
+    pub(super) async fn would_accept(
+        &self,
+        object: Uid,
+        class: ClassId,
+        schema: u64,
+    ) -> Result<(), AcceptsError> {
+        let shard = self.home.shard(object);
+        let found = shard.look(move |shard| shard.accepts(object, class, schema).map(drop));
+        let found = found.await.ok_or_else(stopping)?;
+        found.map_err(|refused| match refused {
+            Refused::Not { reason, passing } => NotMovable {
+                object,
+                reason,
+                passing,
+            }
+            .into(),
+            Refused::Failed(error) => error.into(),
+        })
+    }
+
+    /// A piece of an object comes.
+    pub(super) async fn take_page(
+        &self,
+        cx: &Context,
+        page: MovingPage,
+    ) -> Result<Vec<MovedPart>, StageError> {
+        let (object, source) = (page.object, cx.caller());
+        if cx.is_foreign() || !self.home.is_node(source) {
+            let detail = "objects come from nodes alone";
+            return Err(SystemError::new(ErrorKind::BadOperation, detail).into());
+        }
+        let (sender, receiver) = oneshot::channel();
+        let shard = self.home.shard(object);
+        let taken = shard.look(move |shard| shard.take_page(source, page, sender));
+        taken.await.ok_or_else(stopping)?;
+        let answer = receiver.await.map_err(|_| stopping())?;
+        answer.map_err(|refused| match refused {
+            Refused::Not { reason, passing } => NotMovable {
+                object,
+                reason,
+                passing,
+            }
+            .into(),
+            Refused::Failed(error) => error.into(),
+        })
+    }
+}
+
+fn not_movable(object: Uid, reason: String, passing: bool) -> MoveObjectError {
+    NotMovable {
+        object,
+        reason,
+        passing,
+    }
+    .into()
+}
+
+fn unreadable(error: StoreError) -> SystemError {
+    SystemError::new(ErrorKind::Store, error.to_string())
 }

@@ -246,7 +246,7 @@ impl Inbound for ClientInbound {
             }
             Target::Object(object) => {
                 let client = self.client.upgrade();
-                let shard = client.and_then(|client| client.local_shard(object));
+                let shard = client.and_then(|client| client.shard_asked_for(object));
                 shard.map(|shard| (shard, object)).ok_or_else(|| {
                     let detail = format!("this process does not have object {object}");
                     SystemError::new(ErrorKind::NoSuchObject, detail)

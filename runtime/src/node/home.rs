@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::time::Instant;
 
-use partha_core::id::{Peer, Uid};
+use partha_core::id::{NodeId, Peer, Uid};
+use partha_store::Place as Whereabouts;
+use tokio::sync::Notify;
 
 use super::sessions::Sessions;
 use super::{registry, thread_error};
@@ -14,6 +16,8 @@ use crate::capability::Capability;
 use crate::client::WeakClient;
 use crate::error::{ErrorKind, Result, SystemError};
 use crate::hash::shard_of;
+use crate::moved::Moved;
+use crate::net::connection::lock;
 use crate::reference::Place;
 use crate::services::Nodes;
 use crate::services::binder::Label;
@@ -38,6 +42,8 @@ pub(crate) struct Home {
     pub(super) draining: AtomicBool,
     /// Actions that were prepared when the node started, and the shards that have a part.
     pub(crate) recovered: HashMap<Uid, Vec<u16>>,
+    /// An object has come of which the binder is to be told.
+    pub(crate) untold: Notify,
 }
 
 impl Home {
@@ -57,6 +63,7 @@ impl Home {
             nodes: Arc::default(),
             draining: AtomicBool::new(false),
             recovered,
+            untold: Notify::new(),
         })
     }
 
@@ -94,10 +101,47 @@ impl Home {
         &self.shards[shard_of(object, self.shards.len() as u16) as usize]
     }
 
-    /// The shard of an object, if it is one of this process.
-    pub(crate) fn shard_of_own(&self, object: Uid) -> Option<ShardHandle> {
-        let own = object.node == self.me.node || self.registry.well_known == Some(object);
-        own.then(|| self.shard(object).clone())
+    /// The shard that can tell of an object, for those who believe that it is here.
+    pub(crate) fn shard_asked_for(&self, object: Uid) -> Option<ShardHandle> {
+        let could_be = self.registry.store.is_some() || self.is_of_here(object);
+        could_be.then(|| self.shard(object).clone())
+    }
+
+    /// Whether an object was made by this process, in whichever life.
+    fn is_of_here(&self, object: Uid) -> bool {
+        object.node == self.me.node || self.registry.well_known == Some(object)
+    }
+
+    /// The shard of an object, if it is one of this process now; where it went, if that is known.
+    pub(crate) fn shard_of_own(&self, object: Uid) -> (Option<ShardHandle>, Option<Moved>) {
+        let place = self
+            .registry
+            .store
+            .as_ref()
+            .map(|store| store.read_place(object));
+        let (is_here, moved) = match place {
+            Some(Ok(Some(Whereabouts::Here { .. }))) => (true, None),
+            Some(Ok(Some(Whereabouts::Gone { to, moves }))) => {
+                let addresses = self.addresses(to);
+                let moved = Moved {
+                    node: to,
+                    addresses,
+                    moves,
+                };
+                (false, Some(moved))
+            }
+            // A store that cannot tell says so to whoever calls.
+            Some(Ok(None) | Err(_)) | None => (self.is_of_here(object), None),
+        };
+        (is_here.then(|| self.shard(object).clone()), moved)
+    }
+
+    /// Where a node listens, as far as this process knows.
+    pub(crate) fn addresses(&self, node: NodeId) -> Vec<String> {
+        let nodes = lock(&self.nodes);
+        nodes
+            .get(&node)
+            .map_or_else(Vec::new, |node| node.addresses.clone())
     }
 
     /// The connection manager's identity.

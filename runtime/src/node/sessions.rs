@@ -259,6 +259,19 @@ impl Home {
         })
     }
 
+    /// Whether a process is a node that is connected in this life: it has shards.
+    pub(crate) fn is_node(&self, peer: Peer) -> bool {
+        let table = lock(&self.sessions.table);
+        let session = table.live.get(&peer.node);
+        let session = session.filter(|session| session.incarnation == peer.incarnation);
+        session.is_some_and(|session| {
+            session.links.iter().any(|link| match &link.way {
+                Way::Native(connection) => connection.hello().shards > 0,
+                Way::Foreign(_) => false,
+            })
+        })
+    }
+
     /// A connection is over; with its last one a session is.
     fn left(&self, peer: Peer, number: u64, ending: Ending) {
         let mut table = lock(&self.sessions.table);

@@ -144,7 +144,6 @@ impl Locator {
         &self.moved
     }
 
-    #[expect(dead_code, reason = "said by shards once they let objects go")]
     /// Where a node listens, as far as this process knows.
     pub(crate) fn addresses(&self, node: NodeId) -> Vec<String> {
         let nodes = lock(&self.nodes);

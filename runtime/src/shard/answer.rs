@@ -54,8 +54,11 @@ impl Shard {
                 self.answer_saved(reply, call, method, object);
             }
             Answer::Refused(refusal) => {
-                let entry = entries.find(ticket).expect("it was there just now");
-                let error = self.refused(entry, refusal);
+                let entry = entries.find_mut(ticket).expect("it was there just now");
+                let error = match refusal {
+                    Refusal::Moved => self.moved_away(entry),
+                    _ => self.refused(entry, refusal),
+                };
                 let report = self.report_of(joined, entry);
                 reply.fail_reporting(error, report);
             }
@@ -122,6 +125,21 @@ impl Shard {
         }
     }
 
+    /// The object has gone to another node, and the call has to go there.
+    fn moved_away(&self, entry: &mut Entry) -> SystemError {
+        match self.forward(entry.object) {
+            Ok(Some(to)) => {
+                let Entry { object, method, .. } = entry;
+                let here = self.registry.here();
+                let what = format!("{} of {object} at {here}", method.name);
+                SystemError::moved_to(what, to, entry.parameters.take())
+            }
+            // It has come back in the meantime, or gone for good.
+            Ok(None) => self.refused(entry, Refusal::NoSuchObject),
+            Err(error) => error,
+        }
+    }
+
     fn refused(&self, entry: &Entry, refusal: Refusal) -> SystemError {
         let Entry { object, method, .. } = entry;
         let here = self.registry.here();
@@ -136,7 +154,7 @@ impl Shard {
                 ErrorKind::NoSuchObject,
                 "the node does not have the object".to_owned(),
             ),
-            Refusal::Moved => error(ErrorKind::Moved, "to another node".to_owned()),
+            Refusal::Moved => error(ErrorKind::Moved, "the object is not here".to_owned()),
             Refusal::Exists => error(ErrorKind::Internal, "the uid is taken".to_owned()),
             Refusal::Overloaded { what, limit } => {
                 error(ErrorKind::Overloaded, format!("{what}: more than {limit}"))

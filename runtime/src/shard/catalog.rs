@@ -12,7 +12,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use partha_core::id::{ClassId, Epoch, Uid};
 use partha_core::{Loaded, ObjectSlot};
-use partha_store::{Record, StoreError};
+use partha_store::{Place, Record, StoreError};
 use partha_wire::{DecodeError, Message, Writer};
 
 use super::Registry;
@@ -72,7 +72,11 @@ impl Catalog {
         };
         let (record, epoch) = match store.activate(uid) {
             Ok(Some(found)) => found,
-            Ok(None) => return Loaded::Absent,
+            Ok(None) => match store.read_place(uid) {
+                Ok(Some(Place::Gone { .. })) => return Loaded::Moved,
+                Ok(Some(Place::Here { .. }) | None) => return Loaded::Absent,
+                Err(error) => return self.failed(uid, &error, registry),
+            },
             Err(error) => return self.failed(uid, &error, registry),
         };
         match restore(&record, registry) {
@@ -132,6 +136,31 @@ impl Catalog {
             version: 0,
             state: Some(state.into()),
             changed: None,
+        };
+        self.insert(slot, active);
+    }
+
+    /// An object that has come from another node with the work of actions: its state as they have
+    /// left it, also encoded. None if it is lost: whoever calls it gets an error then.
+    pub(super) fn insert_moved(
+        &mut self,
+        uid: Uid,
+        slot: ObjectSlot,
+        class: &Class,
+        (epoch, version): (Epoch, u64),
+        present: Option<(Bytes, Box<dyn ObjectState>)>,
+    ) {
+        let (encoded, state) = present.unzip();
+        let active = Active {
+            uid,
+            class: self.shared(class),
+            epoch,
+            version,
+            state: state.map(Into::into),
+            changed: Some(Box::new(Changed {
+                encoded,
+                next: None,
+            })),
         };
         self.insert(slot, active);
     }

@@ -118,6 +118,31 @@ impl Images {
         all
     }
 
+    /// What the actions have changed of an object, outermost first: the state before and the rows
+    /// since. None if one of them cannot be undone, or has made the object.
+    pub(super) fn exported(&self, uid: Uid) -> Option<Vec<(Uid, Bytes, Arc<Changes>)>> {
+        let levels = self.objects.get(&uid).map_or(&[][..], Vec::as_slice);
+        let export = |level: &Level| match &level.before {
+            Before::State(state) => Some((level.action, state.clone(), level.rows.clone())),
+            Before::Absent | Before::Lost => None,
+        };
+        levels.iter().map(export).collect()
+    }
+
+    /// The same at the node that the object has come to.
+    pub(super) fn import(&mut self, uid: Uid, levels: Vec<(Uid, Bytes, Changes)>) {
+        if levels.is_empty() {
+            return;
+        }
+        let import = |(action, before, rows): (Uid, Bytes, Changes)| Level {
+            action,
+            before: Before::State(before),
+            rows: Arc::new(rows),
+        };
+        self.objects
+            .insert(uid, levels.into_iter().map(import).collect());
+    }
+
     /// The object is not in memory any more.
     pub(super) fn forget(&mut self, uid: Uid) {
         if !self.objects.is_empty() {

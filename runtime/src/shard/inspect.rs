@@ -6,7 +6,7 @@ mod sessions;
 use std::rc::Rc;
 
 use partha_core::Input;
-use partha_core::id::{ClassId, NodeId, Peer, Uid};
+use partha_core::id::{ClassId, Peer, Uid};
 
 pub(crate) use self::actions::{Abortion, Look, Trace};
 pub(crate) use self::sessions::{Eviction, Share};
@@ -24,10 +24,12 @@ impl Shard {
         class: ClassId,
         caller: Option<Peer>,
     ) -> Result<Initiated, SystemError> {
-        let found = self.class_of(object)?.ok_or_else(|| {
-            let detail = format!("{} does not have object {object}", self.registry.here());
-            SystemError::new(ErrorKind::NoSuchObject, detail)
-        })?;
+        let found = match self.class_of(object)? {
+            Some(found) => found,
+            None => self
+                .class_coming(object)
+                .ok_or_else(|| self.not_here(object))?,
+        };
         if class != ClassId(0) && !self.is_a(found, class) {
             let detail = format!(
                 "object {object} at {} is of class {}, not {}",
@@ -64,6 +66,21 @@ impl Shard {
         Ok(record.map(|record| record.class))
     }
 
+    /// Why an object cannot be bound here.
+    fn not_here(&self, object: Uid) -> SystemError {
+        let here = self.registry.here();
+        match self.forward(object) {
+            Ok(Some(to)) => {
+                SystemError::moved_to(format!("object {object} was at {here}"), to, None)
+            }
+            Ok(None) => {
+                let detail = format!("{here} does not have object {object}");
+                SystemError::new(ErrorKind::NoSuchObject, detail)
+            }
+            Err(error) => error,
+        }
+    }
+
     fn is_a(&self, found: ClassId, wanted: ClassId) -> bool {
         found == wanted
             || self
@@ -82,8 +99,14 @@ impl Shard {
             .read_state(object)
             .map_err(|error| SystemError::new(ErrorKind::Store, error.to_string()))?;
         let Some(record) = record else {
-            return Ok(None);
+            let gone = self.forward(object)?.is_some();
+            return if gone {
+                Err(self.not_here(object))
+            } else {
+                Ok(None)
+            };
         };
+        let (moves, came_from) = self.came_from(object);
         let users = self.engine.borrow().callers_bound(object);
         let activation = self.epoch(object);
         Ok(Some(ObjectReport {
@@ -93,8 +116,8 @@ impl Shard {
             version: record.version,
             state_bytes: record.state.len() as u64,
             users,
-            moves: 0,
-            came_from: NodeId(0),
+            moves,
+            came_from,
         }))
     }
 

@@ -46,6 +46,7 @@ pub(crate) use self::give_up::{Called, Open, OpenCalls, Waiting};
 pub(crate) use self::inbound::ShardInbound;
 pub(crate) use self::inspect::{Abortion, Eviction, Share, Trace};
 pub(crate) use self::job::{Incoming, Job, Jobs, ReplyTo, ShardReport, Wish};
+pub(crate) use self::moving::{Journey, NotMoved, Refused, empty_page, reply, reply_keep_ms};
 pub(crate) use self::run::{Start, die, spawn};
 pub(crate) use self::serve::panic_text;
 
@@ -126,6 +127,8 @@ pub(crate) struct Shard {
     numbers: RefCell<IdMap<u64, Ticket>>,
     /// Who waits for the end of an action.
     requests: RefCell<IdMap<Ticket, ReplyTo>>,
+    /// Objects that come and go.
+    moves: RefCell<moving::Moves>,
     /// Aborted actions of which prepared parts may still be in the store. Bounded by the engine,
     /// which tries to remove them again and again.
     unwanted: RefCell<BTreeSet<Uid>>,

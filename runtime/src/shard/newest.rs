@@ -64,6 +64,14 @@ impl Newest {
         Ok(store.read_reply(call)?.is_some())
     }
 
+    /// Replies of a caller were saved that came from another node: a call that is new by its number
+    /// may be one of them.
+    pub(super) fn doubt(&mut self, caller: Peer) {
+        if let Some(highest) = self.by_caller.get_mut(&caller) {
+            highest.doubted = true;
+        }
+    }
+
     fn note(
         &mut self,
         call: CallId,
@@ -160,6 +168,23 @@ mod tests {
         save(&swept, call(1, 10));
         assert!(ask(call(1, 10), &swept), "it would be executed once more");
         assert!(!ask(call(1, 11), &swept));
+    }
+
+    #[test]
+    fn what_was_executed_elsewhere_is_not_new_when_its_object_has_come() {
+        let store = MemoryStore::new();
+        let mut newest = Newest::default();
+        assert!(
+            !newest
+                .is_saved(call(1, 4), false, &store, BTreeSet::new)
+                .unwrap()
+        );
+        save(&store, call(1, 7));
+        newest.doubt(call(1, 7).caller);
+        newest.doubt(call(2, 1).caller);
+        let mut ask = |call| newest.is_saved(call, false, &store, BTreeSet::new).unwrap();
+        assert!(ask(call(1, 7)));
+        assert!(!ask(call(1, 8)));
     }
 
     #[test]

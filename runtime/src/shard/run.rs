@@ -96,6 +96,7 @@ async fn serve(start: Start, local: std::rc::Weak<LocalSet>) {
         entries: RefCell::default(),
         numbers: RefCell::default(),
         requests: RefCell::default(),
+        moves: RefCell::default(),
         unwanted: RefCell::default(),
         newest: RefCell::default(),
         inputs: RefCell::default(),
@@ -205,7 +206,10 @@ impl Shard {
             Job::Report { answer } => drop(answer.send(self.report())),
             Job::Look(look) => look.take(self),
             Job::Acknowledge { action, to, from } => self.acknowledge(action, to, from),
-            Job::Recover(inputs) => inputs.into_iter().for_each(|input| self.feed(input)),
+            Job::Recover(inputs) => inputs.into_iter().for_each(|input| {
+                self.note_recovered(&input);
+                self.feed(input);
+            }),
             Job::Message { from, message } => {
                 self.handle.message_taken();
                 self.heard(from, message);

@@ -52,6 +52,10 @@ pub(crate) enum Abortion {
 }
 
 impl Look {
+    pub(in crate::shard) fn new(question: impl FnOnce(&Rc<Shard>) + Send + 'static) -> Self {
+        Self(Box::new(question))
+    }
+
     /// Runs it.
     pub(in crate::shard) fn take(self, shard: &Rc<Shard>) {
         (self.0)(shard);

@@ -1,0 +1,104 @@
+//! Moving objects between nodes.
+
+use std::time::Duration;
+
+use partha_core::binding::HOPS_MAX;
+use partha_core::id::{NodeId, Uid};
+
+use super::Client;
+use crate::abi::Transient;
+use crate::capability::Capability;
+use crate::error::{ErrorKind, Result, SystemError};
+use crate::system::ConnectionManager;
+use crate::system::connection_manager::MoveObjectError;
+
+/// What a move may take besides the waiting.
+const MOVING: Duration = Duration::from_secs(30);
+
+impl Client {
+    /// Moves a persistent object to another node, whoever has it now and whoever uses it. Answers
+    /// how often it has moved. An object that is there already is left there.
+    ///
+    /// The object goes between its calls, with its state, its rows, the replies that are saved of
+    /// it, and the locks and undo information of running actions: none of them aborts because of
+    /// it. Calls that come meanwhile wait and follow; references stay good, and none of them has to
+    /// be told.
+    ///
+    /// `wait` is how long the move may take, and above all how long it may wait until no method of
+    /// the object runs and no action that has it locked is just being committed. Calls that come
+    /// are held back in that time.
+    ///
+    /// # Example
+    /// ```
+    /// # use std::time::Duration;
+    /// # use partha::{Client, NodeId, Ref, Result};
+    /// # async fn example(client: &Client, account: &Ref, node: NodeId) -> Result<()> {
+    /// let moves = client.move_object(account.uid(), node, Duration::from_secs(5)).await?;
+    /// println!("it has moved {moves} times");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The object stays where it is with all of them but those that are `Maybe` executed, after
+    /// which asking again is harmless:
+    /// - `BadOperation`: it never goes there. The node does not run its class, or another version
+    ///   of it; the object is a service's own, or a transient one.
+    /// - `LockTimeout`: it did not come to rest within `wait`, or something else is in the way that
+    ///   passes, as the text says.
+    /// - `Unreachable`, `Draining`, `Overloaded`, `Store`: of one of the two nodes; may pass.
+    /// - `NoSuchObject`.
+    pub async fn move_object(&self, object: Uid, node: NodeId, wait: Duration) -> Result<u64> {
+        let mut hops = 0;
+        let mut moves = 0;
+        loop {
+            let error = match self.ask_to_move(object, node, wait).await {
+                Ok(moves) => return Ok(moves),
+                Err(MoveObjectError::NoSuchObject(at)) => {
+                    let detail = format!("node {} does not have object {object}", NodeId(at.node));
+                    let error = SystemError::new(ErrorKind::NoSuchObject, detail);
+                    let whereabouts = self.locator().moved();
+                    if hops >= HOPS_MAX || whereabouts.of(object).is_none() {
+                        return Err(error);
+                    }
+                    whereabouts.forget(object);
+                    hops += 1;
+                    continue;
+                }
+                Err(MoveObjectError::NotMovable(error)) => {
+                    let kind = match error.passing {
+                        true => ErrorKind::LockTimeout,
+                        false => ErrorKind::BadOperation,
+                    };
+                    let detail = format!("object {object} does not move: {}", error.reason);
+                    return Err(SystemError::new(kind, detail));
+                }
+                Err(MoveObjectError::System(error)) => error,
+            };
+            match error.moved() {
+                Some(to) if to.moves > moves && hops < HOPS_MAX => {
+                    self.locator().moved().note(object, to);
+                    (hops, moves) = (hops + 1, to.moves);
+                }
+                _ => return Err(error),
+            }
+        }
+    }
+
+    /// Asks the node that has the object, as far as is known.
+    async fn ask_to_move(
+        &self,
+        object: Uid,
+        node: NodeId,
+        wait: Duration,
+    ) -> Result<u64, MoveObjectError> {
+        let home = self.home_if_any();
+        let manager = match home.filter(|_| self.local_shard(object).is_some()) {
+            Some(home) => home.manager_capability(),
+            None => Capability::manager(self.connection_for(object).await?),
+        };
+        let manager = ConnectionManager::from_capability(manager);
+        let caller = self.call().deadline(wait + MOVING);
+        manager.move_object(&caller, object, node.0, wait).await
+    }
+}

@@ -1,0 +1,595 @@
+//! The source of a move: what the engine has frozen is read and sent, page by page.
+//!
+//! | what happens | what is done |
+//! |---|---|
+//! | `Ship` | the record is sent, then rows, replies that were saved since those sent before the freeze, images and the present state, at last the cargo; each page when the one before is on disk at the target |
+//! | the last page is answered | `Shipped` with the numbers of the mirrors there |
+//! | a page is refused or lost | `Shipped` with the reason: the engine lets the object serve on and tells the target |
+//! | `Stays` | what is being sent is dropped, whoever wanted the move is told why |
+//! | `Departed` | the image goes, whoever wanted the move is told; the node it once came from hears of it |
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use partha_core::Input;
+use partha_core::action::path::{Joined, Site};
+use partha_core::id::{NodeId, Peer, Uid};
+use partha_core::migrate::{Cargo, NotShipped, Stays};
+use partha_store::{KeptReply, Place, ReplyCursor, Row, StoreError};
+use tokio::sync::oneshot;
+
+use super::cargo::call_name;
+use crate::abi::Transient;
+use crate::capability::Capability;
+use crate::client::Client;
+use crate::config::{CALL_DEADLINE, REPLY_RETENTION};
+use crate::error::{ErrorKind, SystemError};
+use crate::hash::shard_of;
+use crate::moved::Moved;
+use crate::net::connection::Connection;
+use crate::rows::Changes;
+use crate::shard::job::fault;
+use crate::shard::{Shard, count};
+use crate::system::connection_manager::StageError;
+use crate::system::{
+    ConnectionManager, MovedPart, MovingImage, MovingPage, MovingRecord, MovingReply, MovingRow,
+};
+
+/// Bytes of rows, replies or images in a page; a single one may be larger.
+const PAGE_BYTES: usize = 512 * 1024;
+/// What one costs besides its bytes.
+const ENTRY_BYTES: usize = 128;
+/// How long it is tried to tell the node that an object once came from where it went.
+const RELOCATED: Duration = Duration::from_secs(30);
+
+/// Why an object has not moved.
+#[derive(Debug)]
+pub(crate) enum NotMoved {
+    /// It cannot, or cannot now (`passing`).
+    Not { reason: String, passing: bool },
+    /// Something failed.
+    Failed(SystemError),
+}
+
+/// Where to an object is to go, and how.
+pub(crate) struct Journey {
+    pub(crate) object: Uid,
+    /// How often it has moved.
+    pub(crate) moves: u64,
+    /// The node that it came from.
+    pub(crate) from: Option<NodeId>,
+    /// To the target, in the life in which the object goes there.
+    pub(crate) connection: Arc<Connection>,
+    /// Saved replies were sent up to here.
+    pub(crate) replies: ReplyCursor,
+    pub(crate) until: Instant,
+}
+
+/// An object that is to leave.
+pub(super) struct Departure {
+    action: Uid,
+    journey: Rc<Journey>,
+    waiting: Vec<oneshot::Sender<Result<u64, NotMoved>>>,
+    /// What is being sent.
+    shipping: Option<tokio::task::AbortHandle>,
+    /// What the target has said against it.
+    refusal: Option<NotMoved>,
+}
+
+impl Departure {
+    pub(super) fn is(&self, action: Uid) -> bool {
+        self.action == action
+    }
+
+    /// How often the object will have moved.
+    pub(super) fn moves(&self) -> u64 {
+        self.journey.moves + 1
+    }
+}
+
+impl Shard {
+    /// An object is to move. Whoever wants that is told what became of it.
+    pub(crate) fn depart(
+        self: &Rc<Self>,
+        journey: Journey,
+        action: Uid,
+        waiting: oneshot::Sender<Result<u64, NotMoved>>,
+    ) {
+        let (object, hello) = (journey.object, journey.connection.hello());
+        let (peer, shards) = (hello.peer, hello.shards);
+        let until = self.time_of(journey.until);
+        let mut moves = self.moves.borrow_mut();
+        if let Some(departure) = moves.departures.get_mut(&object) {
+            let towards = departure.journey.connection.peer().node;
+            if towards == peer.node {
+                departure.waiting.push(waiting);
+                return;
+            }
+            let reason = format!("it is on its way to node {towards} already");
+            let passing = true;
+            // Whoever asked may be gone.
+            let _ = waiting.send(Err(NotMoved::Not { reason, passing }));
+            return;
+        }
+        let departure = Departure {
+            action,
+            journey: Rc::new(journey),
+            waiting: vec![waiting],
+            shipping: None,
+            refusal: None,
+        };
+        moves.departures.insert(object, departure);
+        drop(moves);
+        let to = Site {
+            node: peer.node,
+            shard: shard_of(object, shards),
+        };
+        tracing::debug!(%object, %action, ?to, "is to move");
+        self.feed(Input::Depart {
+            uid: object,
+            action,
+            to,
+            to_incarnation: peer.incarnation,
+            until,
+        });
+    }
+
+    /// The object is frozen: it is sent.
+    pub(super) fn ship(self: &Rc<Self>, uid: Uid, action: Uid, cargo: Cargo) {
+        let mut moves = self.moves.borrow_mut();
+        let departure = moves.departures.get_mut(&uid);
+        let Some(departure) = departure.filter(|departure| departure.is(action)) else {
+            let result = Err(NotShipped::Absent);
+            tracing::error!(%uid, %action, "an object that was not to move is to be sent");
+            self.later(Input::Shipped {
+                uid,
+                action,
+                result,
+            });
+            return;
+        };
+        let sending = Sending {
+            shard: self.clone(),
+            journey: departure.journey.clone(),
+            action,
+            number: 0,
+        };
+        let shard = self.clone();
+        let local = self.local.upgrade();
+        let local = local.expect("its tasks do not outlive the thread's set of them");
+        let task = local.spawn_local(async move {
+            let shipped = sending.send(cargo).await;
+            let result = shipped.map_err(|(why, refusal)| {
+                tracing::debug!(%uid, %action, ?why, ?refusal, "not shipped");
+                let mut moves = shard.moves.borrow_mut();
+                if let Some(departure) = moves.departures.get_mut(&uid).filter(|d| d.is(action)) {
+                    departure.refusal = Some(refusal);
+                }
+                why
+            });
+            shard.feed(Input::Shipped {
+                uid,
+                action,
+                result,
+            });
+        });
+        departure.shipping = Some(task.abort_handle());
+    }
+
+    /// It serves on here.
+    pub(super) fn stays(&self, uid: Uid, action: Uid, why: Stays) {
+        let Some(departure) = self.take_departure(uid, action) else {
+            return;
+        };
+        if let Some(shipping) = departure.shipping {
+            shipping.abort();
+        }
+        count(&self.counters.moves_failed);
+        let node = departure.journey.connection.peer().node;
+        tracing::info!(%uid, to = %node, ?why, "does not move");
+        let why = departure.refusal.unwrap_or_else(|| reason(why, node));
+        for waiting in departure.waiting {
+            // Whoever asked may be gone.
+            let _ = waiting.send(Err(why.copied()));
+        }
+    }
+
+    /// It is the target's now.
+    pub(super) fn departed(&self, uid: Uid, action: Uid) {
+        self.drop_image(uid);
+        count(&self.counters.moved_out);
+        let Some(departure) = self.take_departure(uid, action) else {
+            return;
+        };
+        let (moves, journey) = (departure.moves(), departure.journey);
+        let to = Moved {
+            node: journey.connection.peer().node,
+            addresses: vec![journey.connection.address().to_owned()],
+            moves,
+        };
+        tracing::info!(%uid, to = %to.node, moves, "has moved away");
+        self.client.locator().moved().note(uid, &to);
+        for waiting in departure.waiting {
+            // Whoever asked may be gone.
+            let _ = waiting.send(Ok(moves));
+        }
+        if let (Some(from), Some(local)) = (journey.from, self.local.upgrade())
+            && from != to.node
+            && from != self.registry.me.node
+        {
+            local.spawn_local(tell_origin(self.client.clone(), from, uid, to));
+        }
+    }
+
+    fn take_departure(&self, uid: Uid, action: Uid) -> Option<Departure> {
+        let mut moves = self.moves.borrow_mut();
+        let is = moves.departures.get(&uid).is_some_and(|d| d.is(action));
+        is.then(|| moves.departures.remove(&uid)).flatten()
+    }
+
+    /// The object went to `to` from the node that the forward here names: the forward names `to`
+    /// from now on.
+    pub(crate) fn relocated(&self, teller: Peer, object: Uid, to: &Moved) {
+        let Some(store) = &self.registry.store else {
+            return;
+        };
+        let is_told_by_it = match store.read_place(object) {
+            Ok(Some(Place::Gone { to, .. })) => to == teller.node,
+            Ok(Some(Place::Here { .. }) | None) => false,
+            Err(error) => {
+                tracing::warn!(%object, %error, "a forward cannot be read");
+                false
+            }
+        };
+        if !is_told_by_it || to.node == self.registry.me.node {
+            tracing::debug!(%object, teller = %teller.node, %to, "is not for that node to say");
+            return;
+        }
+        let place = partha_store::moving::forward(to.node, to.moves);
+        let uid = object;
+        let done = move |result: Result<(), StoreError>| match result {
+            // Something newer is known.
+            Ok(()) | Err(StoreError::OlderPlace { .. }) => {}
+            Err(error) => tracing::warn!(%uid, %error, "a forward was not made shorter"),
+        };
+        store.submit(
+            partha_store::Item::PutPlace { uid, place }.into(),
+            Box::new(done),
+        );
+        self.client.locator().moved().note(object, to);
+    }
+}
+
+/// Tells the node that an object once came from where it is now. It is a favour: without it, who
+/// asks there gets to the object all the same, over this node.
+async fn tell_origin(client: Client, from: NodeId, object: Uid, to: Moved) {
+    let telling = async {
+        let shard = crate::wire::message::Shard::Of(object);
+        let connection = client.locator().connect_shard(&client, from, shard).await?;
+        let manager = ConnectionManager::from_capability(Capability::manager(connection));
+        manager
+            .relocated(&client, object, to.node.0, &to.addresses, to.moves)
+            .await
+    };
+    match tokio::time::timeout(RELOCATED, telling).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%object, %from, %error, "not told of a move"),
+        Err(_) => tracing::debug!(%object, %from, "not told of a move in time"),
+    }
+}
+
+/// Why the engine has kept an object, in words.
+fn reason(why: Stays, node: NodeId) -> NotMoved {
+    let not = |reason: String, passing| NotMoved::Not { reason, passing };
+    let failed = |kind, detail: String| NotMoved::Failed(SystemError::new(kind, detail));
+    match why {
+        Stays::Busy => not(
+            "it did not come to rest in the time that was given: calls of it ran, actions that \
+             have it locked were being committed, or the move was not done"
+                .to_owned(),
+            true,
+        ),
+        Stays::InTheWay => not(
+            "an action could not be committed while the object was on its way, and goes first"
+                .to_owned(),
+            true,
+        ),
+        Stays::Volatile => not(
+            "it lives with its process, as call-backs do".to_owned(),
+            false,
+        ),
+        Stays::Draining => failed(ErrorKind::Draining, "the node is shutting down".to_owned()),
+        Stays::Departing => not("it is on its way already".to_owned(), true),
+        Stays::Here => not("it is there already".to_owned(), false),
+        Stays::Overloaded { what, limit } => {
+            failed(ErrorKind::Overloaded, format!("{what}: more than {limit}"))
+        }
+        Stays::NotShipped(NotShipped::Absent) => failed(
+            ErrorKind::NoSuchObject,
+            "the node does not have the object".to_owned(),
+        ),
+        Stays::NotShipped(NotShipped::Silent) => failed(
+            ErrorKind::Unreachable,
+            format!("node {node} did not answer in time"),
+        ),
+        Stays::NotShipped(NotShipped::Refused) => {
+            not(format!("node {node} does not take it"), true)
+        }
+        Stays::NotShipped(NotShipped::Store(fault)) | Stays::Store(fault) => failed(
+            ErrorKind::Store,
+            format!("the store of the node that has it failed: {fault:?}"),
+        ),
+    }
+}
+
+impl NotMoved {
+    fn copied(&self) -> Self {
+        match self {
+            Self::Not { reason, passing } => Self::Not {
+                reason: reason.clone(),
+                passing: *passing,
+            },
+            Self::Failed(error) => Self::Failed(error.clone()),
+        }
+    }
+}
+
+/// What is being sent.
+struct Sending {
+    shard: Rc<Shard>,
+    journey: Rc<Journey>,
+    action: Uid,
+    number: u32,
+}
+
+type Stopped = (NotShipped, NotMoved);
+
+impl Sending {
+    async fn send(mut self, cargo: Cargo) -> Result<Vec<(Uid, Joined)>, Stopped> {
+        self.send_record().await?;
+        self.send_rows().await?;
+        self.send_replies().await?;
+        if cargo.has_images() {
+            self.send_images(&cargo).await?;
+        }
+        let mut last = self.page();
+        last.cargo = Some(self.shard.write_cargo(&cargo));
+        let parts = self.stage(last).await?;
+        Ok(parts.into_iter().map(joined).collect())
+    }
+
+    fn page(&self) -> MovingPage {
+        empty_page(
+            self.journey.object,
+            self.action,
+            self.shard.handle.index(),
+            self.number,
+        )
+    }
+
+    async fn send_record(&mut self) -> Result<(), Stopped> {
+        let uid = self.journey.object;
+        let record = {
+            let store = self.shard.registry.store.as_ref();
+            let found = store.map(|store| store.read_state(uid)).transpose();
+            found.map_err(|error| unreadable(&error))?.flatten()
+        };
+        let Some(record) = record else {
+            let error = SystemError::new(ErrorKind::NoSuchObject, format!("object {uid}"));
+            return Err((NotShipped::Absent, NotMoved::Failed(error)));
+        };
+        let mut page = self.page();
+        page.record = Some(MovingRecord {
+            class: record.class.0,
+            schema: record.schema,
+            version: record.version,
+            moves: self.journey.moves + 1,
+            state: record.state,
+        });
+        self.stage(page).await.map(drop)
+    }
+
+    async fn send_rows(&mut self) -> Result<(), Stopped> {
+        let mut after: Option<(u16, Bytes)> = None;
+        loop {
+            let found = {
+                let store = self
+                    .shard
+                    .registry
+                    .store
+                    .as_ref()
+                    .expect("it had the record");
+                let after = after.as_ref().map(|(part, key)| (*part, key.as_ref()));
+                store.export_rows(self.journey.object, after, PAGE_BYTES)
+            };
+            let found = found.map_err(|error| unreadable(&error))?;
+            let last = found.rows.last();
+            after = last.map(|row| (row.part, row.key.clone()));
+            if !found.rows.is_empty() {
+                let mut page = self.page();
+                page.rows = found.rows.into_iter().map(stored_row).collect();
+                self.stage(page).await?;
+            }
+            if !found.more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Those that were saved since the others were sent.
+    async fn send_replies(&mut self) -> Result<(), Stopped> {
+        let uids = [self.journey.object].into();
+        let mut cursor = self.journey.replies;
+        loop {
+            let found = {
+                let store = self
+                    .shard
+                    .registry
+                    .store
+                    .as_ref()
+                    .expect("it had the record");
+                store.replies_of(&uids, reply_keep_ms(), cursor, PAGE_BYTES)
+            };
+            let found = found.map_err(|error| unreadable(&error))?;
+            cursor = found.next;
+            if !found.replies.is_empty() {
+                let mut page = self.page();
+                page.replies = found.replies.into_iter().map(reply).collect();
+                self.stage(page).await?;
+            }
+            if found.done {
+                return Ok(());
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn send_images(&mut self, cargo: &Cargo) -> Result<(), Stopped> {
+        let uid = self.journey.object;
+        let lost = || {
+            let reason = "what an action has changed of it cannot be undone any more".to_owned();
+            let passing = true;
+            (NotShipped::Refused, NotMoved::Not { reason, passing })
+        };
+        let levels = self.shard.images.borrow().exported(uid).ok_or_else(lost)?;
+        let known = |action: Uid| levels.iter().any(|level| level.0 == action);
+        let mut wanted = cargo.levels().filter(|level| level.image.is_some());
+        if !wanted.all(|level| known(level.uid)) {
+            return Err(lost());
+        }
+        for (action, before, rows) in levels {
+            let pages = image_pages(action, &before, &rows);
+            for image in pages {
+                let mut page = self.page();
+                page.images = vec![image];
+                self.stage(page).await?;
+            }
+        }
+        let present = {
+            let mut catalog = self.shard.catalog.borrow_mut();
+            let active = catalog.active(uid).ok_or_else(lost)?;
+            active.encoded().map_err(|_| lost())?
+        };
+        let mut page = self.page();
+        page.present = Some(present);
+        self.stage(page).await.map(drop)
+    }
+
+    async fn stage(&mut self, page: MovingPage) -> Result<Vec<MovedPart>, Stopped> {
+        self.number += 1;
+        let Journey {
+            connection, until, ..
+        } = &*self.journey;
+        let node = connection.peer().node;
+        let manager = ConnectionManager::from_capability(Capability::manager(connection.clone()));
+        let left = until.saturating_duration_since(Instant::now());
+        let caller = self.shard.client.call();
+        // The engine gives up at `until`, and this is dropped then.
+        let caller = caller.deadline(left.max(CALL_DEADLINE));
+        let staged = manager.stage(&caller, &page).await;
+        staged.map_err(|error| stopped(error, node))
+    }
+}
+
+/// A page with nothing in it.
+pub(crate) fn empty_page(object: Uid, action: Uid, shard: u16, number: u32) -> MovingPage {
+    MovingPage {
+        object,
+        action,
+        shard,
+        number,
+        record: None,
+        rows: Vec::new(),
+        replies: Vec::new(),
+        images: Vec::new(),
+        present: None,
+        cargo: None,
+    }
+}
+
+/// How long replies are kept, as they are saved here.
+pub(crate) fn reply_keep_ms() -> u64 {
+    REPLY_RETENTION.as_millis() as u64
+}
+
+/// A saved reply as it is sent.
+pub(crate) fn reply(kept: KeptReply) -> MovingReply {
+    MovingReply {
+        call: call_name(kept.call),
+        body: kept.body,
+        keep: Duration::from_millis(kept.keep_ms),
+    }
+}
+
+fn stored_row(row: Row) -> MovingRow {
+    MovingRow {
+        part: row.part,
+        key: row.key,
+        value: Some(row.value),
+    }
+}
+
+/// A level's image, in as many pieces as its rows need.
+fn image_pages(action: Uid, before: &Bytes, rows: &Changes) -> Vec<MovingImage> {
+    let piece = || MovingImage {
+        action,
+        before: before.clone(),
+        rows: Vec::new(),
+    };
+    let (mut pieces, mut bytes) = (vec![piece()], 0);
+    for ((part, key), value) in rows {
+        let size = ENTRY_BYTES + key.len() + value.as_ref().map_or(0, Bytes::len);
+        if bytes > 0 && bytes + size > PAGE_BYTES {
+            // The state goes with the first alone.
+            let mut next = piece();
+            next.before = Bytes::new();
+            pieces.push(next);
+            bytes = 0;
+        }
+        bytes += size;
+        let last = pieces.last_mut().expect("there is one at least");
+        last.rows.push(MovingRow {
+            part: *part,
+            key: key.clone(),
+            value: value.clone(),
+        });
+    }
+    pieces
+}
+
+fn joined(part: MovedPart) -> (Uid, Joined) {
+    let joined = Joined {
+        join: part.join,
+        updated: part.updated,
+    };
+    (part.action, joined)
+}
+
+fn unreadable(error: &StoreError) -> Stopped {
+    let why = NotShipped::Store(fault(error));
+    let error = SystemError::new(ErrorKind::Store, error.to_string());
+    (why, NotMoved::Failed(error))
+}
+
+/// What the target's answer means.
+fn stopped(error: StageError, node: NodeId) -> Stopped {
+    match error {
+        StageError::NotMovable(error) => {
+            let reason = format!("node {node} does not take it: {}", error.reason);
+            let passing = error.passing;
+            (NotShipped::Refused, NotMoved::Not { reason, passing })
+        }
+        StageError::System(error) => {
+            let why = match error.kind() {
+                ErrorKind::BindingBroken | ErrorKind::Deadline | ErrorKind::Unreachable => {
+                    NotShipped::Silent
+                }
+                _ => NotShipped::Refused,
+            };
+            let error = error.context(format_args!("node {node} does not take it"));
+            (why, NotMoved::Failed(error.before_sending()))
+        }
+    }
+}
