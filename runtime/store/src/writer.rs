@@ -459,12 +459,12 @@ impl<B: Backend> Loop<B> {
             return Wake::Alone;
         }
         loop {
-            let now_ms = self.clock.now_ms();
             let sweep = next_expiry_ms.map(|at| {
                 let wait_ms = if backlog {
                     0
                 } else {
-                    at.saturating_sub(now_ms).max(self.limits.sweep_interval_ms)
+                    at.saturating_sub(self.clock.now_ms())
+                        .max(self.limits.sweep_interval_ms)
                 };
                 // A clock that was set back must not hold up a sweep for ever.
                 Duration::from_millis(wait_ms.min(3_600_000))
