@@ -125,6 +125,43 @@ fn few_rows_go_with_their_object() {
     assert_eq!(store.keys(Table::Leftover), [UID.to_bytes()]);
 }
 
+/// A mark may outlive the rows by one step: it must not take those of the object that comes back.
+#[test]
+fn a_mark_that_is_left_is_not_that_of_an_object_that_comes() {
+    for comes_by_move in [true, false] {
+        let mut store = Store::with_rows(1, MANY);
+        store.commit(Item::Delete { uid: UID }).unwrap();
+        assert!(store.step(&[], MANY as usize).expired.more);
+        assert_eq!(store.keys(Table::State).len(), 0);
+        assert_eq!(store.keys(Table::Leftover).len(), 1);
+        let comes = Arrival {
+            action: uid(91),
+            coordinator: Site::default(),
+            uid: UID,
+            moves: 2,
+        };
+        let row = Row {
+            part: 9,
+            key: Bytes::from_static(b"behind the last one"),
+            value: Bytes::new(),
+        };
+        if comes_by_move {
+            store.commit(comes.begin(record())).unwrap();
+            store.commit(comes.page([row], [])).unwrap();
+        } else {
+            let create = Item::Create {
+                uid: UID,
+                record: record(),
+            };
+            store.commit(create).unwrap();
+        }
+        let before = store.keys(Table::State);
+        assert_eq!(store.step(&[], 100).expired.rows, 0);
+        assert_eq!(store.keys(Table::State), before);
+        assert_eq!(store.keys(Table::Leftover).len(), 0);
+    }
+}
+
 /// What a mark says is not believed: rows of an object that is here stay, and rows without a mark
 /// keep their object out.
 #[test]
