@@ -109,9 +109,11 @@ pub(crate) fn next(image: Image, cue: Cue) -> (Image, Next) {
 }
 
 /// What an object is besides its image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     Persistent,
+    /// Persistent, and to move to another node: its calls are held back.
+    Leaving,
     Volatile,
     /// Volatile and ended, but with calls still running.
     Retired,
@@ -148,7 +150,12 @@ pub(crate) struct Object {
 impl Object {
     #[inline]
     pub(crate) fn is_volatile(&self) -> bool {
-        self.kind != Kind::Persistent
+        self.kind >= Kind::Volatile
+    }
+
+    #[inline]
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.kind == Kind::Leaving
     }
 
     #[inline]

@@ -6,12 +6,24 @@
 //! one batch, which also removes the object there and leaves a *forward*; the target installs.
 //! So there is one owner at any time, whatever crashes, and nobody else is asked.
 //!
+//! | module | holds |
+//! |---|---|
+//! | `departures` | the source's table |
+//! | `arrivals` | the target's |
+//! | [`cargo`] | what goes along |
+//!
+//! *How the end of an action finds the target.* The source's mirror of an action that had a lock
+//! of the object notes who has it now; its vote says so, and the coordinator asks that one too.
+//! An abort, and the commit of a nested action, is passed on.
+//!
 //! What is durable goes through the stores and is no business of this crate. What is not is the
 //! [`Cargo`]: the locks that running actions have of the object, and what they need to go on at
 //! the target. It lives in memory at both ends. If the target crashes it is lost, and the
 //! actions that had it abort, as they do whenever a node crashes that has work of them.
 
+pub(crate) mod arrivals;
 pub mod cargo;
+pub(crate) mod departures;
 
 pub use cargo::{Cargo, CargoAction, CargoImage, CargoLevel, CargoLock};
 

@@ -426,6 +426,11 @@ pub enum Refusal {
     /// It was stopped, since nobody waited for it any more, just when this request asked for it
     /// again; nothing of it stays at the object.
     Killed,
+    /// What came from another node cannot be; nothing of it was taken in.
+    Malformed {
+        /// What is wrong.
+        what: &'static str,
+    },
     /// The store failed; what the call did to the object is undone.
     Store(Fault),
 }

@@ -155,6 +155,7 @@ impl Shard {
                 "the node does not have the object".to_owned(),
             ),
             Refusal::Moved => error(ErrorKind::Moved, "the object is not here".to_owned()),
+            Refusal::Malformed { what } => error(ErrorKind::Malformed, what.to_owned()),
             Refusal::Exists => error(ErrorKind::Internal, "the uid is taken".to_owned()),
             Refusal::Overloaded { what, limit } => {
                 error(ErrorKind::Overloaded, format!("{what}: more than {limit}"))

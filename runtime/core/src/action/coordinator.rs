@@ -8,6 +8,10 @@
 //! | Deciding | one more waits for the end | same | nothing | nothing | nothing | nothing | nothing |
 //! | Committing | committed | same | nothing | nothing | nothing | tell them again | nothing |
 //!
+//! A vote may name others, which have objects now that the voter had: they are asked too, and the
+//! vote is not the last then. So are those that have objects now that the coordinator had. One
+//! site with two mirrors has lost work, and counts as No; the coordinator's own is its own.
+//!
 //! The last vote, or no others: if nobody has changed anything, the action is committed, without
 //! the disk. Else Deciding: the coordinator's own new states and the decision, with the names of
 //! those who voted Yes, are written in one batch; that is the commit point.
@@ -63,7 +67,7 @@ impl Ballot {
         let mut voters = BTreeMap::new();
         for participant in others {
             let before = voters.insert(participant.site, (*participant, None));
-            if before.is_some_and(|(before, _)| before != *participant) {
+            if before.is_some_and(|(before, _)| !before.is_same_mirror(participant)) {
                 return None;
             }
         }
@@ -81,6 +85,19 @@ impl Ballot {
             noted.get_or_insert(vote);
         }
         self.tally()
+    }
+
+    /// One more is to vote, since it has an object now that another had; whether it was not asked
+    /// yet. None if its site votes with another mirror, or there are `max` already.
+    pub(crate) fn add(&mut self, participant: Participant, max: usize) -> Option<bool> {
+        match self.voters.get(&participant.site) {
+            Some((known, _)) => known.is_same_mirror(&participant).then_some(false),
+            None if self.voters.len() >= max => None,
+            None => {
+                self.voters.insert(participant.site, (participant, None));
+                Some(true)
+            }
+        }
     }
 
     pub(crate) fn tally(&self) -> Tally {

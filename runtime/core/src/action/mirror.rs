@@ -11,6 +11,9 @@
 //! | Merging | nothing new | Aborting, with all below |
 //! | Aborting | nothing | nothing new |
 //!
+//! While an object that a level has locked moves to another node, or comes from one, the level is
+//! *pinned*: it waits for the end of the move as for a call of its own.
+//!
 //! A merge waits for what is below, since the message that says what became of that may have
 //! been lost; before the root is prepared, whoever runs it says it again, once for all.
 //!
@@ -22,7 +25,7 @@ mod check;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::coordinator::Ballot;
-use super::path::{Joined, Membership, Path, Site};
+use super::path::{Joined, Membership, Participant, Path, Site};
 use crate::id::{CallId, Incarnation, NodeId, Peer, Uid};
 use crate::input::{Job, Ticket};
 use crate::lock::locks::{Family, Owner};
@@ -60,6 +63,8 @@ pub(crate) struct Level {
     pub(crate) images: BTreeMap<Uid, Before>,
     /// Its calls that run or wait.
     pub(crate) calls: BTreeSet<Slot>,
+    /// Moves that it waits for before it ends, however it does.
+    pub(crate) pins: u32,
 }
 
 /// How far a mirror is. What each does about what happens is in [`super::participant`] and
@@ -106,6 +111,8 @@ pub(crate) struct Mirror {
     pub(crate) callers: Vec<Peer>,
     /// Shards that its calls here have called in turn.
     pub(crate) reached: BTreeSet<Site>,
+    /// Who has objects now that it had locked here, and is to be asked when it commits.
+    pub(crate) moved: Vec<Participant>,
     /// Its writes that were begun.
     pub(crate) executed: BTreeSet<CallId>,
     pub(crate) levels: u32,
@@ -113,6 +120,10 @@ pub(crate) struct Mirror {
     pub(crate) locks: u32,
     /// Calls of all levels, running and waiting.
     pub(crate) calls: u32,
+    /// Moves that its levels wait for.
+    pub(crate) pins: u32,
+    /// No call has joined it: it is here since an object is to come that it has locked.
+    pub(crate) for_cargo: bool,
     /// A write has ended well.
     pub(crate) updated: bool,
     /// Its objects are not in memory: it was found in the store.
@@ -310,10 +321,13 @@ impl Mirrors {
             phase: Phase::Active,
             callers: Vec::new(),
             reached: BTreeSet::new(),
+            moved: Vec::new(),
             executed: BTreeSet::new(),
             levels: 0,
             locks: 0,
             calls: 0,
+            pins: 0,
+            for_cargo: false,
             updated: false,
             stored_only: false,
             home: NodeId(0),
@@ -330,7 +344,7 @@ impl Mirrors {
         slot
     }
 
-    fn insert_level(&mut self, uid: Uid, mirror: Slot, parent: Option<Slot>) -> Slot {
+    pub(crate) fn insert_level(&mut self, uid: Uid, mirror: Slot, parent: Option<Slot>) -> Slot {
         let level = self.levels.insert(Level {
             uid,
             mirror,
@@ -340,6 +354,7 @@ impl Mirrors {
             locks: BTreeMap::new(),
             images: BTreeMap::new(),
             calls: BTreeSet::new(),
+            pins: 0,
         });
         let before = self.names.insert(uid, level);
         assert!(before.is_none(), "{uid} has two levels");
@@ -450,11 +465,25 @@ impl Mirrors {
         self.mirrors[level.mirror].calls -= 1;
     }
 
+    /// Keeps a level from ending.
+    pub(crate) fn pin(&mut self, level: Slot) {
+        let level = &mut self.levels[level];
+        level.pins += 1;
+        self.mirrors[level.mirror].pins += 1;
+    }
+
+    /// Undoes one [`Mirrors::pin`].
+    pub(crate) fn unpin(&mut self, level: Slot) {
+        let level = &mut self.levels[level];
+        level.pins -= 1;
+        self.mirrors[level.mirror].pins -= 1;
+    }
+
     /// Removes a level that holds nothing; with the root the mirror goes.
     pub(crate) fn remove(&mut self, slot: Slot) {
         let level = self.levels.remove(slot);
         let uid = level.uid;
-        let empty = level.calls.is_empty() && level.children.is_empty();
+        let empty = level.calls.is_empty() && level.children.is_empty() && level.pins == 0;
         assert!(empty, "{uid} ends with calls or levels below");
         assert!(level.locks.is_empty(), "{uid} ends and has locks");
         assert!(level.images.is_empty(), "{uid} ends and has images");

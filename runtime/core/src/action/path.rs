@@ -190,6 +190,15 @@ pub struct Participant {
     pub joined: Joined,
 }
 
+impl Participant {
+    /// Whether both are about the same work.
+    #[must_use]
+    pub fn is_same_mirror(&self, other: &Self) -> bool {
+        let work = |it: &Self| (it.site, it.incarnation, it.joined.join);
+        work(self) == work(other)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

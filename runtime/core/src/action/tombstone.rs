@@ -18,6 +18,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::path::Participant;
 use crate::id::Uid;
 use crate::output::GaveUp;
 
@@ -52,6 +53,8 @@ pub(crate) struct Tombstones {
     fates: BTreeMap<Uid, Fate>,
     /// Of those that were given up here: why.
     reasons: BTreeMap<Uid, GaveUp>,
+    /// Of those that had changed nothing: who has objects now that they had locked.
+    moved: BTreeMap<Uid, Vec<Participant>>,
     /// By age, oldest first.
     order: VecDeque<Uid>,
 }
@@ -69,6 +72,7 @@ impl Tombstones {
             let oldest = oldest.expect("a full table has an oldest entry");
             self.fates.remove(&oldest);
             self.reasons.remove(&oldest);
+            self.moved.remove(&oldest);
         }
         self.fates.insert(action, fate);
         self.order.push_back(action);
@@ -84,6 +88,18 @@ impl Tombstones {
     /// Why an action was given up here, if it was.
     pub(crate) fn reason(&self, action: Uid) -> Option<GaveUp> {
         self.reasons.get(&action).copied()
+    }
+
+    /// Notes where the objects went of an action that was just noted.
+    pub(crate) fn note_moved(&mut self, action: Uid, moved: Vec<Participant>) {
+        if !moved.is_empty() && self.fates.contains_key(&action) {
+            self.moved.insert(action, moved);
+        }
+    }
+
+    /// Where they went.
+    pub(crate) fn moved(&self, action: Uid) -> &[Participant] {
+        self.moved.get(&action).map_or(&[], Vec::as_slice)
     }
 
     pub(crate) fn find(&self, action: Uid) -> Option<Fate> {
@@ -103,6 +119,7 @@ impl Tombstones {
         let known = |action| self.fates.contains_key(action);
         assert!(self.order.iter().all(known), "a tombstone has no age");
         assert!(self.reasons.keys().all(known), "a reason has no tombstone");
+        assert!(self.moved.keys().all(known), "a move has no tombstone");
     }
 }
 

@@ -68,7 +68,7 @@ impl Engine {
     }
 
     /// Whether the process that began an action is not known to have ended.
-    fn check_maker(&mut self, maker: Peer, out: &mut Outbox) -> Result<(), Refusal> {
+    pub(super) fn check_maker(&mut self, maker: Peer, out: &mut Outbox) -> Result<(), Refusal> {
         let me = self.identity.me;
         if maker.node == me.node && maker.incarnation < me.incarnation {
             let known = me.incarnation;
@@ -138,6 +138,7 @@ impl Engine {
         let at = self.mirrors.level(level).mirror;
         let mirror = self.mirrors.mirror_mut(at);
         mirror.until = mirror.until.min(until);
+        mirror.for_cargo = false;
         let until = mirror.until;
         self.mirrors.set_due(at, until);
     }

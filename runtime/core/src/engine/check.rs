@@ -6,6 +6,7 @@ use crate::action::mirror::Phase;
 use crate::call::{Leader, Role, Stage};
 use crate::input::Job;
 use crate::lock::locks::Owner;
+use crate::migrate::{arrivals, departures};
 use crate::slab::Slot;
 
 impl Engine {
@@ -37,6 +38,7 @@ impl Engine {
         self.check_calls_of_objects();
         self.check_levels();
         self.check_jobs();
+        self.check_moves();
     }
 
     /// Searching calls aside, every call belongs to an object, and has its lock if it must.
@@ -82,7 +84,12 @@ impl Engine {
                 object.uid
             );
         }
-        assert!(attached == calls, "calls of objects are miscounted");
+        // A move counts as a call of its object.
+        let calls_of_moves = self.departures.len();
+        assert!(
+            attached + calls_of_moves == calls,
+            "calls of objects are miscounted"
+        );
         assert!(holders == locked, "a lock is held by nobody");
     }
 
@@ -151,6 +158,55 @@ impl Engine {
         }
     }
 
+    /// Objects that leave are marked so, and every pin is of a move that has not ended.
+    fn check_moves(&self) {
+        let leaving = self
+            .objects
+            .iter()
+            .filter(|(_, object)| object.is_leaving());
+        assert!(
+            leaving.count() == self.departures.len(),
+            "an object leaves by no move"
+        );
+        let max = self.limits.moves_max as usize;
+        let moves = self.departures.len() <= max && self.arrivals.len() <= max;
+        assert!(moves, "too many moves");
+        let mut pins = 0;
+        for (action, departure) in self.departures.iter() {
+            let object = self.objects.entry(departure.object);
+            let marked = object.uid == departure.uid && object.is_leaving();
+            assert!(marked, "{action} moves another object");
+            let waits = match departure.state {
+                departures::State::Waiting => departure.pinned.is_empty(),
+                departures::State::Shipping => true,
+                departures::State::Deciding { job } => {
+                    self.jobs.get(&job) == Some(&Work::Depart(action))
+                }
+            };
+            assert!(waits, "{action} waits for nothing, or too much");
+            pins += departure.pinned.len();
+        }
+        for (action, arrival) in &self.arrivals.rows {
+            let prepared = self.mirrors.find(*action);
+            let prepared = prepared.is_some_and(|at| self.mirrors.mirror(at).is_prepared());
+            match &arrival.state {
+                arrivals::State::Waiting => assert!(!prepared, "{action} waits, prepared"),
+                arrivals::State::Expected => assert!(prepared, "{action} is not prepared"),
+                arrivals::State::Unloaded { pinned, .. } => {
+                    assert!(prepared, "{action} is not prepared");
+                    pins += pinned.len();
+                }
+            }
+        }
+        let counted = self.mirrors.levels().map(|(_, level)| level.pins as usize);
+        assert!(counted.sum::<usize>() == pins, "pins are miscounted");
+        for action in self.late.keys() {
+            let found = self.mirrors.find(*action);
+            let pinned = found.is_some_and(|at| self.mirrors.mirror(at).pins > 0);
+            assert!(pinned, "{action} waits for no move");
+        }
+    }
+
     /// Whoever waits for the store is waited for by it.
     fn check_jobs(&self) {
         let job_of = |job: &Job| self.jobs.get(job);
@@ -167,6 +223,7 @@ impl Engine {
         let searches = self.jobs.values().filter(|work| match work {
             Work::Search(action) => self.searches.contains_key(action),
             Work::Prepare(_)
+            | Work::Depart(_)
             | Work::Decide(_)
             | Work::Install(_)
             | Work::Undo(_)

@@ -1,5 +1,6 @@
 //! What a shard does as a participant: carries out [`crate::action::participant`].
 
+use super::pins::Prepare;
 use super::{Engine, Mutation};
 use crate::action::message::{From, Message, Verdict, Vote};
 use crate::action::mirror::Phase;
@@ -26,6 +27,7 @@ pub(super) enum Work {
     Undo(Uid),
     Settle(Uid),
     Search(Uid),
+    Depart(Uid),
 }
 
 impl Engine {
@@ -86,6 +88,7 @@ impl Engine {
                 self.take_part(action, job, Cue::Installed(result.is_ok()), out);
             }
             Work::Decide(action) => self.decision_stored(action, job, result, out),
+            Work::Depart(action) => self.departure_stored(action, job, result, out),
             Work::Undo(_) | Work::Settle(_) => {
                 let room = self.undone.len() < self.limits.actions_max as usize;
                 if let (Some(work), Err(_), true) = (work, result, room) {
@@ -107,7 +110,11 @@ impl Engine {
             let batch = match work {
                 Work::Undo(action) => ActionBatch::Undo { action },
                 Work::Settle(action) => ActionBatch::Settle { action },
-                Work::Prepare(_) | Work::Decide(_) | Work::Install(_) | Work::Search(_) => {
+                Work::Prepare(_)
+                | Work::Decide(_)
+                | Work::Install(_)
+                | Work::Search(_)
+                | Work::Depart(_) => {
                     panic!("{work:?} is waited for, not tried again")
                 }
             };
@@ -196,8 +203,10 @@ impl Engine {
             }
             Next::Acknowledge => Self::send(to, Message::Acknowledge { action }, out),
             Next::Finish => {
+                let pinned = self.arrived(action, out);
                 self.release_committed(here(), out);
                 Self::send(to, Message::Acknowledge { action }, out);
+                self.unpin(&pinned, out);
             }
             Next::Retry => self.set_prepared(here(), out),
             Next::Coordinator => self.abort_while_deciding(here(), out),
@@ -207,7 +216,11 @@ impl Engine {
 
     /// Answers a coordinator.
     fn send_vote(&self, to: Site, action: Uid, vote: Vote, out: &mut Outbox) {
-        let moved = Vec::new();
+        let moved = match self.mirrors.find(action) {
+            _ if self.mutation == Mutation::HideMoved => Vec::new(),
+            Some(slot) => self.mirrors.mirror(slot).moved.clone(),
+            None => self.tombstones.moved(action).to_vec(),
+        };
         let vote = Message::Vote {
             action,
             vote,
@@ -216,7 +229,7 @@ impl Engine {
         Self::send(to, vote, out);
     }
 
-    fn prepare_heard(
+    pub(super) fn prepare_heard(
         &mut self,
         from: Site,
         action: Uid,
@@ -234,6 +247,15 @@ impl Engine {
         }
         let found = self.mirrors.find(action).filter(|_| state == State::Active);
         let fits = found.is_some_and(|slot| self.fits(slot, incarnation, join));
+        if found.is_some_and(|slot| fits && self.is_pinned(slot)) {
+            let prepare = Prepare {
+                from,
+                incarnation,
+                join,
+                aborted: aborted.to_vec(),
+            };
+            return self.prepare_later(action, prepare);
+        }
         // What is prepared answers its own coordinator alone.
         let to = self.coordinator(action).unwrap_or(from);
         if to == from {
@@ -262,8 +284,10 @@ impl Engine {
         let (action, join, root) = (mirror.uid(), mirror.join, mirror.root);
         self.mirrors.set_due(slot, Time::NEVER);
         if !changed {
+            let moved = core::mem::take(&mut self.mirrors.mirror_mut(slot).moved);
             self.mirrors.remove(root);
             self.note_fate(action, Fate::ReadOnly { join });
+            self.tombstones.note_moved(action, moved);
             return self.send_vote(coordinator, action, Vote::ReadOnly, out);
         }
         let objects = self.written(root);
@@ -347,6 +371,10 @@ impl Engine {
         }
         let obeys = self.mutation == Mutation::ObeyRunnerWhenPrepared;
         let by_coordinator = self.coordinator(action) == Some(from) || obeys;
+        if self.arrivals.waiting > 0 && self.is_waiting_to_arrive(action) {
+            let refusal = self.aborted(action);
+            self.refuse_arrival(action, refusal, out);
+        }
         if !self.decisions.contains(action) {
             self.participate(from, action, Cue::Abort { by_coordinator }, &[], out);
         }

@@ -8,6 +8,8 @@
 //!
 //! What the store does not know is aborted, and stays so: presumed abort.
 
+use std::collections::BTreeSet;
+
 use super::commit::Work;
 use super::{Engine, Mutation};
 use crate::action::coordinator::{Ballot, Tally};
@@ -90,6 +92,7 @@ impl Engine {
                 self.abort_mirror(slot, out);
                 self.refuse_commit(&asked, why, out);
             }
+            None if self.is_pinned(slot) => self.commit_later(asked),
             None => self.begin_vote(slot, asked, out),
         }
     }
@@ -122,7 +125,8 @@ impl Engine {
         self.mirrors.set_due(slot, Time::NEVER);
         self.resolve_levels(slot, &aborted, out);
         self.release_unchanged(slot, out);
-        let Some(ballot) = Ballot::new(ticket, &others, aborted, vote_ends) else {
+        let ballot = Ballot::new(ticket, &others, aborted, vote_ends);
+        let Some(mut ballot) = ballot else {
             self.abort_mirror(slot, out);
             let action = asked.action;
             self.note_fate(action, Fate::Aborted);
@@ -132,11 +136,37 @@ impl Engine {
             let me = self.identity.site();
             return Self::ended(&[ticket], End::Aborted(Abort::Refused(me)), out);
         };
+        let moved = self.mirrors.mirror(slot).moved.clone();
+        let added = self.add_voters(&mut ballot, slot, &moved);
+        let nobody = ballot.missing().next().is_none();
         self.mirrors.mirror_mut(slot).phase = Phase::Voting(Box::new(ballot));
-        if others.is_empty() {
-            return self.decide(slot, Vec::new(), out);
+        match added {
+            Some(site) => self.abort_vote(slot, Abort::Refused(site), out),
+            None if nobody => self.decide(slot, Vec::new(), out),
+            None => self.ask_votes(slot, out),
         }
-        self.ask_votes(slot, out);
+    }
+
+    /// Those who have objects now that somebody had who votes are to vote too. Returns one that
+    /// cannot, since it has lost work or there are too many.
+    fn add_voters(&self, ballot: &mut Ballot, slot: Slot, moved: &[Participant]) -> Option<Site> {
+        let mirror = self.mirrors.mirror(slot);
+        let me = Participant {
+            site: self.identity.site(),
+            incarnation: self.identity.me.incarnation,
+            joined: mirror.joined(),
+        };
+        let max = self.limits.participants_max as usize;
+        let hidden = self.mutation == Mutation::HideMoved;
+        let mut moved = moved.iter().filter(|_| !hidden);
+        let refused = moved.find(|participant| {
+            if participant.site == me.site {
+                // It came back: what is said of it is said of what is here.
+                return !participant.is_same_mirror(&me);
+            }
+            ballot.add(**participant, max).is_none()
+        });
+        refused.map(|participant| participant.site)
     }
 
     /// Asks all whose vote is missing.
@@ -147,13 +177,7 @@ impl Engine {
             panic!("{action} asks for votes but does not wait for any");
         };
         for participant in ballot.missing() {
-            let message = Message::Prepare {
-                action,
-                incarnation: participant.incarnation,
-                join: participant.joined.join,
-                aborted: ballot.aborted.clone(),
-            };
-            Self::send(participant.site, message, out);
+            Self::ask_vote(action, participant, &ballot.aborted, out);
         }
         let due = self.resend_at(self.limits.resend_ns).min(ballot.ends);
         self.mirrors.set_due(slot, due);
@@ -177,7 +201,7 @@ impl Engine {
         &mut self,
         from: Site,
         action: Uid,
-        (vote, _moved): (Vote, &[Participant]),
+        (vote, moved): (Vote, &[Participant]),
         out: &mut Outbox,
     ) {
         let slot = self.mirrors.find(action);
@@ -190,6 +214,12 @@ impl Engine {
             | Phase::Installing { .. }
             | Phase::Deciding { .. } => None,
         });
+        let tally = match tally {
+            Some((slot, Tally::Open | Tally::Done(_))) if !moved.is_empty() => {
+                Some((slot, self.ask_moved(slot, moved, out)))
+            }
+            other => other,
+        };
         match tally {
             Some((_, Tally::Open)) => {}
             Some((slot, Tally::Done(yes))) => self.decide(slot, yes, out),
@@ -200,6 +230,35 @@ impl Engine {
             None if vote == Vote::Yes => self.query_heard(from, action, out),
             None => {}
         }
+    }
+
+    /// A vote has named others: those who were not asked are.
+    fn ask_moved(&mut self, slot: Slot, moved: &[Participant], out: &mut Outbox) -> Tally {
+        let mirror = self.mirrors.mirror_mut(slot);
+        let action = mirror.uid();
+        let phase = core::mem::replace(&mut mirror.phase, Phase::Active);
+        let Phase::Voting(mut ballot) = phase else {
+            panic!("{action} does not vote");
+        };
+        let asked: BTreeSet<Site> = ballot.missing().map(|it| it.site).collect();
+        let refused = self.add_voters(&mut ballot, slot, moved);
+        let new = ballot.missing().filter(|it| !asked.contains(&it.site));
+        for participant in new {
+            Self::ask_vote(action, participant, &ballot.aborted, out);
+        }
+        let tally = refused.map_or_else(|| ballot.tally(), Tally::Refused);
+        self.mirrors.mirror_mut(slot).phase = Phase::Voting(ballot);
+        tally
+    }
+
+    fn ask_vote(action: Uid, it: Participant, aborted: &[Uid], out: &mut Outbox) {
+        let message = Message::Prepare {
+            action,
+            incarnation: it.incarnation,
+            join: it.joined.join,
+            aborted: aborted.to_vec(),
+        };
+        Self::send(it.site, message, out);
     }
 
     /// All can commit.
@@ -285,7 +344,7 @@ impl Engine {
     }
 
     /// Tells those who have prepared until they know.
-    fn tell_decision(&mut self, action: Uid, told: Vec<Site>, out: &mut Outbox) {
+    pub(super) fn tell_decision(&mut self, action: Uid, told: Vec<Site>, out: &mut Outbox) {
         if told.is_empty() {
             return;
         }
@@ -350,6 +409,9 @@ impl Engine {
             return Some(Verdict::Committed);
         }
         // What is being aborted may have been begun by a late call: that decides nothing.
+        if self.departures.contains(action) {
+            return Some(Verdict::InFlight);
+        }
         let here = self
             .mirrors
             .find(action)

@@ -46,6 +46,10 @@ impl Engine {
         let open = level.ending == Ending::Open;
         let active = self.mirrors.mirror(level.mirror).is_active();
         if open && active && above == Some(parent) {
+            let moved = &self.mirrors.mirror(level.mirror).moved;
+            for participant in moved {
+                Self::send(participant.site, Message::Merge { action, parent }, out);
+            }
             self.mirrors.level_mut(slot).ending = Ending::Merging;
             self.level_left(slot, out);
         }
@@ -80,7 +84,9 @@ impl Engine {
         self.mirrors.set_due(slot, crate::time::Time::NEVER);
         self.note_fate(action, Fate::Told);
         self.forward_abort(slot, action, out);
+        let pinned = self.arrival_aborted(action, out);
         self.abort_level(root, out);
+        self.unpin(&pinned, out);
     }
 
     /// A level ends, with all below it.
@@ -116,7 +122,7 @@ impl Engine {
             match level.ending {
                 Ending::Open => return,
                 Ending::Merging => {
-                    if !level.calls.is_empty() || !level.children.is_empty() {
+                    if level.pins > 0 || !level.calls.is_empty() || !level.children.is_empty() {
                         return;
                     }
                     at = level.parent;
@@ -126,7 +132,10 @@ impl Engine {
                     let top = self.mirrors.aborting(slot);
                     let top = top.expect("a level that is aborting is in one that is");
                     let levels = self.mirrors.subtree(top);
-                    let runs = |at: &Slot| !self.mirrors.level(*at).calls.is_empty();
+                    let runs = |at: &Slot| {
+                        let level = self.mirrors.level(*at);
+                        level.pins > 0 || !level.calls.is_empty()
+                    };
                     if levels.iter().any(runs) {
                         return;
                     }

@@ -274,7 +274,7 @@ impl Engine {
 
     /// A lock has a new owner, or one has it in a stronger mode: if anybody waits for it, that
     /// is looked at when the input is done.
-    fn note_move(&mut self, object: Slot, owner: Owner) {
+    pub(super) fn note_move(&mut self, object: Slot, owner: Owner) {
         let entry = self.objects.entry(object);
         if entry.parked > 0 {
             self.moved.push((entry.uid, owner));

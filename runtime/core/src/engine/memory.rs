@@ -2,10 +2,12 @@
 //! limit, eviction, drain.
 
 use super::{Drain, Engine, Mutation};
+use crate::action::mirror::Mirror;
 use crate::activation::{self, Cue, Image, Kind, Next, Object};
 use crate::call::Stage;
 use crate::id::Uid;
 use crate::input::Loaded;
+use crate::migrate::Stays;
 use crate::outbox::Outbox;
 use crate::output::{Answer, Event, Output, Refusal, Why};
 use crate::slab::Slot;
@@ -54,7 +56,7 @@ impl Engine {
     }
 
     /// A new entry for an object that nobody calls yet; levels of actions may have its lock.
-    fn enter(&mut self, uid: Uid) -> Slot {
+    pub(super) fn enter(&mut self, uid: Uid) -> Slot {
         let slot = self.objects.insert(uid, self.uses.callers(uid) > 0);
         let holders = self.locks.holders(Self::lock_key(uid)).count();
         let held = u32::try_from(holders).expect("tables are bounded below 2^32");
@@ -63,7 +65,7 @@ impl Engine {
     }
 
     /// Makes sure that one more object may come into memory.
-    fn room_for_one(&mut self, out: &mut Outbox) -> Result<(), Refusal> {
+    pub(super) fn room_for_one(&mut self, out: &mut Outbox) -> Result<(), Refusal> {
         let objects_max = self.limits.active_objects_max;
         while self.objects.persistent() >= objects_max {
             let Some(slot) = self.objects.longest_unused() else {
@@ -105,7 +107,7 @@ impl Engine {
                 }
             }
             Next::RefuseAbsent => self.refuse_waiting(slot, &Refusal::NoSuchObject, true, out),
-            Next::RefuseMoved => self.refuse_waiting(slot, &Refusal::Moved, false, out),
+            Next::RefuseMoved => self.bounce(slot, out),
             Next::RefuseAll(fault) => {
                 self.refuse_waiting(slot, &Refusal::Store(fault), false, out);
             }
@@ -164,7 +166,7 @@ impl Engine {
     }
 
     /// The calls of an object that have not started: those with the lock, then the queues.
-    fn waiting_calls(&self, object: Slot, but_creates: bool) -> Vec<Slot> {
+    pub(super) fn waiting_calls(&self, object: Slot, but_creates: bool) -> Vec<Slot> {
         let entry = self.objects.entry(object);
         let key = Self::lock_key(entry.uid);
         let holders = self.locks.holders(key).map(|holding| holding.owner);
@@ -199,6 +201,7 @@ impl Engine {
     pub(super) fn left_by_call(&mut self, slot: Slot, out: &mut Outbox) {
         let object = self.objects.entry(slot);
         if object.calls > 0 || self.objects.is_idle(slot) {
+            self.departures.look |= object.is_leaving();
             return;
         }
         let held = object.held > 0;
@@ -206,7 +209,8 @@ impl Engine {
             (true, _) if object.is_retired() => self.objects.remove(slot),
             (true, _) | (false, Image::Activating) => {}
             (false, Image::Passive) => self.objects.remove(slot),
-            (false, Image::Active) if held => {}
+            // What is held while it is being made comes from another node.
+            (false, Image::Active | Image::Making) if held => {}
             (false, Image::Active) => {
                 self.objects.set_idle(self.now, slot);
                 if self.drain != Drain::No {
@@ -294,6 +298,9 @@ impl Engine {
             Some(slot) => slot,
             None => self.enter(uid),
         };
+        // Somebody who guessed the uid may have wanted to move it.
+        self.give_way(Stays::Volatile, |departure| departure.uid == uid, out);
+        let slot = self.objects.slot(uid).unwrap_or(slot);
         // Calls that guessed the uid may have made it look like a persistent object.
         let image = self.objects.entry(slot).image;
         let unknown = image == Image::Passive || image == Image::Activating;
@@ -335,6 +342,12 @@ impl Engine {
         if self.drain == Drain::No {
             self.drain = Drain::Draining;
         }
+        self.give_way(Stays::Draining, |_| true, out);
+        let rows = self.arrivals.rows.keys().copied();
+        let waiting = rows.filter(|action| self.is_waiting_to_arrive(*action));
+        for action in waiting.collect::<Vec<_>>() {
+            self.refuse_arrival(action, Refusal::Draining, out);
+        }
         while let Some(slot) = self.objects.longest_unused() {
             self.passivate(slot, Why::Drain, out);
         }
@@ -347,7 +360,13 @@ impl Engine {
         if self.drain != Drain::Draining || busy {
             return;
         }
-        if self.mirrors.iter().any(|(_, mirror)| !mirror.can_sleep()) {
+        if self.mirrors.iter().any(|(_, it)| !it.can_sleep()) {
+            let waits = |(_, it): (Slot, &Mirror)| it.can_sleep() || it.pins > 0;
+            let comes = self.mirrors.iter().all(waits) && self.departures.len() == 0;
+            if comes && self.drop_cargos(out) {
+                // What that has ended may be the last.
+                self.end_drain(out);
+            }
             return;
         }
         self.unload_prepared(out);

@@ -18,6 +18,7 @@
 
 mod actions;
 mod admit;
+mod arrive;
 mod check;
 mod commit;
 mod decide;
@@ -27,6 +28,7 @@ mod levels;
 mod locking;
 mod memory;
 mod orphans;
+mod pins;
 mod run;
 mod view;
 mod waits;
@@ -37,6 +39,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use self::commit::Work;
 use self::decide::{Asked, Search};
+use self::pins::Late;
 use crate::action::coordinator::Decisions;
 use crate::action::message::Message;
 use crate::action::mirror::Mirrors;
@@ -51,6 +54,8 @@ use crate::incarnation::Incarnations;
 use crate::input::{Input, Job, Ticket};
 use crate::limits::Limits;
 use crate::lock::locks::{Granted, Locks, Owner};
+use crate::migrate::arrivals::Arrivals;
+use crate::migrate::departures::Departures;
 use crate::outbox::Outbox;
 use crate::output::{ObjectSlot, Orphan, Output};
 use crate::slab::Slot;
@@ -131,6 +136,22 @@ pub enum Mutation {
     SpareAborted,
     /// Leave a rule of groups out; engines do not look at it.
     Group(crate::group::Rule),
+    /// Decide a move before the target has the object.
+    DecideUnprepared,
+    /// Run calls of an object while it is on its way.
+    RunWhileMoving,
+    /// Leave the locks of running actions behind.
+    LeaveLocks,
+    /// Leave the before-images of running actions behind, and what they changed.
+    LeaveImages,
+    /// Leave behind which calls running actions have executed.
+    LeaveExecuted,
+    /// Do not tell the coordinator where the work of an action went.
+    HideMoved,
+    /// Leave no forward where an object was. For the shell: its store is to lose it.
+    LoseForward,
+    /// Let calls at the target in before the object is there.
+    ServeEarly,
 }
 
 /// Which shard this is.
@@ -187,6 +208,10 @@ pub struct Engine {
     searches: BTreeMap<Uid, Search>,
     /// Until when calls wait for locks and at gates.
     patience: Deadlines,
+    departures: Departures,
+    arrivals: Arrivals,
+    /// What is to be done about actions when moves have ended.
+    late: BTreeMap<Uid, Late>,
     drain: Drain,
     detector: Detector,
     /// What it wants done; empty between inputs.
@@ -230,6 +255,9 @@ impl Engine {
             undone: VecDeque::new(),
             searches: BTreeMap::new(),
             patience: Deadlines::default(),
+            departures: Departures::default(),
+            arrivals: Arrivals::default(),
+            late: BTreeMap::new(),
             drain: Drain::No,
             detector: Detector::without(identity.site(), identity.me.incarnation, rule),
             acts: Vec::new(),
@@ -331,6 +359,7 @@ impl Engine {
         self.look_at_mirrors(out);
         self.tell_again(out);
         self.store_again(out);
+        self.departures_due(out);
         self.passivate_expired(out);
         self.waits_due();
         self.settle(out);
@@ -350,6 +379,7 @@ impl Engine {
         at_latest(self.mirrors.next_due());
         at_latest(self.decisions.next_due());
         at_latest(self.undone.front().map(|(at, _)| *at));
+        at_latest(self.departures.next_due());
         at_latest(self.waits_timeout());
         (next != Time::NEVER).then_some(next)
     }
@@ -361,6 +391,7 @@ impl Engine {
             match self.moved.pop() {
                 Some((uid, owner)) => self.look_at_move(uid, owner, out),
                 None if self.act(out) => {}
+                None if self.moves_go_on(out) => {}
                 None => break,
             }
         }
@@ -395,6 +426,7 @@ impl Engine {
             actions: self.mirrors.len(),
             commits: self.decisions.len(),
             tombstones: self.tombstones.len(),
+            moves: self.departures.len() + self.arrivals.len(),
         }
     }
 
@@ -442,7 +474,8 @@ impl Engine {
             uid: object.uid,
             in_memory: object.image == Image::Active,
             volatile: object.is_volatile(),
-            running: object.calls - object.waiting,
+            // A move counts as a call of its object.
+            running: object.calls - object.waiting - u32::from(object.is_leaving()),
             waiting: object.waiting,
             callers_bound: self.uses.callers(object.uid),
         }

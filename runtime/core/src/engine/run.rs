@@ -195,10 +195,13 @@ impl Engine {
     }
 
     /// A call has the lock: it runs if the object is in memory.
-    fn want_image(&mut self, slot: Slot, out: &mut Outbox) {
+    pub(super) fn want_image(&mut self, slot: Slot, out: &mut Outbox) {
         let leader = self.calls.leader_mut(slot);
         leader.stage = Stage::Granted;
         let (uid, object, create) = (leader.uid, leader.object, leader.traits.create);
+        if self.is_held_back(slot) {
+            return;
+        }
         match self.change_image(object, activation::Cue::Wanted { create }) {
             activation::Next::Load => out.push(Output::Load {
                 uid,
@@ -232,6 +235,7 @@ impl Engine {
             let leader = self.calls.leader(slot);
             match leader.stage {
                 Stage::Granted if leader.traits.create => self.want_image(slot, out),
+                Stage::Granted if self.is_held_back(slot) => {}
                 Stage::Granted => self.step(slot, Cue::ImageReady, out),
                 // It was granted by this very input and is looked at next.
                 Stage::Queued | Stage::Gated => {}

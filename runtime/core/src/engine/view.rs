@@ -32,6 +32,8 @@ pub struct Stats {
     pub commits: usize,
     /// Aborted actions that are remembered, so that late calls of them are refused.
     pub tombstones: usize,
+    /// Objects that are to leave, or to come.
+    pub moves: usize,
 }
 
 /// One object, as an inspector sees it.
@@ -90,6 +92,8 @@ pub struct ActionView {
     pub objects: usize,
     /// Its calls that run here.
     pub running: usize,
+    /// It waits for an object to come or to leave before anything of it ends here.
+    pub pinned: bool,
     /// Its calls that wait here.
     pub waiting: usize,
     /// When the first call of it came; at start, when it was found in the store.

@@ -299,6 +299,18 @@ impl Locks {
         lock.settle(family, granted);
     }
 
+    /// Gives an owner an entry that it had of the same object elsewhere, whoever else has one.
+    /// Nobody is granted anything by that: whoever was in the way goes next, by `release`.
+    pub(crate) fn bring(&mut self, key: LockKey, holding: Holding, family: &impl Family) {
+        let grip = Grip::brought(holding, family);
+        let hash = self.index.hash(key);
+        if let Some(slot) = self.slot_at(hash, key) {
+            return self.slab[slot].bring(grip);
+        }
+        let slot = self.slab.insert(Lock::held_by(key, grip));
+        self.index.insert(hash, slot);
+    }
+
     /// Who holds or retains a lock; the order says nothing.
     pub fn holders(&self, key: LockKey) -> impl Iterator<Item = Holding> + '_ {
         let lock = self.slot(key).map(|slot| &self.slab[slot]);

@@ -156,6 +156,7 @@ pub(crate) fn refusal(refusal: Refusal) -> String {
         Refusal::Deadline { started: true } => "Deadline, started".to_owned(),
         Refusal::Deadline { started: false } => "Deadline, not started".to_owned(),
         Refusal::OldIncarnation { known } => format!("OldIncarnation, known is {known}"),
+        Refusal::Malformed { what } => format!("Malformed: {what}"),
         Refusal::NoSuchObject
         | Refusal::Moved
         | Refusal::Exists

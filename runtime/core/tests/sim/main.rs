@@ -153,6 +153,14 @@ pub(crate) const MUTANTS: &[(Mutation, World, u64)] = &[
     (Mutation::Group(Rule::DiskFirst), World::Groups, 197),
     (Mutation::Group(Rule::KeepPromise), World::Groups, 6680),
     (Mutation::Group(Rule::AskPromise), World::Groups, 581),
+    (Mutation::DecideUnprepared, World::Actions, 0),
+    (Mutation::RunWhileMoving, World::Actions, 0),
+    (Mutation::LeaveLocks, World::Actions, 0),
+    (Mutation::LeaveImages, World::Actions, 0),
+    (Mutation::LeaveExecuted, World::Actions, 0),
+    (Mutation::HideMoved, World::Actions, 0),
+    (Mutation::LoseForward, World::Actions, 0),
+    (Mutation::ServeEarly, World::Actions, 0),
 ];
 
 /// Runs a seed; an assert of the engine counts as a violation, too.

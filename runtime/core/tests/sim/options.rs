@@ -101,10 +101,12 @@ pub(crate) enum FaultKind {
     Cancel,
     /// Clocks differ, and run at different speeds.
     Skew,
+    /// An object moves to another node.
+    Move,
 }
 
 impl FaultKind {
-    pub(crate) const ALL: [(Self, &'static str); 17] = [
+    pub(crate) const ALL: [(Self, &'static str); 18] = [
         (Self::Crash, "crash"),
         (Self::ClientCrash, "client-crash"),
         (Self::Cut, "cut"),
@@ -122,6 +124,7 @@ impl FaultKind {
         (Self::HalfOpen, "half-open"),
         (Self::Cancel, "cancel"),
         (Self::Skew, "skew"),
+        (Self::Move, "move"),
     ];
 
     pub(crate) fn bit(self) -> u32 {

@@ -38,7 +38,7 @@ impl Mirrors {
         assert!(dated == (mirror.due != Time::NEVER), "{uid} is forgotten");
         let levels = self.subtree(mirror.root);
         assert!(levels.len() == mirror.levels as usize, "levels of {uid}");
-        let (mut locks, mut calls) = (0, 0);
+        let (mut locks, mut calls, mut pins) = (0, 0, 0);
         for at in &levels {
             let level = &self.levels[*at];
             assert!(level.mirror == slot, "{} is in another mirror", level.uid);
@@ -50,6 +50,7 @@ impl Mirrors {
             }
             locks += level.locks.len();
             calls += level.calls.len();
+            pins += level.pins;
             if !mirror.is_active() {
                 let aborting = level.ending == Ending::Aborting;
                 let flat = levels.len() == 1 && level.ending == Ending::Open;
@@ -59,6 +60,7 @@ impl Mirrors {
         }
         assert!(locks == mirror.locks as usize, "locks of {uid} miscounted");
         assert!(calls == mirror.calls as usize, "calls of {uid} miscounted");
+        assert!(pins == mirror.pins, "pins of {uid} miscounted");
         let may_run = match mirror.phase {
             Phase::Active | Phase::Aborting => true,
             Phase::Preparing { .. }
@@ -68,6 +70,7 @@ impl Mirrors {
             | Phase::Deciding { .. } => false,
         };
         assert!(may_run || calls == 0, "{uid} is prepared but calls run");
+        assert!(may_run || pins == 0, "{uid} is prepared but moves");
         let noted = !mirror.is_prepared() || self.prepared.contains(&slot);
         assert!(noted, "{uid} is prepared and not noted");
     }
@@ -77,11 +80,13 @@ impl Mirrors {
         let level = &self.levels[slot];
         let waits = match level.ending {
             Ending::Open => true,
-            Ending::Merging => !level.calls.is_empty() || !level.children.is_empty(),
+            Ending::Merging => {
+                level.pins > 0 || !level.calls.is_empty() || !level.children.is_empty()
+            }
             Ending::Aborting => {
                 let top = self.aborting(slot).unwrap_or(slot);
                 let mut below = self.subtree(top).into_iter();
-                below.any(|at| !self.levels[at].calls.is_empty())
+                below.any(|at| self.levels[at].pins > 0 || !self.levels[at].calls.is_empty())
             }
         };
         assert!(waits, "{} has ended but is still here", level.uid);

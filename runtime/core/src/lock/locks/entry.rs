@@ -27,6 +27,21 @@ impl Grip {
         }
     }
 
+    pub(super) fn brought(holding: Holding, family: &impl Family) -> Self {
+        let Holding {
+            owner,
+            mode,
+            retained,
+        } = holding;
+        let root = family.root(owner);
+        Self {
+            owner,
+            root,
+            mode,
+            retained,
+        }
+    }
+
     pub(super) fn holding(self) -> Holding {
         Holding {
             owner: self.owner,
@@ -216,6 +231,13 @@ impl Lock {
             ..grip
         });
         self.bring_forward(parent);
+    }
+
+    /// Adds an entry that an owner had elsewhere.
+    pub(super) fn bring(&mut self, grip: Grip) {
+        assert!(self.grip(grip.owner).is_none(), "{grip:?} is here already");
+        self.hold(grip);
+        self.bring_forward(grip.owner);
     }
 
     /// Grants what can be granted now. A grant can let others of the same family pass whoever is

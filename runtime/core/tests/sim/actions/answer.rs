@@ -3,7 +3,7 @@
 use partha_core::action::message::{From, Message, To, Verdict};
 use partha_core::action::path::{Joined, Participant, Site};
 use partha_core::action::scope::Report;
-use partha_core::{Answer, End, Ticket};
+use partha_core::{Answer, End, Refusal, Ticket};
 
 use super::checker::{atomic, durable};
 use super::net::{Life, Response};
@@ -18,9 +18,10 @@ impl World {
         answer: Answer,
         joined: Option<Joined>,
     ) -> Check {
-        let node = &mut self.nodes[at.node];
-        let shard = &mut node.shards[at.shard];
+        let shard = &mut self.nodes[at.node].shards[at.shard];
         shard.tickets.replied(ticket)?;
+        let node = &self.nodes[at.node];
+        let shard = &node.shards[at.shard];
         let held = &shard.held[&ticket];
         let (conn, call, op) = (held.conn, held.call, held.op);
         let first = if let Answer::SameAs(first) = answer {
@@ -47,12 +48,21 @@ impl World {
         if let Ok(outcome) = &result
             && held.path().is_none()
         {
-            durable::leaves(op, held.kind, outcome, &node.disk.states)?;
+            let (kind, uid) = (held.kind, outcome.uid);
+            durable::leaves(op, kind, outcome, self.stored_list(uid))?;
         }
         if executed && held.path().is_some() != joined.is_some() {
             return Err(format!(
                 "tickets: {ticket:?} has joined {joined:?}, is {held:?}"
             ));
+        }
+        let mut moved = None;
+        if let Err(Refusal::Moved) = &result {
+            let uid = held.uid;
+            let forward = node.disk.forwards.get(&uid).copied();
+            let to =
+                forward.ok_or_else(|| format!("moves: {uid} has moved, nobody knows where"))?;
+            moved = Some((self.site_at(at), to));
         }
         let report = self.report_of(at, first, joined);
         self.respond(
@@ -61,6 +71,7 @@ impl World {
                 call,
                 result,
                 report,
+                moved,
             },
         );
         Ok(())

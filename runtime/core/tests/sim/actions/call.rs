@@ -1,7 +1,7 @@
 //! Calls, from the program that makes them to the engine that admits them, and their answers
 //! on the way back; connections that are opened and break.
 
-use partha_core::action::path::{Membership, Path, Site};
+use partha_core::action::path::{Membership, Participant, Path, Site};
 use partha_core::action::scope::{CallEnd, CallKey, Doom, Report};
 use partha_core::id::{NodeId, Uid};
 use partha_core::time::Time;
@@ -39,6 +39,10 @@ pub(crate) struct Call {
     /// How often it was sent, and how many copies of it there are.
     pub(crate) tries: u32,
     pub(crate) copies: u32,
+    /// How often its object had moved.
+    pub(crate) hops: u32,
+    /// Who has joined where the object was.
+    pub(crate) joined: Vec<Participant>,
     /// True time when the caller stops waiting.
     pub(crate) deadline: u64,
 }
@@ -269,7 +273,8 @@ impl World {
                 call,
                 result,
                 report,
-            } => self.returned(call, result, &report),
+                moved,
+            } => self.returned(call, result, report, moved),
             Response::Ended { run, end } => self.commit_ended(run, end),
             Response::Told { run, verdict } => self.told(run, verdict),
         }
@@ -280,16 +285,27 @@ impl World {
         &mut self,
         call: CallNo,
         result: Result<Outcome, Refusal>,
-        report: &Report,
+        mut report: Report,
+        moved: Option<(Site, Site)>,
     ) -> Check {
         if !self.calls[call].open {
             return Ok(());
         }
+        if let Some((from, to)) = moved {
+            self.calls[call].joined.extend(&report.participants);
+            if self.follow(call, from, to)? {
+                return Ok(());
+            }
+        }
+        report.participants.extend(&self.calls[call].joined);
         let op = self.calls[call].op;
         self.say(|| format!("op {op} gets {result:?} {report:?}"));
         let (ended, ok) = match result {
             Ok(outcome) => {
                 let ok = outcome.ending != Ending::Failed;
+                if !ok {
+                    self.misfortune(call);
+                }
                 if self.truth.ops[op].kind == Kind::Create && outcome.ending == Ending::Normal {
                     self.add_object(outcome.uid, op);
                 }
@@ -300,6 +316,8 @@ impl World {
                 (CallEnd::Known, ok)
             }
             Err(refusal) => {
+                self.misfortune(call);
+                self.check_refusal(call, &refusal)?;
                 let ended = match self.refused(call, &refusal)? {
                     // Another copy of it may still be executed.
                     CallEnd::Known if self.calls[call].copies > 1 => CallEnd::Unknown,
@@ -316,7 +334,7 @@ impl World {
                 (ended, false)
             }
         };
-        self.close_call(call, report, ended);
+        self.close_call(call, &report, ended);
         let task = self.calls[call].task;
         self.task_goes_on(task, ok)
     }
@@ -339,6 +357,7 @@ impl World {
             Refusal::Deadline { started: false }
             | Refusal::NoSuchObject
             | Refusal::Moved
+            | Refusal::Malformed { .. }
             | Refusal::Overloaded { .. }
             | Refusal::Draining
             | Refusal::LockTimeout { .. }
@@ -363,6 +382,7 @@ impl World {
             | Refusal::Deadline { .. } => true,
             Refusal::NoSuchObject
             | Refusal::Moved
+            | Refusal::Malformed { .. }
             | Refusal::Exists
             | Refusal::OldIncarnation { .. }
             | Refusal::CallIdReused
@@ -398,6 +418,7 @@ impl World {
         if let Some(conn) = self.calls[call].conn.filter(|conn| self.conns[*conn].open) {
             self.request(conn, Request::Cancel(call));
         }
+        self.misfortune(call);
         self.truth.ops[self.calls[call].op].fate = Fate::Unknown;
         self.close_call(call, &Report::default(), CallEnd::Unknown);
     }

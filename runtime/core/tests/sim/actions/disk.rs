@@ -4,13 +4,14 @@
 //! A batch is all or nothing. A crash keeps a random prefix of what was queued, and nobody is
 //! told which; what was reported done is on disk for ever.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use partha_core::action::path::Site;
 use partha_core::id::{CallId, Uid};
 use partha_core::{Fault, Job, Ticket};
 
 use super::image::Rows;
+use super::moves::MoveNo;
 use super::truth::{OpNo, Outcome};
 use crate::rng::Rng;
 
@@ -53,6 +54,21 @@ pub(crate) enum What {
     Settle {
         action: Uid,
     },
+    /// An object that comes: prepared, and the replies that were saved for it.
+    Stage {
+        action: Uid,
+        coordinator: Site,
+        state: State,
+        replies: Vec<(CallId, Outcome)>,
+    },
+    /// An object that leaves.
+    Depart {
+        action: Uid,
+        uid: Uid,
+        to: Site,
+        /// A forward takes its place, as it must.
+        keep: bool,
+    },
 }
 
 /// Who waits for a batch.
@@ -60,6 +76,7 @@ pub(crate) enum What {
 pub(crate) enum For {
     Call(Ticket),
     Job(Job),
+    Move(MoveNo),
 }
 
 #[derive(Clone, Debug)]
@@ -84,6 +101,8 @@ pub(crate) enum Fact {
     Decided(Uid),
     /// The effect of a call outside actions.
     Stored(OpNo),
+    /// An object has left, or come.
+    Moved(Uid),
 }
 
 /// One shard's part of a prepared action.
@@ -101,8 +120,13 @@ pub(crate) struct Disk {
     pub(crate) replies: BTreeMap<CallId, Outcome>,
     /// By action and shard.
     pub(crate) prepared: BTreeMap<(Uid, usize), Prepared>,
+    /// Where objects are that have left.
+    pub(crate) forwards: BTreeMap<Uid, Site>,
     /// Who is still to be told, and the shard that tells them.
     pub(crate) decisions: BTreeMap<Uid, (usize, Vec<Site>)>,
+    /// What is to go and could perhaps not be removed: it goes with the next that is prepared,
+    /// so that no two are ever found to have prepared the same object. Not on disk.
+    unwanted: BTreeSet<(Uid, usize)>,
     /// The latest activation of each object; only it may write.
     fences: BTreeMap<Uid, u64>,
     last_epoch: u64,
@@ -120,6 +144,9 @@ impl Disk {
     }
 
     pub(crate) fn submit(&mut self, batch: Batch) {
+        if let What::Undo { action } = batch.what {
+            self.unwanted.insert((action, batch.shard));
+        }
         self.queue.push_back(batch);
     }
 
@@ -168,6 +195,7 @@ impl Disk {
             let _unheard = self.apply(batch, facts)?;
         }
         self.fences.clear();
+        self.unwanted.clear();
         Ok(())
     }
 
@@ -192,14 +220,7 @@ impl Disk {
                 if let Err(fault) = self.may_write(&states) {
                     return Ok(Err(fault));
                 }
-                let shadows = states;
-                let record = Prepared {
-                    coordinator,
-                    shadows,
-                };
-                if self.prepared.insert((action, shard), record).is_some() {
-                    return Err(format!("store: {action} is prepared twice"));
-                }
+                self.prepare((action, shard), coordinator, states)?;
             }
             What::Decide {
                 action,
@@ -209,32 +230,101 @@ impl Disk {
                 if let Err(fault) = self.may_write(&states) {
                     return Ok(Err(fault));
                 }
-                for state in states {
-                    self.write(state);
-                }
-                let record = (shard, participants);
-                if self.decisions.insert(action, record).is_some() {
-                    return Err(format!("store: {action} is decided twice"));
-                }
+                states.into_iter().for_each(|state| self.write(state));
+                self.decide(action, (shard, participants))?;
                 facts.push(Fact::Decided(action));
             }
             What::Install { action } => {
                 let record = self.prepared.remove(&(action, shard));
                 let record = record.ok_or_else(|| format!("store: no shadow of {action}"))?;
-                for shadow in record.shadows {
-                    self.write(shadow);
-                }
+                self.install(record, facts);
             }
             What::Undo { action } => {
                 self.prepared.remove(&(action, shard));
+                self.unwanted.remove(&(action, shard));
             }
             What::Settle { action } => {
                 let record = self.decisions.get_mut(&action);
                 let record = record.ok_or_else(|| format!("store: {action} was never decided"))?;
                 record.1.clear();
             }
+            What::Stage {
+                action,
+                coordinator,
+                state,
+                replies,
+            } => {
+                self.replies.extend(replies);
+                self.prepare((action, shard), coordinator, vec![state])?;
+            }
+            What::Depart {
+                action,
+                uid,
+                to,
+                keep,
+            } => {
+                self.depart(action, uid, (shard, to), keep)?;
+                facts.push(Fact::Moved(uid));
+            }
         }
         Ok(Ok(()))
+    }
+
+    fn prepare(
+        &mut self,
+        (action, shard): (Uid, usize),
+        coordinator: Site,
+        shadows: Vec<State>,
+    ) -> Result<(), String> {
+        self.remove_unwanted(shard);
+        let record = Prepared {
+            coordinator,
+            shadows,
+        };
+        match self.prepared.insert((action, shard), record) {
+            Some(_) => Err(format!("store: {action} is prepared twice")),
+            None => Ok(()),
+        }
+    }
+
+    fn install(&mut self, record: Prepared, facts: &mut Vec<Fact>) {
+        for shadow in record.shadows {
+            if self.forwards.remove(&shadow.uid).is_some() || shadow.epoch == 0 {
+                facts.push(Fact::Moved(shadow.uid));
+            }
+            self.write(shadow);
+        }
+    }
+
+    fn depart(
+        &mut self,
+        action: Uid,
+        uid: Uid,
+        (shard, to): (usize, Site),
+        keep: bool,
+    ) -> Result<(), String> {
+        if self.states.remove(&uid).is_none() {
+            return Err(format!("store: {uid} leaves, but is not there"));
+        }
+        self.rows.remove(&uid);
+        self.fences.remove(&uid);
+        if keep {
+            self.forwards.insert(uid, to);
+        }
+        self.decide(action, (shard, vec![to]))
+    }
+
+    fn decide(&mut self, action: Uid, record: (usize, Vec<Site>)) -> Result<(), String> {
+        match self.decisions.insert(action, record) {
+            Some(_) => Err(format!("store: {action} is decided twice")),
+            None => Ok(()),
+        }
+    }
+
+    fn remove_unwanted(&mut self, shard: usize) {
+        let unwanted = &self.unwanted;
+        let gone = |key: &(Uid, usize)| key.1 == shard && unwanted.contains(key);
+        self.prepared.retain(|key, _| !gone(key));
     }
 
     fn may_write(&self, states: &[State]) -> Result<(), Fault> {

@@ -39,7 +39,7 @@ impl World {
     }
 
     fn befall(&mut self, kind: FaultKind, chosen: usize, uid: Uid) -> Check {
-        let home = Self::node_of(uid.node);
+        let home = self.owner(uid).unwrap_or_else(|| Self::node_of(uid.node));
         match kind {
             FaultKind::Crash => self.crash(chosen)?,
             FaultKind::ClientCrash => self.client_dies(chosen),
@@ -95,6 +95,7 @@ impl World {
             | FaultKind::Stuck
             | FaultKind::HalfOpen
             | FaultKind::Cancel
+            | FaultKind::Move
             | FaultKind::Skew => {}
         }
         Ok(())
@@ -159,6 +160,7 @@ impl World {
         let it = self.life(process);
         self.schedule(self.now + EXTINCT, Event::Extinct { of: it });
         self.processes[process].up = false;
+        self.forget_known(it);
         for conn in 0..self.conns.len() {
             if self.conns[conn].caller == it || self.conns[conn].server == it {
                 if self.rng.chance(self.plan.half_open) {

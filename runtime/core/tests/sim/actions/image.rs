@@ -75,6 +75,17 @@ impl Images {
         Err(format!("undo: {uid} is dropped with {:?}", image.overlays))
     }
 
+    /// The object is elsewhere now, with all that is kept to undo; whether there was an image.
+    pub(crate) fn leave(&mut self, uid: Uid) -> bool {
+        self.images.remove(&uid).is_some()
+    }
+
+    /// The object has come from elsewhere.
+    pub(crate) fn come(&mut self, uid: Uid, mut image: Image, epoch: u64) {
+        image.epoch = epoch;
+        self.images.insert(uid, image);
+    }
+
     pub(crate) fn capture(&mut self, uid: Uid, action: Uid) -> Result<(), String> {
         let epoch = 0;
         let made = !self.images.contains_key(&uid);

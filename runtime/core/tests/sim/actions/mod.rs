@@ -3,10 +3,11 @@
 //! | module | holds |
 //! |---|---|
 //! | `plan` | what a seed decides beforehand; clocks |
-//! | `world` | processes, events, engines |
+//! | `world`, `event` | processes, engines, what will happen |
 //! | `net`, `call` | connections; calls on their way there and back |
 //! | `program`, `run` | random programs; the action they are a part of, its commit |
 //! | `shell`, `servant`, `answer`, `image`, `disk` | what a node does besides deciding |
+//! | `moves` | objects that move to other nodes, callers that follow |
 //! | `faults` | crashes, partitions, deaths |
 //! | `truth` | what really happened |
 //! | `checker` | what must be true of it |
@@ -18,8 +19,10 @@ mod answer;
 mod call;
 mod checker;
 mod disk;
+mod event;
 mod faults;
 mod image;
+mod moves;
 mod net;
 mod plan;
 mod program;
@@ -47,6 +50,7 @@ pub(crate) fn run(job: &Job) -> Result<Summary, String> {
     let mut world = World::new(job);
     world.schedule(0, Event::Fault);
     world.schedule(0, Event::Watch);
+    world.schedule(0, Event::Move);
     for client in world.plan.nodes..world.processes.len() {
         let client = world.life(client);
         world.schedule(0, Event::Next { client });
@@ -54,6 +58,7 @@ pub(crate) fn run(job: &Job) -> Result<Summary, String> {
     world.run_to_end()?;
     liveness::check(&world.tasks, &world.runs)?;
     close(&mut world)?;
+    world.check_owners()?;
     let stored = stored(&world);
     atomic::check(&world.truth, &stored)?;
     once::check(&world.truth, &stored)?;
@@ -75,7 +80,8 @@ fn close(world: &mut World) -> Check {
         rest::quiet(&shard.engine)?;
     }
     for node in &world.nodes {
-        rest::stored(&node.disk)?;
+        let forgetful = world.plan.limits.actions_max < 100;
+        rest::stored(&node.disk, forgetful)?;
     }
     for run in 0..world.runs.len() {
         let Some((coordinator, ..)) = world.runs[run].request.clone() else {

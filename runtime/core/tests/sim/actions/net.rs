@@ -6,6 +6,7 @@
 //! arrives. Messages about actions travel outside of all order, and may get lost or come twice.
 
 use partha_core::action::message::{Message, Verdict};
+use partha_core::action::path::Site;
 use partha_core::action::scope::Report;
 use partha_core::{End, Refusal};
 
@@ -39,6 +40,8 @@ pub(crate) enum Response {
         call: CallNo,
         result: Result<Outcome, Refusal>,
         report: Report,
+        /// Of one that its object has moved: from where to where.
+        moved: Option<(Site, Site)>,
     },
     Ended {
         run: RunNo,

@@ -74,6 +74,12 @@ pub(crate) struct Plan {
     pub(crate) cancelled: u64,
     /// Between two faults, at most.
     pub(crate) fault_ns: u64,
+    /// Between two moves of objects, at most; 0 if none moves.
+    pub(crate) move_ns: u64,
+    /// When objects stop to move.
+    pub(crate) moves_until: u64,
+    /// Nothing goes wrong, but objects move.
+    pub(crate) calm: bool,
     /// When faults end.
     pub(crate) faults_until: u64,
     /// How far clocks are apart, at most.
@@ -118,6 +124,9 @@ impl Plan {
             half_open: rng.pick(&[0, 0, 400]),
             cancelled: rng.pick(&[0, 0, 40]),
             fault_ns: rng.pick(&[5 * MS, 20 * MS, 80 * MS, 1_000 * S]),
+            move_ns: rng.pick(&[0, MS, 5 * MS, 30 * MS]),
+            moves_until: 0,
+            calm: rng.chance(150),
             faults_until: rng.range(20, 400).min(caps.trouble_ms) * MS,
             skew_ns: rng.pick(&[0, S, 1_000 * S]),
             drift: rng.pick(&[0, 0, 5]),
@@ -125,7 +134,24 @@ impl Plan {
             caps,
         };
         plan.leave_out();
+        if plan.calm {
+            plan.calm_down();
+        }
+        plan.moves_until = plan.faults_until + 300 * MS;
         plan
+    }
+
+    /// Nothing goes wrong but what programs do to each other.
+    fn calm_down(&mut self) {
+        self.faults_until = 0;
+        (self.stuck, self.give_up, self.failed) = (0, 0, 0);
+        (self.wait_ns, self.action_ns) = (30 * S, 60 * S);
+        let idle_ns = self.limits.idle_ns;
+        self.limits = Limits {
+            idle_ns,
+            lock_wait_ns: 10 * S,
+            ..Limits::default()
+        };
     }
 
     /// What the caps say must not happen has no chance to.
@@ -166,6 +192,9 @@ impl Plan {
             tombstones_max: rng.pick(&[1, 4, 16_384, 16_384]),
             vote_wait_ns: rng.pick(&[50 * MS, 500 * MS, 5 * S]),
             resend_ns: rng.pick(&[10 * MS, 100 * MS, 500 * MS]),
+            moves_max: rng.pick(&[1, 64, 64]),
+            cargo_levels_max: rng.pick(&[2, 1_024, 1_024]),
+            move_hold_ns: rng.pick(&[5 * MS, 100 * MS, 2 * S]),
             ..Limits::default()
         }
     }

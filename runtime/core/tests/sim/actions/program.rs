@@ -299,7 +299,7 @@ impl World {
         }
     }
 
-    fn pick_object(&mut self) -> Uid {
+    pub(crate) fn pick_object(&mut self) -> Uid {
         if self.rng.chance(self.plan.hot) {
             return self.objects[0];
         }
@@ -320,7 +320,7 @@ impl World {
         };
         let kind = self.pick_kind(task);
         let uid = self.pick_object();
-        let to = self.site_of(uid);
+        let to = self.known_site(at.process, uid);
         let process = &mut self.processes[at.process];
         let sequence = process.next_sequence;
         process.next_sequence += 1;
@@ -344,6 +344,8 @@ impl World {
             open: true,
             tries: 0,
             copies: 0,
+            hops: 0,
+            joined: Vec::new(),
             deadline: self.now + wait,
         });
         self.tasks[task].doing = Doing::Calling;
@@ -390,7 +392,7 @@ impl World {
     }
 
     /// Before a call in an action leaves: whoever could have to undo it knows where it went.
-    fn reach_out(&mut self, call: super::world::CallNo) -> Check {
+    pub(crate) fn reach_out(&mut self, call: super::world::CallNo) -> Check {
         let Some((run, key)) = self.calls[call].run else {
             return Ok(());
         };

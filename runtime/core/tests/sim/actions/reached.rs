@@ -132,6 +132,7 @@ fn answered(answer: &Answer) -> Option<&'static str> {
         Refusal::Store(_) => "refused: store",
         Refusal::NoSuchObject => "refused: no such object",
         Refusal::Moved => "refused: moved",
+        Refusal::Malformed { .. } => "refused: malformed",
         Refusal::Exists => "refused: exists",
         Refusal::CallIdReused => "refused: call id reused",
         Refusal::LockTimeout { in_doubt: true, .. } => "refused: lock time-out, in doubt",
@@ -175,6 +176,7 @@ fn ended(end: &End) -> Option<&'static str> {
 fn sent(message: &Message) -> Option<&'static str> {
     Some(match message {
         Message::Prepare { .. } => "message: prepare",
+        Message::Vote { moved, .. } if !moved.is_empty() => "message: vote, moved",
         Message::Vote {
             vote: Vote::Yes, ..
         } => "message: vote yes",

@@ -263,7 +263,10 @@ impl World {
         }
         match end {
             End::Committed => self.told_committed(run),
-            End::Aborted(_) => self.told_aborted(run),
+            End::Aborted(_) => {
+                self.check_moved_in_peace(self.runs[run].root, &end)?;
+                self.told_aborted(run)
+            }
         }
     }
 

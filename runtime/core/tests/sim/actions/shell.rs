@@ -1,6 +1,7 @@
 //! The toy shell of a shard: does what its engine says, with delays, and watches it.
 
 use partha_core::action::path::{Membership, Path};
+use partha_core::engine::Mutation;
 use partha_core::id::{CallId, Epoch, Uid};
 use partha_core::{
     ActionBatch, Answer, Event as Told, Fault, Input, Job as Work, Loaded, Output, Refusal, Ticket,
@@ -10,6 +11,7 @@ use partha_core::{
 use super::checker::atomic;
 use super::checker::waits::Broken;
 use super::disk::{Batch, Fact, For, State, What};
+use super::moves::Stage;
 use super::net::ConnNo;
 use super::plan::{KILLED, MS};
 use super::servant::size_of;
@@ -233,6 +235,7 @@ impl World {
                     size_bytes,
                 }
             }
+            None if node.disk.forwards.contains_key(&uid) => Loaded::Moved,
             None => Loaded::Absent,
         };
         let found = matches!(outcome, Loaded::Found { .. });
@@ -287,7 +290,7 @@ impl World {
         Ok(())
     }
 
-    fn submit(&mut self, at: Place, waits: For, what: What) {
+    pub(crate) fn submit(&mut self, at: Place, waits: For, what: What) {
         let shard = at.shard;
         self.nodes[at.node]
             .disk
@@ -301,11 +304,6 @@ impl World {
             let life = self.processes[node].life;
             self.schedule(self.now + takes, Event::DiskDone { node, life });
         }
-    }
-
-    /// About objects that move.
-    fn moving(&mut self, _: Place, output: Output) -> Check {
-        Err(format!("moves: {output:?}, but nothing does"))
     }
 
     /// A batch about an action goes to the disk.
@@ -352,8 +350,14 @@ impl World {
             ActionBatch::Install { action } => What::Install { action },
             ActionBatch::Undo { action } => What::Undo { action },
             ActionBatch::Settle { action } => What::Settle { action },
-            ActionBatch::Depart { uid, .. } => {
-                return Err(format!("moves: {uid}, but nothing does"));
+            ActionBatch::Depart { action, uid, to } => {
+                let keep = self.job.mutation != Mutation::LoseForward;
+                What::Depart {
+                    action,
+                    uid,
+                    to,
+                    keep,
+                }
             }
         };
         self.submit(at, For::Job(job), what);
@@ -379,6 +383,11 @@ impl World {
             let input = match done.waits {
                 For::Call(ticket) => Input::Flushed { ticket, result },
                 For::Job(job) => Input::Stored { job, result },
+                For::Move(number) => {
+                    let stage = Stage::Written(result);
+                    self.move_goes_on(number, stage)?;
+                    continue;
+                }
             };
             if self.lives(at) {
                 self.input(at, input)?;
@@ -398,6 +407,7 @@ impl World {
                     self.summary.count("decisions");
                 }
                 Fact::Stored(op) => self.truth.ops[op].stored = true,
+                Fact::Moved(uid) => self.check_owner(uid)?,
             }
         }
         Ok(())

@@ -112,6 +112,8 @@ pub(crate) struct Root {
     pub(crate) dead: bool,
     /// The commit point is on a disk.
     pub(crate) decided: bool,
+    /// Something other than a move has befallen it.
+    pub(crate) misfortune: bool,
 }
 
 /// All of it.

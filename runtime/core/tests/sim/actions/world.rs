@@ -1,18 +1,19 @@
 //! All processes and connections of a run, one queue of events, one true clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use partha_core::action::message::{From, Message};
 use partha_core::action::path::Site;
 use partha_core::engine::Mutation;
-use partha_core::id::{CallId, Incarnation, NodeId, Peer, Uid};
+use partha_core::id::{Incarnation, NodeId, Peer, Uid};
 use partha_core::time::Time;
-use partha_core::{Engine, Identity, Input, Job as Work, Outbox, Ticket, invariants};
+use partha_core::{Engine, Identity, Input, Outbox, Ticket, invariants};
 
 use super::checker::{orphan, waits::Waits};
 use super::disk::Disk;
+pub(crate) use super::event::Event;
 use super::image::Images;
-use super::net::{Conn, ConnNo, Life, Request, Response};
+use super::moves::Move;
+use super::net::{Conn, ConnNo, Life};
 use super::plan::{Clock, KILLED, MS, Plan, S};
 use super::program::Task;
 use super::reached;
@@ -36,109 +37,6 @@ const EVENTS_MAX: u64 = 2_000_000;
 /// What a check says: nothing, or what is wrong.
 pub(crate) type Check = Result<(), String>;
 
-/// Something that will happen.
-#[derive(Clone, Debug)]
-pub(crate) enum Event {
-    Request {
-        conn: ConnNo,
-        request: Request,
-    },
-    Response {
-        conn: ConnNo,
-        response: Response,
-    },
-    /// The server notices the end of a connection.
-    ServerLoses {
-        conn: ConnNo,
-    },
-    /// The caller notices it.
-    CallerLoses {
-        conn: ConnNo,
-    },
-    Mail {
-        node: usize,
-        shard: usize,
-        from: From,
-        message: Box<Message>,
-    },
-    Search {
-        at: Place,
-        ticket: Ticket,
-        call: CallId,
-    },
-    Load {
-        at: Place,
-        uid: Uid,
-    },
-    Decision {
-        at: Place,
-        work: Work,
-        action: Uid,
-    },
-    Returns {
-        at: Place,
-        ticket: Ticket,
-    },
-    /// A servant that was told to stop has stopped.
-    Killed {
-        at: Place,
-        ticket: Ticket,
-    },
-    /// Nothing may be left of a process that is gone.
-    Orphans {
-        at: Place,
-        of: Life,
-    },
-    /// Nothing may be left anywhere of what a process began that died a while ago.
-    Extinct {
-        of: Life,
-    },
-    /// Nothing may run in an action that was given up.
-    GivenUp {
-        at: Place,
-        action: Uid,
-    },
-    /// The deadline of a call passed a while ago.
-    Overdue {
-        at: Place,
-        ticket: Ticket,
-    },
-    DiskDone {
-        node: usize,
-        life: u32,
-    },
-    Timer {
-        at: Place,
-    },
-    Step {
-        task: TaskNo,
-    },
-    /// The caller waits no longer.
-    Patience {
-        call: CallNo,
-    },
-    /// The time of an action is up.
-    Expires {
-        run: RunNo,
-    },
-    /// No answer to a commit, or none to the question about it.
-    AskAgain {
-        run: RunNo,
-        asked: u32,
-    },
-    Next {
-        client: Life,
-    },
-    Reborn {
-        client: usize,
-    },
-    Restart {
-        node: usize,
-    },
-    Fault,
-    Watch,
-}
-
 /// A shard in one life of its node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
@@ -160,6 +58,8 @@ pub(crate) struct Shard {
     pub(crate) drained: bool,
     pub(crate) tickets: Tickets,
     pub(crate) activations: Activations,
+    /// Moves that bring something here.
+    pub(crate) arriving: BTreeSet<Uid>,
 }
 
 /// A question about a top-level action.
@@ -213,6 +113,9 @@ pub(crate) struct World {
     pub(crate) tasks: Vec<Task>,
     pub(crate) runs: Vec<Run>,
     pub(crate) objects: Vec<Uid>,
+    pub(crate) moves: Vec<Move>,
+    /// Where processes believe objects to be that have moved.
+    pub(crate) known: BTreeMap<(usize, Uid), Site>,
     pub(crate) truth: Truth,
     pub(crate) waits: Waits,
     pub(crate) summary: Summary,
@@ -241,6 +144,8 @@ impl World {
             tasks: Vec::new(),
             runs: Vec::new(),
             objects: Vec::new(),
+            moves: Vec::new(),
+            known: BTreeMap::new(),
             truth: Truth::default(),
             waits: Waits::default(),
             summary: Summary::default(),
@@ -300,6 +205,7 @@ impl World {
             drained: false,
             tickets: Tickets::default(),
             activations: Activations::default(),
+            arriving: BTreeSet::new(),
         });
         self.nodes[node].shards = shards.collect();
     }
@@ -374,6 +280,8 @@ impl World {
                 }
                 orphan::check(self, at, &event)
             }
+            Event::Move => self.move_one(),
+            Event::Moving { number, stage } => self.move_goes_on(number, stage),
             Event::DiskDone { node, life }
                 if self.is_alive(Life {
                     process: node,
@@ -415,6 +323,7 @@ impl World {
                 Some(self.conns[*conn].caller.process)
             }
             Event::Mail { node, .. } | Event::DiskDone { node, .. } => Some(*node),
+            Event::Moving { number, stage } => Some(self.move_concerns(*number, stage)),
             Event::Search { at, .. }
             | Event::Load { at, .. }
             | Event::Decision { at, .. }
@@ -434,6 +343,7 @@ impl World {
             | Event::Restart { .. }
             | Event::Extinct { .. }
             | Event::Fault
+            | Event::Move
             | Event::Watch => None,
         }
     }

@@ -204,6 +204,7 @@ impl World {
             | Refusal::Reentrant { .. }
             | Refusal::ActionAborted { .. }
             | Refusal::Moved
+            | Refusal::Malformed { .. }
             | Refusal::Repeated => {
                 let record = &self.history.ops[op];
                 return Err(format!(

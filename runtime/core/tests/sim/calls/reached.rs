@@ -101,6 +101,7 @@ fn answered(answer: &Answer) -> &'static str {
             | Refusal::Reentrant { .. }
             | Refusal::ActionAborted { .. }
             | Refusal::Moved
+            | Refusal::Malformed { .. }
             | Refusal::Repeated => "refused: mistake",
         },
     }

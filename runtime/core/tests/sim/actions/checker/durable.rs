@@ -1,7 +1,5 @@
 //! What anybody was told is on disk by then, and stays there.
 
-use std::collections::BTreeMap;
-
 use partha_core::id::Uid;
 
 use crate::actions::truth::{Ending, Kind, OpNo, Outcome, Truth};
@@ -27,13 +25,7 @@ pub(crate) fn told_committed(truth: &Truth, root: Uid) -> Check {
 }
 
 /// An answer of a call outside of actions leaves its node.
-pub(crate) fn leaves(
-    op: OpNo,
-    kind: Kind,
-    outcome: &Outcome,
-    stored: &BTreeMap<Uid, Vec<OpNo>>,
-) -> Check {
-    let list = stored.get(&outcome.uid).map_or(&[][..], Vec::as_slice);
+pub(crate) fn leaves(op: OpNo, kind: Kind, outcome: &Outcome, list: &[OpNo]) -> Check {
     if outcome.ending == Ending::Failed || list.starts_with(&outcome.seen) {
         return Ok(());
     }

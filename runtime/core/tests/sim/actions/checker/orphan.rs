@@ -31,7 +31,7 @@ fn gone(world: &World, at: Place, of: Life) -> Check {
     let peer = World::peer_of(of);
     for action in shard.engine.actions() {
         let running = action.phase == ActionPhase::Active || action.phase == ActionPhase::Aborting;
-        if running && action.callers.contains(&peer) {
+        if running && !action.pinned && action.callers.contains(&peer) {
             return Err(format!("orphan: {peer} is gone, but not {action:?}"));
         }
     }
@@ -52,7 +52,7 @@ fn extinct_at(world: &World, of: Life) -> Check {
         let theirs = root.is_some_and(|uid| uid.node == node && uid.incarnation() == incarnation);
         let goes_on = action.phase == ActionPhase::Active || action.phase == ActionPhase::Aborting;
         let empty = (action.locks, action.objects, action.running, action.waiting) == (0, 0, 0, 0);
-        if theirs && goes_on && !empty {
+        if theirs && goes_on && !empty && !action.pinned {
             return Err(format!("orphan: {of:?} died, but its {action:?} goes on"));
         }
     }
@@ -80,7 +80,7 @@ fn given_up(world: &World, at: Place, action: Uid) -> Check {
     let shard = &world.nodes[at.node].shards[at.shard];
     let mut actions = shard.engine.actions();
     let left = actions.find(|it| it.path.root() == Some(action));
-    match left.filter(|it| it.phase == ActionPhase::Aborting) {
+    match left.filter(|it| it.phase == ActionPhase::Aborting && !it.pinned) {
         Some(action) => Err(format!("orphan: given up, but not gone: {action:?}")),
         None => Ok(()),
     }

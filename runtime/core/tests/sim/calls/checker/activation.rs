@@ -46,6 +46,16 @@ impl Activations {
         Ok(())
     }
 
+    /// An image came from another node.
+    pub(crate) fn come(&mut self, uid: Uid, slot: ObjectSlot) -> Result<(), String> {
+        let image = self.uses.entry(uid).or_default();
+        if image.loading || image.present {
+            return Err(format!("activation: {uid} comes, but there is {image:?}"));
+        }
+        image.present = true;
+        self.place(uid, slot)
+    }
+
     fn leave(&mut self, uid: Uid) {
         let image = self.uses.entry(uid).or_default();
         if let Some(slot) = image.slot.take() {
