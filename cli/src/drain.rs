@@ -337,12 +337,16 @@ impl Drain<'_> {
         told.context(untold)
     }
 
-    /// The actions that have a part at the node, when they have had time to end.
-    async fn actions(&self, source: &NodeInfo) -> anyhow::Result<Vec<(Uid, &'static str)>> {
+    /// The actions that have a part at the node, when they have had this time to end.
+    async fn actions(
+        &self,
+        source: &NodeInfo,
+        time: Duration,
+    ) -> anyhow::Result<Vec<(Uid, &'static str)>> {
         let begun = Instant::now();
         loop {
             let parts = survey::parts(self.system, source).await?;
-            if parts.is_empty() || begun.elapsed() >= self.arguments.wait {
+            if parts.is_empty() || begun.elapsed() >= time {
                 let mut actions: Vec<_> = parts
                     .iter()
                     .filter_map(|part| {

@@ -97,6 +97,9 @@ pub(crate) async fn stats(arguments: &Stats, out: &mut Output) -> anyhow::Result
         ("action_messages", json!(stats.action_messages)),
         ("store_log_bytes", json!(stats.store_log_bytes)),
         ("store_checkpoints", json!(stats.store_checkpoints)),
+        ("objects_moved_in", json!(stats.objects_moved_in)),
+        ("objects_moved_out", json!(stats.objects_moved_out)),
+        ("moves_failed", json!(stats.moves_failed)),
     ])?;
     Ok(())
 }

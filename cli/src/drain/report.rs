@@ -2,6 +2,7 @@
 //! be stopped now.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use partha::{ClassId, NodeId, Uid};
 use serde_json::{Map, Value, json};
@@ -72,7 +73,12 @@ impl Report {
         let classes: BTreeSet<_> = self.tally.all().map(|(class, ..)| class).collect();
         let name = |class| (class, source.class_name(ClassId(class)));
         self.class_names = classes.into_iter().map(name).collect();
-        self.actions = drain.actions(&source).await?;
+        // Objects that stay may be used for ever.
+        let time = match self.tally.staying() {
+            0 => drain.arguments.wait,
+            _ => Duration::ZERO,
+        };
+        self.actions = drain.actions(&source, time).await?;
         self.transient = transient(drain.system, &source).await?;
         Ok(())
     }

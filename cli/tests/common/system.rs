@@ -74,6 +74,14 @@ impl System {
         child.unwrap_or_else(|| panic!("no process {name}")).kill();
     }
 
+    /// Waits for a process to end in good order.
+    #[track_caller]
+    pub(crate) fn ended(&mut self, name: &str) {
+        let child = self.processes.remove(name);
+        let child = child.unwrap_or_else(|| panic!("no process {name}"));
+        assert_eq!(child.wait(LONG), Exit::Code(0), "{name}");
+    }
+
     /// Sends a process a signal.
     #[track_caller]
     pub(crate) fn signal(&self, name: &str, signal: Signal) {
