@@ -1,0 +1,379 @@
+//! Objects that move while they are used, and nodes that are emptied while they work, with naming
+//! service, binder and bank nodes as processes.
+
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bank::branch::TransferError;
+use bank::{Account, AuditLog};
+use common::LONG;
+use common::system::System;
+use partha::{Action, ActionOptions, Client, Place};
+use serde_json::{Value, json};
+use test_support::{Child, Exit, Signal, eventually};
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+
+/// What each account begins with, in cents.
+const FUNDS: i64 = 1_000;
+/// Clients that transfer money.
+const TELLERS: u64 = 4;
+
+/// A bank whose accounts and log are at node a.
+struct Bank {
+    client: Client,
+    accounts: Arc<Vec<Account>>,
+    log: AuditLog,
+}
+
+/// Transfers that go on until they are stopped.
+struct Load {
+    stop: Arc<AtomicBool>,
+    /// Transfers that were committed, in all.
+    made: Arc<AtomicU64>,
+    /// Attempts that were undone, and made again.
+    undone: Arc<AtomicU64>,
+    tellers: Vec<JoinHandle<()>>,
+}
+
+impl Bank {
+    async fn open(system: &System, accounts: usize) -> Self {
+        let client = Client::connect(system.naming.clone()).await.unwrap();
+        let place = Place::Named("a".to_owned());
+        let mut opened = Vec::new();
+        for number in 0..accounts {
+            let owner = format!("owner {number}");
+            let account = Account::create(&client, &place, &owner).await.unwrap();
+            account.deposit(&client, FUNDS).await.unwrap();
+            opened.push(account);
+        }
+        let log = AuditLog::create(&client, &place).await.unwrap();
+        let naming = client.naming().unwrap();
+        for (name, account) in [("/first", &opened[0]), ("/second", &opened[1])] {
+            let added = naming.add(&client, name, account.uid(), Account::CLASS);
+            added.await.unwrap();
+        }
+        let added = naming.add(&client, "/log", log.uid(), AuditLog::CLASS);
+        added.await.unwrap();
+        Self {
+            client,
+            accounts: Arc::new(opened),
+            log,
+        }
+    }
+
+    /// Begins to transfer money between the accounts, by clients of their own.
+    async fn load(&self, system: &System) -> Load {
+        let stop = Arc::new(AtomicBool::new(false));
+        let made = Arc::<AtomicU64>::default();
+        let undone = Arc::<AtomicU64>::default();
+        let mut tellers = Vec::new();
+        for teller in 0..TELLERS {
+            let client = Client::connect(system.naming.clone()).await.unwrap();
+            let (accounts, log) = (self.accounts.clone(), self.log.clone());
+            let (stop, made, undone) = (stop.clone(), made.clone(), undone.clone());
+            tellers.push(tokio::spawn(async move {
+                let mut number = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    let reference = format!("{teller}/{number}");
+                    let tries = AtomicU64::new(0);
+                    if transfer(&client, &accounts, &log, &reference, number, &tries).await {
+                        made.fetch_add(1, Ordering::Relaxed);
+                    }
+                    undone.fetch_add(tries.into_inner() - 1, Ordering::Relaxed);
+                    number += 1;
+                }
+            }));
+        }
+        Load {
+            stop,
+            made,
+            undone,
+            tellers,
+        }
+    }
+
+    /// Sees that no money is lost or made, and that each transfer that was acknowledged is noted.
+    async fn check(&self, made: u64) {
+        let mut sum = 0;
+        for account in self.accounts.iter() {
+            sum += account.balance(&self.client).await.unwrap();
+        }
+        assert_eq!(sum, FUNDS * self.accounts.len() as i64);
+        let (mut lines, mut after) = (0, 0);
+        loop {
+            let page = self.log.lines(&self.client, after, 500).await.unwrap();
+            let Some(last) = page.last() else { break };
+            after = last.number;
+            lines += page.len() as u64;
+        }
+        assert_eq!(lines, made, "lines of the log, and transfers acknowledged");
+    }
+}
+
+/// One transfer, in an action. False if there was not enough money.
+async fn transfer(
+    client: &Client,
+    accounts: &[Account],
+    log: &AuditLog,
+    reference: &str,
+    number: u64,
+    tries: &AtomicU64,
+) -> bool {
+    let count = accounts.len() as u64;
+    let from = &accounts[(number * 7 % count) as usize];
+    let to = &accounts[((number * 7 + 1 + number % (count - 1)) % count) as usize];
+    let options = ActionOptions::new().deadline(LONG).tries(1_000);
+    let made = client.action_retry_with(options, async |action: &Action| {
+        tries.fetch_add(1, Ordering::Relaxed);
+        log.note(action, reference, from, to, 1).await?;
+        let moved = action.nested(async |moved| {
+            from.withdraw(moved, 1).await?;
+            to.deposit(moved, 1).await?;
+            Ok::<_, TransferError>(())
+        });
+        Ok::<_, TransferError>(moved.await?)
+    });
+    match made.await {
+        Ok(()) => true,
+        Err(error) => match error.cause() {
+            Some(TransferError::InsufficientFunds(_)) => false,
+            _ => panic!("transfer {reference}: {error}"),
+        },
+    }
+}
+
+impl Load {
+    fn made(&self) -> u64 {
+        self.made.load(Ordering::Relaxed)
+    }
+
+    /// Waits until so many more transfers were made.
+    async fn goes_on(&self, more: u64) {
+        let wanted = self.made() + more;
+        let until = std::time::Instant::now() + LONG;
+        while self.made() < wanted {
+            assert!(std::time::Instant::now() < until, "no transfers any more");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Stops; how many were made in all. None of them was undone and made again: all take the log
+    /// first, so that no two of them wait for each other, and that objects move is no reason.
+    async fn stop(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        for teller in self.tellers {
+            teller.await.unwrap();
+        }
+        assert_eq!(self.undone.load(Ordering::Relaxed), 0, "attempts undone");
+        self.made.load(Ordering::Relaxed)
+    }
+}
+
+/// Begins a drain.
+fn begin(system: &System, arguments: &[&str]) -> Child {
+    let all = [&["node", "drain"], arguments, &["--json"]].concat();
+    Child::spawn("drain", &mut system.command(&all))
+}
+
+/// Waits for a drain: its status, and what it said.
+fn end(drain: &Child) -> (i32, Value) {
+    let (exit, out, err) = drain.finish(2 * LONG);
+    let Exit::Code(status) = exit else {
+        panic!("{exit:?}: {err}");
+    };
+    let told = serde_json::from_str(&out);
+    let told = told.unwrap_or_else(|error| panic!("{error}: {out}\n{err}"));
+    (status, told)
+}
+
+fn drain(system: &System, arguments: &[&str]) -> (i32, Value) {
+    end(&begin(system, arguments))
+}
+
+/// A figure of a node.
+fn figure(system: &System, node: &str, name: &str) -> u64 {
+    system.json(&["stats", node])[name].as_u64().unwrap()
+}
+
+/// Objects in the store of a node.
+async fn stored(client: &Client, system: &System, node: &str) -> usize {
+    let nodes = system.json(&["nodes"]);
+    let mut nodes = nodes.as_array().unwrap().iter();
+    let row = nodes.find(|row| row["node"] == node).unwrap();
+    let address = row["address"][0].as_str().unwrap();
+    let node = client.node_at(address).await.unwrap();
+    let page = node.manager().objects(client, partha::Uid::NIL, 1_000);
+    page.await.unwrap().len()
+}
+
+#[test]
+fn an_object_moves_and_everybody_finds_it() {
+    let mut system = System::start(&["a", "b", "c"]);
+    system.account("/x", "a", 5);
+    let moved = system.json(&["move", "/x", "b"]);
+    assert_eq!(
+        [&moved["from"], &moved["to"], &moved["moves"]],
+        [&json!("a"), &json!("b"), &json!(1)]
+    );
+    let uid = moved["uid"].as_str().unwrap();
+    let told = system.json(&["describe", "/x"]);
+    let shown = ["node", "moves", "came_from", "forwards"].map(|name| told[name].clone());
+    assert_eq!(shown, [json!("b"), json!(1), json!("a"), json!(["a"])]);
+    assert_eq!(system.json(&["ls", "/x"])[0]["node"], "b");
+    assert_eq!(system.balances(["/x", uid]), [5, 5]);
+    system.ok(&["call", "/x", "deposit", r#"{"amount": 1}"#]);
+
+    // Where it is already it stays.
+    let again = system.json(&["move", uid, "b"]);
+    assert_eq!([&again["from"], &again["moves"]], [&json!("b"), &json!(1)]);
+    // It moves on, and back to where it was born.
+    assert_eq!(system.json(&["move", "/x", "c"])["moves"], 2);
+    assert_eq!(system.balances(["/x"]), [6]);
+    system.kill("c");
+    system.revive("c");
+    assert_eq!(system.balances(["/x"]), [6]);
+    // Whoever comes to a is sent to c, and not over b.
+    let told = system.json(&["describe", "/x"]);
+    assert_eq!(
+        [&told["node"], &told["forwards"]],
+        [&json!("c"), &json!(["a"])]
+    );
+    assert_eq!(system.json(&["move", "/x", "a"])["moves"], 3);
+    let told = system.json(&["describe", "/x"]);
+    let shown = ["node", "moves", "came_from", "forwards"].map(|name| told[name].clone());
+    assert_eq!(shown, [json!("a"), json!(3), json!("c"), json!([])]);
+    assert_eq!(system.balances(["/x"]), [6]);
+
+    // A cordoned node gets it only if that is insisted on.
+    system.ok(&["node", "cordon", "b"]);
+    assert!(system.fails(&["move", "/x", "b"]).1.contains("--force"));
+    assert_eq!(system.json(&["move", "/x", "b", "--force"])["moves"], 4);
+    // The binder leads to it when the node that made it is gone.
+    system.kill("a");
+    assert_eq!(system.balances(["/x"]), [6]);
+    assert_eq!(system.json(&["describe", "/x"])["node"], "b");
+}
+
+#[test]
+fn what_the_services_are_made_of_stays() {
+    let system = System::start(&["a"]);
+    system.account("/x/y", "a", 1);
+    let (status, err) = system.fails(&["move", "/x", "a"]);
+    assert_eq!(status, 1);
+    assert!(err.contains("does not run naming.NameContext"), "{err}");
+}
+
+#[test]
+fn a_node_is_emptied_under_load_and_may_be_stopped_then() {
+    const ACCOUNTS: usize = 300;
+    let mut system = System::labelled(&[("a", &[]), ("b", &["zone=x"]), ("c", &["zone=y"])]);
+    let runtime = Runtime::new().unwrap();
+    runtime.block_on(async {
+        let bank = Bank::open(&system, ACCOUNTS).await;
+        let load = bank.load(&system).await;
+        load.goes_on(50).await;
+        let before = load.made();
+        let (status, told) = drain(&system, &["a", "--spread", "zone"]);
+        println!("{told}\n{} transfers meanwhile", load.made() - before);
+        assert_eq!(
+            (status, &told["may_be_stopped"]),
+            (0, &json!(true)),
+            "{told}"
+        );
+        let all = ACCOUNTS as u64 + 1;
+        assert_eq!(
+            [&told["objects"], &told["moved"]],
+            [&json!(all), &json!(all)]
+        );
+        assert_eq!(told["stays"], json!([]));
+        let sent = ["b", "c"].map(|node| told["sent"][node].as_u64().unwrap());
+        assert!(sent.iter().all(|count| *count >= all / 3), "{told}");
+        assert_eq!(stored(&bank.client, &system, "a").await, 0);
+        assert_eq!(figure(&system, "a", "objects_moved_out"), all);
+
+        // It was said that it may be stopped.
+        system.signal("a", Signal::TERM);
+        system.ended("a");
+        load.goes_on(50).await;
+        let made = load.stop().await;
+        bank.check(made).await;
+        let fresh = Client::connect(system.naming.clone()).await.unwrap();
+        for name in ["/first", "/second"] {
+            let account = Account::bind(&fresh, name).await.unwrap();
+            account.balance(&fresh).await.unwrap();
+        }
+
+        // And it may come back.
+        system.revive("a");
+        assert_eq!(stored(&bank.client, &system, "a").await, 0);
+        system.ok(&["node", "uncordon", "a"]);
+        system.ok(&["move", "/log", "a"]);
+        bank.check(made).await;
+    });
+}
+
+#[test]
+fn a_drain_that_was_interrupted_goes_on() {
+    let system = System::start(&["a", "b"]);
+    let runtime = Runtime::new().unwrap();
+    runtime.block_on(async {
+        let bank = Bank::open(&system, 200).await;
+        let first = begin(&system, &["a", "--parallel", "1"]);
+        eventually(LONG, || figure(&system, "a", "objects_moved_out") >= 10);
+        first.kill();
+        let (status, told) = drain(&system, &["a"]);
+        assert_eq!(status, 0, "{told}");
+        let (objects, moved) = (&told["objects"], &told["moved"]);
+        assert_eq!(objects, moved, "{told}");
+        assert!(objects.as_u64().unwrap() <= 191, "{told}");
+        assert_eq!(stored(&bank.client, &system, "a").await, 0);
+        bank.check(0).await;
+    });
+}
+
+#[test]
+fn a_drain_gets_over_the_deaths_of_nodes() {
+    let mut system = System::with_lease(&["a", "b", "c"], "3s");
+    let runtime = Runtime::new().unwrap();
+    runtime.block_on(async {
+        let bank = Bank::open(&system, 200).await;
+        let draining = begin(&system, &["a", "--parallel", "4", "--wait", "2s"]);
+        eventually(LONG, || figure(&system, "a", "objects_moved_out") >= 10);
+        system.kill("c");
+        eventually(LONG, || figure(&system, "a", "objects_moved_out") >= 40);
+        system.kill("a");
+        system.revive("a");
+        system.revive("c");
+        end(&draining);
+        // What it could not know of the node that died, a second one finds settled.
+        let (status, told) = drain(&system, &["a"]);
+        assert_eq!(status, 0, "{told}");
+        assert_eq!(stored(&bank.client, &system, "a").await, 0);
+        let there =
+            stored(&bank.client, &system, "b").await + stored(&bank.client, &system, "c").await;
+        assert_eq!(there, 201, "each is in one place");
+        bank.check(0).await;
+    });
+}
+
+#[test]
+fn a_hot_account_moves_back_and_forth() {
+    let system = System::start(&["a", "b"]);
+    let runtime = Runtime::new().unwrap();
+    runtime.block_on(async {
+        let bank = Bank::open(&system, 4).await;
+        let load = bank.load(&system).await;
+        for round in 0..50 {
+            let to = if round % 2 == 0 { "b" } else { "a" };
+            let moved = system.json(&["move", "/first", to]);
+            assert_eq!(moved["moves"], json!(round + 1));
+        }
+        let made = load.stop().await;
+        bank.check(made).await;
+    });
+}
