@@ -252,7 +252,7 @@ impl Objects {
     pub(crate) fn set_volatile(&mut self, slot: Slot) {
         let object = &mut self.entries[slot];
         assert!(
-            !object.is_volatile() && !object.idle,
+            object.kind == Kind::Persistent && !object.idle,
             "{} cannot become volatile",
             object.uid
         );

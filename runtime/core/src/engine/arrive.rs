@@ -442,16 +442,17 @@ impl Engine {
         }
     }
 
-    /// The node stops, and nothing is left to do but to wait for objects that come: they are
-    /// found again at the next start, but what running actions have of them is lost, so these
-    /// abort. Whether there was any.
-    pub(super) fn drop_cargos(&mut self, out: &mut Outbox) -> bool {
-        let unloaded = |arrival: &Arrival| matches!(arrival.state, State::Unloaded { .. });
+    /// Drops what came with objects that are not here yet, and aborts the actions that it is of:
+    /// for a node that stops when nothing is left to do but to wait for them, which finds the
+    /// objects again at its next start. Whether there was any.
+    pub(super) fn drop_cargos(
+        &mut self,
+        which: impl Fn(&Arrival) -> bool,
+        out: &mut Outbox,
+    ) -> bool {
         let rows = self.arrivals.rows.iter();
-        let all: Vec<Uid> = rows
-            .filter(|(_, arrival)| unloaded(arrival))
-            .map(|(action, _)| *action)
-            .collect();
+        let all = rows.filter(|(_, arrival)| which(arrival));
+        let all: Vec<Uid> = all.map(|(action, _)| *action).collect();
         for action in &all {
             let roots: Vec<Uid> = match &self.arrivals.rows[action].state {
                 State::Unloaded { cargo, .. } => {

@@ -246,7 +246,11 @@ impl Engine {
             return self.send_vote(from, action, Vote::ReadOnly, out);
         }
         let found = self.mirrors.find(action).filter(|_| state == State::Active);
-        let fits = found.is_some_and(|slot| self.fits(slot, incarnation, join));
+        let refuses = self.mutation == Mutation::RefuseWhileMoving;
+        let fits = found.is_some_and(|slot| {
+            let moves = refuses && self.is_pinned(slot);
+            self.fits(slot, incarnation, join) && !moves
+        });
         if found.is_some_and(|slot| fits && self.is_pinned(slot)) {
             let prepare = Prepare {
                 from,

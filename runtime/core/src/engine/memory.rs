@@ -286,6 +286,9 @@ impl Engine {
 
     /// A volatile object starts to exist.
     pub(super) fn serve(&mut self, uid: Uid, out: &mut Outbox) {
+        // Somebody who guessed the uid may have wanted to move it.
+        self.give_way(Stays::Volatile, |departure| departure.uid == uid, out);
+        self.drop_cargos(|arrival| arrival.uid == uid, out);
         let slot = match self.objects.slot(uid) {
             Some(slot) if self.objects.entry(slot).is_volatile() => {
                 self.objects.entry_mut(slot).kind = Kind::Volatile;
@@ -298,9 +301,6 @@ impl Engine {
             Some(slot) => slot,
             None => self.enter(uid),
         };
-        // Somebody who guessed the uid may have wanted to move it.
-        self.give_way(Stays::Volatile, |departure| departure.uid == uid, out);
-        let slot = self.objects.slot(uid).unwrap_or(slot);
         // Calls that guessed the uid may have made it look like a persistent object.
         let image = self.objects.entry(slot).image;
         let unknown = image == Image::Passive || image == Image::Activating;
@@ -363,12 +363,13 @@ impl Engine {
         if self.mirrors.iter().any(|(_, it)| !it.can_sleep()) {
             let waits = |(_, it): (Slot, &Mirror)| it.can_sleep() || it.pins > 0;
             let comes = self.mirrors.iter().all(waits) && self.departures.len() == 0;
-            if comes && self.drop_cargos(out) {
+            if comes && self.drop_cargos(|_| true, out) {
                 // What that has ended may be the last.
                 self.end_drain(out);
             }
             return;
         }
+        self.drop_cargos(|_| true, out);
         self.unload_prepared(out);
         if self.objects.persistent() == 0 {
             self.drain = Drain::Drained;

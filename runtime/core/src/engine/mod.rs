@@ -152,6 +152,8 @@ pub enum Mutation {
     LoseForward,
     /// Let calls at the target in before the object is there.
     ServeEarly,
+    /// Vote No while an object that the action has locked is on its way.
+    RefuseWhileMoving,
 }
 
 /// Which shard this is.

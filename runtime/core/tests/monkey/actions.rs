@@ -83,7 +83,10 @@ impl Monkey {
     }
 
     pub(crate) fn message(&mut self) -> Message {
-        let root = self.root();
+        let root = match self.below(6) {
+            0 => self.coming(),
+            _ => self.root(),
+        };
         let nested = self.nested(root);
         let either = self.pick(&[root, nested]);
         match self.below(12) {
@@ -96,7 +99,7 @@ impl Monkey {
             3..=4 => Message::Vote {
                 action: root,
                 vote: self.pick(&[Vote::Yes, Vote::Yes, Vote::ReadOnly, Vote::No]),
-                moved: Vec::new(),
+                moved: self.participants(),
             },
             5 => Message::Commit { action: root },
             6 => Message::Acknowledge { action: root },

@@ -5,6 +5,7 @@
 //! engine, also those that no sane shell would make.
 
 mod actions;
+mod moves;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,6 +13,7 @@ use partha_core::action::message::{Message, Verdict};
 use partha_core::action::path::Site;
 use partha_core::engine::ActionPhase;
 use partha_core::id::{CallId, Epoch, Incarnation, NodeId, Peer, Uid};
+use partha_core::migrate::Cargo;
 use partha_core::time::Time;
 use partha_core::{
     Ended, Engine, Fault, Identity, Input, Invoke, Limits, Loaded, Mode, Outbox, Output, Stats,
@@ -48,6 +50,10 @@ struct Monkey {
     creates: BTreeSet<Ticket>,
     /// Calls whose servants are to be stopped.
     killed: BTreeSet<Ticket>,
+    next_move: u64,
+    /// What was said to come last by each move, and what was taken in.
+    cargos: BTreeMap<Uid, (Uid, Cargo)>,
+    unloaded: BTreeMap<Uid, (Uid, Cargo)>,
 }
 
 /// Top-level actions, each with two nested ones.
@@ -66,6 +72,9 @@ impl Monkey {
             images: BTreeSet::new(),
             creates: BTreeSet::new(),
             killed: BTreeSet::new(),
+            next_move: 0,
+            cargos: BTreeMap::new(),
+            unloaded: BTreeMap::new(),
         };
         let limits = Limits {
             object_queue_max: monkey.pick(&[1, 4, 1_000]),
@@ -153,8 +162,9 @@ impl Monkey {
     fn input(&mut self) -> Input {
         let uid = self.uid();
         let caller = self.peer();
-        match self.below(28) {
+        match self.below(32) {
             20..=27 => self.action_input(),
+            28..=31 => self.move_input(),
             0..=7 => {
                 let mode = self.pick(&[Mode::Read, Mode::Upgrade, Mode::Write, Mode::Write]);
                 Input::Invoke(self.invoke(uid, mode))
@@ -197,7 +207,7 @@ impl Monkey {
                     size_bytes: self.below(200),
                 };
                 let failed = Loaded::Failed(self.fault());
-                let persistent = [found, found, found, Loaded::Absent, failed];
+                let persistent = [found, found, found, Loaded::Absent, Loaded::Moved, failed];
                 let absent = [Loaded::Absent, failed];
                 let outcome = if uid.local > 3 {
                     self.pick(&absent)
@@ -237,7 +247,7 @@ impl Monkey {
                 let found = self.pick(&[Some(true), Some(false), Some(false), None]);
                 Input::DecisionFound { job, found }
             }
-            other => panic!("{other:?} is not answered"),
+            other => self.answer_move(other),
         }
     }
 
@@ -298,13 +308,7 @@ impl Monkey {
                 | Output::Inherit { .. }
                 | Output::Release { .. }
                 | Output::Send { .. } => {}
-                Output::Ship { .. }
-                | Output::Stays { .. }
-                | Output::Departed { .. }
-                | Output::Arriving { .. }
-                | Output::Unloaded { .. }
-                | Output::Arrived { .. }
-                | Output::NotArrived { .. } => panic!("{output:?}, but nothing moves"),
+                about_a_move => self.take_move(about_a_move),
             }
         }
     }
@@ -439,6 +443,7 @@ impl Monkey {
         }
         assert!(self.tickets.is_empty(), "not forgotten: {:?}", self.tickets);
         assert_eq!(self.images, BTreeSet::new());
+        assert_eq!(self.unloaded, BTreeMap::new());
         let left = Stats {
             callers_remembered: 0,
             tombstones: 0,

@@ -7,7 +7,7 @@
 //! | line | meaning |
 //! |---|---|
 //! | `hear 2#0 prepare a1 join=1 life=1 without=a2,a3` | a message of shard 0 of node 2 |
-//! | `hear 2#0 vote a1 Yes moved=3#0`, `… ReadOnly`, `… No` | an object went to shard 0 of node 3 |
+//! | `hear 2#0 vote a1 Yes moved=3#0=4`, `… ReadOnly`, `… No` | an object went to mirror 4 of node 3 |
 //! | `hear 2#0 commit a1`, `acknowledge`, `abort`, `query` | |
 //! | `hear runner abort a1`, `hear runner merge a2 a1` | whoever runs the action, node 1 |
 //! | `hear 2#0 verdict a1 Committed`, `Aborted`, `InFlight` | |
@@ -225,12 +225,14 @@ impl Story {
     }
 }
 
+/// `2#0`, with mirror 1 in life 1, or `2#0=4` with mirror 4.
 fn participant(word: &str) -> Participant {
+    let (word, number) = word.split_once('=').unwrap_or((word, "1"));
     Participant {
         site: site(word),
         incarnation: Incarnation(1),
         joined: Joined {
-            join: join(1, "1"),
+            join: join(1, number),
             updated: true,
         },
     }

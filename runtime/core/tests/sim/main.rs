@@ -157,10 +157,11 @@ pub(crate) const MUTANTS: &[(Mutation, World, u64)] = &[
     (Mutation::RunWhileMoving, World::Actions, 0),
     (Mutation::LeaveLocks, World::Actions, 0),
     (Mutation::LeaveImages, World::Actions, 0),
-    (Mutation::LeaveExecuted, World::Actions, 0),
+    (Mutation::LeaveExecuted, World::Actions, 5281),
     (Mutation::HideMoved, World::Actions, 0),
     (Mutation::LoseForward, World::Actions, 0),
     (Mutation::ServeEarly, World::Actions, 0),
+    (Mutation::RefuseWhileMoving, World::Actions, 0),
 ];
 
 /// Runs a seed; an assert of the engine counts as a violation, too.
