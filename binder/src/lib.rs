@@ -5,8 +5,9 @@
 //!
 //! Invariants: a node has one row, written when its registration changes and not by heartbeats;
 //! an object that never moved has no row, since its uid names the node that made it, and the row of
-//! one that did ([`moved`]) changes only to a higher number of moves; no two nodes have the same
-//! name.
+//! one that did ([`moved`]) changes only to a higher number of moves; the view of a group
+//! ([`views`]) changes only for whoever names its number, to the next one; no two nodes have the
+//! same name.
 //!
 //! It does not check that an object exists, nor speak to nodes: it only hears of them.
 
@@ -14,5 +15,6 @@ pub mod daemon;
 mod leases;
 mod moved;
 pub mod servant;
+mod views;
 
 pub use daemon::{Arguments, LEASE, run, start};

@@ -1,4 +1,4 @@
-//! The table of nodes, and of objects that have moved.
+//! The table of nodes, of objects that have moved, and of groups.
 //!
 //! A node is a row: its key the node id in big-endian bytes, so that nodes are listed by
 //! identity, its value the [`NodeEntry`] as it registered, a framed Cap'n Proto message. Whether
@@ -18,16 +18,17 @@ use std::time::Duration;
 
 use partha::abi::{Message, Struct, message};
 use partha::services::binder::binder::{
-    CordonError, LocateError, MovedError, RegisterError, Servant, State,
+    ChangeViewError, ChangeViewsError, CordonError, LocateError, MakeGroupError, MovedError,
+    RegisterError, Servant, SetWantedError, State, ViewsError,
 };
 use partha::services::binder::{
-    BadLabels, Label, Location, MOVED_MAX, MovedObject, NodeEntry, OldIncarnation, TooManyMoved,
-    UnknownNode,
+    BadGroup, BadLabels, GROUPS_MAX, GroupView, Label, Location, MOVED_MAX, MovedObject,
+    NoSuchGroup, NodeEntry, OldIncarnation, TooManyGroups, TooManyMoved, UnknownNode, ViewChange,
 };
 use partha::{Bytes, Context, Result, Rows, Uid};
 
 use crate::leases::Leases;
-use crate::moved;
+use crate::{moved, views};
 
 /// The part of the rows that has the nodes.
 const NODES: u16 = 1;
@@ -124,16 +125,12 @@ impl Servant for BinderServant {
         cx: &Context,
         object: Uid,
     ) -> Result<Location, LocateError> {
-        let row = moved::find(cx.rows(), object)?;
-        let node = row.as_ref().map_or(object.node.0, |row| row.node);
+        let (node, moved, moves) = whereabouts(cx.rows(), object)?;
         let Some(entry) = find(cx.rows(), node)? else {
             return Err(UnknownNode { node, object }.into());
         };
-        Ok(Location {
-            node: self.with_lease(state, entry),
-            moved: row.is_some(),
-            moves: row.map_or(0, |row| row.moves),
-        })
+        let node = self.with_lease(state, entry);
+        Ok(Location { node, moved, moves })
     }
 
     async fn nodes(
@@ -162,9 +159,12 @@ impl Servant for BinderServant {
             let limit = MOVED_MAX as u32;
             return Err(TooManyMoved { limit }.into());
         }
-        let mut changed = 0;
+        let (rows, mut changed) = (cx.rows(), 0);
         for object in &objects {
-            changed += u32::from(moved::put(cx.rows(), object)?);
+            // What is told of a group is of the time before it was one.
+            if views::find(rows, object.object)?.is_none() {
+                changed += u32::from(moved::put(rows, object)?);
+            }
         }
         Ok(changed)
     }
@@ -191,6 +191,80 @@ impl Servant for BinderServant {
         }
         Ok(before)
     }
+
+    async fn make_group(
+        &self,
+        _state: &mut State,
+        cx: &Context,
+        view: GroupView,
+    ) -> Result<GroupView, MakeGroupError> {
+        views::make(cx.rows(), view)
+    }
+
+    async fn change_view(
+        &self,
+        _state: &mut State,
+        cx: &Context,
+        change: ViewChange,
+    ) -> Result<GroupView, ChangeViewError> {
+        let object = change.object;
+        let in_force = change_views(cx.rows(), &[change])?.pop();
+        Ok(in_force.ok_or(NoSuchGroup { object })?)
+    }
+
+    async fn change_views(
+        &self,
+        _state: &mut State,
+        cx: &Context,
+        changes: Vec<ViewChange>,
+    ) -> Result<Vec<GroupView>, ChangeViewsError> {
+        bounded(changes.len())?;
+        Ok(change_views(cx.rows(), &changes)?)
+    }
+
+    async fn views(
+        &self,
+        _state: &State,
+        cx: &Context,
+        objects: Vec<Uid>,
+    ) -> Result<Vec<GroupView>, ViewsError> {
+        bounded(objects.len())?;
+        Ok(views::find_all(cx.rows(), &objects)?)
+    }
+
+    async fn groups(
+        &self,
+        _state: &State,
+        cx: &Context,
+        after: Uid,
+        limit: u32,
+    ) -> Result<Vec<GroupView>> {
+        views::list(cx.rows(), after, limit)
+    }
+
+    async fn set_wanted(
+        &self,
+        _state: &mut State,
+        cx: &Context,
+        object: Uid,
+        wanted: u16,
+    ) -> Result<GroupView, SetWantedError> {
+        if let Err(reason) = GroupView::check_wanted(wanted) {
+            return Err(BadGroup { object, reason }.into());
+        }
+        let view = views::want(cx.rows(), object, wanted)?;
+        Ok(view.ok_or(NoSuchGroup { object })?)
+    }
+
+    async fn dissolve(
+        &self,
+        _state: &mut State,
+        cx: &Context,
+        object: Uid,
+        expected: u64,
+    ) -> Result<bool> {
+        views::dissolve(cx.rows(), object, expected)
+    }
 }
 
 impl BinderServant {
@@ -199,6 +273,37 @@ impl BinderServant {
         entry.alive = alive;
         entry.last_heard = heard.unwrap_or(entry.last_heard);
         entry
+    }
+}
+
+/// The node of an object, whether it stands in a row, and how often it has moved.
+fn whereabouts(rows: &Rows, object: Uid) -> Result<(u64, bool, u64)> {
+    if let Some(view) = views::find(rows, object)? {
+        return Ok((view.members[0], true, view.number));
+    }
+    let moved = moved::find(rows, object)?;
+    Ok(moved.map_or((object.node.0, false, 0), |row| (row.node, true, row.moves)))
+}
+
+fn change_views(rows: &Rows, changes: &[ViewChange]) -> Result<Vec<GroupView>> {
+    let registered = |node| Ok(find(rows, node)?.map_or(0, |node| node.incarnation));
+    let (mut in_force, mut changed) = (Vec::new(), 0);
+    for change in changes {
+        if let Some((view, new)) = views::change(rows, change, registered)? {
+            changed += usize::from(new);
+            in_force.push(view);
+        }
+    }
+    tracing::info!(asked = changes.len(), changed, "views of groups");
+    Ok(in_force)
+}
+
+/// Refuses more groups at once than are taken.
+fn bounded(count: usize) -> Result<(), TooManyGroups> {
+    let limit = GROUPS_MAX as u32;
+    match count <= GROUPS_MAX {
+        true => Ok(()),
+        false => Err(TooManyGroups { limit }),
     }
 }
 

@@ -7,6 +7,7 @@ use partha_core::id::{Incarnation, NodeId, Peer};
 
 pub mod binder;
 mod generated;
+mod group_view;
 mod locator;
 mod moved;
 pub mod naming;
