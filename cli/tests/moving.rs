@@ -12,6 +12,8 @@ use bank::branch::TransferError;
 use bank::{Account, AuditLog};
 use common::LONG;
 use common::system::System;
+use futures_util::StreamExt as _;
+use futures_util::stream;
 use partha::{Action, ActionOptions, Client, Place};
 use serde_json::{Value, json};
 use test_support::{Child, Exit, Signal, eventually};
@@ -20,6 +22,8 @@ use tokio::task::JoinHandle;
 
 /// What each account begins with, in cents.
 const FUNDS: i64 = 1_000;
+/// Accounts that are opened at a time.
+const TOGETHER: usize = 64;
 /// Clients that transfer money.
 const TELLERS: u64 = 4;
 
@@ -44,13 +48,13 @@ impl Bank {
     async fn open(system: &System, accounts: usize) -> Self {
         let client = Client::connect(system.naming.clone()).await.unwrap();
         let place = Place::Named("a".to_owned());
-        let mut opened = Vec::new();
-        for number in 0..accounts {
+        let opened = stream::iter(0..accounts).map(async |number| {
             let owner = format!("owner {number}");
             let account = Account::create(&client, &place, &owner).await.unwrap();
             account.deposit(&client, FUNDS).await.unwrap();
-            opened.push(account);
-        }
+            account
+        });
+        let opened: Vec<_> = opened.buffered(TOGETHER).collect().await;
         let log = AuditLog::create(&client, &place).await.unwrap();
         let naming = client.naming().unwrap();
         for (name, account) in [("/first", &opened[0]), ("/second", &opened[1])] {
@@ -270,11 +274,13 @@ fn what_the_services_are_made_of_stays() {
 
 #[test]
 fn a_node_is_emptied_under_load_and_may_be_stopped_then() {
-    const ACCOUNTS: usize = 300;
+    // More of them show how a drain scales: DRAIN_ACCOUNTS=10000.
+    let accounts = std::env::var("DRAIN_ACCOUNTS").ok();
+    let accounts = accounts.map_or(300, |count| count.parse().unwrap());
     let mut system = System::labelled(&[("a", &[]), ("b", &["zone=x"]), ("c", &["zone=y"])]);
     let runtime = Runtime::new().unwrap();
     runtime.block_on(async {
-        let bank = Bank::open(&system, ACCOUNTS).await;
+        let bank = Bank::open(&system, accounts).await;
         let load = bank.load(&system).await;
         load.goes_on(50).await;
         let before = load.made();
@@ -285,7 +291,7 @@ fn a_node_is_emptied_under_load_and_may_be_stopped_then() {
             (0, &json!(true)),
             "{told}"
         );
-        let all = ACCOUNTS as u64 + 1;
+        let all = accounts as u64 + 1;
         assert_eq!(
             [&told["objects"], &told["moved"]],
             [&json!(all), &json!(all)]
