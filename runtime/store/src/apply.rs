@@ -9,6 +9,7 @@
 
 mod action;
 mod expiry;
+mod group;
 mod place;
 
 use std::ops::ControlFlow;
@@ -121,7 +122,12 @@ fn can_be_refused(item: &Item) -> bool {
         | Item::Settle { .. }
         | Item::PutPlace { .. }
         | Item::ShadowPlace { .. }
-        | Item::Told { .. } => true,
+        | Item::Told { .. }
+        | Item::JoinGroup { .. }
+        | Item::GroupLog { .. }
+        | Item::GroupInstall { .. }
+        | Item::GroupSnapshot { .. }
+        | Item::LeaveGroup { .. } => true,
         Item::SaveReply { .. }
         | Item::Prepare { .. }
         | Item::DeleteShadow { .. }
@@ -172,6 +178,11 @@ fn apply_item<W: Writes>(
             place::shadow_place(journal, *action, *uid, *place)
         }
         Item::Told { uid, moves } => place::told(journal, *uid, *moves),
+        Item::JoinGroup { .. }
+        | Item::GroupLog { .. }
+        | Item::GroupInstall { .. }
+        | Item::GroupSnapshot { .. }
+        | Item::LeaveGroup { .. } => group::apply(journal, item, fences, now_ms),
     }
 }
 
@@ -290,12 +301,10 @@ fn save_reply<W: Writes>(
     body: &[u8],
     expiry_ms: u64,
 ) -> Result<(), StoreError> {
-    let key = call.to_bytes();
-    let value = format::seal_reply(&key, uid, expiry_ms, body)?;
-    journal.put(Table::Reply, &key, &value)?;
-    let key = format::expiry_key(expiry_ms, call);
-    let value = format::seal(Kind::ReplyExpiry, &key, &uid.to_bytes(), &[])?;
-    journal.put(Table::ReplyExpiry, &key, &value)
+    for (table, key, value) in format::seal_saved(call, uid, body, expiry_ms)? {
+        journal.put_owned(table, key, value)?;
+    }
+    Ok(())
 }
 
 /// A shadow row, by action and object, with its number; none if it is one of an object that is on
@@ -321,6 +330,11 @@ impl<W: Writes> Journal<'_, W> {
     fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
         self.remember(table, key)?;
         self.tables.put(table, key, value)
+    }
+
+    fn put_owned(&mut self, table: Table, key: Vec<u8>, value: Vec<u8>) -> Result<(), StoreError> {
+        self.remember(table, &key)?;
+        self.tables.put_owned(table, key, value)
     }
 
     fn remove(&mut self, table: Table, key: &[u8]) -> Result<(), StoreError> {

@@ -2,11 +2,13 @@
 
 use bytes::Bytes;
 use partha_core::action::path::Site;
+use partha_core::group::{Stamp, View};
 use partha_core::id::{CallId, Uid};
 
 use crate::StoreError;
+use crate::entry;
 use crate::format;
-use crate::place::Place;
+use crate::place::{KeptReply, Place, Row};
 use crate::store::{Record, check_row};
 
 /// Changes that are applied all or nothing, in order.
@@ -46,6 +48,13 @@ impl Batch {
             )
         };
         !self.items.is_empty() && self.items.iter().all(idle)
+    }
+
+    /// Whether it only lets staged entries become parts of objects: a crash takes nothing back that
+    /// is not done again, so it need not be on disk before what is written later.
+    pub(crate) fn only_installs(&self) -> bool {
+        let installs = |item: &Item| matches!(item, Item::GroupInstall { .. });
+        !self.items.is_empty() && self.items.iter().all(installs)
     }
 
     /// Whether it has what makes this step.
@@ -242,6 +251,87 @@ pub enum Item {
         /// The root action.
         action: Uid,
     },
+    /// A copy of a group is here from now on: of the object that is here, which is the group's
+    /// first state, or without a state, for a copy to come. Refused with `GroupExists`; with
+    /// `NoSuchObject` if the object is not here, or `Exists` if it is; and with `Arriving`.
+    ///
+    /// From now on the object is changed by `GroupInstall` and `GroupSnapshot`. Nothing else is
+    /// refused, and nothing else is right.
+    JoinGroup {
+        /// The object.
+        uid: Uid,
+        /// The view.
+        view: View,
+        /// Whether the object is here.
+        has_state: bool,
+    },
+    /// A change of a copy's log: what is behind an index goes, then entries are staged behind what
+    /// is left. Refused whole with `OutOfStep` unless they follow each other and the last one that
+    /// is left, or if what is installed would go; with `BadEntry` if bytes are no entry about this
+    /// object; with `OlderView` if a newer view is known here; with `NoSuchGroup`.
+    GroupLog {
+        /// The object.
+        uid: Uid,
+        /// The view from now on.
+        view: View,
+        /// Entries with a higher index go; none if no entry does.
+        truncate: Option<u64>,
+        /// What is added, with what [`crate::entry::encode`] made.
+        add: Vec<(Stamp, Bytes)>,
+    },
+    /// Staged entries become a part of the object, up to this index, in order. What is installed
+    /// already is fine. Never refused for an epoch: an entry that is complete is final, and the
+    /// object's epoch is between those of the activations here so far and of all later ones.
+    /// Refused with `BrokenCopy` if an entry is missing or damaged, or the state is: what the
+    /// other copies have taken cannot be taken here. Nothing was written then, and the copy is to
+    /// leave and to join again. Refused with `NoSuchGroup`.
+    ///
+    /// A batch of these alone may be answered as soon as it can be read, without waiting for the
+    /// disk: the entries are there, and what a crash takes back is installed again. It is on disk
+    /// before whatever is written later.
+    GroupInstall {
+        /// The object.
+        uid: Uid,
+        /// The last entry to be installed.
+        index: u64,
+    },
+    /// A page of a state that takes the place of a copy's state and log. The first page removes
+    /// what is here, and the copy has no state until the last page, which has the record. Pages
+    /// come in order: one of a snapshot other than the one being taken is `OutOfStep`, but that
+    /// none of them is missing is up to whoever writes them. Refused with `OlderView`,
+    /// `NoSuchGroup`, and with `BadEntry` for a reply of another object.
+    ///
+    /// Rows of an earlier state are removed at once if they are few ([`CLEAR_AT_ONCE`]); else the
+    /// first page has to come without rows and not be the last one, and later ones are refused with
+    /// `Clearing` until those rows are gone, which goes on by itself.
+    GroupSnapshot {
+        /// The object.
+        uid: Uid,
+        /// The view from now on.
+        view: View,
+        /// The last entry in the state.
+        at: Stamp,
+        /// The object's record: needed in the last page, and not looked at in others. Its epoch
+        /// does not count.
+        record: Option<Record>,
+        /// Some rows.
+        rows: Vec<Row>,
+        /// Some saved replies.
+        replies: Vec<KeptReply>,
+        /// It is the first page.
+        first: bool,
+        /// It is the last page.
+        last: bool,
+    },
+    /// The copy ends, with its log: entries that are not installed are lost. The object stays, as
+    /// one without copies, or goes as with `Delete`; one without a whole state goes always. Where
+    /// there is no copy nothing happens, not even to the object.
+    LeaveGroup {
+        /// The object.
+        uid: Uid,
+        /// Whether the object stays.
+        keep_object: bool,
+    },
 }
 
 impl Item {
@@ -254,6 +344,9 @@ impl Item {
             Self::Settle { .. } => Some(Step::Settle),
             Self::PutPlace { .. } => Some(Step::Depart),
             Self::ShadowPlace { .. } => Some(Step::Arrive),
+            Self::GroupLog { .. } => Some(Step::Stage),
+            Self::GroupInstall { .. } => Some(Step::Apply),
+            Self::GroupSnapshot { .. } => Some(Step::Snapshot),
             Self::Create { .. }
             | Self::WriteState { .. }
             | Self::Delete { .. }
@@ -263,7 +356,9 @@ impl Item {
             | Self::WriteShadow { .. }
             | Self::CreateShadow { .. }
             | Self::ShadowRow { .. }
-            | Self::Told { .. } => None,
+            | Self::Told { .. }
+            | Self::JoinGroup { .. }
+            | Self::LeaveGroup { .. } => None,
         }
     }
 
@@ -282,6 +377,21 @@ impl Item {
                     key.len() + value.as_ref().map_or(0, Bytes::len)
                 }
                 Self::Decide { participants, .. } => participants.len() * format::SITE_BYTES,
+                Self::GroupLog { add, .. } => {
+                    add.iter().map(|(_, bytes)| OVERHEAD + bytes.len()).sum()
+                }
+                Self::GroupSnapshot {
+                    record,
+                    rows,
+                    replies,
+                    ..
+                } => {
+                    let record = record.as_ref().map_or(0, |record| record.state.len());
+                    let row = |row: &Row| OVERHEAD + row.key.len() + row.value.len();
+                    let rows: usize = rows.iter().map(row).sum();
+                    let reply = |reply: &KeptReply| OVERHEAD + reply.body.len();
+                    record + rows + replies.iter().map(reply).sum::<usize>()
+                }
                 Self::Delete { .. }
                 | Self::Prepare { .. }
                 | Self::CommitShadow { .. }
@@ -289,7 +399,10 @@ impl Item {
                 | Self::Settle { .. }
                 | Self::PutPlace { .. }
                 | Self::ShadowPlace { .. }
-                | Self::Told { .. } => 0,
+                | Self::Told { .. }
+                | Self::JoinGroup { .. }
+                | Self::GroupInstall { .. }
+                | Self::LeaveGroup { .. } => 0,
             }
     }
 }
@@ -311,11 +424,17 @@ pub(crate) enum Step {
     Depart,
     /// With a `ShadowPlace`.
     Arrive,
+    /// With a `GroupLog`.
+    Stage,
+    /// With a `GroupInstall`.
+    Apply,
+    /// With a `GroupSnapshot`.
+    Snapshot,
 }
 
 impl Step {
     /// All of them, in order.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Prepare,
         Self::Decide,
         Self::Install,
@@ -323,6 +442,9 @@ impl Step {
         Self::Settle,
         Self::Depart,
         Self::Arrive,
+        Self::Stage,
+        Self::Apply,
+        Self::Snapshot,
     ];
 }
 
@@ -343,6 +465,22 @@ pub(crate) fn check_limits(batch: &Batch, batch_bytes_max: usize) -> Result<(), 
             | Item::ShadowRow { uid, part, key, .. } => {
                 check_row(*uid, *part, key)?;
             }
+            Item::GroupLog { uid, add, .. } => {
+                for (_, bytes) in add {
+                    entry::check(bytes, *uid)?;
+                }
+            }
+            Item::GroupSnapshot {
+                uid, rows, replies, ..
+            } => {
+                for row in rows {
+                    check_row(*uid, row.part, &row.key)?;
+                }
+                if let Some(reply) = replies.iter().find(|reply| reply.uid != *uid) {
+                    let why = format!("a saved reply of object {}", reply.uid);
+                    return Err(StoreError::BadEntry { why });
+                }
+            }
             Item::Create { .. }
             | Item::WriteState { .. }
             | Item::Delete { .. }
@@ -356,7 +494,10 @@ pub(crate) fn check_limits(batch: &Batch, batch_bytes_max: usize) -> Result<(), 
             | Item::Settle { .. }
             | Item::PutPlace { .. }
             | Item::ShadowPlace { .. }
-            | Item::Told { .. } => {}
+            | Item::Told { .. }
+            | Item::JoinGroup { .. }
+            | Item::GroupInstall { .. }
+            | Item::LeaveGroup { .. } => {}
         }
     }
     Ok(())

@@ -11,6 +11,7 @@
 mod actions;
 mod activation;
 mod batches;
+mod groups;
 mod moves;
 mod objects;
 
@@ -33,6 +34,7 @@ pub fn suite(make: impl Fn() -> Box<dyn ObjectStore>) {
     activation::all(&make);
     actions::all(&make);
     moves::all(&make);
+    groups::all(&make);
 }
 
 type Make<'m> = &'m dyn Fn() -> Box<dyn ObjectStore>;

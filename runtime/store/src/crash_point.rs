@@ -19,11 +19,14 @@
 /// `after` means that it is on disk and nobody knows yet. `store/checkpoint/…` surround writing
 /// what the log holds to LMDB. `store/arrive/…` surround the first batch of an object that is on
 /// its way to a node, `store/depart/…` the decision that it is not at the node it was at any more.
+/// `store/stage/…` surround entries of groups' logs, `store/snapshot/…` pages of a snapshot,
+/// `store/apply/…` entries that become parts of an object: after it they can be seen, and may be
+/// on disk with the next set only.
 /// `send/…` surround handing over a message between shards:
 /// `before` means that it is lost. `ended/…` surround the answer to whoever asked for the
 /// commit. `after` both the process lives on for a moment ([`LINGER`]), so that what it said
 /// leaves it; the answer to that takes longer.
-pub const ALL: [&str; 32] = [
+pub const ALL: [&str; 38] = [
     "send/prepare/before",
     "send/prepare/after",
     "store/prepare/before",
@@ -54,6 +57,12 @@ pub const ALL: [&str; 32] = [
     "send/verdict/after",
     "store/undo/before",
     "store/undo/after",
+    "store/stage/before",
+    "store/stage/after",
+    "store/apply/before",
+    "store/apply/after",
+    "store/snapshot/before",
+    "store/snapshot/after",
     "store/checkpoint/before",
     "store/checkpoint/after",
 ];

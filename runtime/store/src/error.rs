@@ -125,6 +125,61 @@ pub enum StoreError {
         /// How often it has moved.
         stored: u64,
     },
+    /// There is no copy of this group here.
+    #[error("there is no copy of group {uid} in this store")]
+    NoSuchGroup {
+        /// The object.
+        uid: Uid,
+    },
+    /// `JoinGroup` of a group that has a copy here.
+    #[error("there is a copy of group {uid} here already")]
+    GroupExists {
+        /// The object.
+        uid: Uid,
+    },
+    /// A write that belongs to an older view of the group than the one that is known here.
+    #[error("group {uid} has view {stored} here, so what is of view {offered} is too late")]
+    OlderView {
+        /// The object.
+        uid: Uid,
+        /// The number of the older view.
+        offered: u64,
+        /// The number that is known here.
+        stored: u64,
+    },
+    /// An entry that does not follow the last one, one that would be taken out of the state again,
+    /// or a page of a snapshot that is not the one being taken. Nothing was written, and what was
+    /// there is as good as before.
+    #[error("group {uid}: {what} does not fit to what is here, {here}")]
+    OutOfStep {
+        /// The object.
+        uid: Uid,
+        /// What was offered.
+        what: String,
+        /// What is here.
+        here: String,
+    },
+    /// Bytes that are no entry of the group's log, or are about another object; or a page of a
+    /// snapshot that is.
+    #[error("what was sent for a copy of a group is wrong: {why}")]
+    BadEntry {
+        /// What is wrong with them.
+        why: String,
+    },
+    /// What every other copy has taken cannot be installed here: this copy is not what it should
+    /// be. It is to leave the group and to join it again, with a state from the leader.
+    #[error(
+        "the copy of group {uid} is broken at entry {index}: {why}; \
+         let it leave the group and join again"
+    )]
+    BrokenCopy {
+        /// The object.
+        uid: Uid,
+        /// The entry that could not be installed.
+        index: u64,
+        /// Why.
+        why: String,
+    },
     /// The queue of the store thread is full: try again later.
     #[error("the store is overloaded: {batches} batches ({bytes} bytes) wait; try again later")]
     Overloaded {
@@ -256,6 +311,12 @@ impl StoreError {
             | Self::Clearing { .. }
             | Self::Arriving { .. }
             | Self::OlderPlace { .. }
+            | Self::NoSuchGroup { .. }
+            | Self::GroupExists { .. }
+            | Self::OlderView { .. }
+            | Self::OutOfStep { .. }
+            | Self::BadEntry { .. }
+            | Self::BrokenCopy { .. }
             | Self::Overloaded { .. }
             | Self::Closed
             | Self::Corrupt { .. }
@@ -283,6 +344,12 @@ impl StoreError {
             | Self::Clearing { .. }
             | Self::Arriving { .. }
             | Self::OlderPlace { .. }
+            | Self::NoSuchGroup { .. }
+            | Self::GroupExists { .. }
+            | Self::OlderView { .. }
+            | Self::OutOfStep { .. }
+            | Self::BadEntry { .. }
+            | Self::BrokenCopy { .. }
             | Self::Corrupt { .. } => true,
             Self::Overloaded { .. }
             | Self::Closed

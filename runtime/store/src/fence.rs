@@ -34,6 +34,9 @@ struct Inner {
     active: HashMap<Uid, Activation>,
     in_flight: HashSet<Uid>,
     activations: u32,
+    /// The last number that was given to no activation. As long as there is none behind it, it is
+    /// between for whoever asks, so that numbers are not used up by those who ask often.
+    between: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -169,8 +172,11 @@ impl Fences {
     /// of which may write over it, and below those of all later ones.
     pub(crate) fn epoch_between(&self) -> Epoch {
         let mut inner = self.lock();
-        // When they are used up there are no later ones either.
-        inner.activations = inner.activations.saturating_add(1);
+        if inner.between != Some(inner.activations) {
+            // When they are used up there are no later ones either.
+            inner.activations = inner.activations.saturating_add(1);
+            inner.between = Some(inner.activations);
+        }
         Epoch::new(self.incarnation, inner.activations)
     }
 

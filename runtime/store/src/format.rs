@@ -18,13 +18,19 @@
 //! | `shadow_place` | action (16) ‖ uid (16) | as `place` |
 //! | `untold` | uid (16) | nothing |
 //! | `leftover` | uid (16) | the last key of `state` that was removed, or nothing |
+//! | `group` | uid (16) | what (1) ‖ view, index (16) ‖ number (8) ‖ count (1) ‖ members (8 each) |
+//! | `group_log` | uid (16) ‖ index (8) ‖ view (8) | an entry ([`crate::entry`]) |
 //!
 //! The numbers of shadow rows count up from 0, in the order in which they were written; `what`
 //! is 1 and a value, or 0 to remove the row. Their keys have no room for the row's.
 //!
 //! What a place is: 0 for here, and the binder is to be told; 1 for here; 2 for gone. Rows of an
 //! object in `state` without its record are of one that is on its way here (`shadow_place`) or has
-//! left or did not come in the end (`leftover`).
+//! left or did not come in the end (`leftover`), or of a copy whose snapshot is being taken
+//! (`group`).
+//!
+//! What there is of a copy's state: 0 for nothing, 1 for some pages of a snapshot of that entry, 2
+//! for all up to that entry. Its `group_log` has the entries behind that one, without gaps.
 //!
 //! Format 1 had none of the tables from `shadow_row` on, format 2 no log (`lmdb/log.rs`), format 3
 //! none of the tables from `place` on and nothing in `reply_expiry`; all are brought up when a
@@ -36,6 +42,7 @@
 //! for the wrong key. A record is class (8), schema (8), version (8), epoch (8), state.
 
 mod action;
+mod group;
 mod place;
 
 use bytes::Bytes;
@@ -43,11 +50,15 @@ use partha_core::id::{CallId, ClassId, Epoch, Uid};
 
 use crate::StoreError;
 use crate::store::Record;
+use crate::tables::Table;
 
 pub(crate) use self::action::{
     SITE_BYTES, ShadowRow, outcome_expiry_key, seal_decision, seal_outcome, seal_prepared,
     seal_shadow_row, shadow_row_key, split_outcome_expiry_key, unseal_decision, unseal_outcome,
     unseal_prepared, unseal_shadow_row,
+};
+pub(crate) use self::group::{
+    GroupCopy, Has, entry_key, entry_prefix, entry_stamp, seal_copy, unseal_copy,
 };
 pub(crate) use self::place::{call_id, seal_place, unseal_expiry_uid, unseal_place};
 
@@ -100,6 +111,10 @@ pub(crate) enum Kind {
     Untold = 14,
     /// The mark of rows to be removed.
     Leftover = 15,
+    /// A copy of a group.
+    GroupCopy = 16,
+    /// An entry of a group's log.
+    GroupEntry = 17,
 }
 
 impl Kind {
@@ -120,6 +135,8 @@ impl Kind {
             Self::ShadowPlace => "a prepared place",
             Self::Untold => "the mark of a new place",
             Self::Leftover => "the mark of rows to be removed",
+            Self::GroupCopy => "the copy of a group",
+            Self::GroupEntry => "an entry of a group's log",
         }
     }
 }
@@ -268,17 +285,13 @@ pub(crate) fn split_expiry_key(key: &[u8]) -> Option<(u64, &[u8])> {
 
 /// A record as a value.
 pub(crate) fn seal_record(kind: Kind, key: &[u8], record: &Record) -> Result<Vec<u8>, StoreError> {
-    let numbers = [
-        record.class.0,
-        record.schema,
-        record.version,
-        record.epoch.0,
-    ];
-    let mut head = [0; RECORD_BYTES];
-    for (slot, number) in head.chunks_exact_mut(8).zip(numbers) {
-        slot.copy_from_slice(&number.to_le_bytes());
-    }
-    seal(kind, key, &head, &record.state)
+    let head = RecordHead {
+        class: record.class,
+        schema: record.schema,
+        version: record.version,
+        epoch: record.epoch,
+    };
+    head.seal(kind, key, &record.state)
 }
 
 /// Everything of a record but its state.
@@ -320,6 +333,16 @@ pub(crate) fn unseal_record<'v>(
 }
 
 impl RecordHead {
+    /// The record with this state as a value.
+    pub(crate) fn seal(self, kind: Kind, key: &[u8], state: &[u8]) -> Result<Vec<u8>, StoreError> {
+        let numbers = [self.class.0, self.schema, self.version, self.epoch.0];
+        let mut head = [0; RECORD_BYTES];
+        for (slot, number) in head.chunks_exact_mut(8).zip(numbers) {
+            slot.copy_from_slice(&number.to_le_bytes());
+        }
+        seal(kind, key, &head, state)
+    }
+
     /// The record with a copy of its state.
     pub(crate) fn with_state(self, state: &[u8]) -> Record {
         let Self {
@@ -349,6 +372,26 @@ pub(crate) fn seal_reply(
     head[..16].copy_from_slice(&uid.to_bytes());
     head[16..].copy_from_slice(&expiry_ms.to_be_bytes());
     seal(Kind::Reply, key, &head, body)
+}
+
+/// Table, key and value.
+pub(crate) type Entry = (Table, Vec<u8>, Vec<u8>);
+
+/// A saved reply, and its entry in the index of expiry times.
+pub(crate) fn seal_saved(
+    call: CallId,
+    uid: Uid,
+    body: &[u8],
+    expiry_ms: u64,
+) -> Result<[Entry; 2], StoreError> {
+    let key = call.to_bytes();
+    let reply = seal_reply(&key, uid, expiry_ms, body)?;
+    let index = expiry_key(expiry_ms, call);
+    let entry = seal(Kind::ReplyExpiry, &index, &uid.to_bytes(), &[])?;
+    Ok([
+        (Table::Reply, key.to_vec(), reply),
+        (Table::ReplyExpiry, index.to_vec(), entry),
+    ])
 }
 
 /// Object, expiry time and body of a reply, after all checks.

@@ -232,6 +232,12 @@ impl<B: Reads> Writes for Pending<'_, B> {
         Ok(())
     }
 
+    fn put_owned(&mut self, table: Table, key: Vec<u8>, value: Vec<u8>) -> Result<(), StoreError> {
+        self.floors.lower(table, &key);
+        self.changes.set(table, key, Some(value));
+        Ok(())
+    }
+
     fn remove(&mut self, table: Table, key: &[u8]) -> Result<(), StoreError> {
         self.changes.set(table, key.to_vec(), None);
         Ok(())

@@ -15,16 +15,18 @@
 //! What it does not do: decide anything. Locks, actions, votes and outcomes belong to the
 //! machines above; the store offers the operations of Arjuna's object store (create, delete,
 //! `read_state`, `write_state`, `write_shadow`, `commit_shadow`, `delete_shadow`) and rows,
-//! replies, decisions and batches besides.
+//! replies, decisions, batches and copies of groups besides.
 
 mod apply;
 mod batch;
 mod clock;
 pub mod conformance;
 pub mod crash_point;
+pub mod entry;
 mod error;
 mod fence;
 mod format;
+mod group;
 mod layers;
 mod lmdb;
 mod memory;
@@ -38,6 +40,7 @@ mod writer;
 
 pub use batch::{Batch, CLEAR_AT_ONCE, Item};
 pub use error::StoreError;
+pub use group::{GroupRecord, GroupState};
 pub use lmdb::{LmdbOptions, LmdbStore};
 pub use memory::MemoryStore;
 pub use place::{KeptReply, Place, ReplyCursor, ReplyPage, Row, RowPage};

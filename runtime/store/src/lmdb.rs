@@ -35,6 +35,7 @@ use self::logged::{Layers, LoggedBackend};
 use crate::batch::Batch;
 use crate::fence::Fences;
 use crate::format::{self, OLDEST_STORE_FORMAT, STORE_FORMAT};
+use crate::group::{GroupRecord, GroupState};
 use crate::place::{Place, ReplyCursor, ReplyPage, RowPage};
 use crate::store::{Completion, Decision, ObjectStore, Prepared, Record, SavedReply};
 use crate::tables::{Reads, Table, Writes};
@@ -487,6 +488,22 @@ impl ObjectStore for LmdbStore {
             limit_bytes,
         };
         self.read(|view| queries::replies_of(view, walk, from))
+    }
+
+    fn read_group(&self, uid: Uid) -> Result<Option<GroupRecord>, StoreError> {
+        self.read(|view| queries::read_group(view, uid))
+    }
+
+    fn scan_groups(&self, after: Option<Uid>, limit: usize) -> Result<Vec<Uid>, StoreError> {
+        self.read(|view| queries::scan_groups(view, after, limit))
+    }
+
+    fn read_entry(&self, uid: Uid, index: u64) -> Result<Option<Bytes>, StoreError> {
+        self.read(|view| queries::read_entry(view, uid, index))
+    }
+
+    fn group_state(&self, uid: Uid) -> Result<Option<GroupState>, StoreError> {
+        self.read(|view| queries::group_state(view, uid))
     }
 
     fn submit(&self, batch: Batch, done: Completion) {

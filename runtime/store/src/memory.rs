@@ -18,6 +18,7 @@ use crate::apply::{self, Sweep};
 use crate::batch::Batch;
 use crate::fence::Fences;
 use crate::format;
+use crate::group::{GroupRecord, GroupState};
 use crate::place::{Place, ReplyCursor, ReplyPage, RowPage};
 use crate::store::{Completion, Decision, ObjectStore, Prepared, Record, SavedReply};
 use crate::tables::{Range, Reads, Table, Visit, Writes};
@@ -298,6 +299,22 @@ impl ObjectStore for MemoryStore {
         queries::replies_of(&*self.read()?, walk, from)
     }
 
+    fn read_group(&self, uid: Uid) -> Result<Option<GroupRecord>, StoreError> {
+        queries::read_group(&*self.read()?, uid)
+    }
+
+    fn scan_groups(&self, after: Option<Uid>, limit: usize) -> Result<Vec<Uid>, StoreError> {
+        queries::scan_groups(&*self.read()?, after, limit)
+    }
+
+    fn read_entry(&self, uid: Uid, index: u64) -> Result<Option<Bytes>, StoreError> {
+        queries::read_entry(&*self.read()?, uid, index)
+    }
+
+    fn group_state(&self, uid: Uid) -> Result<Option<GroupState>, StoreError> {
+        queries::group_state(&*self.read()?, uid)
+    }
+
     fn submit(&self, batch: Batch, done: Completion) {
         self.writer.submit(batch, done);
     }
@@ -421,8 +438,14 @@ impl Backend for MemoryBackend {
             outcome.next_expiry_ms = Some(applied.next_expiry_ms);
             changed |= applied.changed;
         }
-        outcome.syncs = u64::from(changed);
+        // As where there is a disk.
+        let waits = batches.is_empty() || !batches.iter().all(Batch::only_installs);
+        outcome.syncs = u64::from(changed && waits);
         outcome
+    }
+
+    fn shows_installs(&self) -> bool {
+        true
     }
 }
 
@@ -448,7 +471,11 @@ impl Reads for Maps {
 
 impl Writes for Maps {
     fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
-        self.maps[table.index()].insert(key.to_vec(), value.to_vec());
+        self.put_owned(table, key.to_vec(), value.to_vec())
+    }
+
+    fn put_owned(&mut self, table: Table, key: Vec<u8>, value: Vec<u8>) -> Result<(), StoreError> {
+        self.maps[table.index()].insert(key, value);
         Ok(())
     }
 

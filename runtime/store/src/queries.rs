@@ -1,5 +1,6 @@
 //! Reading, over any [`Reads`]: every value is checked on its way out.
 
+mod group;
 mod place;
 
 use std::ops::{Bound, ControlFlow};
@@ -7,6 +8,7 @@ use std::ops::{Bound, ControlFlow};
 use bytes::Bytes;
 use partha_core::id::{CallId, ClassId, Uid};
 
+pub(crate) use self::group::{group_state, read_entry, read_group, scan_groups};
 pub(crate) use self::place::{
     ReplyWalk, export_rows, read_place, replies_of, scan_places, scan_untold,
 };

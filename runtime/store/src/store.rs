@@ -14,6 +14,7 @@ use partha_core::id::{CallId, ClassId, Epoch, Peer, Uid};
 use crate::StoreError;
 use crate::batch::Batch;
 use crate::format::{self, KEY_BYTES_MAX};
+use crate::group::{GroupRecord, GroupState};
 use crate::place::{Place, ReplyCursor, ReplyPage, RowPage};
 use crate::usage::Usage;
 
@@ -58,7 +59,8 @@ pub struct Decision {
     pub participants: Vec<Site>,
 }
 
-/// Called once with the fate of a batch: `Ok` after it is on disk.
+/// Called once with the fate of a batch: `Ok` after it is on disk, or, for one of
+/// [`GroupInstall`](crate::Item::GroupInstall) alone, after it can be read.
 ///
 /// It runs on the store thread, or on the submitter's when the batch is refused at once
 /// (`Overloaded`, `Closed`). It must be quick and must not wait for the store.
@@ -242,6 +244,35 @@ pub trait ObjectStore: Send + Sync + 'static {
         from: ReplyCursor,
         limit_bytes: usize,
     ) -> Result<ReplyPage, StoreError>;
+
+    /// What is here of a group. Looks at every staged entry.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::read_state`]; one entry that is damaged or missing is `Corrupt`, too: the
+    /// copy is to leave the group and to join again.
+    fn read_group(&self, uid: Uid) -> Result<Option<GroupRecord>, StoreError>;
+
+    /// Up to `limit` groups that have a copy here, ascending, strictly after `after`. One that is
+    /// damaged is told, too: [`ObjectStore::read_group`] is to tell so.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::read_state`].
+    fn scan_groups(&self, after: Option<Uid>, limit: usize) -> Result<Vec<Uid>, StoreError>;
+
+    /// The bytes of a staged entry; none if it is not staged: it is installed, or never came.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::read_state`].
+    fn read_entry(&self, uid: Uid, index: u64) -> Result<Option<Bytes>, StoreError>;
+
+    /// The record of a copy and the last entry in it, as they are at one moment: how a snapshot
+    /// begins. Rows and replies follow by [`ObjectStore::export_rows`] and
+    /// [`ObjectStore::replies_of`], and belong to it as long as nothing is installed. None without
+    /// a copy, and without a state of it.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::read_state`].
+    fn group_state(&self, uid: Uid) -> Result<Option<GroupState>, StoreError>;
 
     /// Hands a batch to the store thread. `done` is called exactly once.
     fn submit(&self, batch: Batch, done: Completion);

@@ -8,7 +8,7 @@ use std::ops::{Bound, ControlFlow};
 use crate::StoreError;
 
 /// The tables of a store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Table {
     /// Numbers about the store.
     Meta,
@@ -38,11 +38,15 @@ pub(crate) enum Table {
     Untold,
     /// Objects that are not here and of which there are rows to remove.
     Leftover,
+    /// Copies of groups.
+    Group,
+    /// Entries of groups' logs that are not installed.
+    GroupLog,
 }
 
 impl Table {
     /// All tables, in the order of [`Table::index`].
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Meta,
         Self::State,
         Self::Shadow,
@@ -57,6 +61,8 @@ impl Table {
         Self::ShadowPlace,
         Self::Untold,
         Self::Leftover,
+        Self::Group,
+        Self::GroupLog,
     ];
 
     /// So many of [`Table::ALL`] are in stores of formats 1, of 2 and 3, and of this one.
@@ -84,6 +90,8 @@ impl Table {
             Self::ShadowPlace => "shadow_place",
             Self::Untold => "untold",
             Self::Leftover => "leftover",
+            Self::Group => "group",
+            Self::GroupLog => "group_log",
         }
     }
 }
@@ -120,6 +128,11 @@ pub(crate) trait Writes: Reads {
 
     /// Removes a value; an absent one is fine.
     fn remove(&mut self, table: Table, key: &[u8]) -> Result<(), StoreError>;
+
+    /// As [`Writes::put`], without a copy where that can be.
+    fn put_owned(&mut self, table: Table, key: Vec<u8>, value: Vec<u8>) -> Result<(), StoreError> {
+        self.put(table, &key, &value)
+    }
 }
 
 /// All keys with this prefix, ascending.

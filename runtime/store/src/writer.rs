@@ -4,6 +4,8 @@
 //! A lone batch leaves at once. After a set of several, the next one waits for a part of the time
 //! that the one before took, until it is as large. What nobody waits for ([`Batch::is_idle`])
 //! goes with the next batch that somebody does, and alone only when none comes for [`COMPANY`].
+//! Installs of entries ([`Batch::only_installs`]) need no sync: a backend that can shows them at
+//! once, and lets them be on disk with whatever is written next.
 //! The queue is bounded by count and by bytes (beyond it `Overloaded`), a transaction too, so that
 //! no set takes for ever.
 //!
@@ -35,6 +37,12 @@ use crate::usage::{SIZES, Usage};
 pub(crate) trait Backend: Send + 'static {
     /// Applies the batches in one transaction and syncs. There is a result for each.
     fn commit(&mut self, batches: &[Batch], sweep: Sweep) -> Outcome;
+
+    /// Whether it shows installs at once, without a sync ([`Batch::only_installs`]). Else they
+    /// wait for company.
+    fn shows_installs(&self) -> bool {
+        false
+    }
 
     /// How long to wait for batches before there is something else to do; none if there is not.
     fn quiet_after(&self) -> Option<Duration> {
@@ -382,6 +390,11 @@ impl Last {
     }
 }
 
+/// Whether nobody waits for the sync of a batch.
+fn is_no_company(batch: &Batch) -> bool {
+    batch.is_idle() || batch.only_installs()
+}
+
 /// Why the thread goes on.
 enum Wake {
     /// There is something to commit, behind what is held.
@@ -441,10 +454,12 @@ impl<B: Backend> Loop<B> {
             next_expiry_ms = outcome.next_expiry_ms.unwrap_or(next_expiry_ms);
             backlog = outcome.expired.more;
             let took = begun.elapsed();
-            self.last = Last {
-                waited_for: batches.iter().filter(|batch| !batch.is_idle()).count(),
-                took,
-            };
+            if outcome.syncs > 0 || !batches.iter().any(Batch::only_installs) {
+                self.last = Last {
+                    waited_for: batches.iter().filter(|batch| !is_no_company(batch)).count(),
+                    took,
+                };
+            }
             self.counters.count(&batches, &outcome, took);
             for (done, result) in dones.into_iter().zip(outcome.results) {
                 done.call(result);
@@ -455,7 +470,7 @@ impl<B: Backend> Loop<B> {
     /// Waits for something to do, and keeps what nobody waits for.
     fn receive(&mut self, next_expiry_ms: Option<u64>, backlog: bool) -> Wake {
         // Held only since the last set was full.
-        if self.held.back().is_some_and(|job| !job.batch.is_idle()) {
+        if self.held.back().is_some_and(|job| !self.may_be_held(job)) {
             return Wake::Alone;
         }
         loop {
@@ -489,7 +504,7 @@ impl<B: Backend> Loop<B> {
                 }),
             };
             match job {
-                Ok(job) if job.batch.is_idle() => self.hold(job),
+                Ok(job) if self.may_be_held(&job) => self.hold(job),
                 Ok(job) => return Wake::Job(job),
                 Err(wake) => return wake,
             }
@@ -499,7 +514,11 @@ impl<B: Backend> Loop<B> {
     /// Lets a set grow to the size of the one before, for a short time.
     fn gather(&self) {
         // What nobody waits for is no company.
-        let idle = self.held.iter().filter(|job| job.batch.is_idle()).count();
+        let idle = self
+            .held
+            .iter()
+            .filter(|job| is_no_company(&job.batch))
+            .count();
         let waiting = || {
             let all = self.counters.waiting_batches.load(Relaxed);
             all.saturating_sub(idle)
@@ -512,6 +531,10 @@ impl<B: Backend> Loop<B> {
         while waiting() < self.last.waited_for && begun.elapsed() < pause {
             thread::sleep(pause / 4);
         }
+    }
+
+    fn may_be_held(&self, job: &Job) -> bool {
+        job.batch.is_idle() || job.batch.only_installs() && !self.backend.shows_installs()
     }
 
     fn hold(&mut self, job: Job) {

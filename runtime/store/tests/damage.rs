@@ -367,6 +367,8 @@ fn a_table_whose_name_is_damaged_is_not_taken_for_a_new_one() {
         "shadow_place",
         "untold",
         "leftover",
+        "group",
+        "group_log",
     ];
     for (index, name) in names.into_iter().enumerate() {
         let mut bytes = sound.clone();

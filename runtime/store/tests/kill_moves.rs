@@ -27,6 +27,8 @@ use partha_store::{
 };
 
 const KILLS: u32 = 25;
+/// Crash points of what is not done here: nothing has copies.
+const NOT_HERE: [&str; 3] = ["store/stage/", "store/apply/", "store/snapshot/"];
 /// The rows of each object.
 const ROWS: [usize; 4] = [0, 40, CLEAR_AT_ONCE + 1, 2 * CLEAR_AT_ONCE];
 
@@ -223,7 +225,8 @@ fn moves_survive_every_crash_point() {
     let dir = tempfile::tempdir().unwrap();
     let points = crash_point::ALL
         .iter()
-        .filter(|name| name.starts_with("store/"));
+        .filter(|name| name.starts_with("store/"))
+        .filter(|name| !NOT_HERE.iter().any(|start| name.starts_with(start)));
     let mut acknowledged = HashMap::new();
     for (round, point) in (1..).zip(points) {
         let mut child = common::child("move_until_killed", dir.path())

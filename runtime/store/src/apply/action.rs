@@ -71,11 +71,7 @@ pub(super) fn apply<W: Writes>(
         Item::Prepare {
             action,
             coordinator,
-        } => {
-            let key = action.to_bytes();
-            let value = format::seal_prepared(&key, *coordinator)?;
-            journal.put(Table::Prepared, &key, &value)
-        }
+        } => prepare(journal, *action, *coordinator),
         Item::CommitShadow { action } => commit_shadow(journal, fences, *action),
         Item::DeleteShadow { action } => delete_shadow(journal, *action),
         Item::Decide {
@@ -92,8 +88,23 @@ pub(super) fn apply<W: Writes>(
         | Item::SaveReply { .. }
         | Item::PutPlace { .. }
         | Item::ShadowPlace { .. }
-        | Item::Told { .. } => unreachable!("the caller sorts items"),
+        | Item::Told { .. }
+        | Item::JoinGroup { .. }
+        | Item::GroupLog { .. }
+        | Item::GroupInstall { .. }
+        | Item::GroupSnapshot { .. }
+        | Item::LeaveGroup { .. } => unreachable!("the caller sorts items"),
     }
+}
+
+fn prepare<W: Writes>(
+    journal: &mut Journal<'_, W>,
+    action: Uid,
+    coordinator: Site,
+) -> Result<(), StoreError> {
+    let key = action.to_bytes();
+    let value = format::seal_prepared(&key, coordinator)?;
+    journal.put(Table::Prepared, &key, &value)
 }
 
 fn put_shadow<W: Writes>(

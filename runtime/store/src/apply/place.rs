@@ -53,7 +53,7 @@ fn check_way(tables: &impl Reads, uid: Uid) -> Result<(), StoreError> {
 }
 
 /// The action by which the object is on its way here. As many are looked at as move here now.
-fn who_moves(tables: &impl Reads, uid: Uid) -> Result<Option<Uid>, StoreError> {
+pub(super) fn who_moves(tables: &impl Reads, uid: Uid) -> Result<Option<Uid>, StoreError> {
     let mut found = None;
     tables.visit(Table::ShadowPlace, WHOLE, &mut |key, _| {
         if key.get(16..) != Some(&uid.to_bytes()[..]) {
@@ -270,7 +270,7 @@ pub(super) fn leave<W: Writes>(journal: &mut Journal<'_, W>, uid: Uid) -> Result
 }
 
 /// Removes the rows of an object that is not here, at once if they are few.
-fn clear<W: Writes>(journal: &mut Journal<'_, W>, uid: Uid) -> Result<(), StoreError> {
+pub(super) fn clear<W: Writes>(journal: &mut Journal<'_, W>, uid: Uid) -> Result<(), StoreError> {
     let prefix = uid.to_bytes();
     let rows = keys_from(
         journal.tables,
@@ -285,7 +285,20 @@ fn clear<W: Writes>(journal: &mut Journal<'_, W>, uid: Uid) -> Result<(), StoreE
     for row in rows {
         journal.remove(Table::State, &row)?;
     }
-    Ok(())
+    journal.remove_if_there(Table::Leftover, &prefix)
+}
+
+/// Whether the object's rows are too many to be removed at once.
+pub(super) fn has_too_many_rows(tables: &impl Reads, uid: Uid) -> Result<bool, StoreError> {
+    let prefix = format::object_key(uid, 1);
+    let rows = keys_from(tables, Bound::Included(&prefix), uid, CLEAR_AT_ONCE + 1)?;
+    Ok(rows.len() > CLEAR_AT_ONCE)
+}
+
+/// Whether rows of the object are still to be removed, so that none can be written.
+pub(super) fn is_leftover(tables: &impl Reads, uid: Uid) -> Result<bool, StoreError> {
+    let mark = tables.value(Table::Leftover, &uid.to_bytes())?;
+    Ok(mark.is_some())
 }
 
 /// Up to `limit` keys of `state` that belong to the object.

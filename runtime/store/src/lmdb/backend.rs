@@ -69,6 +69,12 @@ impl Backend for LmdbBackend {
             | StoreError::Clearing { .. }
             | StoreError::Arriving { .. }
             | StoreError::OlderPlace { .. }
+            | StoreError::NoSuchGroup { .. }
+            | StoreError::GroupExists { .. }
+            | StoreError::OlderView { .. }
+            | StoreError::OutOfStep { .. }
+            | StoreError::BadEntry { .. }
+            | StoreError::BrokenCopy { .. }
             | StoreError::Overloaded { .. }
             | StoreError::Closed
             | StoreError::Corrupt { .. }
@@ -338,6 +344,12 @@ pub(super) fn crash_points(batches: &[Batch], after: bool) {
             (Step::Depart, true) => crash_point!("store/depart/after"),
             (Step::Arrive, false) => crash_point!("store/arrive/before"),
             (Step::Arrive, true) => crash_point!("store/arrive/after"),
+            (Step::Stage, false) => crash_point!("store/stage/before"),
+            (Step::Stage, true) => crash_point!("store/stage/after"),
+            (Step::Apply, false) => crash_point!("store/apply/before"),
+            (Step::Apply, true) => crash_point!("store/apply/after"),
+            (Step::Snapshot, false) => crash_point!("store/snapshot/before"),
+            (Step::Snapshot, true) => crash_point!("store/snapshot/after"),
         }
     }
 }

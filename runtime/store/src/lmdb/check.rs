@@ -486,6 +486,8 @@ fn check_value(table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError>
         Table::ShadowPlace => Kind::ShadowPlace,
         Table::Untold => Kind::Untold,
         Table::Leftover => Kind::Leftover,
+        Table::Group => Kind::GroupCopy,
+        Table::GroupLog => Kind::GroupEntry,
     };
     format::unseal(kind, key, value).map(|_| ())
 }

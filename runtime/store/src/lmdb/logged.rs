@@ -6,6 +6,11 @@
 //! a thread writes the frozen ones to LMDB in one transaction. What came and went in the meantime
 //! (a prepared state and its removal) never reaches LMDB.
 //!
+//! **Installs.** A set that only installs entries of groups' logs is shown to readers without a
+//! record of its own: the entries are durable, so after a crash it is done again. What it changed
+//! is in the next record, before what that one changes, or in LMDB by the next checkpoint; so
+//! nothing is ever durable that was built on it without it.
+//!
 //! **Room.** What the log took must find room in LMDB later. So the file and the map are grown
 //! ahead of the log for all that it holds; where that cannot be, and for sets that are large, the
 //! log steps aside: all it holds is written to LMDB, and the set goes there directly
@@ -19,6 +24,7 @@
 //!
 //! If a checkpoint fails, what it had stays frozen, is readable and in the log, and is tried again.
 
+use std::collections::BTreeSet;
 use std::mem::take;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -36,7 +42,7 @@ use crate::apply::{self, Applied, Sweep};
 use crate::batch::Batch;
 use crate::crash_point;
 use crate::layers::{Changes, Floors, Over, Pending};
-use crate::tables::{Reads, Writes};
+use crate::tables::{Reads, Table, Writes};
 use crate::usage::Usage;
 use crate::writer::{Backend, Outcome};
 
@@ -124,6 +130,11 @@ pub(super) struct LoggedBackend {
     record_bytes_max: u64,
     quiet: Duration,
     floors: Floors,
+    /// Keys of what is shown and not in the log yet, of the layer that is written to and of the
+    /// frozen one.
+    behind: [Keys; 2],
+    /// Bytes of that, at most.
+    behind_bytes: usize,
     /// What is frozen is not known to be in LMDB.
     unsettled: bool,
     /// Bytes of its records.
@@ -133,6 +144,8 @@ pub(super) struct LoggedBackend {
     /// When one failed last.
     failed_at: Option<Instant>,
 }
+
+type Keys = BTreeSet<(Table, Vec<u8>)>;
 
 /// Why a set does not go to the log.
 enum Aside {
@@ -158,8 +171,12 @@ impl Backend for LoggedBackend {
         }
     }
 
+    fn shows_installs(&self) -> bool {
+        self.usable
+    }
+
     fn quiet_after(&self) -> Option<Duration> {
-        (self.unsettled || !self.log.is_empty()).then_some(self.quiet)
+        (self.unsettled || !self.is_empty()).then_some(self.quiet)
     }
 
     fn quiet(&mut self) {
@@ -195,6 +212,8 @@ impl LoggedBackend {
             // The thread must not spin while a checkpoint is made.
             quiet: Duration::from_millis(options.log_quiet_ms.max(1)),
             floors: Floors::default(),
+            behind: [Keys::new(), Keys::new()],
+            behind_bytes: 0,
             unsettled: false,
             frozen_bytes: 0,
             checkpoint: None,
@@ -215,7 +234,8 @@ impl LoggedBackend {
         if self.layers.hold().current.entries() >= ENTRIES_MAX {
             self.make_room()?;
         }
-        let (applied, changes) = self.apply(batches, sweep)?;
+        let (applied, mut changes) = self.apply(batches, sweep)?;
+        let mut syncs = 0;
         let Applied {
             results,
             expired,
@@ -228,16 +248,54 @@ impl LoggedBackend {
                 return Err(Aside::Room);
             }
             crash_points(batches, false);
-            self.append(&changes)?;
+            let is_behind = self.falls_behind(batches, &changes);
+            if !is_behind {
+                changes = self.catch_up(changes)?;
+                self.append(&changes)?;
+                self.behind = [Keys::new(), Keys::new()];
+                self.behind_bytes = 0;
+            }
             crash_points(batches, true);
             self.publish(changes);
+            syncs = u64::from(!is_behind);
         }
         Ok(Outcome {
             results,
             expired,
             next_expiry_ms: Some(next_expiry_ms),
-            syncs: u64::from(changed),
+            syncs,
         })
+    }
+
+    /// Whether the set goes without a record of its own. Then it is noted what it changes.
+    fn falls_behind(&mut self, batches: &[Batch], changes: &Changes) -> bool {
+        let installs = !batches.is_empty() && batches.iter().all(Batch::only_installs);
+        let bytes = self.behind_bytes + changes.bytes();
+        // What is behind has to find room in a record with others.
+        if !installs || bytes as u64 > self.record_bytes_max / 4 {
+            return false;
+        }
+        self.behind_bytes = bytes;
+        let keys = changes.iter().map(|(table, key, _)| (table, key.to_vec()));
+        self.behind[0].extend(keys);
+        true
+    }
+
+    /// These changes, over all that is shown and not in the log.
+    fn catch_up(&self, changes: Changes) -> Result<Changes, StoreError> {
+        if self.behind.iter().all(Keys::is_empty) {
+            return Ok(changes);
+        }
+        let mut all = self.layers.read(&self.direct.transactor.gate, |view| {
+            let mut all = Changes::default();
+            for (table, key) in self.behind.iter().flatten() {
+                let value = view.value(*table, key)?.map(<[u8]>::to_vec);
+                all.set(*table, key.clone(), value);
+            }
+            Ok(all)
+        })?;
+        all.take_over(changes, &[]);
+        Ok(all)
     }
 
     fn apply(&self, batches: &[Batch], sweep: Sweep) -> Result<(Applied, Changes), StoreError> {
@@ -333,12 +391,19 @@ impl LoggedBackend {
 
     /// Whether there is something to freeze, and nothing is frozen.
     fn may_freeze(&self) -> bool {
-        !self.unsettled && !self.log.is_empty()
+        !self.unsettled && !self.is_empty()
+    }
+
+    /// Whether nothing is to be written to LMDB but what is frozen.
+    fn is_empty(&self) -> bool {
+        self.log.is_empty() && self.behind[0].is_empty()
     }
 
     fn freeze(&mut self) {
         self.layers
             .change(|stack| stack.frozen = Arc::new(take(&mut stack.current)));
+        let behind = take(&mut self.behind[0]);
+        self.behind[1].extend(behind);
         self.frozen_bytes = self.log.bytes();
         self.log.begin_next();
         self.unsettled = true;
@@ -398,6 +463,10 @@ impl LoggedBackend {
                 self.failed_at = None;
                 self.unsettled = false;
                 self.frozen_bytes = 0;
+                self.behind[1].clear();
+                if self.behind[0].is_empty() {
+                    self.behind_bytes = 0;
+                }
                 self.note_bytes();
                 if !self.log.is_torn() {
                     self.layers.unsure.store(false, Relaxed);
@@ -416,7 +485,7 @@ impl LoggedBackend {
     /// Writes all that the log holds to LMDB.
     fn settle(&mut self) -> Result<(), StoreError> {
         self.await_checkpoint();
-        while self.unsettled || !self.log.is_empty() {
+        while self.unsettled || !self.is_empty() {
             if !self.unsettled {
                 self.freeze();
             }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use partha_core::action::path::Site;
+use partha_core::group::{Stamp, View};
 use partha_core::id::{CallId, ClassId, Epoch, Incarnation, NodeId, Peer, Uid};
 use partha_store::{Batch, Item, ObjectStore, Record, Row, StoreError};
 
@@ -158,6 +159,48 @@ pub(crate) fn decide(number: u64, alone: bool, keep_ms: u64) -> Item {
 pub(crate) fn settle(number: u64) -> Item {
     let action = action(number);
     Item::Settle { action }
+}
+
+pub(crate) fn view(number: u64) -> View {
+    View {
+        number,
+        members: vec![NodeId(1), NodeId(2)],
+    }
+}
+
+pub(crate) fn at(view: u64, index: u64) -> Stamp {
+    Stamp { view, index }
+}
+
+pub(crate) fn join(local: u64, has_state: bool) -> Item {
+    Item::JoinGroup {
+        uid: uid(local),
+        view: view(1),
+        has_state,
+    }
+}
+
+/// An entry that changes state and row of an object.
+pub(crate) fn entry(local: u64, stamp: Stamp, text: &str) -> (Stamp, Bytes) {
+    let changes = vec![
+        write(local, Epoch(u64::MAX), text),
+        put_row(local, 1, b"count", text),
+    ];
+    (stamp, partha_store::entry::encode(&Batch::new(changes)))
+}
+
+pub(crate) fn stage(local: u64, stamp: Stamp, text: &str) -> Item {
+    Item::GroupLog {
+        uid: uid(local),
+        view: view(stamp.view),
+        truncate: None,
+        add: vec![entry(local, stamp, text)],
+    }
+}
+
+pub(crate) fn install_entries(local: u64, index: u64) -> Item {
+    let uid = uid(local);
+    Item::GroupInstall { uid, index }
 }
 
 pub(crate) fn commit(store: &dyn ObjectStore, items: Vec<Item>) -> Result<(), StoreError> {
