@@ -1,6 +1,7 @@
 //! What can be said on the command line: one struct a command.
 //!
-//! The first line of each doc comment is what `--help` shows.
+//! The first line of the doc comment of each struct is what lists of commands and `-h` show; the
+//! rest is for `--help`. Comments of the variants would hide that.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -34,53 +35,29 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Make stubs, schemas and reflection of IDL files
     Generate(Generate),
-    /// Look IDL files over without making anything
     Check(Check),
-    /// Tell more about an error code, or list all codes
     Explain(Explain),
-    /// Run the naming service or the binder
     Serve(serve::Arguments),
-    /// Run a whole system on this machine, for development
     Dev(dev::Arguments),
-    /// Run a bank under load, kill its nodes, and compare the books
     Demo(demo::Arguments),
-    /// List names
     Ls(Ls),
-    /// Tell what an object is, where it is and what it can do
     Describe(Describe),
-    /// Call a method of an object, with arguments in JSON
     Call(Call),
-    /// Make a new persistent object and give it a name
     Create(Create),
-    /// Take a name away; the object stays
     Rm(Rm),
-    /// Give an object one more name
     Alias(Alias),
-    /// Move an object to another node
     Move(moving::Arguments),
-    /// List the nodes of the system
     Nodes(Nodes),
-    /// Move everything away from a node, or say which nodes objects may come to
     Node(node::Arguments),
-    /// Tell what runs at a node
     Stats(Stats),
-    /// List the actions that are under way
     Actions(Actions),
-    /// List who has objects locked and who waits for them
     Locks(Locks),
-    /// Tell who keeps others from an object, over all nodes
     Why(Why),
-    /// Tell what became of an action
     Outcome(Outcome),
-    /// Abort an action that nobody ends
     Abort(Abort),
-    /// List the processes that are connected to nodes, and what they have there
     Sessions(sessions::Arguments),
-    /// Look the whole system over, say what is wrong, and mend it
     Doctor(doctor::Arguments),
-    /// Run actions by hand: begin, call, nest, commit, abort
     Shell(shell::Arguments),
     /// Print a completion script
     Completions {

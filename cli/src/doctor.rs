@@ -72,11 +72,8 @@ impl Arguments {
 /// What may be done.
 #[derive(Debug, Subcommand)]
 enum Cure {
-    /// End the session of a process, as if its connections had broken
     Break(Break),
-    /// Abort an action that nobody ends, as `partha abort` does
     Abort(Abort),
-    /// Take an object out of memory, if nothing uses it
     Evict(Evict),
 }
 

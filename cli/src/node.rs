@@ -34,7 +34,6 @@ impl Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Move everything away from a node, and say when it may be stopped
     Drain(drain::Arguments),
     /// Let no more objects come to a node; those that are there stay
     ///

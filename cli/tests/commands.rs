@@ -115,7 +115,17 @@ fn help_names_the_commands_and_wrong_usage_is_status_2() {
     let (status, out, _) = partha(&["--help"]);
     assert_eq!(status, 0);
     expect("help.txt", &out);
-    assert_eq!(partha(&["call", "--help"]).0, 0);
+    for (command, text) in [
+        (&["call"][..], "nothing has to be generated"),
+        (&["why"], "round a deadlock"),
+        (&["move"], "actions that have used it go on"),
+        (&["node", "drain"], "goes on where it was"),
+        (&["node", "cordon"], "those that are there stay"),
+        (&["doctor", "break"], "may come again"),
+    ] {
+        let (status, out, _) = partha(&[command, &["--help"]].concat());
+        assert!(status == 0 && out.contains(text), "{command:?}: {out}");
+    }
     let version = concat!("partha ", env!("CARGO_PKG_VERSION"), "\n");
     assert_eq!(
         partha(&["--version"]),
