@@ -15,7 +15,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use futures_util::future::BoxFuture;
-use partha_core::binding::{Attempt, Binding as Machine, HOPS_MAX, Jitter, Step, Why};
+use partha_core::binding::{
+    Attempt, Binding as Machine, HOPS_MAX, IDLE_HOPS_MAX, Jitter, Step, Why,
+};
 use partha_core::id::{ClassId, Peer, Uid};
 use partha_core::time::Time;
 use tokio::sync::{Notify, oneshot};
@@ -223,7 +225,7 @@ impl Binding {
 
     /// Finds the object from where it is thought to be, by what those say that it has left.
     async fn follow(&self, client: &Client) -> Result<Route> {
-        let (mut moves, mut hops) = (0, 0);
+        let (mut moves, mut hops, mut idle_hops) = (0, 0, 0);
         loop {
             let error = match self.find(client).await {
                 Ok(route) => return Ok(route),
@@ -231,9 +233,10 @@ impl Binding {
             };
             let whereabouts = client.locator().moved();
             match error.moved() {
-                Some(to) if to.moves > moves && hops < HOPS_MAX => {
+                Some(to) if hops < HOPS_MAX && idle_hops < IDLE_HOPS_MAX => {
                     whereabouts.note(self.object, to);
-                    (moves, hops) = (to.moves, hops + 1);
+                    idle_hops += u32::from(to.moves <= moves);
+                    (moves, hops) = (moves.max(to.moves), hops + 1);
                 }
                 // What is remembered may be wrong: without it the next one asks elsewhere.
                 Some(_) => {

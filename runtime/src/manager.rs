@@ -348,6 +348,7 @@ impl Servant for Manager {
     }
 
     async fn inspect(&self, _cx: &Context, object: Uid) -> Result<ObjectDescription, InspectError> {
+        self.has_come(object).await;
         let report = self
             .ask(object, |answer| Job::Inspect { object, answer })
             .await??;

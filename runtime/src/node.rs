@@ -9,9 +9,11 @@ mod labels;
 mod memory;
 mod moving;
 mod sessions;
+mod walks;
 
 pub(crate) use home::Home;
 pub(crate) use sessions::{Ending, ForeignLink, LinkView, Seat, SessionView};
+pub(crate) use walks::reply_keep_ms;
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;

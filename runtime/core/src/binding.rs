@@ -20,9 +20,9 @@
 //! *Stale*: the server said "not here". If the place was cached, the call gets exactly one
 //! resolution that began after it; if that place denies the object too, the error stands.
 //! *Moved*: the server said where the object is now. The call follows, and the binding with it:
-//! it goes on as another generation and is not broken. Each hop must bring a higher number of
-//! moves than the one before, so that a call is never sent in a circle, and their number is
-//! bounded; the object that outruns a call for so long has to be called again.
+//! it goes on as another generation and is not broken. But for a few, each hop must bring a higher
+//! number of moves than those before, so that a call is not sent in a circle for long, and their
+//! number is bounded; the object that outruns a call for so long has to be called again.
 //! *Lost*: the connection broke. Each loss or failed resolution in a row makes the next pause
 //! longer: none, 50 ms, 100 ms … 2 s, shortened by up to half by a random number of the shell,
 //! so that a thousand clients of a restarted server do not come in step. [`Binding::worked`]
@@ -41,7 +41,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// A call follows an object that moves as it comes over so many hops.
-pub const HOPS_MAX: u32 = 64;
+pub const HOPS_MAX: u32 = 1024;
+/// So many of them may bring no news: somebody else's older news can be between.
+pub const IDLE_HOPS_MAX: u32 = 8;
 
 /// Why a reference cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +94,8 @@ pub struct Attempt {
     moves: u64,
     /// How often it was told so.
     hops: u32,
+    /// How often that was no news.
+    idle_hops: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -242,11 +246,12 @@ impl<P: Clone> Binding<P> {
     /// The server at the place of `generation` said that the object has moved, for the `moves`th
     /// time, and where to. Whoever resolves next knows that.
     pub fn moved(&mut self, now: Time, generation: u64, moves: u64, attempt: &mut Attempt) -> Step {
-        if moves <= attempt.moves || attempt.hops >= HOPS_MAX {
+        attempt.hops += 1;
+        attempt.idle_hops += u32::from(moves <= attempt.moves);
+        if attempt.hops > HOPS_MAX || attempt.idle_hops > IDLE_HOPS_MAX {
             return Step::Fail(Why::Wandering);
         }
-        attempt.moves = moves;
-        attempt.hops += 1;
+        attempt.moves = attempt.moves.max(moves);
         // Where it has moved to is a place that this call has not tried.
         attempt.fresh_from = None;
         self.unbind(generation);

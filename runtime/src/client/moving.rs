@@ -9,6 +9,7 @@ use super::Client;
 use crate::abi::Transient;
 use crate::capability::Capability;
 use crate::error::{ErrorKind, Result, SystemError};
+use crate::moved::Moved;
 use crate::system::ConnectionManager;
 use crate::system::connection_manager::MoveObjectError;
 
@@ -53,7 +54,18 @@ impl Client {
         let mut moves = 0;
         loop {
             let error = match self.ask_to_move(object, node, wait).await {
-                Ok(moves) => return Ok(moves),
+                Ok(moves) => {
+                    let addresses = self.locator().addresses(node);
+                    let to = Moved {
+                        node,
+                        addresses,
+                        moves,
+                    };
+                    if moves > 0 {
+                        self.locator().moved().note(object, &to);
+                    }
+                    return Ok(moves);
+                }
                 Err(MoveObjectError::NoSuchObject(at)) => {
                     let detail = format!("node {} does not have object {object}", NodeId(at.node));
                     let error = SystemError::new(ErrorKind::NoSuchObject, detail);

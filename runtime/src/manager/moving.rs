@@ -17,18 +17,18 @@ use crate::context::Context;
 use crate::error::{ErrorKind, Result, SystemError};
 use crate::moved::Moved;
 use crate::net::connection::Connection;
-use crate::shard::{Journey, NotMoved, Refused, Shard, empty_page, reply, reply_keep_ms};
+use crate::shard::{Journey, NotMoved, Refused, Shard, empty_page, reply};
 use crate::system::connection_manager::{AcceptsError, MoveObjectError, StageError};
 use crate::system::{ConnectionManager, MovedPart, MovingPage, NoSuchObject, NotMovable};
 use crate::wire::message;
 
-/// Bytes of replies sent at a time.
-const PAGE_BYTES: usize = 512 * 1024;
+/// The pause before another attempt.
+const PAUSE: Duration = Duration::from_millis(20);
 /// The shortest time that a move gets.
 const WAIT_MIN: Duration = Duration::from_millis(100);
 
 impl Manager {
-    /// Moves an object of this node to another one.
+    /// Moves an object of this node to another one. What is in the way and passes is waited for.
     pub(super) async fn move_away(
         &self,
         cx: &Context,
@@ -37,7 +37,32 @@ impl Manager {
         wait: Duration,
     ) -> Result<u64, MoveObjectError> {
         let until = Instant::now() + wait.max(WAIT_MIN).min(cx.time_left());
-        let (record, moves, from) = self.present(object)?;
+        let mut ahead = None;
+        loop {
+            let moved = self.try_to_move(cx, object, node, until, &mut ahead).await;
+            match moved {
+                Err(MoveObjectError::NotMovable(error))
+                    if error.passing && Instant::now() + PAUSE < until =>
+                {
+                    tracing::debug!(%object, reason = %error.reason, "is to be moved again");
+                    tokio::time::sleep(PAUSE).await;
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    /// One attempt. `ahead` are the replies that were sent, to which life of the target.
+    async fn try_to_move(
+        &self,
+        cx: &Context,
+        object: Uid,
+        node: NodeId,
+        until: Instant,
+        ahead: &mut Option<(Peer, ReplyCursor)>,
+    ) -> Result<u64, MoveObjectError> {
+        self.has_come(object).await;
+        let (record, moves) = self.present(object)?;
         if node == self.home.me.node {
             return Ok(moves);
         }
@@ -51,14 +76,17 @@ impl Manager {
         }
         let client = cx.client();
         let connection = self.target(client, object, node, &record).await?;
-        let action = self.home.new_uid()?;
-        let replies = self
-            .send_replies(client, &connection, object, action)
-            .await?;
+        let (action, target) = (self.home.new_uid()?, connection.peer());
+        let replies = match *ahead {
+            Some((peer, cursor)) if peer == target => cursor,
+            _ => {
+                self.send_replies(client, &connection, object, action)
+                    .await?
+            }
+        };
+        *ahead = Some((target, replies));
         let journey = Journey {
             object,
-            moves,
-            from,
             connection,
             replies,
             until,
@@ -76,16 +104,27 @@ impl Manager {
         }
     }
 
-    /// The object as it is stored here, how often it has moved and where it came from.
-    fn present(&self, object: Uid) -> Result<(Record, u64, Option<NodeId>), MoveObjectError> {
+    /// Waits for an object that is on its way here, perhaps once more.
+    pub(super) async fn has_come(&self, object: Uid) {
+        let (told, come) = oneshot::channel();
+        let shard = self.home.shard(object);
+        let watching = shard.look(move |shard| shard.watch_arrival(object, told));
+        if watching.await.is_some() {
+            // It is dropped when there is nothing to wait for any more.
+            let _ = come.await;
+        }
+    }
+
+    /// The object as it is stored here, and how often it has moved.
+    fn present(&self, object: Uid) -> Result<(Record, u64), MoveObjectError> {
         let node = self.home.me.node.0;
         let Some(store) = &self.home.registry.store else {
             return Err(NoSuchObject { object, node }.into());
         };
         let place = store.read_place(object).map_err(unreadable)?;
-        let (moves, from) = match place {
-            Some(Place::Here { moves, from, .. }) => (moves, Some(from)),
-            None => (0, None),
+        let moves = match place {
+            Some(Place::Here { moves, .. }) => moves,
+            None => 0,
             Some(Place::Gone { to, moves }) => {
                 let addresses = self.home.addresses(to);
                 let to = Moved {
@@ -97,7 +136,7 @@ impl Manager {
             }
         };
         match store.read_state(object).map_err(unreadable)? {
-            Some(record) => Ok((record, moves, from)),
+            Some(record) => Ok((record, moves)),
             None => Err(NoSuchObject { object, node }.into()),
         }
     }
@@ -132,31 +171,18 @@ impl Manager {
         object: Uid,
         action: Uid,
     ) -> Result<ReplyCursor, MoveObjectError> {
-        let store = self.home.registry.store.as_ref();
-        let store = store.expect("it has the object").clone();
         let manager = ConnectionManager::from_capability(Capability::manager(connection.clone()));
-        let mut cursor = ReplyCursor::default();
-        loop {
-            let found = store.replies_of(&[object].into(), reply_keep_ms(), cursor, PAGE_BYTES);
-            let found = found.map_err(unreadable)?;
-            cursor = found.next;
-            if !found.replies.is_empty() {
-                let mut page = empty_page(object, action, 0, 0);
-                page.replies = found.replies.into_iter().map(reply).collect();
-                let staged = manager.stage(client, &page).await;
-                staged.map_err(|error| match error {
-                    StageError::NotMovable(error) => {
-                        not_movable(object, error.reason, error.passing)
-                    }
-                    StageError::System(error) => error.before_sending().into(),
-                })?;
-            }
-            if found.done {
-                return Ok(cursor);
-            }
-            // Others of this thread have their turn.
-            tokio::task::yield_now().await;
+        let mut walk = self.home.walk_replies(object);
+        while let Some(replies) = walk.pages.recv().await {
+            let mut page = empty_page(object, action, 0, 0);
+            page.replies = replies.into_iter().map(reply).collect();
+            let staged = manager.stage(client, &page).await;
+            staged.map_err(|error| match error {
+                StageError::NotMovable(error) => not_movable(object, error.reason, error.passing),
+                StageError::System(error) => error.before_sending().into(),
+            })?;
         }
+        Ok(walk.end.await.map_err(|_| stopping())??)
     }
 
     /// An object that was sent to the caller has moved on from there.

@@ -10,6 +10,7 @@ use partha_store::Place as Whereabouts;
 use tokio::sync::Notify;
 
 use super::sessions::Sessions;
+use super::walks::Walks;
 use super::{registry, thread_error};
 use crate::abi::{Class, ClassInfo};
 use crate::capability::Capability;
@@ -44,6 +45,8 @@ pub(crate) struct Home {
     pub(crate) recovered: HashMap<Uid, Vec<u16>>,
     /// An object has come of which the binder is to be told.
     pub(crate) untold: Notify,
+    /// Searches for saved replies.
+    pub(super) walks: Walks,
 }
 
 impl Home {
@@ -64,6 +67,7 @@ impl Home {
             draining: AtomicBool::new(false),
             recovered,
             untold: Notify::new(),
+            walks: Walks::default(),
         })
     }
 

@@ -171,6 +171,8 @@ impl Locator {
                 Err(error) => failure = Some(error),
             }
         }
+        // It may have moved on from there: the node of its birth, or the binder, is asked next.
+        self.moved.forget(object);
         if let Err(none) = client.naming_address() {
             // Without a naming service there is nobody who could know better.
             return Err(failure.unwrap_or(none));

@@ -67,7 +67,7 @@ impl Shard {
     }
 
     /// Why an object cannot be bound here.
-    fn not_here(&self, object: Uid) -> SystemError {
+    pub(super) fn not_here(&self, object: Uid) -> SystemError {
         let here = self.registry.here();
         match self.forward(object) {
             Ok(Some(to)) => {

@@ -46,7 +46,7 @@ pub(crate) use self::give_up::{Called, Open, OpenCalls, Waiting};
 pub(crate) use self::inbound::ShardInbound;
 pub(crate) use self::inspect::{Abortion, Eviction, Share, Trace};
 pub(crate) use self::job::{Incoming, Job, Jobs, ReplyTo, ShardReport, Wish};
-pub(crate) use self::moving::{Journey, NotMoved, Refused, empty_page, reply, reply_keep_ms};
+pub(crate) use self::moving::{Journey, NotMoved, Refused, empty_page, reply};
 pub(crate) use self::run::{Start, die, spawn};
 pub(crate) use self::serve::panic_text;
 

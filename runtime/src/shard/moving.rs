@@ -4,11 +4,12 @@
 //! ([`depart`]) an object that the engine has frozen is read and sent to the target in pages. At
 //! the *target* ([`arrive`]) the pages are written in order, and what running actions have of the
 //! object is kept in memory until the engine says that it has come. [`cargo`] translates between
-//! the engine's terms and those of the wire.
+//! the engine's terms and those of the wire, [`reasons`] says why something does not move.
 
 mod arrive;
 mod cargo;
 mod depart;
+mod reasons;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -24,8 +25,8 @@ use crate::config::OUTCOME_RETENTION;
 use crate::error::{ErrorKind, SystemError};
 use crate::moved::Moved;
 
-pub(crate) use self::arrive::Refused;
-pub(crate) use self::depart::{Journey, NotMoved, empty_page, reply, reply_keep_ms};
+pub(crate) use self::depart::{Journey, empty_page, reply};
+pub(crate) use self::reasons::{NotMoved, Refused};
 
 /// What moves at a shard.
 #[derive(Default)]

@@ -253,12 +253,19 @@ fn a_call_is_not_sent_in_circles() {
     let failed = Step::Fail(Why::Wandering);
     assert_eq!(binding.moved(ms(1), 1, 3, &mut attempt), resolve(0));
     assert_eq!(binding.resolved(ms(1), &mut attempt, Ok('b'), NONE), go(2));
-    for moves in [2, 3] {
-        assert_eq!(binding.moved(ms(1), 2, moves, &mut attempt), failed);
-    }
-    // Nor for ever after one that runs away.
     let mut hops = 1;
     let mut generation = 2;
+    for moves in [3, 2, 3, 1, 3, 3, 2, 3] {
+        let step = binding.moved(ms(1), generation, moves, &mut attempt);
+        assert_eq!(step, resolve(0));
+        hops += 1;
+        generation += 1;
+        let step = binding.resolved(ms(1), &mut attempt, Ok('b'), NONE);
+        assert_eq!(step, go(generation));
+    }
+    let mut other = attempt;
+    assert_eq!(binding.moved(ms(1), generation, 3, &mut other), failed);
+    // Nor for ever after one that runs away.
     while binding.moved(ms(1), generation, 3 + u64::from(hops), &mut attempt) != failed {
         hops += 1;
         generation += 1;

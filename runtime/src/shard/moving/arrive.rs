@@ -22,10 +22,11 @@ use partha_core::id::{ClassId, Epoch, Peer, Uid};
 use partha_core::migrate::Cargo;
 use partha_core::{ObjectSlot, Refusal};
 use partha_store::moving::Arrival;
-use partha_store::{Batch, KeptReply, Record, Row, StoreError};
+use partha_store::{Batch, Item, KeptReply, Record, Row, StoreError};
 use tokio::sync::oneshot;
 
 use super::cargo::read_call;
+use super::reasons::{Refused, failed, not, refused};
 use crate::abi::Class;
 use crate::error::{ErrorKind, SystemError};
 use crate::rows::Changes;
@@ -38,15 +39,6 @@ use crate::system::{MovedPart, MovingImage, MovingPage, MovingRecord, MovingRepl
 const ARRIVALS_MAX: usize = 256;
 /// Bytes of images that are kept for one of them.
 const IMAGES_BYTES_MAX: usize = 64 << 20;
-
-/// Why a page is not taken.
-#[derive(Debug)]
-pub(crate) enum Refused {
-    /// The object cannot come, or cannot now (`passing`).
-    Not { reason: String, passing: bool },
-    /// Something failed.
-    Failed(SystemError),
-}
 
 type Answer = oneshot::Sender<Result<Vec<MovedPart>, Refused>>;
 
@@ -67,6 +59,8 @@ pub(super) struct Arriving {
     images: Vec<(Uid, Bytes, Changes)>,
     present: Option<Bytes>,
     kept_bytes: usize,
+    /// Those who wait until it has come, or does not.
+    watchers: Vec<oneshot::Sender<()>>,
 }
 
 impl Arriving {
@@ -77,11 +71,6 @@ impl Arriving {
     fn is(&self, action: Uid) -> bool {
         self.arrival.action == action
     }
-}
-
-fn not<T>(reason: impl Into<String>, passing: bool) -> Result<T, Refused> {
-    let reason = reason.into();
-    Err(Refused::Not { reason, passing })
 }
 
 impl Shard {
@@ -119,6 +108,14 @@ impl Shard {
             Some(Ok(Some(_))) => not(format!("{here} has an object {uid} of its own"), false),
             Some(Err(error)) => Err(failed(&error)),
             None => not(format!("{here} has no store"), false),
+        }
+    }
+
+    /// Drops `told` when an object that is on its way here has come, or does not; at once for any
+    /// other.
+    pub(crate) fn watch_arrival(&self, uid: Uid, told: oneshot::Sender<()>) {
+        if let Some(arriving) = self.moves.borrow_mut().arrivals.get_mut(&uid) {
+            arriving.watchers.push(told);
         }
     }
 
@@ -221,6 +218,7 @@ impl Shard {
             images: Vec::new(),
             present: None,
             kept_bytes: 0,
+            watchers: Vec::new(),
         })
     }
 
@@ -234,8 +232,15 @@ impl Shard {
         match result {
             Ok(()) => {
                 let record = arriving.record.take().expect("it came with the first page");
-                let batch = arriving.arrival.begin(record);
+                let begin = arriving.arrival.begin(record);
                 drop(moves);
+                // What an aborted action had prepared of it may still be there, if the store
+                // could not remove it: no two may ever be found there after a crash.
+                let unwanted = self.unwanted.borrow();
+                let gone = unwanted.iter();
+                let gone = gone.map(|aborted| Item::DeleteShadow { action: *aborted });
+                let batch = Batch::new(gone.chain(begin.items).collect());
+                drop(unwanted);
                 self.write_page(uid, action, batch);
             }
             Err(refusal) => {
@@ -550,34 +555,4 @@ fn kept(uid: Uid, reply: MovingReply) -> Result<KeptReply, &'static str> {
         body: reply.body,
         keep_ms: keep.as_millis() as u64,
     })
-}
-
-/// What the store says against it.
-fn failed(error: &StoreError) -> Refused {
-    match error {
-        StoreError::Clearing { .. } | StoreError::Arriving { .. } => Refused::Not {
-            reason: format!("{error}; try again in a moment"),
-            passing: true,
-        },
-        _ => Refused::Failed(SystemError::new(ErrorKind::Store, error.to_string())),
-    }
-}
-
-/// What the engine says against it.
-fn refused(refusal: &Refusal) -> Refused {
-    let error = |kind, text: &str| Refused::Failed(SystemError::new(kind, text));
-    match refusal {
-        Refusal::Draining => error(ErrorKind::Draining, "the node is shutting down"),
-        Refusal::Overloaded { what, limit } => {
-            error(ErrorKind::Overloaded, &format!("{what}: more than {limit}"))
-        }
-        Refusal::ActionAborted { action, .. } => Refused::Not {
-            reason: format!("action {action}, which has it locked, is aborted there"),
-            passing: true,
-        },
-        other => Refused::Not {
-            reason: format!("it cannot come now ({other:?})"),
-            passing: true,
-        },
-    }
 }

@@ -21,18 +21,18 @@ use partha_store::{KeptReply, Place, ReplyCursor, Row, StoreError};
 use tokio::sync::oneshot;
 
 use super::cargo::call_name;
+use super::reasons::{NotMoved, Stopped, reason, stopped, unreadable};
 use crate::abi::Transient;
 use crate::capability::Capability;
 use crate::client::Client;
-use crate::config::{CALL_DEADLINE, REPLY_RETENTION};
-use crate::error::{ErrorKind, SystemError};
+use crate::config::CALL_DEADLINE;
+use crate::error::SystemError;
 use crate::hash::shard_of;
 use crate::moved::Moved;
 use crate::net::connection::Connection;
+use crate::node::reply_keep_ms;
 use crate::rows::Changes;
-use crate::shard::job::fault;
 use crate::shard::{Shard, count};
-use crate::system::connection_manager::StageError;
 use crate::system::{
     ConnectionManager, MovedPart, MovingImage, MovingPage, MovingRecord, MovingReply, MovingRow,
 };
@@ -44,22 +44,9 @@ const ENTRY_BYTES: usize = 128;
 /// How long it is tried to tell the node that an object once came from where it went.
 const RELOCATED: Duration = Duration::from_secs(30);
 
-/// Why an object has not moved.
-#[derive(Debug)]
-pub(crate) enum NotMoved {
-    /// It cannot, or cannot now (`passing`).
-    Not { reason: String, passing: bool },
-    /// Something failed.
-    Failed(SystemError),
-}
-
 /// Where to an object is to go, and how.
 pub(crate) struct Journey {
     pub(crate) object: Uid,
-    /// How often it has moved.
-    pub(crate) moves: u64,
-    /// The node that it came from.
-    pub(crate) from: Option<NodeId>,
     /// To the target, in the life in which the object goes there.
     pub(crate) connection: Arc<Connection>,
     /// Saved replies were sent up to here.
@@ -71,6 +58,10 @@ pub(crate) struct Journey {
 pub(super) struct Departure {
     action: Uid,
     journey: Rc<Journey>,
+    /// How often it will have moved.
+    moves: u64,
+    /// The node that it came from, if it has moved before.
+    from: Option<NodeId>,
     waiting: Vec<oneshot::Sender<Result<u64, NotMoved>>>,
     /// What is being sent.
     shipping: Option<tokio::task::AbortHandle>,
@@ -85,7 +76,7 @@ impl Departure {
 
     /// How often the object will have moved.
     pub(super) fn moves(&self) -> u64 {
-        self.journey.moves + 1
+        self.moves
     }
 }
 
@@ -113,9 +104,19 @@ impl Shard {
             let _ = waiting.send(Err(NotMoved::Not { reason, passing }));
             return;
         }
+        let (moves_so_far, from) = match self.present_place(object) {
+            Ok(found) => found,
+            Err(error) => {
+                // Whoever asked may be gone.
+                let _ = waiting.send(Err(NotMoved::Failed(error)));
+                return;
+            }
+        };
         let departure = Departure {
             action,
             journey: Rc::new(journey),
+            moves: moves_so_far + 1,
+            from,
             waiting: vec![waiting],
             shipping: None,
             refusal: None,
@@ -153,6 +154,7 @@ impl Shard {
         let sending = Sending {
             shard: self.clone(),
             journey: departure.journey.clone(),
+            moves: departure.moves,
             action,
             number: 0,
         };
@@ -203,7 +205,13 @@ impl Shard {
         let Some(departure) = self.take_departure(uid, action) else {
             return;
         };
-        let (moves, journey) = (departure.moves(), departure.journey);
+        let Departure {
+            moves,
+            journey,
+            from,
+            waiting,
+            ..
+        } = departure;
         let to = Moved {
             node: journey.connection.peer().node,
             addresses: vec![journey.connection.address().to_owned()],
@@ -211,16 +219,26 @@ impl Shard {
         };
         tracing::info!(%uid, to = %to.node, moves, "has moved away");
         self.client.locator().moved().note(uid, &to);
-        for waiting in departure.waiting {
+        for waiting in waiting {
             // Whoever asked may be gone.
             let _ = waiting.send(Ok(moves));
         }
-        if let (Some(from), Some(local)) = (journey.from, self.local.upgrade())
+        if let (Some(from), Some(local)) = (from, self.local.upgrade())
             && from != to.node
             && from != self.registry.me.node
         {
             local.spawn_local(tell_origin(self.client.clone(), from, uid, to));
         }
+    }
+
+    /// How often an object of this shard has moved, and from where it came if it has; or why it is
+    /// not here.
+    fn present_place(&self, object: Uid) -> Result<(u64, Option<NodeId>), SystemError> {
+        if self.forward(object)?.is_some() {
+            return Err(self.not_here(object));
+        }
+        let (moves, from) = self.came_from(object);
+        Ok((moves, (moves > 0).then_some(from)))
     }
 
     fn take_departure(&self, uid: Uid, action: Uid) -> Option<Departure> {
@@ -280,71 +298,14 @@ async fn tell_origin(client: Client, from: NodeId, object: Uid, to: Moved) {
     }
 }
 
-/// Why the engine has kept an object, in words.
-fn reason(why: Stays, node: NodeId) -> NotMoved {
-    let not = |reason: String, passing| NotMoved::Not { reason, passing };
-    let failed = |kind, detail: String| NotMoved::Failed(SystemError::new(kind, detail));
-    match why {
-        Stays::Busy => not(
-            "it did not come to rest in the time that was given: calls of it ran, actions that \
-             have it locked were being committed, or the move was not done"
-                .to_owned(),
-            true,
-        ),
-        Stays::InTheWay => not(
-            "an action could not be committed while the object was on its way, and goes first"
-                .to_owned(),
-            true,
-        ),
-        Stays::Volatile => not(
-            "it lives with its process, as call-backs do".to_owned(),
-            false,
-        ),
-        Stays::Draining => failed(ErrorKind::Draining, "the node is shutting down".to_owned()),
-        Stays::Departing => not("it is on its way already".to_owned(), true),
-        Stays::Here => not("it is there already".to_owned(), false),
-        Stays::Overloaded { what, limit } => {
-            failed(ErrorKind::Overloaded, format!("{what}: more than {limit}"))
-        }
-        Stays::NotShipped(NotShipped::Absent) => failed(
-            ErrorKind::NoSuchObject,
-            "the node does not have the object".to_owned(),
-        ),
-        Stays::NotShipped(NotShipped::Silent) => failed(
-            ErrorKind::Unreachable,
-            format!("node {node} did not answer in time"),
-        ),
-        Stays::NotShipped(NotShipped::Refused) => {
-            not(format!("node {node} does not take it"), true)
-        }
-        Stays::NotShipped(NotShipped::Store(fault)) | Stays::Store(fault) => failed(
-            ErrorKind::Store,
-            format!("the store of the node that has it failed: {fault:?}"),
-        ),
-    }
-}
-
-impl NotMoved {
-    fn copied(&self) -> Self {
-        match self {
-            Self::Not { reason, passing } => Self::Not {
-                reason: reason.clone(),
-                passing: *passing,
-            },
-            Self::Failed(error) => Self::Failed(error.clone()),
-        }
-    }
-}
-
 /// What is being sent.
 struct Sending {
     shard: Rc<Shard>,
     journey: Rc<Journey>,
+    moves: u64,
     action: Uid,
     number: u32,
 }
-
-type Stopped = (NotShipped, NotMoved);
 
 impl Sending {
     async fn send(mut self, cargo: Cargo) -> Result<Vec<(Uid, Joined)>, Stopped> {
@@ -377,7 +338,7 @@ impl Sending {
             found.map_err(|error| unreadable(&error))?.flatten()
         };
         let Some(record) = record else {
-            let error = SystemError::new(ErrorKind::NoSuchObject, format!("object {uid}"));
+            let error = self.shard.not_here(uid);
             return Err((NotShipped::Absent, NotMoved::Failed(error)));
         };
         let mut page = self.page();
@@ -385,7 +346,7 @@ impl Sending {
             class: record.class.0,
             schema: record.schema,
             version: record.version,
-            moves: self.journey.moves + 1,
+            moves: self.moves,
             state: record.state,
         });
         self.stage(page).await.map(drop)
@@ -509,11 +470,6 @@ pub(crate) fn empty_page(object: Uid, action: Uid, shard: u16, number: u32) -> M
     }
 }
 
-/// How long replies are kept, as they are saved here.
-pub(crate) fn reply_keep_ms() -> u64 {
-    REPLY_RETENTION.as_millis() as u64
-}
-
 /// A saved reply as it is sent.
 pub(crate) fn reply(kept: KeptReply) -> MovingReply {
     MovingReply {
@@ -565,31 +521,4 @@ fn joined(part: MovedPart) -> (Uid, Joined) {
         updated: part.updated,
     };
     (part.action, joined)
-}
-
-fn unreadable(error: &StoreError) -> Stopped {
-    let why = NotShipped::Store(fault(error));
-    let error = SystemError::new(ErrorKind::Store, error.to_string());
-    (why, NotMoved::Failed(error))
-}
-
-/// What the target's answer means.
-fn stopped(error: StageError, node: NodeId) -> Stopped {
-    match error {
-        StageError::NotMovable(error) => {
-            let reason = format!("node {node} does not take it: {}", error.reason);
-            let passing = error.passing;
-            (NotShipped::Refused, NotMoved::Not { reason, passing })
-        }
-        StageError::System(error) => {
-            let why = match error.kind() {
-                ErrorKind::BindingBroken | ErrorKind::Deadline | ErrorKind::Unreachable => {
-                    NotShipped::Silent
-                }
-                _ => NotShipped::Refused,
-            };
-            let error = error.context(format_args!("node {node} does not take it"));
-            (why, NotMoved::Failed(error.before_sending()))
-        }
-    }
 }
