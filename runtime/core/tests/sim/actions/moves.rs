@@ -16,6 +16,7 @@ use super::disk::{For, State, What};
 use super::image::{Image, Rows};
 use super::net::Life;
 use super::plan::{MS, S};
+use super::program::Doing;
 use super::truth::{OpNo, Outcome};
 use super::world::{CallNo, Check, Event, Place, World};
 use crate::options::FaultKind;
@@ -86,7 +87,9 @@ impl World {
     /// Some object moves.
     pub(crate) fn move_one(&mut self) -> Check {
         let ends = self.now >= self.plan.moves_until || self.plan.caps.lacks(FaultKind::Move);
-        if self.plan.move_ns == 0 || self.nodes.len() < 2 || ends {
+        let over = self.tasks.iter().all(|task| task.doing == Doing::Done)
+            && self.processes.iter().all(|process| process.todo == 0);
+        if self.plan.move_ns == 0 || self.nodes.len() < 2 || ends || over {
             return Ok(());
         }
         let pause = self.rng.range(MS / 10, self.plan.move_ns);
