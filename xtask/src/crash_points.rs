@@ -4,7 +4,7 @@
 //! different from the usual build; so it has a target folder of its own, `target/crash-points`.
 //! The names are in `runtime/store/src/crash_point.rs`. The tests that go through them are
 //! `runtime/tests/crash_points.rs` and, for those of the store alone,
-//! `runtime/store/tests/kill_actions.rs` and `kill_moves.rs`.
+//! `runtime/store/tests/kill_actions.rs`, `kill_moves.rs` and `kill_groups.rs`.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -66,7 +66,7 @@ fn test() -> Command {
         .args(["test", "--locked"])
         .args(["--package", "partha", "--test", "crash_points"])
         .args(["--package", "partha-store", "--test", "kill_actions"])
-        .args(["--test", "kill_moves"])
+        .args(["--test", "kill_moves", "--test", "kill_groups"])
         .env("RUSTFLAGS", flags.trim())
         .env("CARGO_TARGET_DIR", target.join("crash-points"));
     command

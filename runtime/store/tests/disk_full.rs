@@ -12,7 +12,8 @@ use std::path::Path;
 use std::process::Command;
 
 use common::{
-    action, commit, create, eventually, install, put_row, record, site, state, uid, write,
+    action, at, commit, create, eventually, install, install_entries, join, put_row, record, site,
+    stage, state, uid, write,
 };
 use partha_core::id::Epoch;
 use partha_store::moving::{Arrival, departure};
@@ -22,15 +23,30 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// An object that moves away while the disk is full.
 const LEAVES: u64 = u64::MAX;
 
+/// An object with copies, and what an entry makes of it while the disk is full.
+const COPIED: u64 = u64::MAX - 2;
+
+fn copied_text() -> String {
+    "copied".repeat(40_000)
+}
+
+/// An object that leaves, and one with copies.
+fn put_what_is_special(store: &LmdbStore) {
+    commit(store, vec![create(1, "one")]).unwrap();
+    let rows = (0..2 * CLEAR_AT_ONCE as u32).map(|i| put_row(LEAVES, 1, &i.to_be_bytes(), "row"));
+    let items = [create(LEAVES, "leaves")].into_iter().chain(rows);
+    commit(store, items.collect()).unwrap();
+    let add = stage(COPIED, at(1, 1), &copied_text());
+    let group = vec![create(COPIED, "begin"), join(COPIED, true), add];
+    commit(store, group).unwrap();
+}
+
 /// Fills the store until it says so, checks what it says and that it still works, makes room
 /// by `free`, and checks that it goes on without being opened again.
 fn fill_and_free(dir: &Path, free: impl FnOnce()) {
     let store = LmdbStore::open(dir).unwrap();
     let large = "x".repeat(200_000);
-    commit(&store, vec![create(1, "one")]).unwrap();
-    let rows = (0..2 * CLEAR_AT_ONCE as u32).map(|i| put_row(LEAVES, 1, &i.to_be_bytes(), "row"));
-    let items = [create(LEAVES, "leaves")].into_iter().chain(rows);
-    commit(&store, items.collect()).unwrap();
+    put_what_is_special(&store);
     let mut made = 1;
     let error = loop {
         match commit(&store, vec![create(made + 1, &large)]) {
@@ -57,6 +73,7 @@ fn fill_and_free(dir: &Path, free: impl FnOnce()) {
     }
     check(&store);
     cannot_arrive(&store, &large);
+    copies_wait_for_room(&store);
     check(&store);
     let (_, epoch) = store.activate(uid(1)).unwrap().unwrap();
     store.deactivate(uid(1), epoch);
@@ -105,8 +122,11 @@ fn finish(store: &LmdbStore, made: u64, large: &str) {
     }
     assert_eq!(
         store.scan_objects(None, 10_000).unwrap().len() as u64,
-        made + 9
+        made + 10
     );
+    commit(store, vec![install_entries(COPIED, 1)]).unwrap();
+    assert_eq!(state(store, COPIED).unwrap(), copied_text());
+    commit(store, vec![stage(COPIED, at(1, 2), large)]).unwrap();
     // Its rows go when there is room to do so, and then it may come back.
     eventually("what it left is removed", || {
         match store.commit(arrival().begin(record(1, "back"))) {
@@ -130,6 +150,22 @@ fn cannot_arrive(store: &LmdbStore, large: &str) {
     let staged = store.commit(comes.begin(record(1, large)));
     assert!(matches!(staged, Err(StoreError::Full { .. })), "{staged:?}");
     assert_eq!(store.scan_prepared(None, 1).unwrap(), []);
+}
+
+/// An entry that does not fit is not staged; one that is staged is installed, now or later.
+fn copies_wait_for_room(store: &LmdbStore) {
+    let text = copied_text();
+    let staged = commit(store, vec![stage(COPIED, at(1, 2), &text)]);
+    assert!(matches!(staged, Err(StoreError::Full { .. })), "{staged:?}");
+    let installed = commit(store, vec![install_entries(COPIED, 1)]);
+    let expected = match &installed {
+        Ok(()) => &text,
+        Err(StoreError::Full { .. }) => "begin",
+        Err(error) => panic!("{error}"),
+    };
+    assert_eq!(state(store, COPIED).unwrap(), expected);
+    let group = store.read_group(uid(COPIED)).unwrap().unwrap();
+    assert_eq!(group.staged.is_empty(), installed.is_ok());
 }
 
 /// An object leaves the full disk, or stays whole.

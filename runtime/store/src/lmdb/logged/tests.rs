@@ -6,10 +6,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use partha_core::group::{Stamp, View};
 use partha_core::id::{ClassId, Epoch, Incarnation, NodeId, Uid};
 
 use super::*;
 use crate::batch::Item;
+use crate::entry;
 use crate::fence::Fences;
 use crate::lmdb::folder::Folder;
 use crate::lmdb::log::{Files, Start};
@@ -295,4 +297,111 @@ fn lmdb_needs_no_more_room_for_what_the_log_holds_than_was_looked_for() {
         drop(backend);
         transactor.gate.close();
     }
+}
+
+/// Batches that stage an entry with this state, and install it.
+fn entry_of(backend: &LoggedBackend, index: u64, state: &'static str) -> [Batch; 2] {
+    let Item::WriteState { uid, record } = item(backend, state) else {
+        panic!("the object is there");
+    };
+    let bytes = entry::encode(&Item::WriteState { uid, record }.into());
+    let stage = Item::GroupLog {
+        uid,
+        view: view(),
+        truncate: None,
+        add: vec![(Stamp { view: 1, index }, bytes)],
+    };
+    [stage.into(), Item::GroupInstall { uid, index }.into()]
+}
+
+fn view() -> View {
+    View {
+        number: 1,
+        members: vec![NodeId(1)],
+    }
+}
+
+/// Commits a batch alone. How many syncs that took.
+fn syncs_of(backend: &mut LoggedBackend, batch: Batch) -> u64 {
+    let outcome = backend.commit(&[batch], NO_SWEEP);
+    outcome.results[0].as_ref().unwrap();
+    outcome.syncs
+}
+
+/// A store in which an entry of a group is staged and installed; the latter is not in the log.
+fn with_an_install(dir: &Path) -> LoggedBackend {
+    let mut backend = backend(dir);
+    put(&mut backend, "begin").unwrap();
+    let join = Item::JoinGroup {
+        uid: UID,
+        view: view(),
+        has_state: true,
+    };
+    assert_eq!(syncs_of(&mut backend, join.into()), 1);
+    let [stage, install] = entry_of(&backend, 1, "installed");
+    assert_eq!(syncs_of(&mut backend, stage), 1);
+    assert_eq!(syncs_of(&mut backend, install), 0);
+    assert_eq!(read(&backend).unwrap(), "installed");
+    backend
+}
+
+fn create_another(backend: &mut LoggedBackend) {
+    let Item::WriteState { record, .. } = item(backend, "another") else {
+        panic!("the object is there");
+    };
+    let uid = Uid { local: 2, ..UID };
+    assert_eq!(syncs_of(backend, Item::Create { uid, record }.into()), 1);
+}
+
+#[test]
+fn what_is_behind_the_log_comes_with_the_next_record_whatever_file_that_is_in() {
+    for (frozen, later, expected) in [
+        (false, false, "begin"),
+        (false, true, "installed"),
+        (true, false, "begin"),
+        (true, true, "installed"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut backend = with_an_install(dir.path());
+        if frozen {
+            // The checkpoint is never made.
+            backend.freeze();
+        }
+        if later {
+            create_another(&mut backend);
+            assert!(backend.behind.iter().all(Keys::is_empty));
+        }
+        assert_eq!(read(&backend).unwrap(), "installed");
+        let found = reopened(dir.path(), backend);
+        assert_eq!(found, expected, "frozen: {frozen}, later: {later}");
+    }
+}
+
+#[test]
+fn what_is_behind_the_log_is_in_lmdb_when_the_log_is_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut backend = with_an_install(dir.path());
+    backend.log.refuse_writes();
+    create_another(&mut backend);
+    assert!(!backend.usable);
+    assert_eq!(reopened(dir.path(), backend), "installed");
+}
+
+#[test]
+fn a_generation_that_only_has_what_is_behind_the_log_is_written_to_lmdb() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut backend = with_an_install(dir.path());
+    let [stage, install] = entry_of(&backend, 2, "second");
+    syncs_of(&mut backend, stage);
+    backend.settle().unwrap();
+    assert!(backend.is_empty());
+    assert_eq!(syncs_of(&mut backend, install.clone()), 0);
+    assert!(backend.log.is_empty() && !backend.is_empty());
+    assert!(backend.quiet_after().is_some());
+    backend.settle().unwrap();
+    assert!(backend.is_empty());
+    // Once more changes nothing.
+    assert_eq!(syncs_of(&mut backend, install), 0);
+    assert!(backend.is_empty());
+    assert_eq!(reopened(dir.path(), backend), "second");
 }
