@@ -7,6 +7,7 @@ mod common;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use bank::branch::TransferError;
 use bank::{Account, AuditLog};
@@ -159,10 +160,10 @@ impl Load {
     /// Waits until so many more transfers were made.
     async fn goes_on(&self, more: u64) {
         let wanted = self.made() + more;
-        let until = std::time::Instant::now() + LONG;
+        let until = Instant::now() + LONG;
         while self.made() < wanted {
-            assert!(std::time::Instant::now() < until, "no transfers any more");
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            assert!(Instant::now() < until, "no transfers any more");
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
@@ -282,10 +283,16 @@ fn a_node_is_emptied_under_load_and_may_be_stopped_then() {
     runtime.block_on(async {
         let bank = Bank::open(&system, accounts).await;
         let load = bank.load(&system).await;
-        load.goes_on(50).await;
+        let begun = Instant::now();
+        load.goes_on(100).await;
+        println!(
+            "{:.0} transfers a second before",
+            100.0 / begun.elapsed().as_secs_f64()
+        );
         let before = load.made();
         let (status, told) = drain(&system, &["a", "--spread", "zone"]);
-        println!("{told}\n{} transfers meanwhile", load.made() - before);
+        let meanwhile = (load.made() - before) as f64 / told["seconds"].as_f64().unwrap();
+        println!("{meanwhile:.0} a second meanwhile\n{told}");
         assert_eq!(
             (status, &told["may_be_stopped"]),
             (0, &json!(true)),
