@@ -8,9 +8,11 @@ use partha_core::id::{Incarnation, NodeId, Peer};
 pub mod binder;
 mod generated;
 mod group_view;
+mod groups;
 mod locator;
 mod moved;
 pub mod naming;
+mod pauses;
 mod whereabouts;
 
 pub use generated::partha as system;

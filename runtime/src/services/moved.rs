@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::Locator;
 use super::binder::binder::MovedError;
 use super::binder::{MOVED_MAX, MovedObject};
+use super::pauses::Pauses;
 use crate::client::{Client, LOOKUP_DEADLINE};
 use crate::error::{ErrorKind, Result, SystemError};
 
@@ -28,15 +29,9 @@ impl Locator {
     pub async fn tell_moved(&self, client: &Client, objects: &[MovedObject]) -> Result<()> {
         client.naming_address()?;
         for batch in objects.chunks(MOVED_MAX) {
-            let mut pause = PAUSE;
+            let mut pauses = Pauses::new(PAUSE, PAUSE_MAX);
             while let Err(error) = self.tell(client, batch).await {
-                if !may_pass(&error) {
-                    return Err(error);
-                }
-                let count = batch.len();
-                tracing::warn!(%error, count, ?pause, "the binder was not told of moved objects");
-                tokio::time::sleep(pause).await;
-                pause = PAUSE_MAX.min(pause * 2);
+                pauses.after(error, "telling of moved objects").await?;
             }
         }
         Ok(())
@@ -54,16 +49,4 @@ impl Locator {
             MovedError::System(error) => error,
         })
     }
-}
-
-/// Whether another attempt may go better.
-fn may_pass(error: &SystemError) -> bool {
-    !matches!(
-        error.kind(),
-        ErrorKind::BadOperation
-            | ErrorKind::Malformed
-            | ErrorKind::VersionMismatch
-            | ErrorKind::TooLarge
-            | ErrorKind::OldIncarnation
-    )
 }
