@@ -123,9 +123,15 @@ async fn what_is_busy_or_can_go_nowhere_stays_and_is_named() {
     let moving = system.fails(&["move", "/busy", "w", "--wait", "200ms"]);
     assert!(moving.1.contains("partha why /busy"), "{}", moving.1);
 
-    // The caller is gone, and so is its call.
+    goes_on_when_the_caller_is_gone(&system, &client);
+    v.shutdown(LONG).await.unwrap();
+    w.shutdown(LONG).await.unwrap();
+}
+
+fn goes_on_when_the_caller_is_gone(system: &System, client: &Child) {
+    // So is its call.
     client.kill();
-    let (status, told) = drain(&system, &[]);
+    let (status, told) = drain(system, &[]);
     assert_eq!(status, 1, "{told}");
     assert_eq!(
         [&told["objects"], &told["moved"]],
@@ -137,11 +143,9 @@ async fn what_is_busy_or_can_go_nowhere_stays_and_is_named() {
         "{told}"
     );
     assert_eq!(
-        value(&system, "/busy"),
+        value(system, "/busy"),
         2,
         "what the stopped call did is undone"
     );
     assert_eq!(system.json(&["describe", "/busy"])["node"], "w");
-    v.shutdown(LONG).await.unwrap();
-    w.shutdown(LONG).await.unwrap();
 }
