@@ -140,7 +140,7 @@ pub(super) fn refused(refusal: &Refusal) -> Refused {
         }
         Refusal::Malformed { what } => error(ErrorKind::Malformed, what),
         Refusal::ActionAborted { action, .. } => Refused::Not {
-            reason: format!("action {action}, which has it locked, is aborted there"),
+            reason: format!("action {action}, which has it locked, ends there at this moment"),
             passing: true,
         },
         other => Refused::Not {
