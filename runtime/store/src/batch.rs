@@ -296,10 +296,11 @@ pub enum Item {
         index: u64,
     },
     /// A page of a state that takes the place of a copy's state and log. The first page removes
-    /// what is here, and the copy has no state until the last page, which has the record. Pages
-    /// come in order: one of a snapshot other than the one being taken is `OutOfStep`, but that
-    /// none of them is missing is up to whoever writes them. Refused with `OlderView`,
-    /// `NoSuchGroup`, and with `BadEntry` for a reply of another object.
+    /// what is here, and the copy has no state until the last page, which has the record. One that
+    /// does not follow the page before it, or is of another snapshot than the one being taken, is
+    /// `OutOfStep`: pages may be submitted one behind the other, and if one is refused, so are all
+    /// behind it. Refused with `OlderView`, `NoSuchGroup`, and with `BadEntry` for a reply of
+    /// another object.
     ///
     /// Rows of an earlier state are removed at once if they are few ([`CLEAR_AT_ONCE`]); else the
     /// first page has to come without rows and not be the last one, and later ones are refused with
@@ -318,8 +319,8 @@ pub enum Item {
         rows: Vec<Row>,
         /// Some saved replies.
         replies: Vec<KeptReply>,
-        /// It is the first page.
-        first: bool,
+        /// Which page it is, counted from 0.
+        page: u32,
         /// It is the last page.
         last: bool,
     },

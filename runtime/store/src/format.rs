@@ -18,7 +18,7 @@
 //! | `shadow_place` | action (16) ‖ uid (16) | as `place` |
 //! | `untold` | uid (16) | nothing |
 //! | `leftover` | uid (16) | the last key of `state` that was removed, or nothing |
-//! | `group` | uid (16) | what (1) ‖ view, index (16) ‖ number (8) ‖ count (1) ‖ members (8 each) |
+//! | `group` | uid (16) | what (1), view (8), index (8), number (8), page (4), count (1), members |
 //! | `group_log` | uid (16) ‖ index (8) ‖ view (8) | an entry ([`crate::entry`]) |
 //!
 //! The numbers of shadow rows count up from 0, in the order in which they were written; `what`
@@ -29,8 +29,9 @@
 //! left or did not come in the end (`leftover`), or of a copy whose snapshot is being taken
 //! (`group`).
 //!
-//! What there is of a copy's state: 0 for nothing, 1 for some pages of a snapshot of that entry, 2
-//! for all up to that entry. Its `group_log` has the entries behind that one, without gaps.
+//! What there is of a copy's state: 0 for nothing, 1 for pages of a snapshot of that entry, and
+//! which comes next, 2 for all up to that entry. Its `group_log` has the entries behind that one,
+//! without gaps.
 //!
 //! Format 1 had none of the tables from `shadow_row` on, format 2 no log (`lmdb/log.rs`), format 3
 //! none of the tables from `place` on and nothing in `reply_expiry`; all are brought up when a

@@ -291,24 +291,24 @@ fn join_again(stores: &Stores, local: u64, number: u64) {
     let end = last(&leader.read_group(uid(local)).unwrap().unwrap()).index;
     submit_install(leader, local, end).recv().unwrap();
     let state = leader.group_state(uid(local)).unwrap().unwrap();
-    let page = |rows, first: bool, last: bool| Item::GroupSnapshot {
+    let page = |rows, page: u32, last: bool| Item::GroupSnapshot {
         uid: uid(local),
         view: view(number),
         at: state.at,
         record: state.record.clone().filter(|_| last),
         rows,
         replies: vec![],
-        first,
+        page,
         last,
     };
-    commit(other, vec![page(vec![], true, false)]).unwrap();
+    commit(other, vec![page(vec![], 0, false)]).unwrap();
     let mut after: Option<(u16, Bytes)> = None;
-    loop {
+    for number in 1.. {
         let from = after.as_ref().map(|(part, key)| (*part, &key[..]));
         let rows = leader.export_rows(uid(local), from, PAGE_BYTES).unwrap();
         after = rows.rows.last().map(|row| (row.part, row.key.clone()));
         eventually("the old rows are gone", || {
-            match commit(other, vec![page(rows.rows.clone(), false, !rows.more)]) {
+            match commit(other, vec![page(rows.rows.clone(), number, !rows.more)]) {
                 Ok(()) => true,
                 Err(StoreError::Clearing { .. }) => false,
                 Err(error) => panic!("{error}"),

@@ -59,13 +59,14 @@ pub(super) fn apply<W: Writes>(
             record,
             rows,
             replies,
-            first,
+            page: number,
             last,
         } => {
             let page = Page {
                 uid: *uid,
                 view,
                 at: *at,
+                number: *number,
                 rows,
                 ends: record.as_ref().filter(|_| *last),
             };
@@ -73,8 +74,8 @@ pub(super) fn apply<W: Writes>(
                 let what = "the last page of a snapshot without a record".to_owned();
                 return Err(out_of_step(*uid, what, "a state needs one".to_owned()));
             }
-            page.check(journal.tables, *first)?;
-            page.put(journal, fences, *first)?;
+            page.check(journal.tables)?;
+            page.put(journal, fences)?;
             save_replies(journal, replies, now_ms)
         }
         Item::LeaveGroup { uid, keep_object } => leave(journal, fences, *uid, *keep_object),
@@ -461,16 +462,17 @@ struct Page<'p> {
     uid: Uid,
     view: &'p View,
     at: Stamp,
+    number: u32,
     rows: &'p [Row],
     /// The record, if it is the last.
     ends: Option<&'p Record>,
 }
 
 impl Page<'_> {
-    fn check(&self, tables: &impl Reads, first: bool) -> Result<(), StoreError> {
+    fn check(&self, tables: &impl Reads) -> Result<(), StoreError> {
         let uid = self.uid;
         let brings = !self.rows.is_empty() || self.ends.is_some();
-        let clears = match first {
+        let clears = match self.number == 0 {
             // A copy that is damaged is to be made whole by this.
             true => match stored_copy(tables, uid) {
                 Err(StoreError::Corrupt { .. }) => place::has_too_many_rows(tables, uid)?,
@@ -483,8 +485,9 @@ impl Page<'_> {
             false => {
                 let copy = stored_copy(tables, uid)?;
                 newer_view(uid, &copy.view, self.view)?;
-                if copy.has != Has::Pages(self.at) {
-                    let what = format!("a page of the snapshot of {:?}", self.at);
+                let (at, next) = (self.at, self.number);
+                if copy.has != (Has::Pages { at, next }) {
+                    let what = format!("page {next} of the snapshot of {at:?}");
                     return Err(out_of_step(uid, what, format!("{:?}", copy.has)));
                 }
                 place::is_leftover(tables, uid)?
@@ -500,11 +503,10 @@ impl Page<'_> {
         &self,
         journal: &mut Journal<'_, W>,
         fences: &Fences,
-        first: bool,
     ) -> Result<(), StoreError> {
         let uid = self.uid;
         fences.note(uid);
-        if first {
+        if self.number == 0 {
             for key in keys_with_prefix(journal.tables, Table::GroupLog, &uid.to_bytes())? {
                 journal.remove(Table::GroupLog, &key)?;
             }
@@ -516,7 +518,10 @@ impl Page<'_> {
             journal.put_owned(Table::State, key, value)?;
         }
         let has = match self.ends {
-            None => Has::Pages(self.at),
+            None => Has::Pages {
+                at: self.at,
+                next: self.number.saturating_add(1),
+            },
             Some(record) => {
                 place::forget_place(journal, uid)?;
                 let key = format::plain_key(uid);
@@ -527,11 +532,8 @@ impl Page<'_> {
                 Has::State(self.at)
             }
         };
-        if first || self.ends.is_some() {
-            let view = self.view.clone();
-            put_copy(journal, uid, &GroupCopy { view, has })?;
-        }
-        Ok(())
+        let view = self.view.clone();
+        put_copy(journal, uid, &GroupCopy { view, has })
     }
 }
 

@@ -94,7 +94,7 @@ fn leave(keep_object: bool) -> Item {
 }
 
 /// A page of a snapshot of object 1, of which nothing else is known.
-fn page(stamp: Stamp, rows: Vec<Row>, first: bool, last: Option<&str>) -> Item {
+fn page(stamp: Stamp, rows: Vec<Row>, number: u32, last: Option<&str>) -> Item {
     Item::GroupSnapshot {
         uid: uid(1),
         view: view(3),
@@ -102,12 +102,12 @@ fn page(stamp: Stamp, rows: Vec<Row>, first: bool, last: Option<&str>) -> Item {
         record: last.map(|text| record(77, text)),
         rows,
         replies: Vec::new(),
-        first,
+        page: number,
         last: last.is_some(),
     }
 }
 
-/// A later page of the snapshot of 9@2, without a record.
+/// The second page of the snapshot of 9@2, without a record.
 fn middle_page(rows: Vec<Row>, replies: Vec<KeptReply>, last: bool) -> Item {
     Item::GroupSnapshot {
         uid: uid(1),
@@ -116,7 +116,7 @@ fn middle_page(rows: Vec<Row>, replies: Vec<KeptReply>, last: bool) -> Item {
         record: None,
         rows,
         replies,
-        first: false,
+        page: 1,
         last,
     }
 }
@@ -149,7 +149,7 @@ fn a_group_begins_with_its_first_member(make: Make<'_>) {
     for item in [
         log(1, None, &[]),
         install(1),
-        page(at(1, 1), vec![], true, None),
+        page(at(1, 1), vec![], 0, None),
     ] {
         let none = commit(&*store, vec![create(9, "x"), item]);
         assert!(
@@ -408,11 +408,7 @@ fn a_snapshot_takes_the_place_of_state_and_log(make: Make<'_>) {
     )
     .unwrap();
     commit(&*store, vec![log(1, None, &[at(1, 1), at(1, 2)])]).unwrap();
-    commit(
-        &*store,
-        vec![page(at(2, 9), vec![row(1), row(2)], true, None)],
-    )
-    .unwrap();
+    commit(&*store, vec![page(at(2, 9), vec![row(1), row(2)], 0, None)]).unwrap();
     let coming = group(&*store);
     let nothing = GroupRecord {
         view: view(3),
@@ -450,7 +446,7 @@ fn a_snapshot_takes_the_place_of_state_and_log(make: Make<'_>) {
     commit(&*store, vec![middle]).unwrap();
     commit(
         &*store,
-        vec![page(at(2, 9), vec![row(4)], false, Some("taken"))],
+        vec![page(at(2, 9), vec![row(4)], 2, Some("taken"))],
     )
     .unwrap();
     let taken = group(&*store);
@@ -470,7 +466,7 @@ fn a_snapshot_of_one_page_does(make: Make<'_>) {
     commit(&*store, vec![put_row(1, 2, b"old", "old")]).unwrap();
     commit(
         &*store,
-        vec![page(at(4, 20), vec![row(5)], true, Some("again"))],
+        vec![page(at(4, 20), vec![row(5)], 0, Some("again"))],
     )
     .unwrap();
     assert_eq!(store.count_rows(uid(1), 1).unwrap(), 1);
@@ -488,18 +484,22 @@ fn pages_of_other_snapshots_are_refused(make: Make<'_>) {
             "{refused:?}"
         );
     };
-    refuse(page(at(2, 9), vec![row(1)], false, None));
-    commit(&*store, vec![page(at(2, 9), vec![row(1)], true, None)]).unwrap();
-    refuse(page(at(2, 8), vec![row(2)], false, None));
-    refuse(page(at(3, 9), vec![row(2)], false, Some("x")));
+    refuse(page(at(2, 9), vec![row(1)], 1, None));
+    commit(&*store, vec![page(at(2, 9), vec![row(1)], 0, None)]).unwrap();
+    refuse(page(at(2, 8), vec![row(2)], 1, None));
+    // One is missing, or comes again.
+    refuse(page(at(2, 9), vec![row(2)], 2, Some("x")));
+    commit(&*store, vec![page(at(2, 9), vec![row(2)], 1, None)]).unwrap();
+    refuse(page(at(2, 9), vec![row(2)], 1, None));
+    refuse(page(at(3, 9), vec![row(2)], 1, Some("x")));
     // From the beginning, by another leader; nothing of the first one stays.
-    commit(&*store, vec![page(at(3, 9), vec![row(2)], true, None)]).unwrap();
-    refuse(page(at(2, 9), vec![row(1)], false, Some("x")));
-    commit(&*store, vec![page(at(3, 9), vec![], false, Some("whole"))]).unwrap();
-    refuse(page(at(3, 9), vec![row(3)], false, None));
+    commit(&*store, vec![page(at(3, 9), vec![row(2)], 0, None)]).unwrap();
+    refuse(page(at(2, 9), vec![row(1)], 1, Some("x")));
+    commit(&*store, vec![page(at(3, 9), vec![], 1, Some("whole"))]).unwrap();
+    refuse(page(at(3, 9), vec![row(3)], 2, None));
     assert_eq!(store.count_rows(uid(1), 1).unwrap(), 1);
     commit(&*store, vec![log(4, None, &[])]).unwrap();
-    let old = commit(&*store, vec![page(at(3, 9), vec![], true, None)]);
+    let old = commit(&*store, vec![page(at(3, 9), vec![], 0, None)]);
     assert!(matches!(old, Err(StoreError::OlderView { .. })), "{old:?}");
     assert_eq!(state(&*store, 1).unwrap(), "whole");
 }
@@ -510,18 +510,18 @@ fn many_rows_go_before_a_snapshot_comes(make: Make<'_>) {
     let rows = (0..count).map(|i| put_row(1, 1, &i.to_be_bytes(), "old"));
     commit(&*store, rows.collect()).unwrap();
     for (rows, last) in [(vec![row(1)], None), (vec![], Some("x"))] {
-        let early = commit(&*store, vec![page(at(2, 9), rows, true, last)]);
+        let early = commit(&*store, vec![page(at(2, 9), rows, 0, last)]);
         assert!(
             matches!(early, Err(StoreError::Clearing { .. })),
             "{early:?}"
         );
     }
     assert_eq!(store.count_rows(uid(1), 1).unwrap(), count.into());
-    commit(&*store, vec![page(at(2, 9), vec![], true, None)]).unwrap();
+    commit(&*store, vec![page(at(2, 9), vec![], 0, None)]).unwrap();
     assert!(!group(&*store).has_state);
     let mut waits = 0;
     eventually("the old rows are gone", || {
-        match commit(&*store, vec![page(at(2, 9), vec![row(1)], false, None)]) {
+        match commit(&*store, vec![page(at(2, 9), vec![row(1)], 1, None)]) {
             Ok(()) => true,
             Err(StoreError::Clearing { .. }) => {
                 waits += 1;
@@ -530,11 +530,7 @@ fn many_rows_go_before_a_snapshot_comes(make: Make<'_>) {
             Err(error) => panic!("{error}"),
         }
     });
-    commit(
-        &*store,
-        vec![page(at(2, 9), vec![row(2)], false, Some("new"))],
-    )
-    .unwrap();
+    commit(&*store, vec![page(at(2, 9), vec![row(2)], 2, Some("new"))]).unwrap();
     assert_eq!(
         store.count_rows(uid(1), 1).unwrap(),
         2,
@@ -565,7 +561,7 @@ fn a_copy_leaves(make: Make<'_>) {
     // Half a snapshot is no object.
     commit(
         &*store,
-        vec![join(1, false), page(at(2, 9), vec![row(1)], true, None)],
+        vec![join(1, false), page(at(2, 9), vec![row(1)], 0, None)],
     )
     .unwrap();
     commit(&*store, vec![leave(true)]).unwrap();

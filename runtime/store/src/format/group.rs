@@ -18,8 +18,13 @@ const WHOLE: u8 = 2;
 pub(crate) enum Has {
     /// None.
     Nothing,
-    /// Some pages of a snapshot of this entry.
-    Pages(Stamp),
+    /// Some pages of a snapshot.
+    Pages {
+        /// The last entry in it.
+        at: Stamp,
+        /// The page that comes next.
+        next: u32,
+    },
     /// The whole one, with all up to this entry in it.
     State(Stamp),
 }
@@ -42,14 +47,15 @@ pub(crate) fn seal_copy(key: &[u8], copy: &GroupCopy) -> Result<Vec<u8>, StoreEr
     let count = u8::try_from(members.len()).ok();
     let count = count.filter(|count| usize::from(*count) <= MEMBERS_MAX);
     let count = count.ok_or(too_many)?;
-    let (what, stamp) = match copy.has {
-        Has::Nothing => (EMPTY, Stamp::default()),
-        Has::Pages(at) => (COMING, at),
-        Has::State(installed) => (WHOLE, installed),
+    let (what, stamp, next) = match copy.has {
+        Has::Nothing => (EMPTY, Stamp::default(), 0),
+        Has::Pages { at, next } => (COMING, at, next),
+        Has::State(installed) => (WHOLE, installed, 0),
     };
     let mut payload = vec![what];
     let numbers = [stamp.view, stamp.index, copy.view.number];
     payload.extend(numbers.into_iter().flat_map(u64::to_be_bytes));
+    payload.extend(next.to_be_bytes());
     payload.push(count);
     payload.extend(members.iter().flat_map(|node| node.0.to_be_bytes()));
     seal(Kind::GroupCopy, key, &payload, &[])
@@ -67,6 +73,7 @@ pub(crate) fn unseal_copy(key: &[u8], value: &[u8]) -> Result<GroupCopy, StoreEr
     };
     let (what, rest) = payload.split_first().ok_or_else(wrong)?;
     let (numbers, rest) = rest.split_first_chunk::<24>().ok_or_else(wrong)?;
+    let (next, rest) = rest.split_first_chunk().ok_or_else(wrong)?;
     let (count, rest) = rest.split_first().ok_or_else(wrong)?;
     let (members, []) = rest.as_chunks::<8>() else {
         return Err(wrong());
@@ -82,7 +89,10 @@ pub(crate) fn unseal_copy(key: &[u8], value: &[u8]) -> Result<GroupCopy, StoreEr
     };
     let has = match *what {
         EMPTY => Has::Nothing,
-        COMING => Has::Pages(stamp),
+        COMING => Has::Pages {
+            at: stamp,
+            next: u32::from_be_bytes(*next),
+        },
         WHOLE => Has::State(stamp),
         _ => return Err(wrong()),
     };
@@ -136,7 +146,8 @@ mod tests {
             view: u64::MAX,
             index: 7,
         };
-        for has in [Has::Nothing, Has::Pages(at), Has::State(at)] {
+        let next = 0x0102_0304;
+        for has in [Has::Nothing, Has::Pages { at, next }, Has::State(at)] {
             for count in 0..=MEMBERS_MAX as u64 {
                 let view = View {
                     number: 1 << 60,
@@ -175,11 +186,11 @@ mod tests {
         for len in 0..60 {
             for what in 0..4 {
                 let mut payload = vec![what; len];
-                if let Some(count) = payload.get_mut(25) {
+                if let Some(count) = payload.get_mut(29) {
                     *count = 2;
                 }
                 let value = seal(Kind::GroupCopy, b"k", &payload, &[]).unwrap();
-                let fits = len == 26 + 2 * 8 && what <= WHOLE;
+                let fits = len == 30 + 2 * 8 && what <= WHOLE;
                 assert_eq!(unseal_copy(b"k", &value).is_ok(), fits, "{len} {what}");
             }
         }

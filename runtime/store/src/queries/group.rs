@@ -19,7 +19,7 @@ pub(crate) fn read_group(tables: &impl Reads, uid: Uid) -> Result<Option<GroupRe
     };
     let (has_state, installed) = match has {
         Has::State(installed) => (true, installed),
-        Has::Nothing | Has::Pages(_) => (false, Stamp::default()),
+        Has::Nothing | Has::Pages { .. } => (false, Stamp::default()),
     };
     let mut staged: Vec<Stamp> = Vec::new();
     let prefix = uid.to_bytes();
@@ -90,6 +90,6 @@ pub(crate) fn group_state(tables: &impl Reads, uid: Uid) -> Result<Option<GroupS
             let record = read_state(tables, uid)?;
             Ok(Some(GroupState { at, record }))
         }
-        Some(Has::Nothing | Has::Pages(_)) | None => Ok(None),
+        Some(Has::Nothing | Has::Pages { .. }) | None => Ok(None),
     }
 }
