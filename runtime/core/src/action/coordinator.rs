@@ -287,6 +287,29 @@ mod tests {
     }
 
     #[test]
+    fn who_has_an_object_now_votes_too_once_for_each_site() {
+        let others = [participant(1)];
+        let mut ballot = Ballot::new(Ticket(1), &others, Vec::new(), Time(9)).expect("no twins");
+        let mut known = participant(1);
+        known.joined.updated = false;
+        assert_eq!(ballot.add(known, 2), Some(false), "the same work");
+        assert_eq!(ballot.add(participant(2), 2), Some(true));
+        assert_eq!(ballot.add(participant(2), 2), Some(false));
+        assert_eq!(ballot.add(participant(3), 2), None, "there are too many");
+        let mut later = participant(2);
+        later.incarnation = Incarnation(2);
+        assert_eq!(ballot.add(later, 9), None, "work is lost");
+        let mut other = participant(1);
+        other.joined.join = 2;
+        assert_eq!(ballot.add(other, 9), None, "work is lost");
+        assert_eq!(ballot.vote(site(1), Vote::Yes), Tally::Open);
+        assert_eq!(
+            ballot.vote(site(2), Vote::ReadOnly),
+            Tally::Done(vec![site(1)])
+        );
+    }
+
+    #[test]
     fn a_decision_is_told_ever_more_slowly_until_all_know() {
         let uid = Uid {
             node: NodeId(1),

@@ -145,6 +145,32 @@ mod tests {
     }
 
     #[test]
+    fn where_objects_went_is_remembered_with_the_action() {
+        let uid = |local| Uid {
+            node: NodeId(1),
+            local,
+        };
+        let moved = Participant {
+            site: crate::action::path::Site::default(),
+            incarnation: crate::id::Incarnation(1),
+            joined: crate::action::path::Joined {
+                join: 1,
+                updated: true,
+            },
+        };
+        let mut table = Tombstones::default();
+        table.note(uid(1), Fate::ReadOnly { join: 3 }, 1);
+        table.note_moved(uid(1), vec![moved]);
+        table.note_moved(uid(2), vec![moved]);
+        assert_eq!(table.moved(uid(1)), [moved]);
+        assert_eq!(table.moved(uid(2)), [], "it is not known");
+        table.check(1);
+        table.note(uid(2), Fate::Told, 1);
+        assert_eq!(table.moved(uid(1)), []);
+        table.check(1);
+    }
+
+    #[test]
     fn the_oldest_is_forgotten() {
         let uid = |local| Uid {
             node: NodeId(1),

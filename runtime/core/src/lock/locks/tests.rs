@@ -428,3 +428,32 @@ fn locks_of_parts_and_rows_are_apart() {
     assert_eq!((locks.len(), locks.keys().count()), (3, 3));
     locks.check(&Strangers);
 }
+
+#[test]
+fn who_had_a_lock_elsewhere_has_it_here_when_whoever_was_in_the_way_goes() {
+    let mut script = Script::new();
+    for step in ["m:W", "a=", "a.b:W", "c:R", "a:W"] {
+        script.step(step);
+    }
+    let bring = |script: &mut Script, name: &str, mode, retained| {
+        let owner = script.names.owner(name);
+        let holding = Holding {
+            owner,
+            mode,
+            retained,
+        };
+        script.locks.bring(key(1), holding, &script.names);
+    };
+    bring(&mut script, "a", Mode::Write, true);
+    assert_eq!(
+        script.state(),
+        "a:W~ m:W|a:W a.b:W c:R",
+        "its own goes first"
+    );
+    assert_eq!(script.step("m!"), "a.b:W a:W|c:R");
+    script.step("a.b!");
+    script.step("a!");
+    assert_eq!(script.step("c!"), "|");
+    bring(&mut script, "c", Mode::Read, false);
+    assert_eq!(script.step("d:R"), "c:R d:R|");
+}
