@@ -84,7 +84,7 @@ pub(crate) struct Arguments {
     #[arg(value_parser = humantime::parse_duration)]
     patience: Duration,
     /// Objects that are moved at a time: more are sooner done, fewer leave more to others
-    #[arg(long, value_name = "COUNT", default_value_t = 8)]
+    #[arg(long, value_name = "COUNT", default_value_t = 16)]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=256))]
     parallel: u16,
     /// Say what would be moved and where to; do nothing

@@ -1,6 +1,6 @@
 //! The command `move`: an object goes to another node.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Error, anyhow, bail};
 use clap::Args;
@@ -45,8 +45,6 @@ pub(crate) struct Arguments {
 /// How much longer than the object may wait its node may take to answer.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Pause before another attempt.
-const PAUSE: Duration = Duration::from_millis(20);
 /// How long to try to tell the binder.
 const TELL: Duration = Duration::from_secs(5);
 
@@ -73,20 +71,10 @@ pub(crate) async fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Resu
         );
     }
     let client = &system.client;
-    let until = Instant::now() + arguments.wait;
-    let moves = loop {
-        let wait = until.saturating_duration_since(Instant::now());
-        let sent = send(&system, &from, uid, NodeId(to.node), wait);
-        match sent.await {
-            Ok(moves) => break moves,
-            // The moment was a bad one: the next may be better.
-            Err(MoveObjectError::NotMovable(error))
-                if error.passing && Instant::now() + PAUSE < until =>
-            {
-                tokio::time::sleep(PAUSE).await;
-            }
-            Err(error) => return Err(failed(error, object, &from)),
-        }
+    let sent = send(&system, &from, uid, NodeId(to.node), arguments.wait);
+    let moves = match sent.await {
+        Ok(moves) => moves,
+        Err(error) => return Err(failed(error, object, &from)),
     };
     if moves > 0 {
         // Its new node tells the binder too, when it comes to it; so the next command finds it.

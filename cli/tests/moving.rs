@@ -187,7 +187,7 @@ fn begin(system: &System, arguments: &[&str]) -> Child {
 
 /// Waits for a drain: its status, and what it said.
 fn end(drain: &Child) -> (i32, Value) {
-    let (exit, out, err) = drain.finish(2 * LONG);
+    let (exit, out, err) = drain.finish(10 * LONG);
     let Exit::Code(status) = exit else {
         panic!("{exit:?}: {err}");
     };
