@@ -225,3 +225,19 @@ fn several_live_side_by_side_in_one_process() {
         }
     });
 }
+
+#[test]
+fn an_object_of_an_embedded_node_stays_there() {
+    run(async {
+        let node = embedded().await;
+        let object = counter(&node, 1).await;
+        let (client, wait) = (node.client(), Duration::from_secs(1));
+        let here = client.move_object(object.uid(), node.me().node, wait);
+        assert_eq!(here.await.unwrap(), 0, "it is there");
+        let there = client.move_object(object.uid(), NodeId(9), wait);
+        let error = there.await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::BadOperation, "{error}");
+        assert_eq!(object.add(client, 1).await.unwrap(), 2);
+        stop(node).await;
+    });
+}

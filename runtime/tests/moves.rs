@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use common::behaviour::Counter;
 use common::cluster::{cluster, counter_at};
-use common::{arrived, new_gate, open, run, until};
+use common::{Face, Kind, NOW, arrived, new_gate, open, run, until};
 use partha::testkit::Cluster;
 use partha::{AbortReason, ActionError, Client, ErrorKind, NodeId, SystemError, Uid};
 use tokio::task::spawn_local;
@@ -431,6 +431,62 @@ fn two_who_want_it_at_different_places_end_with_one_owner() {
             owner(&cluster, &["a", "b", "c"], object.uid()).await;
         }
         assert_eq!(object.value(&client).await.unwrap(), 1);
+        cluster.stop().await.unwrap();
+    });
+}
+
+#[test]
+fn a_plain_client_is_told_where_the_object_is_and_finds_it_there() {
+    run(async {
+        let cluster = cluster(2).await;
+        let client = cluster.client();
+        let face = Face::open(Kind::Foreign, cluster.node("a")).await;
+        let bound = face.counter(5).await;
+        let (uid, to) = (bound.uid, id(&cluster, "b"));
+        client.move_object(uid, to, WAIT).await.unwrap();
+        let address = cluster.address("b").unwrap().to_string();
+        // By the capability that it has, and by a new one.
+        let refused = bound.add(&NOW, 1).await.unwrap_err();
+        refused.says(&["moved", &to.to_string(), &address]);
+        let refused = face.bind(uid).await.map(|_| ()).unwrap_err();
+        refused.says(&["moved", &to.to_string(), &address]);
+        let there = Face::open(Kind::Foreign, cluster.node("b")).await;
+        let found = there.bind(uid).await.unwrap();
+        assert_eq!(found.add(&NOW, 1).await.unwrap(), 6);
+        // And as before, when it is back.
+        let back = id(&cluster, "a");
+        client.move_object(uid, back, WAIT).await.unwrap();
+        assert_eq!(bound.add(&NOW, 1).await.unwrap(), 7);
+        drop((face, there));
+        cluster.stop().await.unwrap();
+    });
+}
+
+#[test]
+fn a_node_that_stops_lets_its_moves_end_or_keeps_the_objects() {
+    run(async {
+        let mut cluster = cluster(2).await;
+        let client = cluster.client();
+        let mut objects = Vec::new();
+        for n in 0..20 {
+            objects.push(counter_at(&client, &cluster.at("a"), n).await);
+        }
+        let to = id(&cluster, "b");
+        let moving = objects.iter().map(|object| {
+            let (client, uid) = (client.clone(), object.uid());
+            spawn_local(async move { client.move_object(uid, to, Duration::from_secs(5)).await })
+        });
+        let moving: Vec<_> = moving.collect();
+        cluster.restart("a").await.unwrap();
+        for ended in moving {
+            // Whatever came of it.
+            let _ = ended.await.unwrap();
+        }
+        for (n, object) in (0..).zip(&objects) {
+            let long = client.call().deadline(common::PATIENCE);
+            assert_eq!(object.value(&long).await.unwrap(), n);
+            owner(&cluster, &["a", "b"], object.uid()).await;
+        }
         cluster.stop().await.unwrap();
     });
 }

@@ -3,7 +3,6 @@
 mod follow;
 mod times;
 
-use std::mem::replace;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -272,8 +271,7 @@ impl Request {
 
     /// Calls an object of this process. What was written is given away.
     async fn deliver(&mut self, shard: &ShardHandle, object: Uid) -> Answer {
-        let w = replace(&mut self.w, Writer::new(0));
-        let message = match w.into_message() {
+        let message = match self.w.take().into_message() {
             Ok(message) => message,
             Err(error) => return SystemError::from(error).into(),
         };

@@ -211,6 +211,14 @@ impl Writer {
         }
     }
 
+    /// What was written so far; nothing can be written here any more.
+    #[must_use]
+    #[inline]
+    pub fn take(&mut self) -> Self {
+        let used_up = Self::of(Vec::new(), self.bytes_max);
+        std::mem::replace(self, used_up)
+    }
+
     /// Goes on with a message of this process, as [`Writer::into_message`] has made it: the slots
     /// and structs of the writer that laid it out are good for this one.
     #[must_use]

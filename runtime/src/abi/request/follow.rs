@@ -145,7 +145,7 @@ impl Request {
             }
             outcome => {
                 note(binding, generation, &outcome);
-                frame::recycle(replace(&mut self.w, Writer::new(0)));
+                frame::recycle(self.w.take());
                 let report = answer.report;
                 Tried::Done(Answer { outcome, report })
             }
