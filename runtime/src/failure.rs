@@ -5,7 +5,7 @@
 //! `docs/failures.md` tells it to users, with what to do.
 //!
 //! An object that has moved is followed without the caller's doing; [`Failure::Moved`] is what is
-//! left when that does not lead to it (decision 0029).
+//! left when that does not lead to it (decision 0034).
 //!
 //! The completion status is CORBA's; that a caller must be able to tell "surely not" from
 //! "perhaps" is Arjuna's rule for when an action has to abort.
