@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use partha::ActionId;
 
-use crate::{demo, dev, doctor, moving, node, serve, sessions, shell};
+use crate::{demo, dev, doctor, groups, moving, node, serve, sessions, shell};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -49,6 +49,8 @@ pub(crate) enum Command {
     Alias(Alias),
     Move(moving::Arguments),
     Nodes(Nodes),
+    /// List the objects that have copies, and the nodes that have them
+    Groups(groups::Arguments),
     Node(node::Arguments),
     Stats(Stats),
     Actions(Actions),
@@ -77,6 +79,7 @@ impl Command {
             Self::Rm(arguments) => &arguments.shown,
             Self::Alias(arguments) => &arguments.shown,
             Self::Nodes(arguments) => &arguments.shown,
+            Self::Groups(arguments) => return arguments.shape.format(),
             Self::Move(arguments) => return arguments.shape.format(),
             Self::Node(arguments) => return arguments.format(),
             Self::Stats(arguments) => &arguments.shown,

@@ -19,6 +19,7 @@ mod drain;
 mod dynamic;
 mod elsewhere;
 mod failure;
+mod groups;
 mod idl;
 mod invoke;
 mod locks;
@@ -85,6 +86,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Rm(arguments) => names::rm(&arguments, &mut out).await,
         Command::Alias(arguments) => names::alias(&arguments, &mut out).await,
         Command::Nodes(arguments) => nodes::nodes(&arguments, &mut out).await,
+        Command::Groups(arguments) => groups::run(&arguments, &mut out).await,
         Command::Move(arguments) => moving::run(&arguments, &mut out).await,
         Command::Node(arguments) => return node::run(&arguments, &mut out).await,
         Command::Stats(arguments) => nodes::stats(&arguments, &mut out).await,

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::arguments::{Call, Create, Describe};
 use crate::cluster::{NodeInfo, System, is_unknown_name};
 use crate::dynamic::encode;
+use crate::groups;
 use crate::invoke::{Callee, described, fit, given, read_schema};
 use crate::naming;
 use crate::output::Output;
@@ -56,6 +57,7 @@ pub(crate) async fn describe(arguments: &Describe, out: &mut Output) -> anyhow::
         ("state_bytes", json!(found.state_bytes)),
         ("users", json!(found.users)),
     ];
+    facts.extend(groups::facts(&system, uid).await);
     if out.is_json() {
         facts.push(("interface", json!(interface)));
         out.facts(&facts)?;
