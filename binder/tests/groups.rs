@@ -13,7 +13,7 @@ use partha::services::binder::{
     COPIES_MAX, GROUPS_MAX, GroupPolicy, GroupView, MovedObject, VIEW_NUMBER_MAX, ViewChange,
     ViewWish,
 };
-use partha::{Incarnation, NodeId, Uid};
+use partha::{Client, Incarnation, NodeId, Uid};
 
 /// An object that node 1 made.
 fn object(counter: u64) -> Uid {
@@ -179,17 +179,30 @@ async fn a_change_that_is_asked_for_again_is_done_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_who_ask_at_once_under_one_number_one_wins() {
     let system = System::with_nodes().await;
-    let stub = system.stub().await;
-    for round in 0..20 {
+    // Each over a connection of its own.
+    let address = system.client.naming().unwrap().address().unwrap();
+    let other = Client::connect(address.to_string()).await.unwrap();
+    let [ours, theirs] = [system.stub().await, system.stub().await];
+    theirs.views(&other, &[]).await.unwrap();
+    for round in 0..40 {
         let one = object(100 + round);
         system.make(&view(one, 1, &[1, 2, 3])).await.unwrap();
         // The leader holds 2 for dead, and 2 the leader.
         let exclude = change(one, 1, 1, ViewWish::Exclude(2));
         let lead = change(one, 1, 2, ViewWish::Lead);
-        let (leader, member) = tokio::join!(
-            stub.change_view(&system.client, &exclude),
-            stub.change_view(&system.client, &lead),
-        );
+        let (leader, member) = match round % 2 {
+            0 => tokio::join!(
+                ours.change_view(&system.client, &exclude),
+                theirs.change_view(&other, &lead),
+            ),
+            _ => {
+                let (member, leader) = tokio::join!(
+                    ours.change_view(&system.client, &lead),
+                    theirs.change_view(&other, &exclude),
+                );
+                (leader, member)
+            }
+        };
         let (leader, member) = (leader.unwrap(), member.unwrap());
         assert_eq!(leader, member, "both get what is in force");
         let outcomes = [vec![1, 3], vec![2, 3]];

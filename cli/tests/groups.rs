@@ -96,6 +96,14 @@ fn listing() {
         assert_eq!(alone.get(fact), None, "{fact} of an object without copies");
     }
 
+    // What the binder has acknowledged is there after a crash of it.
+    system.kill("binder");
+    system.revive_binder();
+    eventually(LONG, || {
+        let (status, out, _) = system.run(&["groups", "-o", "json"]);
+        status == 0 && serde_json::from_str::<Value>(&out).unwrap() == json!([expected])
+    });
+
     // A member that dies is told of when its lease is over.
     system.kill("b");
     expected["silent"] = json!(["b", stranger]);

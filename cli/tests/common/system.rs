@@ -105,6 +105,11 @@ impl System {
         self.serve("bank", name, &[]);
     }
 
+    /// Starts a killed binder again, at another address.
+    pub(crate) fn revive_binder(&mut self) {
+        self.serve("binder", "binder", &[]);
+    }
+
     /// The program, told where this system is.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = command(arguments);
