@@ -273,35 +273,49 @@ impl Drain<'_> {
         tally: &RefCell<Tally>,
     ) -> anyhow::Result<()> {
         let &StoredObject { object, class, .. } = object;
-        let chosen = self.targets.borrow_mut().choose(class);
-        let Some(chosen) = chosen else {
-            let text = report::no_target(source, [class].into_iter());
-            tally.borrow_mut().stays(object, class, Why::NoTarget, text);
-            self.progress.stays();
-            return Ok(());
-        };
-        let wait = self.arguments.wait;
-        match moving::send(self.system, source, object, chosen.node, wait).await {
-            Ok(moves) => {
-                self.targets.borrow_mut().went_well(chosen.node);
-                tally.borrow_mut().moved += 1;
-                self.progress.moved();
-                self.moved(object, chosen.node, moves).await?;
-            }
-            // Somebody else has moved it.
-            Err(MoveObjectError::NoSuchObject(_)) => {}
-            Err(MoveObjectError::System(error)) if error.kind() == ErrorKind::Moved => {}
-            Err(error) => {
-                let why = Why::of(&error);
-                self.targets.borrow_mut().failed(chosen.node);
-                let text = match error {
-                    MoveObjectError::NotMovable(error) => error.reason,
-                    error => format!("to node '{}': {error}", chosen.name),
-                };
-                tally.borrow_mut().stays(object, class, why, text);
-                self.progress.stays();
+        let (mut refused, mut failure) = (Vec::new(), None);
+        loop {
+            let chosen = self.targets.borrow_mut().choose(class, &refused);
+            let Some(chosen) = chosen else { break };
+            let wait = self.arguments.wait;
+            match moving::send(self.system, source, object, chosen.node, wait).await {
+                Ok(moves) => {
+                    self.targets.borrow_mut().went_well(chosen.node);
+                    tally.borrow_mut().moved += 1;
+                    self.progress.moved();
+                    return self.moved(object, chosen.node, moves).await;
+                }
+                // Somebody else has moved it.
+                Err(MoveObjectError::NoSuchObject(_)) => return Ok(()),
+                Err(MoveObjectError::System(error)) if error.kind() == ErrorKind::Moved => {
+                    return Ok(());
+                }
+                Err(error) => {
+                    let why = Why::of(&error);
+                    if matches!(error, MoveObjectError::System(_)) {
+                        // It is away, stopping or full, which is nothing of the object's.
+                        self.targets.borrow_mut().failed(chosen.node);
+                    }
+                    let may_pass = why.may_pass();
+                    let text = match error {
+                        MoveObjectError::NotMovable(error) => error.reason,
+                        error => format!("to node '{}': {error}", chosen.name),
+                    };
+                    failure = Some((why, text));
+                    if may_pass {
+                        break;
+                    }
+                    // Others may take it, as those whose version of the class is the same.
+                    refused.push(chosen.node);
+                }
             }
         }
+        let (why, text) = failure.unwrap_or_else(|| {
+            let text = report::no_target(source, [class].into_iter());
+            (Why::NoTarget, text)
+        });
+        tally.borrow_mut().stays(object, class, why, text);
+        self.progress.stays();
         Ok(())
     }
 

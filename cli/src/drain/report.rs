@@ -264,7 +264,7 @@ pub(super) fn plan(
     for (class, count) in counts {
         let before: Vec<_> = targets.sent().map(|(_, count)| count).collect();
         let going = (0..*count)
-            .filter(|_| targets.choose(*class).is_some())
+            .filter(|_| targets.choose(*class, &[]).is_some())
             .count();
         let to = targets.sent().zip(before);
         let to: Vec<_> = to

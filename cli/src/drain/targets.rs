@@ -117,8 +117,9 @@ impl Targets {
         self.nodes.iter().any(|target| target.runs(class))
     }
 
-    /// The node for the next object of the class: none if nobody runs it.
-    pub(super) fn choose(&mut self, class: u64) -> Option<Chosen> {
+    /// The node for the next object of the class, without those that have refused it: none if
+    /// nobody else runs it.
+    pub(super) fn choose(&mut self, class: u64, refused: &[NodeId]) -> Option<Chosen> {
         let mut groups: BTreeMap<String, u64> = BTreeMap::new();
         for target in &self.nodes {
             *groups.entry(target.group.clone()).or_default() += target.sent;
@@ -134,7 +135,9 @@ impl Targets {
             (failing, failing.then_some(target.sent), sent, *index)
         };
         let fitting = self.nodes.iter_mut().enumerate();
-        let fitting = fitting.filter(|(_, target)| target.runs(class));
+        let fitting = fitting.filter(|(_, target)| {
+            target.runs(class) && !refused.contains(&NodeId(target.entry.node))
+        });
         let (_, target) = fitting.min_by_key(turn)?;
         target.sent += 1;
         Some(Chosen {
@@ -151,7 +154,7 @@ impl Targets {
         }
     }
 
-    /// A move failed, perhaps since its node takes none.
+    /// A move failed since its node took none.
     pub(super) fn failed(&mut self, node: NodeId) {
         if let Some(target) = self.target(node) {
             target.failures += 1;
@@ -250,7 +253,7 @@ mod tests {
         (0..count)
             .map(|_| {
                 targets
-                    .choose(CLASS)
+                    .choose(CLASS, &[])
                     .map_or_else(|| "-".to_owned(), |it| it.name)
             })
             .collect()
@@ -269,6 +272,19 @@ mod tests {
         );
         let zones = Order::SpreadOver("zone".to_owned());
         assert_eq!(chosen(&mut targets(four(), &[], zones), 8), "bdcdbdcd");
+    }
+
+    #[test]
+    fn what_a_node_has_refused_goes_to_others() {
+        let mut targets = targets(four(), &[], Order::Pack);
+        let mut refused = Vec::new();
+        for name in ["b", "c", "d"] {
+            let chosen = targets.choose(CLASS, &refused).unwrap();
+            assert_eq!(chosen.name, name);
+            refused.push(chosen.node);
+        }
+        assert_eq!(targets.choose(CLASS, &refused), None);
+        assert_eq!(chosen(&mut targets, 1), "b", "that is of one object alone");
     }
 
     #[test]
