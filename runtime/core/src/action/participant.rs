@@ -18,8 +18,10 @@
 //!
 //! `–` is a mistake of the engine or its shell and panics. A prepare *fits* if it names this
 //! life and this mirror, and no call of the action runs or waits here: else the mirror lacks
-//! what an earlier one did, or would go on changing. *Write it* means: what the nested actions
-//! did that were aborted is undone, what the others did is the root's; if nothing is changed
+//! what an earlier one did, or would go on changing. What was found prepared at start votes No,
+//! if it is asked again: the vote of the earlier life may have named where objects of the action
+//! went, and nobody here knows that any more; it stays bound. *Write it* means: what the nested
+//! actions did that were aborted is undone, what the others did is the root's; if nothing changed
 //! then, everything is freed and the vote is ReadOnly. *Abort* restores and frees. *Undo* does
 //! too, after telling the store to drop what it wrote; nobody waits for that, since a restart
 //! in between asks the coordinator once more. *Give up*: a caller is gone, or time is up. What

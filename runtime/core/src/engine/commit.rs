@@ -262,9 +262,19 @@ impl Engine {
         }
         // What is prepared answers its own coordinator alone.
         let to = self.coordinator(action).unwrap_or(from);
-        if to == from {
+        if to == from && state == State::Prepared && self.forgot_moves(action) {
+            self.send_vote(from, action, Vote::No, out);
+        } else if to == from {
             self.participate(from, action, Cue::Prepare { fits }, aborted, out);
         }
+    }
+
+    /// Whether an earlier life has prepared an action: where its objects went is not known any
+    /// more, so a Yes could leave them out. If that life's vote has been heard, this one is not.
+    fn forgot_moves(&self, action: Uid) -> bool {
+        let found = self.mirrors.find(action);
+        let stored_only = found.is_some_and(|slot| self.mirrors.mirror(slot).stored_only);
+        stored_only && self.mutation != Mutation::TrustRecovered
     }
 
     /// Whether a mirror is the one that did all the work, and is done with it.

@@ -152,6 +152,8 @@ pub enum Mutation {
     LoseForward,
     /// Let calls at the target in before the object is there.
     ServeEarly,
+    /// Vote Yes again after a restart, though nobody knows where objects of the action went.
+    TrustRecovered,
     /// Vote No while an object that the action has locked is on its way.
     RefuseWhileMoving,
 }

@@ -161,6 +161,7 @@ pub(crate) const MUTANTS: &[(Mutation, World, u64)] = &[
     (Mutation::HideMoved, World::Actions, 0),
     (Mutation::LoseForward, World::Actions, 0),
     (Mutation::ServeEarly, World::Actions, 0),
+    (Mutation::TrustRecovered, World::Actions, 17575),
     (Mutation::RefuseWhileMoving, World::Actions, 20),
 ];
 
