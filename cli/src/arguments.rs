@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use partha::ActionId;
 
-use crate::{demo, dev, doctor, groups, moving, node, serve, sessions, shell};
+use crate::{demo, dev, doctor, groups, moving, node, replicate, serve, sessions, shell};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -48,6 +48,7 @@ pub(crate) enum Command {
     Rm(Rm),
     Alias(Alias),
     Move(moving::Arguments),
+    Replicate(replicate::Arguments),
     Nodes(Nodes),
     /// List the objects that have copies, and the nodes that have them
     Groups(groups::Arguments),
@@ -81,6 +82,7 @@ impl Command {
             Self::Nodes(arguments) => &arguments.shown,
             Self::Groups(arguments) => return arguments.shape.format(),
             Self::Move(arguments) => return arguments.shape.format(),
+            Self::Replicate(arguments) => return arguments.shape.format(),
             Self::Node(arguments) => return arguments.format(),
             Self::Stats(arguments) => &arguments.shown,
             Self::Actions(arguments) => &arguments.shown,

@@ -32,6 +32,7 @@ mod objects;
 mod outcome;
 mod output;
 mod owner;
+mod replicate;
 mod serve;
 mod sessions;
 mod shell;
@@ -88,6 +89,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Nodes(arguments) => nodes::nodes(&arguments, &mut out).await,
         Command::Groups(arguments) => groups::run(&arguments, &mut out).await,
         Command::Move(arguments) => moving::run(&arguments, &mut out).await,
+        Command::Replicate(arguments) => replicate::run(&arguments, &mut out).await,
         Command::Node(arguments) => return node::run(&arguments, &mut out).await,
         Command::Stats(arguments) => nodes::stats(&arguments, &mut out).await,
         Command::Actions(arguments) => actions::actions(&arguments, &mut out).await,

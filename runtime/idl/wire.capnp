@@ -118,7 +118,72 @@ struct Action {
     # What became of it; answered by Told.
     voteMoved @19 :VoteOf;
     # A vote that names where objects went; version 4.
+    group @20 :GroupNews;
+    # Between copies of an object; version 4.
   }
+}
+
+struct GroupNews {
+  # What a copy of an object tells another one. The fields that a kind has no use for are 0.
+  object @0 :Uid;
+  number @1 :UInt64;
+  # Of the view.
+  view @2 :UInt64;
+  index @3 :UInt64;
+  # An entry: the one before those told (adopt, append), the last that the sender has on disk
+  # (appended), the last that is installed (hello) or in the state (snapshot).
+  complete @4 :UInt64;
+  # The entry up to which all are complete; of a hello the view of the last entry.
+  asked @5 :UInt64;
+  # The leader's time, which is answered with the promise not to replace it; of a hello the index
+  # of the last entry.
+  kind @6 :UInt16;
+  # 0 adopt, 1 append, 2 appended, 3 stale, 4 hello, 5 check, 6 snapshot.
+  members @7 :List(UInt64);
+  # Of the view, the leader first: adopt, stale, snapshot.
+  entries @8 :List(GroupEntry);
+  # Of the log, in order: adopt, append.
+  page @9 :StatePage;
+  # With a snapshot.
+  empty @10 :Bool;
+  # Hello: the copy has no state.
+}
+
+struct GroupEntry {
+  view @0 :UInt64;
+  # The view that it was made in.
+  index @1 :UInt64;
+  body @2 :Data;
+  # An encoded batch of the store.
+}
+
+struct StatePage {
+  # A part of an object's state; the plain record is in the first.
+  class @0 :UInt64;
+  schema @1 :UInt64;
+  version @2 :UInt64;
+  first @3 :Bool;
+  last @4 :Bool;
+  state @5 :Data;
+  rows @6 :List(StateRow);
+  replies @7 :List(StateReply);
+}
+
+struct StateRow {
+  part @0 :UInt16;
+  key @1 :Data;
+  value @2 :Data;
+}
+
+struct StateReply {
+  node @0 :UInt64;
+  sequence @1 :UInt64;
+  # Of the call.
+  keepMs @2 :UInt64;
+  # How long it is still to be kept.
+  incarnation @3 :UInt32;
+  # Of the caller.
+  body @4 :Data;
 }
 
 struct Prepare {

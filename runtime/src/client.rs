@@ -1,6 +1,7 @@
 //! A process's way to objects: bindings, connections, and the services that find things.
 
 mod builder;
+mod copies;
 mod identity;
 mod moving;
 
@@ -25,6 +26,7 @@ use crate::services::{Locator, Naming};
 use crate::shard::ShardHandle;
 
 pub use builder::ClientBuilder;
+pub use copies::Copies;
 
 use identity::Identity;
 

@@ -98,7 +98,7 @@ pub use action::{
 pub use binding::BindingHandle;
 pub use caller::{CallOptions, CallScope, Caller};
 pub use capability::Capability;
-pub use client::{Client, ClientBuilder};
+pub use client::{Client, ClientBuilder, Copies};
 pub use config::{CALL_DEADLINE, CALL_DEADLINE_MAX, MESSAGE_BYTES_MAX, REPLY_RETENTION};
 pub use context::Context;
 pub use elsewhere::{ActivationPolicy, Runaway, ServerReport, Stuck};

@@ -3,6 +3,7 @@
 
 mod actions;
 mod elsewhere;
+mod groups;
 mod moving;
 mod sessions;
 
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use partha_core::group::View;
 use partha_core::id::{ClassId, NodeId, Peer, Uid};
 use tokio::sync::oneshot;
 
@@ -23,14 +25,15 @@ use crate::net::connection::Connection;
 use crate::node::Home;
 use crate::shard::{Incoming, Job, ReplyTo, ShardReport, Waiting};
 use crate::system::connection_manager::{
-    self, AbortActionError, AcceptsError, BindingsError, CreateError, EndSessionError, EvictError,
-    InitiateError, InspectError, METHODS, MoveObjectError, Servant, StageError,
+    self, AbortActionError, AcceptsError, BindingsError, CopyError, CreateError, EndSessionError,
+    EvictError, InitiateError, InspectError, JoinGroupError, METHODS, MoveObjectError,
+    ReplicateError, Servant, StageError,
 };
 use crate::system::{
     ActionDescription, ActionOutcome, BadArguments, BindingDescription, Bound, Cid,
-    ClassDescription, ConnectionManager, Elsewhere, LockDescription, MovedPart, MovingPage,
-    NoSuchClass, NoSuchObject, NodeDescription, NodeStatistics, Object, ObjectDescription,
-    ServerProcess, SessionDescription, StoredObject, WrongClass,
+    ClassDescription, ConnectionManager, CopyDescription, Elsewhere, LockDescription, MovedPart,
+    MovingPage, NoSuchClass, NoSuchObject, NodeDescription, NodeStatistics, Object,
+    ObjectDescription, ServerProcess, SessionDescription, StoredObject, WrongClass,
 };
 use crate::wire::context::CallContext;
 use crate::wire::frame::{self, Target};
@@ -485,6 +488,32 @@ impl Servant for Manager {
 
     async fn stage(&self, cx: &Context, page: MovingPage) -> Result<Vec<MovedPart>, StageError> {
         self.take_page(cx, page).await
+    }
+
+    async fn replicate(
+        &self,
+        cx: &Context,
+        object: Uid,
+        copies: u16,
+    ) -> Result<CopyDescription, ReplicateError> {
+        self.replicate_object(cx, object, copies).await
+    }
+
+    async fn join_group(
+        &self,
+        _cx: &Context,
+        object: Uid,
+        class: u64,
+        number: u64,
+        members: Vec<u64>,
+    ) -> Result<(), JoinGroupError> {
+        let members = members.into_iter().map(NodeId).collect();
+        self.join(object, ClassId(class), View { number, members })
+            .await
+    }
+
+    async fn copy(&self, _cx: &Context, object: Uid) -> Result<CopyDescription, CopyError> {
+        self.copy_here(object).await
     }
 }
 

@@ -4,6 +4,7 @@
 mod crash;
 mod elsewhere;
 mod embedded;
+mod groups;
 mod home;
 mod labels;
 mod memory;
@@ -45,7 +46,7 @@ use crate::rows::Rows;
 use crate::services::Naming;
 use crate::services::binder::Label;
 use crate::services::naming::NameService;
-use crate::shard::{Job, Jobs, Registry, ShardHandle, Start, spawn};
+use crate::shard::{GroupJob, Job, Jobs, Registry, ShardHandle, Start, spawn};
 use crate::wire::context::TraceId;
 
 /// How long it may take to abort what is left of actions when the node stops.
@@ -439,6 +440,9 @@ impl NodeBuilder {
             handle.post(Job::Serve { object, class });
             let inputs = std::mem::take(&mut inputs[usize::from(handle.index())]);
             handle.post(Job::Recover(inputs));
+            for group in groups::stored(&home, handle.index())? {
+                handle.post(Job::Group(GroupJob::Open(Box::new(group))));
+            }
             let start = Start {
                 handle,
                 jobs,

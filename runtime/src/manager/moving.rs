@@ -70,6 +70,10 @@ impl Manager {
             let reason = "its node is known by it: it is a service's own".to_owned();
             return Err(not_movable(object, reason, false));
         }
+        if self.group_report(object).await?.is_some() {
+            let reason = "it has copies, which are where their group wants them".to_owned();
+            return Err(not_movable(object, reason, false));
+        }
         if self.home.registry.links.embedded {
             let reason = "its node is embedded and reaches no other".to_owned();
             return Err(not_movable(object, reason, false));

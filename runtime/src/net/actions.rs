@@ -73,7 +73,12 @@ pub(crate) fn tell(client: &Client, site: Site, message: Message) {
 
 /// Sends a message to a shard of another node; it may get lost.
 pub(crate) fn post(client: &Client, node: NodeId, shard: Shard, from: u16, message: Message) {
-    let Some(framed) = encode(shard, from, message) else {
+    post_what(client, node, shard, from, What::Message(message));
+}
+
+/// Sends whatever needs no answer to a shard of another node; it may get lost.
+pub(crate) fn post_what(client: &Client, node: NodeId, shard: Shard, from: u16, what: What) {
+    let Some(framed) = encode(shard, from, what) else {
         return;
     };
     let letter = Letter {
@@ -86,19 +91,19 @@ pub(crate) fn post(client: &Client, node: NodeId, shard: Shard, from: u16, messa
 
 /// Sends a message on a connection that is there; it may get lost.
 pub(crate) fn send(connection: &Connection, shard: Shard, from: u16, message: Message) {
-    if let Some(framed) = encode(shard, from, message)
+    if let Some(framed) = encode(shard, from, What::Message(message))
         && let Err(error) = connection.send(&framed, 0)
     {
         tracing::debug!(%error, "a message about an action was lost");
     }
 }
 
-fn encode(shard: Shard, from: u16, message: Message) -> Option<Vec<u8>> {
+fn encode(shard: Shard, from: u16, what: What) -> Option<Vec<u8>> {
     let action = Action {
         question: 0,
         shard,
         from,
-        what: What::Message(message),
+        what,
     };
     let framed = frame::action(&action).to_framed();
     framed

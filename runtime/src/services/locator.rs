@@ -276,6 +276,14 @@ impl Locator {
         Ok(fitting.swap_remove(index))
     }
 
+    /// Where a node listens, as far as is remembered.
+    pub(crate) fn addresses_of(&self, node: NodeId) -> Vec<String> {
+        let nodes = lock(&self.nodes);
+        nodes
+            .get(&node)
+            .map_or_else(Vec::new, |node| node.addresses.clone())
+    }
+
     pub(crate) fn remember(&self, node: &NodeEntry) {
         let mut nodes = lock(&self.nodes);
         if nodes.len() >= NODES_MAX {

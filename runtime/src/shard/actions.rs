@@ -12,7 +12,7 @@ use partha_core::{End, Input, Ticket};
 use partha_store::crash_point;
 
 use super::job::{Job, ReplyTo, Request, Wish};
-use super::{Shard, ShardHandle, answer, count};
+use super::{GroupJob, Letter, Shard, ShardHandle, answer, count};
 use crate::config::MESSAGES_MAX;
 use crate::error::{ErrorKind, SystemError};
 use crate::hash::shard_of;
@@ -34,6 +34,10 @@ impl Home {
             }
             What::Commit(request) => Wish::Commit(request),
             What::Ask { action } => Wish::Ask(action),
+            What::Group(news) => {
+                let shard = &self.shards[self.shard_index(action.shard)];
+                return shard.group(Letter { from: caller, news });
+            }
         };
         let reply = reply();
         let shard = &self.shards[self.shard_index(action.shard)];
@@ -106,6 +110,16 @@ impl ShardHandle {
             self.post(Job::Message { from, message });
         } else {
             tracing::debug!(shard = self.index(), ?message, "too many messages wait");
+        }
+    }
+
+    /// Brings what a copy at another node says to the shard. Over a bound it is lost, as any
+    /// message may be.
+    pub(crate) fn group(&self, letter: Letter) {
+        if self.has_room() {
+            self.post(Job::Group(GroupJob::News(letter)));
+        } else {
+            tracing::debug!(shard = self.index(), "too many messages wait");
         }
     }
 

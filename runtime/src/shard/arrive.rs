@@ -62,6 +62,8 @@ pub(super) struct Entry {
     pub(super) before: Option<Box<Bytes>>,
     /// It runs in an action.
     pub(super) in_action: bool,
+    /// What it did to a replicated object is at all copies, or surely at none.
+    pub(super) replicated: bool,
     /// The servant, once it waits for something.
     pub(super) running: Option<Rc<Stoppable>>,
     /// By which a caller on another thread gives it up.
@@ -99,6 +101,7 @@ impl Shard {
     /// A call has arrived: its ticket, unless it is refused at once.
     pub(super) fn invoke(self: &Rc<Self>, incoming: Incoming) -> Option<Ticket> {
         count(&self.counters.calls);
+        let incoming = self.at_the_door(incoming)?;
         match self.admit(&incoming) {
             Ok((invoke, now, mut entry)) => {
                 let (is_new, ticket) = (incoming.create.is_some(), invoke.ticket);
@@ -152,7 +155,7 @@ impl Shard {
             && context.call.is_some();
         let (caller, call) = (incoming.caller, context.call);
         let within = context.actions.map(Within::new).map(Arc::new);
-        let action = self.membership(within.as_deref(), &incoming.reply, volatile)?;
+        let action = self.membership(within.as_deref(), incoming, volatile)?;
         let invoke = Invoke {
             ticket,
             uid: object,
@@ -188,6 +191,7 @@ impl Shard {
             rows: Changes::new(),
             before: None,
             in_action: false,
+            replicated: false,
             running: None,
             number: incoming.number,
         };
@@ -201,13 +205,13 @@ impl Shard {
     fn membership(
         &self,
         within: Option<&Within>,
-        reply: &ReplyTo,
+        incoming: &Incoming,
         volatile: bool,
     ) -> Result<Option<Box<Membership>>, SystemError> {
         let Some(within) = within else {
             return Ok(None);
         };
-        if matches!(reply, ReplyTo::Foreign(_)) {
+        if matches!(incoming.reply, ReplyTo::Foreign(_)) {
             let detail = "a plain Cap'n Proto client cannot call in an action; leave the call \
                           context's `actions` empty";
             return Err(SystemError::new(ErrorKind::BadOperation, detail));
@@ -215,6 +219,14 @@ impl Shard {
         let mut membership = within.membership(|until| self.time_of(until));
         if volatile {
             membership.path = membership.path.outside();
+        }
+        let object = incoming.object;
+        if membership.path.leaf().is_some() && self.is_group(object) {
+            let detail = format!(
+                "{object} at {} is replicated: it cannot be called in actions yet, only outside",
+                self.registry.here()
+            );
+            return Err(SystemError::new(ErrorKind::BadOperation, detail));
         }
         Ok(Some(Box::new(membership)))
     }

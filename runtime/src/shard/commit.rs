@@ -44,7 +44,14 @@ impl Shard {
         names.map(|call| call.caller).collect()
     }
 
-    pub(super) fn flush(&self, ticket: Ticket, uid: Uid, state: bool, reply: bool, create: bool) {
+    pub(super) fn flush(
+        self: &Rc<Self>,
+        ticket: Ticket,
+        uid: Uid,
+        state: bool,
+        reply: bool,
+        create: bool,
+    ) {
         let batch = match self.batch(ticket, uid, state, reply, create) {
             Ok(batch) => batch,
             Err(error) => {
@@ -52,6 +59,9 @@ impl Shard {
                 return;
             }
         };
+        if !create && self.is_group(uid) {
+            return self.add_entry(uid, ticket, &batch);
+        }
         let Some(store) = &self.registry.store else {
             let error = SystemError::new(ErrorKind::Internal, "a flush without a store");
             self.refuse_flush(ticket, error);

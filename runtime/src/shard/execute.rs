@@ -33,6 +33,7 @@ impl Shard {
     pub(super) fn time_out(self: &Rc<Self>) {
         self.timeout.set(None);
         self.drive(None, Cue::TimeOut);
+        self.groups_time_out();
     }
 
     /// Calls that had to wait have their turn.
@@ -81,8 +82,10 @@ impl Shard {
         self.rearm();
     }
 
-    fn rearm(&self) {
+    pub(super) fn rearm(&self) {
         let next = self.engine.borrow().next_timeout();
+        let copies = self.groups.borrow().next_timeout();
+        let next = next.into_iter().chain(copies).min();
         let earlier = match (next, self.timeout.get()) {
             (Some(next), Some(armed)) => next < armed,
             (Some(_), None) => true,
@@ -98,8 +101,8 @@ impl Shard {
         let mut first = true;
         for output in outbox.drain() {
             match output {
-                Output::Search { ticket, call } => self.search(ticket, call),
-                Output::Load { uid, slot } => self.load(uid, slot),
+                Output::Search { ticket, call } => self.search_shown(ticket, call),
+                Output::Load { uid, slot } => self.load_shown(uid, slot),
                 Output::Dispatch {
                     ticket,
                     uid,
@@ -131,9 +134,9 @@ impl Shard {
                     ticket,
                     answer,
                     joined,
-                } => self.reply(ticket, answer, joined),
+                } => self.reply_if_sure(ticket, answer, joined),
                 Output::Kill { ticket } => self.kill(ticket),
-                Output::Forget { ticket } => self.forget_call(ticket),
+                Output::Forget { ticket } => self.forget_if_answered(ticket),
                 Output::Discard { uid } | Output::Passivate { uid } => self.drop_image(uid),
                 Output::Capture { uid, action } => self.capture(uid, action),
                 Output::Undo { ticket, uid } => self.undo(ticket, uid),
@@ -162,7 +165,7 @@ impl Shard {
         }
     }
 
-    fn load(&self, uid: Uid, slot: ObjectSlot) {
+    pub(super) fn load(&self, uid: Uid, slot: ObjectSlot) {
         let mut catalog = self.catalog.borrow_mut();
         let outcome = catalog.load(uid, slot, &self.registry);
         self.later(Input::Loaded { uid, outcome });

@@ -24,6 +24,9 @@ impl Shard {
         class: ClassId,
         caller: Option<Peer>,
     ) -> Result<Initiated, SystemError> {
+        if let Some(error) = self.bound_elsewhere(object) {
+            return Err(error);
+        }
         let found = match self.class_of(object)? {
             Some(found) => found,
             None => self

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::action_store::Work;
 use super::give_up::Called;
+use super::groups::GroupJob;
 use super::inspect::Look;
 use crate::abi::Class;
 use crate::error::{Completed, SystemError};
@@ -90,6 +91,8 @@ pub(crate) enum Job {
         work: Work,
         result: Result<(), StoreError>,
     },
+    /// About copies of objects.
+    Group(GroupJob),
     /// A question about actions and locks.
     Look(Look),
     /// Abort the actions that have not asked for their commit.
@@ -153,6 +156,7 @@ impl Job {
             | Self::Request(_)
             | Self::Reached { .. }
             | Self::Stored { .. }
+            | Self::Group(_)
             | Self::Look(_)
             | Self::GiveUp
             | Self::Drain { .. }

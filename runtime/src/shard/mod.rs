@@ -16,6 +16,7 @@ mod execute;
 mod fair;
 mod foreign_calls;
 mod give_up;
+mod groups;
 mod held;
 mod images;
 mod inbound;
@@ -43,6 +44,7 @@ use tokio::task::LocalSet;
 
 pub(crate) use self::catalog::{State, decode, encode};
 pub(crate) use self::give_up::{Called, Open, OpenCalls, Waiting};
+pub(crate) use self::groups::{GroupJob, GroupReport, Letter, Opened};
 pub(crate) use self::inbound::ShardInbound;
 pub(crate) use self::inspect::{Abortion, Eviction, Share, Trace};
 pub(crate) use self::job::{Incoming, Job, Jobs, ReplyTo, ShardReport, Wish};
@@ -132,6 +134,8 @@ pub(crate) struct Shard {
     /// Aborted actions of which prepared parts may still be in the store. Bounded by the engine,
     /// which tries to remove them again and again.
     unwanted: RefCell<BTreeSet<Uid>>,
+    /// Copies of objects.
+    groups: RefCell<groups::Groups>,
     /// The newest calls of callers, of which nothing can be saved yet.
     newest: RefCell<newest::Newest>,
     inputs: RefCell<VecDeque<Input>>,

@@ -72,6 +72,13 @@ impl Newest {
         }
     }
 
+    /// Calls of any caller may have been executed elsewhere and saved here since.
+    pub(super) fn doubt_all(&mut self) {
+        for highest in self.by_caller.values_mut() {
+            highest.doubted = true;
+        }
+    }
+
     fn note(
         &mut self,
         call: CallId,

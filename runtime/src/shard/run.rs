@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use partha_core::{Engine, Identity, Input, Outbox};
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::LocalSet;
 
 use super::held::HeldByObject;
@@ -98,6 +98,7 @@ async fn serve(start: Start, local: std::rc::Weak<LocalSet>) {
         requests: RefCell::default(),
         moves: RefCell::default(),
         unwanted: RefCell::default(),
+        groups: RefCell::default(),
         newest: RefCell::default(),
         inputs: RefCell::default(),
         turns: RefCell::default(),
@@ -220,18 +221,22 @@ impl Shard {
             }
             Job::Reached { action, site } => self.feed(Input::Reached { action, site }),
             Job::Stored { job, work, result } => self.stored(job, work, result),
+            Job::Group(job) => self.group_job(job),
             Job::GiveUp => self.give_up_actions(),
-            Job::Drain { done } => {
-                for connection in self.connections.borrow().iter().filter_map(Weak::upgrade) {
-                    connection.send_short(&Frame::Goodbye);
-                }
-                self.drained.replace(Some(done));
-                self.feed(Input::Drain);
-            }
+            Job::Drain { done } => self.begin_drain(done),
             #[cfg(feature = "testkit")]
             Job::Pause(pause) => pause.stand(),
             Job::Stop => {}
         }
+    }
+
+    fn begin_drain(self: &Rc<Self>, done: oneshot::Sender<()>) {
+        for connection in self.connections.borrow().iter().filter_map(Weak::upgrade) {
+            connection.send_short(&Frame::Goodbye);
+        }
+        self.drained.replace(Some(done));
+        self.hand_over_groups();
+        self.feed(Input::Drain);
     }
 
     fn connect(

@@ -13,6 +13,7 @@ use partha_core::id::{NodeId, Uid};
 use partha_core::{Abort, End, Fault};
 use partha_wire::{DecodeError, PointerReader, Slot, StructReader, Writer};
 
+use super::group::{self, GroupNews};
 use super::parts::{
     bounded, incarnation, read_participants, read_site, read_uid, read_uid_if_any, read_uids,
     required, write_participants, write_site, write_uid, write_uids,
@@ -47,7 +48,11 @@ pub(crate) enum Shard {
 pub(crate) enum What {
     Message(Message),
     Commit(CommitRequest),
-    Ask { action: Uid },
+    Ask {
+        action: Uid,
+    },
+    /// What a copy of an object tells another one.
+    Group(Box<GroupNews>),
 }
 
 /// Whoever runs an action wants it committed.
@@ -79,6 +84,7 @@ mod tag {
     pub(super) const COMMIT_REQUEST: u16 = 14;
     pub(super) const ASK: u16 = 15;
     pub(super) const VOTE_MOVED: u16 = 16;
+    pub(super) const GROUP: u16 = 17;
 }
 
 impl Action {
@@ -104,6 +110,10 @@ impl Action {
             What::Ask { action } => {
                 write_uid(w, body, *action);
                 tag::ASK
+            }
+            What::Group(news) => {
+                group::write(w, body, news);
+                tag::GROUP
             }
         };
         w.set_u16(s, 2, tag);
@@ -291,9 +301,10 @@ pub(super) fn read(question: u32, body: PointerReader<'_>) -> Result<Action, Dec
         tag::ASK => What::Ask {
             action: read_uid(body)?,
         },
+        tag::GROUP => What::Group(Box::new(group::read(body)?)),
         tag => What::Message(read_message(tag, body)?),
     };
-    let is_message = matches!(what, What::Message(_));
+    let is_message = matches!(what, What::Message(_) | What::Group(_));
     if is_message != (question == 0) {
         return Err(DecodeError::invalid(
             "a question of a request, none of a message",

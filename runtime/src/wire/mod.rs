@@ -2,6 +2,7 @@
 
 pub(crate) mod context;
 pub(crate) mod frame;
+pub(crate) mod group;
 pub(crate) mod large;
 pub(crate) mod message;
 pub(crate) mod parts;

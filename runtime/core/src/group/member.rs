@@ -54,6 +54,13 @@ pub const RESEND_NS: u64 = 100_000_000;
 pub const ASK_AGAIN_NS: u64 = 200_000_000;
 /// Later members wait so much longer each before they take over, so that they rarely compete.
 pub const STEP_NS: u64 = 50_000_000;
+/// Nothing is installed for so long, at most, while a copy is brought up to date: it would miss
+/// it. One that takes longer has to do without for a while, and gets what it can.
+pub const JOIN_NS: u64 = 2_000_000_000;
+/// How long that while is at first; twice as long each time, up to 256 times.
+pub const SLOW_NS: u64 = 1_000_000_000;
+/// Copies of which it is remembered.
+const SLOW_MAX: usize = 64;
 /// A member that has not heard from its leader for so long asks whether it still is one; a leader
 /// says so often that it leads.
 pub const CHECK_NS: u64 = 5_000_000_000;
@@ -115,10 +122,13 @@ struct Other {
     counts: bool,
     /// When it is told again.
     resend: Time,
-    /// Its installed entry, when it last said hello: where it is to be told from.
-    base: Stamp,
+    /// Its installed entry, when it last said hello: where it is to be told from. None if it has
+    /// no state.
+    base: Option<Stamp>,
     /// Until when it has promised not to take over.
     promised: Time,
+    /// Until when what it has not got is kept for it, while it is brought up to date.
+    kept_until: Time,
     lost: bool,
 }
 
@@ -145,10 +155,14 @@ pub struct Member {
     last_job: u64,
     /// The last entry that is on disk.
     durable: Stamp,
+    /// It has no state: it is a copy to come, or what it had is broken.
+    empty: bool,
     /// The leader's log was adopted in this view.
     adopted: bool,
     /// The other copies, if this one leads; members and such that want to be.
     others: BTreeMap<NodeId, Other>,
+    /// Copies that something was kept for, until when nothing is again, and how often.
+    slow: BTreeMap<NodeId, (Time, u32)>,
     /// A question to the binder, and when it is asked again.
     asked: Option<(Wish, Time)>,
     ask_view: Time,
@@ -182,8 +196,10 @@ impl Member {
             writes: VecDeque::new(),
             last_job: 0,
             durable,
+            empty: false,
             adopted: false,
             others: BTreeMap::new(),
+            slow: BTreeMap::new(),
             asked: None,
             ask_view: Time(0),
             hello: Time::NEVER,
@@ -191,6 +207,16 @@ impl Member {
             check: Time::NEVER,
             tell: Time::NEVER,
             hand_over: None,
+        }
+    }
+
+    /// A copy that has no state: a copy to come, or one whose state is broken. It waits for one,
+    /// and never leads: where the view says that it does, it asks for another member to.
+    #[must_use]
+    pub fn without_state(self) -> Self {
+        Self {
+            empty: true,
+            ..self
         }
     }
 
@@ -220,6 +246,18 @@ impl Member {
         &self.log
     }
 
+    /// Whether it has asked the binder for a change and does not know what has become of that.
+    #[must_use]
+    pub fn asks(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    /// The index up to which entries are complete, as far as this copy knows.
+    #[must_use]
+    pub fn complete(&self) -> u64 {
+        self.complete
+    }
+
     /// Until when it may answer from its state: it leads, and nobody else does before.
     #[must_use]
     pub fn serves_until(&self) -> Time {
@@ -229,8 +267,9 @@ impl Member {
         if !self.keeps(Rule::AskPromise) {
             return Time::NEVER;
         }
-        let others = self.view.others(self.me);
-        let promised = others.map(|it| self.others.get(&it).map_or(Time(0), |it| it.promised));
+        // One that the binder is asked to include may be a member already, and lead next.
+        let counting = self.others.values().filter(|other| other.counts);
+        let promised = counting.map(|other| other.promised);
         promised.min().unwrap_or(Time::NEVER)
     }
 
@@ -279,6 +318,8 @@ impl Member {
             self.check_view(now, out);
         }
         self.tell_others(now, out);
+        self.keep_no_longer(now);
+        self.advance(now, out);
     }
 
     /// When to call [`Member::handle_timeout`] at the latest.
@@ -333,6 +374,10 @@ impl Member {
         self.hello = Time::NEVER;
         self.adopted = false;
         self.asked_at = Time(0);
+        if self.view.leader() == self.me && self.empty {
+            self.role = Role::Renewing;
+            return self.give_way(now, out);
+        }
         if self.view.leader() == self.me {
             match (self.role, goes_on) {
                 (Role::Leading { .. }, true) => self.go_on(now, out),
@@ -353,6 +398,15 @@ impl Member {
             (Role::Outside, Time::NEVER)
         };
         self.say_hello(now, out);
+    }
+
+    /// It is to lead and cannot.
+    fn give_way(&mut self, now: Time, out: &mut Vec<Output>) {
+        let mut others = self.view.others(self.me);
+        if let Some(to) = others.next() {
+            drop(others);
+            self.ask(now, Wish::HandOver(to), out);
+        }
     }
 
     /// Whether a view is what was asked for.

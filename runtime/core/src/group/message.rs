@@ -52,8 +52,10 @@ pub enum Message {
     Hello {
         /// The number of the view that it knows of.
         number: u64,
-        /// What it has installed.
-        installed: Stamp,
+        /// What it has installed; none if it has no state.
+        installed: Option<Stamp>,
+        /// The last entry that it has.
+        last: Stamp,
     },
     /// A member that has heard nothing: is this still the view?
     Check {

@@ -41,6 +41,7 @@ impl Shard {
     /// A caller's session is over.
     pub(in crate::shard) fn caller_gone(self: &Rc<Self>, caller: Peer) {
         self.feed(Input::PeerGone { caller });
+        self.group_peer_gone(caller);
     }
 
     /// What each of these processes has here, in their order.

@@ -140,8 +140,10 @@ fn actions() -> Vec<Action> {
         }),
         What::Ask { action: uid(1) },
     ]);
+    let news = group::tests::news().into_iter().map(Box::new);
+    let whats = whats.chain(news.map(What::Group));
     let number = |(index, what): (usize, What)| {
-        let is_message = matches!(what, What::Message(_));
+        let is_message = matches!(what, What::Message(_) | What::Group(_));
         Action {
             question: if is_message { 0 } else { 31 },
             shard: match index % 2 {
@@ -396,6 +398,36 @@ fn the_official_compiler_reads_actions_by_wire_capnp() {
         decode(&capnp, "Told", &file).trim(),
         "(known = true, verdict = aborted)"
     );
+}
+
+#[test]
+fn the_official_compiler_reads_news_of_groups_by_wire_capnp() {
+    let Some(capnp) = test_support::require_tool("capnp") else {
+        return;
+    };
+    let dir = test_support::temp_dir("groups");
+    let file = dir.path().join("news");
+    let all = actions().into_iter();
+    let news = all.filter(|action| matches!(action.what, What::Group(_)));
+    let bodies: Vec<u8> = news
+        .flat_map(|action| {
+            let mut w = Writer::new(MESSAGE_BYTES_MAX);
+            action.write(&mut w, Slot::ROOT);
+            w.to_framed().unwrap()
+        })
+        .collect();
+    std::fs::write(&file, bodies).unwrap();
+    let text = decode(&capnp, "Action", &file);
+    for part in [
+        "group = (object = (node = 7, local = 4), number = 9, view = 8, index = 40, complete = 41, \
+         asked = 77, kind = 0, members = [1, 2, 3], entries = [(view = 8, index = 41, body = \
+         \"first\"), (view = 9, index = 42, body = \"second\")])",
+        "page = (class = 17, schema = 18, version = 19, first = true, last = true, state = \
+         \"state\", rows = [(part = 2, key = \"key\", value = \"value\")], replies = [(node = 6, \
+         sequence = 5, keepMs = 4, incarnation = 3, body = \"reply\")])",
+    ] {
+        assert!(text.contains(part), "{part}\nin\n{text}");
+    }
 }
 
 fn decode(capnp: &std::path::Path, of: &str, file: &std::path::Path) -> String {

@@ -48,9 +48,11 @@ impl Member {
                 last,
                 asked,
             } => self.appended(now, (from, asked), number, last, out),
-            Message::Hello { number, installed } => {
-                self.hello_heard(now, from, (number, installed), out);
-            }
+            Message::Hello {
+                number,
+                installed,
+                last,
+            } => self.hello_heard(now, from, (number, installed, last), out),
         }
     }
 
@@ -88,6 +90,10 @@ impl Member {
         out: &mut Vec<Output>,
     ) {
         self.heard_leader(now);
+        if self.empty {
+            self.adopted = false;
+            return self.say_hello(now, out);
+        }
         let number = self.view.number;
         let Some(difference) = self.log.difference(number, previous, entries) else {
             self.adopted = false;
@@ -166,11 +172,12 @@ impl Member {
 
     fn take_snapshot(&mut self, at: Stamp, out: &mut Vec<Output>) {
         // A copy that has adopted the leader's log, or is a member, has what is in it.
-        let newer = at.index > self.log.installed().index;
+        let newer = self.empty || at.index > self.log.installed().index;
         if self.adopted || self.role != Role::Outside || !newer {
             return;
         }
         self.log = Log::at(at);
+        self.empty = false;
         self.complete = at.index;
         let view = self.view.clone();
         self.write(Write::Snapshot { view, at }, out);
@@ -180,7 +187,8 @@ impl Member {
     fn hello_to_leader(&self, out: &mut Vec<Output>) {
         let message = Message::Hello {
             number: self.view.number,
-            installed: self.log.installed(),
+            installed: (!self.empty).then(|| self.log.installed()),
+            last: self.log.last(),
         };
         let to = self.view.leader();
         out.push(Output::Send { to, message });
@@ -257,7 +265,7 @@ impl Member {
 
     /// The leader is not heard of.
     pub(super) fn leader_lost(&mut self, now: Time, ended: bool) {
-        if self.role != Role::Following {
+        if self.role != Role::Following || self.empty {
             return;
         }
         if ended {

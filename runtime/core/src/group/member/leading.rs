@@ -1,8 +1,11 @@
 //! A copy that leads: it makes the others' logs its own, adds entries, and knows when they are
 //! complete; it has members excluded that are gone, and copies included that are up to date.
 
+use std::collections::BTreeMap;
+
 use super::{
-    CHECK_NS, Member, Other, RESEND_NS, Role, Rule, STAGED_MAX, TELL_COMPLETE_NS, now_plus,
+    CHECK_NS, JOIN_NS, Member, Other, RESEND_NS, Role, Rule, SLOW_MAX, SLOW_NS, STAGED_MAX,
+    TELL_COMPLETE_NS, now_plus,
 };
 use crate::group::log::{Difference, Stamp};
 use crate::group::message::{Message, NotAdded, Output, Write};
@@ -31,8 +34,13 @@ impl Member {
             self.view.members.contains(node) || !other.counts
         });
         let base = self.log.installed();
+        self.slow
+            .retain(|node, _| !self.view.members.contains(node));
         for node in self.view.others(self.me) {
-            let other = self.others.entry(node).or_insert_with(|| Other::at(base));
+            let other = self
+                .others
+                .entry(node)
+                .or_insert_with(|| Other::at(Some(base)));
             other.counts = true;
         }
         for other in self.others.values_mut() {
@@ -125,15 +133,16 @@ impl Member {
                 continue;
             }
             let known = other.has.filter(|has| self.log.has(*has));
-            let previous = known.unwrap_or(other.base);
-            let from = if self.log.has(previous) {
-                previous
-            } else if other.counts && previous.index <= self.log.installed().index {
+            let from = match known.or(other.base) {
+                Some(previous) if self.log.has(previous) => previous,
                 // A member has at least what is complete.
-                self.log.installed()
-            } else {
-                snapshots.push(*to);
-                continue;
+                Some(previous) if other.counts && previous.index <= self.log.installed().index => {
+                    self.log.installed()
+                }
+                Some(_) | None => {
+                    snapshots.push(*to);
+                    continue;
+                }
             };
             let entries = self.log.staged().filter(|it| it.index > from.index);
             let message = Message::Adopt {
@@ -154,7 +163,11 @@ impl Member {
 
     pub(super) fn next_resend(&self) -> Time {
         let resends = self.others.values().map(|other| other.resend);
-        resends.min().unwrap_or(Time::NEVER)
+        let waits = self.complete > self.log.installed().index;
+        let joining = self.others.values();
+        let joining = joining.filter(|it| waits && !it.counts && it.kept_until != Time(0));
+        let kept = joining.map(|other| other.kept_until);
+        resends.chain(kept).min().unwrap_or(Time::NEVER)
     }
 
     pub(super) fn appended(
@@ -218,7 +231,7 @@ impl Member {
         &mut self,
         now: Time,
         from: NodeId,
-        (number, installed): (u64, Stamp),
+        (number, installed, last): (u64, Option<Stamp>, Stamp),
         out: &mut Vec<Output>,
     ) {
         if !matches!(self.role, Role::Leading { .. }) {
@@ -233,16 +246,22 @@ impl Member {
             return;
         }
         let member = self.view.has(from);
+        // What is complete is at all members; one that has not got it has lost its disk.
+        let broken = member && (installed.is_none() || last.index < self.complete);
         let other = self
             .others
             .entry(from)
             .or_insert_with(|| Other::at(installed));
         other.base = installed;
         other.has = None;
-        other.lost = false;
+        other.lost = broken;
         other.resend = Time(0);
         other.counts |= member;
+        if !other.counts && other.kept_until == Time(0) {
+            other.kept_until = keep(&mut self.slow, now, from);
+        }
         self.tell_others(now, out);
+        self.advance(now, out);
     }
 
     /// Looks at what has become complete, and at what the binder is to be asked for.
@@ -264,7 +283,7 @@ impl Member {
         if synced && index > self.complete {
             self.complete_to(now, index, out);
         }
-        let wanted = self.floor().min(self.complete);
+        let wanted = self.floor(now).min(self.complete);
         self.install(wanted, out);
         let ends_sync = !active && synced && self.complete == self.log.last().index;
         if ends_sync && self.log.installed() == self.log.last() && self.is_written() {
@@ -303,13 +322,23 @@ impl Member {
         }
     }
 
+    /// Copies that took too long to be brought up to date do without.
+    pub(super) fn keep_no_longer(&mut self, now: Time) {
+        for other in self.others.values_mut() {
+            if other.kept_until <= now {
+                other.kept_until = Time(0);
+            }
+        }
+    }
+
     /// What copies that are brought up to date have: later entries are kept for them.
-    fn floor(&self) -> u64 {
+    fn floor(&self, now: Time) -> u64 {
         let active = matches!(self.role, Role::Leading { active: true });
         let joining = self.others.values();
-        let joining = joining.filter(|other| active && !other.counts && !other.lost);
-        let has = joining.map(|other| other.has.map_or(other.base.index, |has| has.index));
-        has.min().unwrap_or(u64::MAX)
+        let joining = joining
+            .filter(|other| active && !other.counts && !other.lost && now < other.kept_until);
+        let has = joining.filter_map(|other| other.has.or(other.base));
+        has.map(|has| has.index).min().unwrap_or(u64::MAX)
     }
 
     /// Asks the binder for what is wanted now. Until a view of another number is known, nothing
@@ -397,14 +426,29 @@ impl Member {
 const TRUSTED_TENTHS: u64 = 9;
 
 impl Other {
-    fn at(base: Stamp) -> Self {
+    fn at(base: Option<Stamp>) -> Self {
         Self {
             has: None,
             counts: false,
             resend: Time(0),
             base,
             promised: Time(0),
+            kept_until: Time(0),
             lost: false,
         }
     }
+}
+
+/// Until when what a copy has not got is kept for it; not at all if it has just been, in vain.
+fn keep(slow: &mut BTreeMap<NodeId, (Time, u32)>, now: Time, node: NodeId) -> Time {
+    let times = match slow.get(&node) {
+        Some((until, _)) if *until > now => return Time(0),
+        Some((_, times)) => *times,
+        None if slow.len() >= SLOW_MAX => return Time(0),
+        None => 0,
+    };
+    let kept_until = now_plus(now, JOIN_NS);
+    let pause = SLOW_NS << times.min(8);
+    slow.insert(node, (now_plus(kept_until, pause), times + 1));
+    kept_until
 }

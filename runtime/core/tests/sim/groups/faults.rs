@@ -1,6 +1,6 @@
 //! What goes wrong.
 
-use partha_core::group::Input;
+use partha_core::group::{Input, Stamp};
 use partha_core::id::NodeId;
 
 use super::plan::MS;
@@ -12,6 +12,7 @@ impl World {
             return;
         };
         self.summary.count("crashes");
+        let asks = process.member.asks();
         let mut writes = process.writes;
         if process.writing && self.rng.chance(500) {
             let bytes = writes.pop_front().expect("a write is under way");
@@ -24,6 +25,19 @@ impl World {
             self.summary.reach("write lost in a crash");
         }
         self.nodes[node].life += 1;
+        // One disk at a time may be lost, and not the only one that has everything, nor that of a
+        // node which is just having another one taken out.
+        let others = self.nodes.iter().filter(|it| it.me != self.nodes[node].me);
+        let mut others = others.filter(|it| self.binder.has(it.me));
+        let whole = others.clone().count() > 0 && others.all(|it| !it.disk.broken);
+        if whole && !asks && self.rng.chance(self.plan.broken_per_mille) {
+            self.summary.reach("disk lost");
+            let disk = &mut self.nodes[node].disk;
+            disk.broken = true;
+            disk.installed = Stamp::default();
+            disk.staged.clear();
+            disk.list.clear();
+        }
         let after = self.rng.range(MS, 250 * MS);
         self.schedule(after, Event::Restart { node });
         if self.rng.chance(self.plan.seen_per_mille) {

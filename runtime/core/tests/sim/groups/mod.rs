@@ -27,7 +27,7 @@ mod world;
 pub(crate) use world::run;
 
 /// Points to be reached.
-pub(crate) const POINTS: [&str; 18] = [
+pub(crate) const POINTS: [&str; 19] = [
     "added",
     "answered again",
     "read",
@@ -46,4 +46,5 @@ pub(crate) const POINTS: [&str; 18] = [
     "write lost in a crash",
     "frozen",
     "all nodes down",
+    "disk lost",
 ];

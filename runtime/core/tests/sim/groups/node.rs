@@ -16,6 +16,8 @@ pub(crate) struct Disk {
     pub(crate) installed: Stamp,
     pub(crate) staged: Vec<(Stamp, Op)>,
     pub(crate) list: Vec<Op>,
+    /// What it had is lost.
+    pub(crate) broken: bool,
 }
 
 /// A write with its bytes.
@@ -87,7 +89,10 @@ impl Node {
             0 => Time(0),
             _ => Time(local.0 + PROMISE),
         };
-        let member = Member::new(self.me, disk.view.clone(), log, PROMISE, bound);
+        let mut member = Member::new(self.me, disk.view.clone(), log, PROMISE, bound);
+        if disk.broken {
+            member = member.without_state();
+        }
         self.process = Some(Process {
             member: member.lacking(rule),
             readers: Vec::new(),
@@ -133,6 +138,7 @@ impl Disk {
             }
             Write::Snapshot { view, at } => {
                 self.view = view.clone();
+                self.broken = false;
                 self.installed = *at;
                 self.staged.clear();
                 self.list = bytes.list.clone();

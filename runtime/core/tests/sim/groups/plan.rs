@@ -37,6 +37,8 @@ pub(crate) struct Plan {
     pub(crate) faults_until: u64,
     /// A crash is seen by the others, in so many of a thousand cases.
     pub(crate) seen_per_mille: u64,
+    /// A crash takes the disk along.
+    pub(crate) broken_per_mille: u64,
 }
 
 impl Plan {
@@ -57,6 +59,7 @@ impl Plan {
             fault: rng.pick(&[10 * MS, 40 * MS, 120 * MS]),
             faults_until: rng.range(30, 900).min(caps.trouble_ms) * MS,
             seen_per_mille: rng.pick(&[0, 500, 1_000]),
+            broken_per_mille: rng.pick(&[0, 0, 100]),
         }
     }
 }

@@ -149,6 +149,8 @@ impl World {
                 installed: Stamp::default(),
                 staged: Vec::new(),
                 list: Vec::new(),
+                // Who is no member at first has no state, either.
+                broken: node >= plan.members,
             },
             process: None,
             frozen_until: 0,

@@ -1,0 +1,102 @@
+//! Copies of objects at several nodes.
+
+use std::time::Duration;
+
+use partha_core::binding::HOPS_MAX;
+use partha_core::id::{NodeId, Uid};
+
+use super::Client;
+use crate::abi::Transient;
+use crate::capability::Capability;
+use crate::error::{ErrorKind, Result, SystemError};
+use crate::system::connection_manager::ReplicateError;
+use crate::system::{ConnectionManager, CopyDescription};
+
+/// What making the first copy a group may take.
+const MAKING: Duration = Duration::from_secs(20);
+
+/// The copies of an object, as the one that leads them knows them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Copies {
+    /// Counts the changes of the members.
+    pub view: u64,
+    /// The nodes that have copies with the latest state, in the order in which they lead.
+    pub members: Vec<NodeId>,
+}
+
+impl Client {
+    /// Gives a persistent object copies, so that it outlives the loss of all nodes but one that
+    /// have one: `copies` in all, at different nodes. Answers those that there are now; the others
+    /// come by and by, as long as there are nodes that run its class, and take the places of those
+    /// that are lost.
+    ///
+    /// One copy leads and answers all calls. What a call changes is on the disks of all copies
+    /// before it is answered. If the leader's node is lost, another copy leads; a call that was
+    /// under way is asked for again under its call id, and is never executed twice.
+    ///
+    /// It needs the binder, which keeps the views of groups, when a copy is lost or comes, not for
+    /// calls. Replicated objects cannot be called in actions yet.
+    ///
+    /// # Example
+    /// ```
+    /// # use partha::{Client, Ref, Result};
+    /// # async fn example(client: &Client, account: &Ref) -> Result<()> {
+    /// let copies = client.replicate(account.uid(), 3).await?;
+    /// println!("{} of 3 copies", copies.members.len());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `BadOperation` if the object cannot have copies, or not so many; `LockTimeout` if it is in
+    /// use all the time; `NoSuchObject`; those of its node and of the binder. Asking again is
+    /// harmless.
+    pub async fn replicate(&self, object: Uid, copies: u16) -> Result<Copies> {
+        let (mut hops, mut moves) = (0, 0);
+        loop {
+            let error = match self.ask_to_replicate(object, copies).await {
+                Ok(copies) => return Ok(Copies::from(copies)),
+                Err(ReplicateError::NoSuchObject(at)) => {
+                    let detail = format!("node {} does not have object {object}", NodeId(at.node));
+                    return Err(SystemError::new(ErrorKind::NoSuchObject, detail));
+                }
+                Err(ReplicateError::NotReplicable(error)) => {
+                    let detail = format!("no copies of {object}: {}", error.reason);
+                    return Err(SystemError::new(ErrorKind::BadOperation, detail));
+                }
+                Err(ReplicateError::System(error)) => error,
+            };
+            match error.moved() {
+                Some(to) if to.moves > moves && hops < HOPS_MAX => {
+                    self.locator().moved().note(object, to);
+                    (hops, moves) = (hops + 1, to.moves);
+                }
+                _ => return Err(error),
+            }
+        }
+    }
+
+    async fn ask_to_replicate(
+        &self,
+        object: Uid,
+        copies: u16,
+    ) -> Result<CopyDescription, ReplicateError> {
+        let home = self.home_if_any();
+        let manager = match home.filter(|_| self.local_shard(object).is_some()) {
+            Some(home) => home.manager_capability(),
+            None => Capability::manager(self.connection_for(object).await?),
+        };
+        let manager = ConnectionManager::from_capability(manager);
+        let caller = self.call().deadline(MAKING);
+        manager.replicate(&caller, object, copies).await
+    }
+}
+
+impl From<CopyDescription> for Copies {
+    fn from(copies: CopyDescription) -> Self {
+        Self {
+            view: copies.number,
+            members: copies.members.into_iter().map(NodeId).collect(),
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Copies of objects, as the connection manager is asked for them.
+
+use std::time::Duration;
+
+use partha_core::group::View;
+use partha_core::group::view::MEMBERS_MAX;
+use partha_core::id::{ClassId, NodeId, Uid};
+
+use super::{Manager, stopping};
+use crate::context::Context;
+use crate::error::{ErrorKind, Result, SystemError};
+use crate::services::binder::{GroupPolicy, GroupView};
+use crate::shard::GroupReport;
+use crate::system::connection_manager::{CopyError, JoinGroupError, ReplicateError};
+use crate::system::{CopyDescription, NoSuchObject, NotReplicable};
+
+/// Between two looks whether a new group has a leader, and for how long.
+const LOOK: Duration = Duration::from_millis(10);
+const PATIENCE: Duration = Duration::from_secs(5);
+
+impl Manager {
+    /// Gives an object copies, or another number of them.
+    pub(super) async fn replicate_object(
+        &self,
+        cx: &Context,
+        object: Uid,
+        copies: u16,
+    ) -> Result<CopyDescription, ReplicateError> {
+        let refuse = |reason: String| ReplicateError::from(NotReplicable { object, reason });
+        if copies == 0 || usize::from(copies) > MEMBERS_MAX {
+            return Err(refuse(format!("an object has 1 to {MEMBERS_MAX} copies")));
+        }
+        if let Some(report) = self.group_report(object).await? {
+            return self.change_wanted(cx, object, copies, report).await;
+        }
+        let class = match self.when_unused(object).await {
+            Ok(class) => class,
+            Err(error) if error.kind() == ErrorKind::NoSuchObject => {
+                return Err(self.no_such(object).into());
+            }
+            Err(error) if error.kind() == ErrorKind::BadOperation => {
+                return Err(refuse(error.detail().to_owned()));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let me = self.home.me.node;
+        let view = GroupView {
+            object,
+            class: class.0,
+            number: 1,
+            members: vec![me.0],
+            wanted: copies,
+            policy: GroupPolicy::Passive,
+        };
+        let locator = cx.client().locator();
+        let made = locator.make_group(cx.client(), &view, PATIENCE).await?;
+        if made.members.first() != Some(&me.0) {
+            let leader = NodeId(made.members.first().copied().unwrap_or_default());
+            return Err(refuse(format!(
+                "the binder knows of its copies, led by node {leader}, and this node has none"
+            )));
+        }
+        let view = View {
+            number: made.number,
+            members: made.members.into_iter().map(NodeId).collect(),
+        };
+        let shard = self.home.shard(object);
+        let join = shard.look(move |shard| shard.join_group(object, view, true));
+        join.await.ok_or_else(stopping)?;
+        let waited = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            if let Some(report) = self.group_report(object).await?
+                && report.leads
+            {
+                return Ok(described(report));
+            }
+            if tokio::time::Instant::now() > waited {
+                let detail = format!(
+                    "{object} at {}: no copy leads yet",
+                    self.home.registry.here()
+                );
+                return Err(SystemError::new(ErrorKind::Unreachable, detail).into());
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Another number of copies is wanted of an object that has some.
+    async fn change_wanted(
+        &self,
+        cx: &Context,
+        object: Uid,
+        copies: u16,
+        report: GroupReport,
+    ) -> Result<CopyDescription, ReplicateError> {
+        if !report.leads {
+            return Err(self.not_here(object).await?.into());
+        }
+        let locator = cx.client().locator();
+        let set = locator.set_wanted(cx.client(), object, copies, PATIENCE);
+        set.await?;
+        let shard = self.home.shard(object);
+        let set = shard.look(move |shard| shard.set_wanted(object, copies));
+        set.await.ok_or_else(stopping)?;
+        Ok(described(report))
+    }
+
+    /// The class of an object that can have copies, at a moment when nobody has it locked.
+    async fn when_unused(&self, object: Uid) -> Result<ClassId> {
+        let until = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let shard = self.home.shard(object);
+            let class = shard.look(move |shard| shard.may_replicate(object));
+            match class.await.ok_or_else(stopping)? {
+                Err(error)
+                    if error.kind() == ErrorKind::LockTimeout
+                        && tokio::time::Instant::now() < until => {}
+                class => return class,
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// The caller wants this node to have a copy.
+    pub(super) async fn join(
+        &self,
+        object: Uid,
+        class: ClassId,
+        view: View,
+    ) -> Result<(), JoinGroupError> {
+        let registry = &self.home.registry;
+        let refuse = |reason: String| JoinGroupError::from(NotReplicable { object, reason });
+        if !registry.classes.contains_key(&class) || registry.store.is_none() {
+            let (class, here) = (registry.class_name(class), registry.here());
+            return Err(refuse(format!("{here} does not run class {class}")));
+        }
+        if view.members.is_empty() || view.members.len() > MEMBERS_MAX {
+            return Err(refuse("a view has 1 to 16 members".to_owned()));
+        }
+        let shard = self.home.shard(object);
+        let joined = shard.look(move |shard| {
+            if shard.has_copy(object) {
+                return Ok(());
+            }
+            if shard.has_object(object)? {
+                let detail = "the node has the object already, and not as a copy";
+                return Err(SystemError::new(ErrorKind::BadOperation, detail));
+            }
+            shard.join_group(object, view, false);
+            Ok(())
+        });
+        match joined.await.ok_or_else(stopping)? {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::BadOperation => {
+                Err(refuse(error.detail().to_owned()))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What this node has of a replicated object.
+    pub(super) async fn copy_here(&self, object: Uid) -> Result<CopyDescription, CopyError> {
+        match self.group_report(object).await? {
+            Some(report) => Ok(described(report)),
+            None => Err(self.no_such(object).into()),
+        }
+    }
+
+    pub(super) async fn group_report(&self, object: Uid) -> Result<Option<GroupReport>> {
+        let shard = self.home.shard(object);
+        let report = shard.look(move |shard| shard.group_report(object));
+        report.await.ok_or_else(stopping)
+    }
+
+    fn no_such(&self, object: Uid) -> NoSuchObject {
+        let node = self.home.me.node.0;
+        NoSuchObject { object, node }
+    }
+
+    /// Where the group is led.
+    async fn not_here(&self, object: Uid) -> Result<SystemError> {
+        let shard = self.home.shard(object);
+        let elsewhere = shard.look(move |shard| shard.bound_elsewhere(object));
+        let elsewhere = elsewhere.await.ok_or_else(stopping)?;
+        Ok(elsewhere.unwrap_or_else(|| {
+            let detail = format!("{object}: its copies are choosing who leads; ask again");
+            SystemError::new(ErrorKind::Unreachable, detail)
+        }))
+    }
+}
+
+fn described(report: GroupReport) -> CopyDescription {
+    CopyDescription {
+        number: report.view.number,
+        members: report.view.members.iter().map(|member| member.0).collect(),
+        leads: report.leads,
+        installed: report.installed,
+        staged: report.staged,
+    }
+}

@@ -1,0 +1,292 @@
+//! Calls and answers of replicated objects: who is turned away, and what is held back until this
+//! copy knows that nobody else leads.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use partha_core::action::path::Joined;
+use partha_core::group::{Input, Role};
+use partha_core::id::Uid;
+use partha_core::{Answer, Input as EngineInput, Mode, Ticket};
+
+use super::Group;
+use crate::error::{ErrorKind, SystemError};
+use crate::moved::Moved;
+use crate::shard::arrive::Outcome;
+use crate::shard::{Incoming, Shard};
+
+/// Calls of one object that wait until it is known who leads, at most, and for how long.
+const INCOMING_MAX: usize = 1_024;
+const INCOMING_WAIT: Duration = Duration::from_secs(5);
+
+/// An output of the engine that waits.
+pub(super) enum Held {
+    Reply {
+        ticket: Ticket,
+        answer: Answer,
+        joined: Option<Joined>,
+    },
+    Forget {
+        ticket: Ticket,
+    },
+}
+
+impl Shard {
+    /// What becomes of a call of a replicated object that has arrived: taken, if it comes back.
+    pub(in crate::shard) fn at_the_door(&self, incoming: Incoming) -> Option<Incoming> {
+        let mut groups = self.groups.borrow_mut();
+        if groups.by_object.is_empty() {
+            return Some(incoming);
+        }
+        let uid = incoming.object;
+        let Some(group) = groups.by_object.get_mut(&uid) else {
+            return Some(incoming);
+        };
+        if group.serves {
+            return Some(incoming);
+        }
+        if let Some(error) = self.elsewhere(uid, group) {
+            drop(groups);
+            incoming.reply.fail(error);
+            return None;
+        }
+        if group.incoming.len() >= INCOMING_MAX {
+            drop(groups);
+            let detail = format!(
+                "{uid} at {}: {INCOMING_MAX} calls wait until its copies have chosen who leads",
+                self.registry.here()
+            );
+            let error = SystemError::new(ErrorKind::Overloaded, detail);
+            incoming.reply.fail(error);
+            return None;
+        }
+        group.incoming.push_back((Instant::now(), incoming));
+        None
+    }
+
+    /// Who leads, if this copy follows one that is not known to be gone.
+    fn elsewhere(&self, uid: Uid, group: &Group) -> Option<SystemError> {
+        let view = group.member.view();
+        let leader = view.leader();
+        let follows = matches!(group.member.role(), Role::Following | Role::Outside);
+        if !follows || leader == self.registry.me.node || group.leader_lost {
+            return None;
+        }
+        let to = Moved {
+            node: leader,
+            addresses: self.client.locator().addresses_of(leader),
+            moves: view.number,
+        };
+        let here = self.registry.here();
+        let what = format_args!("{uid} at {here}: another copy leads");
+        Some(SystemError::moved_to(what, to, None))
+    }
+
+    /// Where the object is to be bound, if not here.
+    pub(crate) fn bound_elsewhere(&self, uid: Uid) -> Option<SystemError> {
+        let groups = self.groups.borrow();
+        let group = groups.by_object.get(&uid).filter(|group| !group.serves)?;
+        self.elsewhere(uid, group)
+    }
+
+    /// Calls that have waited go in, or where the leader is.
+    pub(super) fn release_incoming(self: &Rc<Self>, uid: Uid) {
+        let incoming = {
+            let mut groups = self.groups.borrow_mut();
+            let Some(group) = groups.by_object.get_mut(&uid) else {
+                return;
+            };
+            std::mem::take(&mut group.incoming)
+        };
+        for (_, incoming) in incoming {
+            self.invoke(incoming);
+        }
+    }
+
+    /// Calls that have waited for too long are told so.
+    pub(super) fn expire_incoming(self: &Rc<Self>) {
+        let mut expired = Vec::new();
+        {
+            let mut groups = self.groups.borrow_mut();
+            for (uid, group) in &mut groups.by_object {
+                while let Some((since, _)) = group.incoming.front()
+                    && since.elapsed() > INCOMING_WAIT
+                {
+                    let (_, incoming) = group.incoming.pop_front().expect("it is in front");
+                    expired.push((*uid, incoming));
+                }
+            }
+        }
+        for (uid, incoming) in expired {
+            let detail = format!(
+                "{uid} at {}: its copies have not chosen who leads for {INCOMING_WAIT:?}",
+                self.registry.here()
+            );
+            incoming
+                .reply
+                .fail(SystemError::new(ErrorKind::Unreachable, detail));
+        }
+    }
+
+    /// Answers a call, at once or when this copy knows that it may.
+    pub(in crate::shard) fn reply_if_sure(
+        self: &Rc<Self>,
+        ticket: Ticket,
+        answer: Answer,
+        joined: Option<Joined>,
+    ) {
+        if !self.holds_reply(ticket, &answer, joined) {
+            self.reply(ticket, answer, joined);
+        }
+    }
+
+    /// Forgets a call, at once or when it has been answered.
+    pub(in crate::shard) fn forget_if_answered(&self, ticket: Ticket) {
+        if !self.holds_forget(ticket) {
+            self.forget_call(ticket);
+        }
+    }
+
+    /// Whether an answer is held back: it stands in no entry, and this copy does not know that
+    /// nobody else leads.
+    fn holds_reply(
+        self: &Rc<Self>,
+        ticket: Ticket,
+        answer: &Answer,
+        joined: Option<Joined>,
+    ) -> bool {
+        let uid = {
+            let mut groups = self.groups.borrow_mut();
+            if groups.by_object.is_empty() {
+                return false;
+            }
+            let entries = self.entries.borrow();
+            let Some(entry) = entries.find(ticket) else {
+                return false;
+            };
+            let uid = entry.object;
+            let sure = entry.replicated
+                || matches!(answer, Answer::Refused(_) | Answer::Saved(_))
+                || entry.create.is_some();
+            let Some(group) = groups.by_object.get_mut(&uid).filter(|_| !sure) else {
+                return false;
+            };
+            let serves = group.member.serves_until() > self.now();
+            if serves && group.held.is_empty() {
+                return false;
+            }
+            debug_assert!(entry.method.mode == Mode::Read || !entry.replicated);
+            let answer = answer.clone();
+            group.held.push_back(Held::Reply {
+                ticket,
+                answer,
+                joined,
+            });
+            groups.held.insert(ticket, uid);
+            uid
+        };
+        self.group_input(uid, Input::Confirm);
+        true
+    }
+
+    /// Whether the end of a call is held back with its answer.
+    fn holds_forget(&self, ticket: Ticket) -> bool {
+        let mut groups = self.groups.borrow_mut();
+        let Some(uid) = groups.held.get(&ticket).copied() else {
+            return false;
+        };
+        if let Some(group) = groups.by_object.get_mut(&uid) {
+            group.held.push_back(Held::Forget { ticket });
+        }
+        true
+    }
+
+    /// This copy may answer.
+    pub(super) fn release_held(self: &Rc<Self>, uid: Uid) {
+        self.end_held(uid, None);
+    }
+
+    fn end_held(self: &Rc<Self>, uid: Uid, failure: Option<&SystemError>) {
+        let held = {
+            let mut groups = self.groups.borrow_mut();
+            let Some(group) = groups.by_object.get_mut(&uid) else {
+                return;
+            };
+            let held = std::mem::take(&mut group.held);
+            for one in &held {
+                if let Held::Reply { ticket, .. } = one {
+                    groups.held.remove(ticket);
+                }
+            }
+            held
+        };
+        for one in held {
+            match one {
+                Held::Reply {
+                    ticket,
+                    answer,
+                    joined,
+                } => match failure {
+                    None => self.reply(ticket, answer, joined),
+                    Some(error) => {
+                        if let Some(entry) = self.entries.borrow_mut().find_mut(ticket) {
+                            entry.outcome = Outcome::Failed(error.clone());
+                        }
+                        self.reply(ticket, Answer::Outcome, joined);
+                    }
+                },
+                Held::Forget { ticket } => self.forget_call(ticket),
+            }
+        }
+    }
+
+    /// This copy leads, and its store shows all that is complete: whatever was in memory from
+    /// before goes, then calls are taken.
+    pub(super) fn begin_serving(self: &Rc<Self>, uid: Uid) {
+        self.feed(EngineInput::Evict { uid });
+        let in_memory = self.engine.borrow().object_slot(uid).is_some();
+        let mut groups = self.groups.borrow_mut();
+        let Some(group) = groups.by_object.get_mut(&uid) else {
+            return;
+        };
+        group.serves = group.leads() && !in_memory;
+        if group.serves {
+            drop(groups);
+            // What callers have done at the leader before this one is in the store alone.
+            self.newest.borrow_mut().doubt_all();
+            return self.release_incoming(uid);
+        }
+        if group.leads() && in_memory {
+            // Its last calls are being turned away; then it goes.
+            let shard = self.clone();
+            tokio::task::spawn_local(async move {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                shard.begin_serving_if_not(uid);
+            });
+        }
+    }
+
+    fn begin_serving_if_not(self: &Rc<Self>, uid: Uid) {
+        let waits = {
+            let groups = self.groups.borrow();
+            let group = groups.by_object.get(&uid);
+            group.is_some_and(|group| group.leads() && !group.serves)
+        };
+        if waits {
+            self.begin_serving(uid);
+        }
+    }
+
+    /// This copy leads no more.
+    pub(super) fn deposed(self: &Rc<Self>, uid: Uid) {
+        if let Some(group) = self.groups.borrow_mut().by_object.get_mut(&uid) {
+            group.serves = false;
+        }
+        let why = "another copy took over before all copies had the change";
+        self.fail_calls(uid, why);
+        let detail = format!("{uid} at {}: this copy leads no more", self.registry.here());
+        let error = SystemError::new(ErrorKind::Fenced, detail);
+        self.end_held(uid, Some(&error));
+        self.feed(EngineInput::Evict { uid });
+    }
+}

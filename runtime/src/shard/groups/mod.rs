@@ -1,0 +1,289 @@
+//! Copies of objects at this shard: carries out `partha_core::group`.
+//!
+//! What a call changes at a replicated object is not written to the store by the call's own batch,
+//! but is an entry of the group's log ([`entries`]): its bytes are that batch. It is complete when
+//! every copy has it on disk; then the call is answered, and each copy installs it. An answer that
+//! stands in no entry (a read, an exception) is held back until this copy knows that nobody else
+//! leads ([`answers`]). Calls that come to a copy which does not lead are told who does.
+//!
+//! | module | does |
+//! |---|---|
+//! | [`entries`] | adds what calls change; writes the log; installs |
+//! | [`answers`] | turns calls away, holds answers back |
+//! | [`news`] | messages between copies, with the bytes they need |
+//! | [`state`] | a whole state on its way to a new copy |
+//! | [`views`] | asks the binder; who is lost; finds nodes for missing copies |
+//! | [`open`] | makes groups, and finds them again at the start |
+//!
+//! Not yet: actions on replicated objects, which are refused (`BadOperation`).
+
+mod answers;
+mod entries;
+mod news;
+mod open;
+mod state;
+mod views;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
+
+use bytes::Bytes;
+use partha_core::group::{Input, Member, Output, Role, Stamp};
+use partha_core::id::{CallId, ClassId, NodeId, Uid};
+use partha_core::time::Time;
+use partha_core::{ObjectSlot, Ticket};
+use partha_store::StoreError;
+
+use super::{Incoming, Shard};
+use crate::services::binder::ViewChange;
+use crate::wire::group::Page;
+
+pub(crate) use self::news::Letter;
+pub(crate) use self::open::{GroupReport, Opened};
+
+/// How long a member promises not to replace its leader.
+pub(super) const PROMISE_NS: u64 = 2_000_000_000;
+/// Groups of one shard, at most.
+pub(super) const GROUPS_MAX: usize = 100_000;
+
+/// All groups that have a copy at this shard.
+#[derive(Default)]
+pub(super) struct Groups {
+    by_object: BTreeMap<Uid, Group>,
+    timers: BTreeSet<(Time, Uid)>,
+    /// What members have asked for and is not done yet, in order.
+    outputs: VecDeque<(Uid, Output)>,
+    performing: bool,
+    /// Calls whose answers are held back, and of which object.
+    held: BTreeMap<Ticket, Uid>,
+    /// Objects whose views are to be asked for.
+    to_ask: BTreeSet<Uid>,
+    /// Changes of views that are to be asked for.
+    to_change: Vec<ViewChange>,
+    /// Nodes that are being looked for.
+    probed: BTreeSet<NodeId>,
+    ticking: bool,
+}
+
+/// One copy.
+struct Group {
+    member: Member,
+    class: ClassId,
+    /// How many copies there should be.
+    wanted: u16,
+    armed: Option<Time>,
+    /// The bytes of entries that are not installed.
+    bodies: BTreeMap<Stamp, Bytes>,
+    /// The call whose entry is being added, with the entry.
+    adding: Option<(Ticket, Bytes)>,
+    /// Calls that wait until their entries are complete.
+    calls: BTreeMap<Stamp, Ticket>,
+    /// Calls whose entries are complete, until the store shows them.
+    complete: VecDeque<(u64, Ticket)>,
+    /// Writes under way: their numbers, and up to where each installs.
+    writes: VecDeque<(u64, Option<u64>)>,
+    /// The entry up to which the store shows all.
+    visible: u64,
+    /// What waits until the store shows all that is complete.
+    waiting: Vec<Waiting>,
+    /// Answers and ends of calls that wait until this copy may answer.
+    held: VecDeque<answers::Held>,
+    /// Copies that wait for a state.
+    wants_state: BTreeSet<NodeId>,
+    /// A state that is arriving, and one that has arrived and is to be written.
+    arriving: Option<state::Arriving>,
+    arrived: Vec<Page>,
+    /// Calls that wait until it is known who leads, and since when.
+    incoming: VecDeque<(std::time::Instant, Incoming)>,
+    /// It leads, and what was in memory from before has gone.
+    serves: bool,
+    /// A node is being asked to have a copy.
+    inviting: bool,
+    /// The leader's node was not reached when it was last tried.
+    leader_lost: bool,
+}
+
+/// What happens to groups from outside of the shard's thread.
+pub(crate) enum GroupJob {
+    /// A copy at another node says something.
+    News(Letter),
+    /// The store has done a write of a log, or could not.
+    Written {
+        uid: Uid,
+        job: u64,
+        result: Result<(), StoreError>,
+    },
+    /// A group that the store had when the node was started.
+    Open(Box<Opened>),
+    /// A group that the store has now.
+    Reopen(Uid),
+}
+
+/// What the engine has asked for, of a state that the store does not show yet.
+#[derive(Clone, Copy)]
+enum Waiting {
+    Load { uid: Uid, slot: ObjectSlot },
+    Search { ticket: Ticket, call: CallId },
+}
+
+impl Groups {
+    /// Whether an object is a group.
+    pub(super) fn has(&self, uid: Uid) -> bool {
+        !self.by_object.is_empty() && self.by_object.contains_key(&uid)
+    }
+
+    pub(super) fn next_timeout(&self) -> Option<Time> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    fn rearm(&mut self, uid: Uid) {
+        let Some(group) = self.by_object.get_mut(&uid) else {
+            return;
+        };
+        let next = group.member.next_timeout();
+        if next == group.armed {
+            return;
+        }
+        if let Some(armed) = group.armed {
+            self.timers.remove(&(armed, uid));
+        }
+        group.armed = next;
+        if let Some(next) = next {
+            self.timers.insert((next, uid));
+        }
+    }
+}
+
+impl Group {
+    fn new(member: Member, class: ClassId, wanted: u16) -> Self {
+        let visible = member.log().installed().index;
+        Self {
+            member,
+            class,
+            wanted,
+            armed: None,
+            bodies: BTreeMap::new(),
+            adding: None,
+            calls: BTreeMap::new(),
+            complete: VecDeque::new(),
+            writes: VecDeque::new(),
+            visible,
+            waiting: Vec::new(),
+            held: VecDeque::new(),
+            wants_state: BTreeSet::new(),
+            arriving: None,
+            arrived: Vec::new(),
+            incoming: VecDeque::new(),
+            serves: false,
+            inviting: false,
+            leader_lost: false,
+        }
+    }
+
+    fn leads(&self) -> bool {
+        self.member.role() == Role::Leading { active: true }
+    }
+
+    /// Whether the store shows all that is complete.
+    fn is_current(&self) -> bool {
+        self.visible >= self.member.complete()
+    }
+}
+
+impl Shard {
+    /// Whether an object has copies, of which one is here.
+    pub(super) fn is_group(&self, uid: Uid) -> bool {
+        self.groups.borrow().has(uid)
+    }
+
+    /// Does what others ask of the shard about groups.
+    pub(super) fn group_job(self: &Rc<Self>, job: GroupJob) {
+        match job {
+            GroupJob::News(letter) => {
+                self.handle.message_taken();
+                self.group_news(letter);
+            }
+            GroupJob::Written { uid, job, result } => self.group_written(uid, job, result),
+            GroupJob::Open(opened) => self.open_group(*opened),
+            GroupJob::Reopen(uid) => {
+                if let Some(store) = self.registry.store.clone() {
+                    self.open_group(Opened::read(&*store, uid));
+                }
+            }
+        }
+    }
+
+    /// Something happens to a copy.
+    fn group_input(self: &Rc<Self>, uid: Uid, input: Input) {
+        let now = self.now();
+        let mut out = Vec::new();
+        {
+            let mut groups = self.groups.borrow_mut();
+            let Some(group) = groups.by_object.get_mut(&uid) else {
+                return;
+            };
+            group.member.handle(now, input, &mut out);
+            groups.outputs.extend(out.drain(..).map(|it| (uid, it)));
+            groups.rearm(uid);
+        }
+        self.perform();
+    }
+
+    /// What is due of all groups.
+    pub(super) fn groups_time_out(self: &Rc<Self>) {
+        let now = self.now();
+        loop {
+            let mut groups = self.groups.borrow_mut();
+            let due = groups.timers.first().copied();
+            let Some((_, uid)) = due.filter(|(at, _)| *at <= now) else {
+                break;
+            };
+            let mut out = Vec::new();
+            if let Some(group) = groups.by_object.get_mut(&uid) {
+                group.member.handle_timeout(now, &mut out);
+            }
+            groups.outputs.extend(out.drain(..).map(|it| (uid, it)));
+            groups.rearm(uid);
+            drop(groups);
+            self.perform();
+        }
+    }
+
+    /// Does what members have asked for, in order. What comes of it is done afterwards.
+    fn perform(self: &Rc<Self>) {
+        {
+            let mut groups = self.groups.borrow_mut();
+            if std::mem::replace(&mut groups.performing, true) {
+                return;
+            }
+        }
+        loop {
+            let next = self.groups.borrow_mut().outputs.pop_front();
+            let Some((uid, output)) = next else { break };
+            self.perform_one(uid, output);
+        }
+        self.groups.borrow_mut().performing = false;
+        self.rearm();
+    }
+
+    fn perform_one(self: &Rc<Self>, uid: Uid, output: Output) {
+        match output {
+            Output::AskView => self.ask_view(uid),
+            Output::Change(change) => self.ask_change(uid, change),
+            Output::Send { to, message } => self.send_news(uid, to, message),
+            Output::Write { job, write } => self.write_log(uid, job, write),
+            Output::Added { stamp, .. } => self.entry_added(uid, stamp),
+            Output::NotAdded { why, .. } => self.entry_not_added(uid, why),
+            Output::Complete { stamp } => self.entry_complete(uid, stamp),
+            Output::Leads { view } => {
+                tracing::info!(%uid, view = view.number, copies = view.members.len(), "leads");
+                self.begin_serving(uid);
+            }
+            Output::Confirmed => self.release_held(uid),
+            Output::Deposed => {
+                tracing::info!(%uid, "leads no more");
+                self.deposed(uid);
+            }
+        }
+    }
+}

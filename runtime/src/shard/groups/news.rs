@@ -1,0 +1,124 @@
+//! Messages between copies, with the bytes that belong to them.
+
+use std::rc::Rc;
+
+use partha_core::group::{Input, Message, Stamp};
+use partha_core::id::{NodeId, Peer, Uid};
+
+use crate::net::actions;
+use crate::shard::Shard;
+use crate::wire::group::GroupNews;
+use crate::wire::message;
+
+/// A message that has arrived.
+pub(crate) struct Letter {
+    pub(crate) from: Peer,
+    pub(crate) news: Box<GroupNews>,
+}
+
+impl Shard {
+    pub(super) fn send_news(self: &Rc<Self>, uid: Uid, to: NodeId, message: Message) {
+        if let Message::Snapshot { .. } = message {
+            if let Some(group) = self.groups.borrow_mut().by_object.get_mut(&uid) {
+                group.wants_state.insert(to);
+            }
+            return self.send_states(uid);
+        }
+        let bodies = {
+            let groups = self.groups.borrow();
+            let Some(group) = groups.by_object.get(&uid) else {
+                return;
+            };
+            let body = |stamp: &Stamp| group.bodies.get(stamp).cloned();
+            let bodies: Option<Vec<_>> = match &message {
+                Message::Adopt { entries, .. } => entries.iter().map(body).collect(),
+                Message::Append { entry, .. } => entry.iter().map(body).collect(),
+                Message::Appended { .. }
+                | Message::Stale { .. }
+                | Message::Hello { .. }
+                | Message::Check { .. }
+                | Message::Snapshot { .. } => Some(Vec::new()),
+            };
+            // Installed since: it is told again, from a later entry on.
+            let Some(bodies) = bodies else { return };
+            bodies
+        };
+        self.post_news(to, uid, message, bodies, None);
+    }
+
+    pub(super) fn post_news(
+        &self,
+        to: NodeId,
+        object: Uid,
+        message: Message,
+        bodies: Vec<bytes::Bytes>,
+        page: Option<Box<crate::wire::group::Page>>,
+    ) {
+        let news = GroupNews {
+            object,
+            message,
+            bodies,
+            page,
+        };
+        let what = message::What::Group(Box::new(news));
+        let shard = message::Shard::Of(object);
+        actions::post_what(&self.client, to, shard, self.handle.index(), what);
+    }
+
+    /// Another copy says something.
+    pub(in crate::shard) fn group_news(self: &Rc<Self>, letter: Letter) {
+        let Letter { from, news } = letter;
+        let GroupNews {
+            object: uid,
+            message,
+            bodies,
+            page,
+        } = *news;
+        let message = {
+            let mut groups = self.groups.borrow_mut();
+            let Some(group) = groups.by_object.get_mut(&uid) else {
+                tracing::debug!(%uid, %from, "news of a group that has no copy here");
+                return;
+            };
+            let stamps: &[Stamp] = match &message {
+                Message::Adopt { entries, .. } => entries,
+                Message::Append { entry, .. } => entry.as_slice(),
+                Message::Appended { .. }
+                | Message::Stale { .. }
+                | Message::Hello { .. }
+                | Message::Check { .. }
+                | Message::Snapshot { .. } => &[],
+            };
+            let installed = group.member.log().installed().index;
+            for (stamp, body) in stamps.iter().zip(bodies) {
+                if stamp.index > installed {
+                    group.bodies.insert(*stamp, body);
+                }
+            }
+            match (message, page) {
+                (Message::Snapshot { view, at }, Some(page)) => {
+                    group.take_page(from.node, view, at, *page)
+                }
+                (message, _) => Some(message),
+            }
+        };
+        if let Some(message) = message {
+            let from = from.node;
+            self.group_input(uid, Input::Message { from, message });
+            self.forget_strays(uid);
+        }
+    }
+
+    /// Bytes of entries that were not taken are not kept.
+    fn forget_strays(&self, uid: Uid) {
+        let mut groups = self.groups.borrow_mut();
+        if let Some(group) = groups.by_object.get_mut(&uid) {
+            let log = group.member.log();
+            let last_write = group.visible;
+            group.bodies.retain(|stamp, _| {
+                log.has(*stamp)
+                    || (stamp.index > last_write && stamp.index <= log.installed().index)
+            });
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Groups are made of objects, joined by nodes that are to have a copy, and found again at the
+//! start.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use partha_core::group::log::Log;
+use partha_core::group::{Member, Stamp, View};
+use partha_core::id::{ClassId, Uid};
+use partha_core::time::Time;
+use partha_store::{Batch, GroupRecord, Item, ObjectStore, StoreError};
+
+use super::{GROUPS_MAX, Group, GroupJob, PROMISE_NS};
+use crate::error::{ErrorKind, Result, SystemError};
+use crate::shard::{Job, Shard};
+
+/// The pause before a copy begins again that could not be written.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// A group as the store has it.
+pub(crate) struct Opened {
+    pub(crate) uid: Uid,
+    /// What is kept of it; nothing if there is no copy here (any more).
+    pub(crate) kept: Option<Kept>,
+    /// It cannot be read.
+    pub(crate) broken: bool,
+}
+
+/// What is kept of one.
+pub(crate) struct Kept {
+    pub(crate) record: GroupRecord,
+    /// The bytes of what is staged.
+    pub(crate) bodies: BTreeMap<Stamp, Bytes>,
+}
+
+/// What is known of a group at this shard.
+#[derive(Clone, Debug)]
+pub(crate) struct GroupReport {
+    pub(crate) view: View,
+    pub(crate) leads: bool,
+    pub(crate) installed: u64,
+    pub(crate) staged: u64,
+}
+
+impl Opened {
+    /// Reads one group with what is staged.
+    pub(crate) fn read(store: &dyn ObjectStore, uid: Uid) -> Self {
+        let read = Kept::read(store, uid);
+        let broken = read.is_err();
+        let kept = read.unwrap_or_else(|error| {
+            tracing::error!(%uid, %error, "a copy is broken: it is made anew");
+            None
+        });
+        Self { uid, kept, broken }
+    }
+}
+
+impl Kept {
+    fn read(store: &dyn ObjectStore, uid: Uid) -> std::result::Result<Option<Self>, StoreError> {
+        let Some(record) = store.read_group(uid)? else {
+            return Ok(None);
+        };
+        let mut bodies = BTreeMap::new();
+        for stamp in &record.staged {
+            if let Some(body) = store.read_entry(uid, stamp.index)? {
+                bodies.insert(*stamp, body);
+            }
+        }
+        Ok(Some(Self { record, bodies }))
+    }
+}
+
+impl Shard {
+    /// A group that the store has: its copy asks for the view before anything else.
+    pub(in crate::shard) fn open_group(self: &Rc<Self>, opened: Opened) {
+        let Opened { uid, kept, broken } = opened;
+        if broken {
+            return self.renew_copy(uid);
+        }
+        let Some(Kept { record, bodies }) = kept else {
+            self.groups.borrow_mut().by_object.remove(&uid);
+            return;
+        };
+        let log = Log::restored(record.installed, &record.staged);
+        // Whatever an earlier life has promised is over by then.
+        let bound = Time(self.now().0.saturating_add(PROMISE_NS));
+        let me = self.registry.me.node;
+        let mut member = Member::new(me, record.view, log, PROMISE_NS, bound);
+        if !record.has_state {
+            member = member.without_state();
+        }
+        let mut group = Group::new(member, ClassId(0), 1);
+        group.bodies = bodies;
+        {
+            let mut groups = self.groups.borrow_mut();
+            if let Some(old) = groups.by_object.insert(uid, group)
+                && let Some(armed) = old.armed
+            {
+                groups.timers.remove(&(armed, uid));
+            }
+            groups.rearm(uid);
+        }
+        self.groups_time_out();
+        self.keep_ticking();
+    }
+
+    /// The copy begins again with what the store has.
+    pub(super) fn reopen(self: &Rc<Self>, uid: Uid) {
+        self.deposed(uid);
+        let Some(store) = self.registry.store.clone() else {
+            return;
+        };
+        let shard = self.clone();
+        tokio::task::spawn_local(async move {
+            // What has failed is not tried again and again at once.
+            tokio::time::sleep(AGAIN).await;
+            shard.open_group(Opened::read(&*store, uid));
+        });
+    }
+
+    /// The copy is broken: it goes, and comes again without a state, which the leader brings.
+    fn renew_copy(self: &Rc<Self>, uid: Uid) {
+        let Some(store) = &self.registry.store else {
+            return;
+        };
+        let view = {
+            let groups = self.groups.borrow();
+            let group = groups.by_object.get(&uid);
+            group.map(|group| group.member.view().clone())
+        };
+        let me = self.registry.me.node;
+        let view = view.unwrap_or_else(|| View::first(vec![me]));
+        let batch = Batch::new(vec![
+            Item::LeaveGroup {
+                uid,
+                keep_object: false,
+            },
+            Item::JoinGroup {
+                uid,
+                view,
+                has_state: false,
+            },
+        ]);
+        let handle = self.handle.clone();
+        let done = move |result: std::result::Result<(), StoreError>| match result {
+            Ok(()) => handle.post(Job::Group(GroupJob::Reopen(uid))),
+            Err(error) => tracing::error!(%uid, %error, "a broken copy cannot be made anew"),
+        };
+        store.submit(batch, Box::new(done));
+    }
+
+    /// Whether the object can have copies; why not, if not.
+    pub(crate) fn may_replicate(&self, uid: Uid) -> Result<ClassId> {
+        let here = self.registry.here();
+        let class = self.class_of(uid)?.ok_or_else(|| {
+            let detail = format!("{here} does not have object {uid}");
+            SystemError::new(ErrorKind::NoSuchObject, detail)
+        })?;
+        let wrong = |detail: String| Err(SystemError::new(ErrorKind::BadOperation, detail));
+        if self.registry.store.is_none() || self.catalog.borrow().volatile(uid).is_some() {
+            return wrong(format!("{uid} at {here} is transient, and has no copies"));
+        }
+        if self.registry.well_known == Some(uid) {
+            return wrong(format!("{uid} at {here} is found by its address alone"));
+        }
+        let locked = {
+            let engine = self.engine.borrow();
+            let mut locks = engine.locks();
+            locks.any(|lock| lock.uid == uid && !lock.holders.is_empty())
+        };
+        if locked {
+            let detail = format!("{uid} at {here} is in use; ask again");
+            return Err(SystemError::new(ErrorKind::LockTimeout, detail));
+        }
+        if self.groups.borrow().by_object.len() >= GROUPS_MAX {
+            let detail = format!("{here} has {GROUPS_MAX} replicated objects in a shard");
+            return Err(SystemError::new(ErrorKind::Overloaded, detail));
+        }
+        Ok(class)
+    }
+
+    /// Notes in the store that there is a copy here, and opens it then.
+    pub(crate) fn join_group(self: &Rc<Self>, uid: Uid, view: View, has_state: bool) {
+        let Some(store) = &self.registry.store else {
+            return;
+        };
+        if self.groups.borrow().has(uid) {
+            return;
+        }
+        let handle = self.handle.clone();
+        let item = Item::JoinGroup {
+            uid,
+            view,
+            has_state,
+        };
+        let done = move |result: std::result::Result<(), StoreError>| match result {
+            Ok(()) => handle.post(Job::Group(GroupJob::Reopen(uid))),
+            Err(error) => tracing::warn!(%uid, %error, "no copy is made here"),
+        };
+        store.submit(Batch::from(item), Box::new(done));
+    }
+
+    /// What is known of a group here.
+    pub(crate) fn group_report(&self, uid: Uid) -> Option<GroupReport> {
+        let groups = self.groups.borrow();
+        let group = groups.by_object.get(&uid)?;
+        Some(GroupReport {
+            view: group.member.view().clone(),
+            leads: group.serves,
+            installed: group.member.log().installed().index,
+            staged: group.member.log().staged_len() as u64,
+        })
+    }
+
+    /// Whether there is a copy here, however far it is.
+    pub(crate) fn has_copy(&self, uid: Uid) -> bool {
+        self.is_group(uid)
+    }
+
+    /// Whether the store or the memory has the object.
+    ///
+    /// # Errors
+    /// If the store cannot tell.
+    pub(crate) fn has_object(&self, uid: Uid) -> Result<bool> {
+        Ok(self.class_of(uid)?.is_some())
+    }
+
+    /// Another number of copies is wanted.
+    pub(crate) fn set_wanted(&self, uid: Uid, wanted: u16) {
+        if let Some(group) = self.groups.borrow_mut().by_object.get_mut(&uid) {
+            group.wanted = wanted;
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! A whole state on its way to a copy that has not got what the log still tells.
+//!
+//! While a copy is being brought up to date nothing is installed at its leader, so the state can
+//! be read page by page, elsewhere than on the shard's thread, and is that of one moment. It is
+//! kept whole in memory at both ends, and so bounded.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use partha_core::group::{Message, Stamp, View};
+use partha_core::id::{Epoch, NodeId, Uid};
+use partha_store::{Batch, Item, ObjectStore, Record, ReplyCursor, StoreError};
+
+use super::Group;
+use crate::config::REPLY_RETENTION;
+use crate::error::{ErrorKind, SystemError};
+use crate::shard::Shard;
+use crate::wire::group::{Head, PAGE_ITEMS_MAX, Page};
+
+/// Bytes of one page, about.
+const PAGE_BYTES: usize = 256 << 10;
+/// Bytes of a state that can have copies.
+pub(super) const STATE_BYTES_MAX: usize = 64 << 20;
+
+/// A state that has not arrived whole.
+pub(super) struct Arriving {
+    from: NodeId,
+    number: u64,
+    at: Stamp,
+    pages: Vec<Page>,
+    bytes: usize,
+}
+
+impl Group {
+    /// Takes a page in; with the last one the state is there, and the copy is told so.
+    pub(super) fn take_page(
+        &mut self,
+        from: NodeId,
+        view: View,
+        at: Stamp,
+        page: Page,
+    ) -> Option<Message> {
+        if page.first {
+            self.arriving = Some(Arriving {
+                from,
+                number: view.number,
+                at,
+                pages: Vec::new(),
+                bytes: 0,
+            });
+        }
+        let of = (from, view.number, at);
+        let arriving = self.arriving.as_mut();
+        let arriving = arriving.filter(|it| (it.from, it.number, it.at) == of)?;
+        arriving.bytes += page.bytes();
+        if arriving.bytes > 2 * STATE_BYTES_MAX {
+            tracing::warn!(%from, "a state is larger than any copy may be");
+            self.arriving = None;
+            return None;
+        }
+        let last = page.last;
+        arriving.pages.push(page);
+        if !last {
+            return None;
+        }
+        self.arrived = self.arriving.take()?.pages;
+        Some(Message::Snapshot { view, at })
+    }
+}
+
+impl Page {
+    fn bytes(&self) -> usize {
+        let rows = self.rows.iter().map(|row| row.key.len() + row.value.len());
+        let replies = self.replies.iter().map(|reply| reply.body.len());
+        self.head.state.len() + rows.sum::<usize>() + replies.sum::<usize>()
+    }
+}
+
+/// The batches that make a state that has arrived the copy's: one that removes what was there,
+/// then the pages, the last one with the record.
+pub(super) fn batches(uid: Uid, view: &View, at: Stamp, pages: Vec<Page>) -> Vec<Batch> {
+    let item = |record, rows, replies, (page, last)| {
+        Batch::from(Item::GroupSnapshot {
+            uid,
+            view: view.clone(),
+            at,
+            record,
+            rows,
+            replies,
+            page,
+            last,
+        })
+    };
+    let mut batches = vec![item(None, Vec::new(), Vec::new(), (0, false))];
+    let mut head = None;
+    for page in pages {
+        if page.first {
+            let Head {
+                class,
+                schema,
+                version,
+                state,
+            } = page.head;
+            let epoch = Epoch(0);
+            head = Some(Record {
+                class,
+                schema,
+                version,
+                epoch,
+                state,
+            });
+        }
+        let record = head.take_if(|_| page.last);
+        let number = u32::try_from(batches.len()).unwrap_or(u32::MAX);
+        batches.push(item(record, page.rows, page.replies, (number, page.last)));
+    }
+    batches
+}
+
+impl Shard {
+    /// Sends the state to the copies that wait for it, if the store shows what they are to get.
+    pub(super) fn send_states(self: &Rc<Self>, uid: Uid) {
+        let Some(store) = self.registry.store.clone() else {
+            return;
+        };
+        let (to, view, at) = {
+            let mut groups = self.groups.borrow_mut();
+            let Some(group) = groups.by_object.get_mut(&uid) else {
+                return;
+            };
+            let at = group.member.log().installed();
+            if group.wants_state.is_empty() || group.visible < at.index {
+                return;
+            }
+            let to = std::mem::take(&mut group.wants_state);
+            (to, group.member.view().clone(), at)
+        };
+        let shard = self.clone();
+        tokio::task::spawn_local(async move {
+            let reading = tokio::task::spawn_blocking(move || read_pages(&store, uid));
+            match reading.await {
+                Ok(Ok(pages)) => shard.post_pages(uid, &to, &view, at, pages),
+                Ok(Err(error)) => tracing::error!(%uid, %error, "no copy can be made"),
+                Err(error) => tracing::error!(%uid, %error, "reading a state for a copy failed"),
+            }
+        });
+    }
+
+    fn post_pages(
+        self: &Rc<Self>,
+        uid: Uid,
+        to: &BTreeSet<NodeId>,
+        view: &View,
+        at: Stamp,
+        pages: Vec<Page>,
+    ) {
+        let same = {
+            let groups = self.groups.borrow();
+            let group = groups.by_object.get(&uid);
+            group.is_some_and(|it| it.member.log().installed() == at && it.member.view() == view)
+        };
+        // Else something was installed meanwhile: the copies ask again.
+        if !same {
+            return;
+        }
+        for to in to {
+            for page in &pages {
+                let (view, page) = (view.clone(), Some(Box::new(page.clone())));
+                let message = Message::Snapshot { view, at };
+                self.post_news(*to, uid, message, Vec::new(), page);
+            }
+        }
+    }
+}
+
+/// Reads an object's whole state.
+fn read_pages(store: &Arc<dyn ObjectStore>, uid: Uid) -> Result<Vec<Page>, SystemError> {
+    let state = store.group_state(uid);
+    let record = state
+        .map_err(|it| unreadable(uid, &it))?
+        .and_then(|state| state.record)
+        .ok_or_else(|| {
+            let detail = format!("{uid} has no state in the store");
+            SystemError::new(ErrorKind::NoSuchObject, detail)
+        })?;
+    let mut pages = vec![Page {
+        first: true,
+        head: Head {
+            class: record.class,
+            schema: record.schema,
+            version: record.version,
+            state: record.state,
+        },
+        ..Page::default()
+    }];
+    let mut bytes = pages[0].bytes();
+    let mut after: Option<(u16, bytes::Bytes)> = None;
+    loop {
+        let from = after.as_ref().map(|(part, key)| (*part, &key[..]));
+        let found = store
+            .export_rows(uid, from, PAGE_BYTES)
+            .map_err(|it| unreadable(uid, &it))?;
+        let Some(last) = found.rows.last() else { break };
+        after = Some((last.part, last.key.clone()));
+        let more = found.more;
+        for rows in found.rows.chunks(PAGE_ITEMS_MAX) {
+            let page = Page {
+                rows: rows.to_vec(),
+                ..Page::default()
+            };
+            bytes += page.bytes();
+            pages.push(page);
+        }
+        if bytes > STATE_BYTES_MAX {
+            let detail =
+                format!("{uid} has more than {STATE_BYTES_MAX} bytes, too many for a copy");
+            return Err(SystemError::new(ErrorKind::TooLarge, detail));
+        }
+        if !more {
+            break;
+        }
+    }
+    read_replies(store, uid, &mut pages)?;
+    if let Some(last) = pages.last_mut() {
+        last.last = true;
+    }
+    Ok(pages)
+}
+
+fn read_replies(
+    store: &Arc<dyn ObjectStore>,
+    uid: Uid,
+    pages: &mut Vec<Page>,
+) -> Result<(), SystemError> {
+    let keep_ms = REPLY_RETENTION.as_millis() as u64;
+    let (of, mut cursor) = (BTreeSet::from([uid]), ReplyCursor::default());
+    let mut step = || -> Result<ControlFlow<()>, SystemError> {
+        let found = store
+            .replies_of(&of, keep_ms, cursor, PAGE_BYTES)
+            .map_err(|it| unreadable(uid, &it))?;
+        for replies in found.replies.chunks(PAGE_ITEMS_MAX) {
+            pages.push(Page {
+                replies: replies.to_vec(),
+                ..Page::default()
+            });
+        }
+        cursor = found.next;
+        Ok(if found.done {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        })
+    };
+    while step()?.is_continue() {}
+    Ok(())
+}
+
+fn unreadable(uid: Uid, error: &StoreError) -> SystemError {
+    SystemError::new(ErrorKind::Store, format!("the state of {uid}: {error}"))
+}
