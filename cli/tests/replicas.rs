@@ -1,0 +1,106 @@
+//! Copies of an account at bank nodes that are processes, and are killed.
+
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use bank::Account;
+use bank::account::DepositError;
+use common::LONG;
+use common::system::System;
+use partha::{Client, Completed};
+use serde_json::json;
+use test_support::eventually;
+
+/// Leaders killed one after the other.
+const KILLS: usize = 6;
+/// Amounts paid in between two of them.
+const DEPOSITS: u64 = 20;
+
+/// Pays one cent in, asking again under one id until it is known what became of it; what the
+/// account holds then.
+async fn deposit(account: &Account, client: &Client) -> i64 {
+    let id = client.new_call_id();
+    let (begun, mut again) = (Instant::now(), false);
+    loop {
+        let call = client.call().deadline(Duration::from_secs(5));
+        let call = if again { call.again(id) } else { call.id(id) };
+        match account.deposit(&call, 1).await {
+            Ok(balance) => return balance,
+            Err(DepositError::System(error)) => {
+                assert!(begun.elapsed() < LONG, "{error}");
+                again |= error.completion() != Completed::No;
+            }
+            Err(error) => panic!("{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+fn leader(system: &System) -> String {
+    let groups = system.json(&["groups"]);
+    groups[0]["members"][0].as_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_deposit_is_lost_or_doubled_when_leaders_are_killed() {
+    let mut system = tokio::task::spawn_blocking(|| {
+        let system = System::with_lease(&["a", "b", "c"], "2s");
+        system.account("/bank/copied", "a", 1);
+        let copies = system.json(&["replicate", "/bank/copied", "3"]);
+        assert_eq!(copies["copies"].as_array().unwrap().len(), 3, "{copies}");
+        assert_eq!(copies["copies"][0], "a");
+        let (_, error) = system.fails(&["move", "/bank/copied", "b"]);
+        assert!(error.contains("copies"), "{error}");
+        system
+    })
+    .await
+    .unwrap();
+    let client = Client::connect(system.naming.clone()).await.unwrap();
+    let naming = client.naming().unwrap();
+    let entry = naming.lookup(&client, "/bank/copied").await.unwrap();
+    let account = Account::from_uid(entry.object);
+
+    let (mut paid, mut pauses) = (1, Vec::new());
+    for _ in 0..KILLS {
+        for _ in 0..DEPOSITS {
+            paid += 1;
+            assert_eq!(deposit(&account, &client).await, paid);
+        }
+        let (killed, back) = tokio::task::spawn_blocking(move || {
+            let killed = leader(&system);
+            system.kill(&killed);
+            (killed, system)
+        })
+        .await
+        .unwrap();
+        system = back;
+        let begun = Instant::now();
+        paid += 1;
+        assert_eq!(deposit(&account, &client).await, paid);
+        pauses.push(begun.elapsed());
+        system = tokio::task::spawn_blocking(move || {
+            assert_ne!(leader(&system), killed);
+            system.revive(&killed);
+            eventually(LONG, || {
+                let groups = system.json(&["groups"]);
+                groups[0]["members"].as_array().unwrap().len() == 3
+            });
+            system
+        })
+        .await
+        .unwrap();
+    }
+    pauses.sort_unstable();
+    let (middle, most) = (pauses[KILLS / 2], pauses[KILLS - 1]);
+    println!("from a killed leader to the next deposit: median {middle:?}, at most {most:?}");
+    assert_eq!(account.balance(&client).await.unwrap(), paid);
+    tokio::task::spawn_blocking(move || {
+        let described = system.json(&["describe", "/bank/copied"]);
+        assert_eq!(described["wanted"], json!(3), "{described}");
+    })
+    .await
+    .unwrap();
+}
