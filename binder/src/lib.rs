@@ -5,8 +5,8 @@
 //!
 //! Invariants: a node has one row, written when its registration changes and not by heartbeats;
 //! an object that never moved has no row, since its uid names the node that made it, and the row of
-//! one that did ([`moved`]) changes only to a higher number of moves; the view of a group
-//! ([`views`]) changes only for whoever names its number, to the next one; no two nodes have the
+//! one that did (`moved`) changes only to a higher number of moves; the view of a group
+//! (`views`) changes only for whoever names its number, to the next one; no two nodes have the
 //! same name.
 //!
 //! It does not check that an object exists, nor speak to nodes: it only hears of them.

@@ -205,7 +205,7 @@ pub enum Item {
     /// if there are none, for `keep_ms` at least.
     ///
     /// If this is answered with an error of which [`StoreError::outcome_unknown`] is true, the
-    /// action may be committed: [`ObjectStore::read_decision`] tells, and nobody may be told
+    /// action may be committed: [`crate::ObjectStore::read_decision`] tells, and nobody may be told
     /// anything before.
     Decide {
         /// The root action.
