@@ -47,7 +47,8 @@ impl Client {
     ///   of it; the object is a service's own, or a transient one.
     /// - `LockTimeout`: it did not come to rest within `wait`, or something else is in the way that
     ///   passes, as the text says.
-    /// - `Unreachable`, `Draining`, `Overloaded`, `Store`: of one of the two nodes; may pass.
+    /// - `Unreachable`, `Draining`, `Store`: of one of the two nodes; may pass.
+    /// - `Overloaded`: of the target; may pass.
     /// - `NoSuchObject`.
     pub async fn move_object(&self, object: Uid, node: NodeId, wait: Duration) -> Result<u64> {
         let mut hops = 0;

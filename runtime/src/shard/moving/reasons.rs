@@ -53,9 +53,11 @@ pub(super) fn reason(why: Stays, node: NodeId) -> NotMoved {
         Stays::Draining => failed(ErrorKind::Draining, "the node is shutting down".to_owned()),
         Stays::Departing => not("it is on its way already".to_owned(), true),
         Stays::Here => not("it is there already".to_owned(), false),
-        Stays::Overloaded { what, limit } => {
-            failed(ErrorKind::Overloaded, format!("{what}: more than {limit}"))
-        }
+        // Of this node. An error would look like one of the target's, which takes others.
+        Stays::Overloaded { what, limit } => not(
+            format!("the node that has it is overloaded: {what}: more than {limit}"),
+            true,
+        ),
         Stays::NotShipped(NotShipped::Absent) => failed(
             ErrorKind::NoSuchObject,
             "the node does not have the object".to_owned(),
@@ -147,5 +149,22 @@ pub(super) fn refused(refusal: &Refusal) -> Refused {
             reason: format!("it cannot come now ({other:?})"),
             passing: true,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_source_is_no_failure_of_the_target_and_passes() {
+        let full = Stays::Overloaded {
+            what: "departures",
+            limit: 7,
+        };
+        let NotMoved::Not { reason, passing } = reason(full, NodeId(2)) else {
+            panic!("an error");
+        };
+        assert!(passing && reason.contains("departures"), "{reason}");
     }
 }
