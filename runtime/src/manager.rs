@@ -473,7 +473,7 @@ impl Servant for Manager {
             addresses,
             moves,
         };
-        self.moved_on(cx.caller(), object, to).await
+        self.moved_on(cx, object, to).await
     }
 
     async fn accepts(

@@ -21,6 +21,10 @@ pub struct Moved {
     pub moves: u64,
 }
 
+/// Moves of an object, at most, so that no peer can name a number that none comes after. At a
+/// thousand a second it is reached after thousands of years.
+pub(crate) const MOVES_MAX: u64 = 1 << 48;
+
 /// Addresses in one, at most; what a peer says beyond that is not read.
 pub(crate) const ADDRESSES_MAX: usize = 16;
 

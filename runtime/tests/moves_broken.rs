@@ -301,8 +301,17 @@ fn what_comes_from_nobody_or_of_no_move_is_refused_and_changes_nothing() {
         first.action = page(&client, object.uid(), 0).action;
         let reason = refused(&first).await;
         assert!(reason.contains("no first page of a move"), "{reason}");
+        // More moves than there can be.
+        first.action = page(source, object.uid(), 0).action;
+        first.record = Some(MovingRecord {
+            moves: u64::MAX,
+            ..record.clone()
+        });
+        let reason = refused(&first).await;
+        assert!(reason.contains("times at most"), "{reason}");
         // Another schema, and a class that nobody knows.
         first.action = page(source, object.uid(), 0).action;
+        first.record = Some(record.clone());
         let reason = refused(&first).await;
         assert!(reason.contains("another schema"), "{reason}");
         first.record = Some(MovingRecord {
@@ -311,15 +320,35 @@ fn what_comes_from_nobody_or_of_no_move_is_refused_and_changes_nothing() {
         });
         let reason = refused(&first).await;
         assert!(reason.contains("does not run class"), "{reason}");
-        // And whoever is no successor cannot bend a forward.
+        assert_eq!(object.value(&client).await.unwrap(), 5);
+        cluster.stop().await.unwrap();
+    });
+}
+
+#[test]
+fn a_forward_is_bent_by_no_client_and_made_the_last_by_no_node() {
+    run(async {
+        let cluster = cluster(2).await;
+        let client = cluster.client();
+        let object = counter_at(&client, &cluster.at("a"), 5).await;
         let to = id(&cluster, "b");
         client.move_object(object.uid(), to, WAIT).await.unwrap();
         let left = cluster.address("a").unwrap().to_string();
-        let left = client.node_at(&left).await.unwrap();
-        left.manager()
-            .relocated(&client, object.uid(), 4_711, &["127.0.0.1:9".to_owned()], 9)
-            .await
-            .unwrap();
+        let relocated = async |teller: &Client, moves| {
+            let left = teller.node_at(&left).await.unwrap();
+            let addresses = ["127.0.0.1:9".to_owned()];
+            let manager = left.manager();
+            manager
+                .relocated(teller, object.uid(), 4_711, &addresses, moves)
+                .await
+        };
+        let error = relocated(&client, 9).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::BadOperation, "{error}");
+        assert!(error.detail().contains("for nodes to say"), "{error}");
+        let successor = cluster.node("b").client();
+        let error = relocated(successor, u64::MAX).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::BadOperation, "{error}");
+        assert!(error.detail().contains("times at most"), "{error}");
         let fresh = cluster.client_named("fresh");
         let seen = Counter::from_uid(object.uid());
         assert_eq!(seen.add(&fresh, 1).await.unwrap(), 6);

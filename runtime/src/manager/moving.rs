@@ -15,7 +15,7 @@ use crate::capability::Capability;
 use crate::client::Client;
 use crate::context::Context;
 use crate::error::{ErrorKind, Result, SystemError};
-use crate::moved::Moved;
+use crate::moved::{MOVES_MAX, Moved};
 use crate::net::connection::Connection;
 use crate::shard::{Journey, NotMoved, Refused, Shard, empty_page, reply};
 use crate::system::connection_manager::{AcceptsError, MoveObjectError, StageError};
@@ -27,6 +27,50 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// The shortest time that a move gets.
 const WAIT_MIN: Duration = Duration::from_millis(100);
 
+/// The attempts at one move.
+struct Attempts {
+    /// The object is waited for until then. Sending replies ahead does not count: it serves.
+    until: Instant,
+    /// Then the caller's time is over.
+    end: Instant,
+    ahead: Option<Ahead>,
+}
+
+/// The saved replies that were sent ahead.
+struct Ahead {
+    /// To which life of the target.
+    target: Peer,
+    /// How often the object had moved. Once it has been away, it may have come back with replies
+    /// that belong before `next`.
+    moves: u64,
+    /// Where to go on for those that are saved meanwhile.
+    next: ReplyCursor,
+}
+
+impl Attempts {
+    fn new(wait: Duration, time_left: Duration) -> Self {
+        let now = Instant::now();
+        Self {
+            until: now + wait.max(WAIT_MIN).min(time_left),
+            end: now + time_left,
+            ahead: None,
+        }
+    }
+
+    /// Where to go on with the replies of an object that has moved so often, if those before are
+    /// at this target.
+    fn ahead(&self, target: Peer, moves: u64) -> Option<ReplyCursor> {
+        let ahead = self.ahead.as_ref()?;
+        (ahead.target == target && ahead.moves == moves).then_some(ahead.next)
+    }
+
+    /// Replies were sent, which took so long.
+    fn sent(&mut self, ahead: Ahead, time: Duration) {
+        self.ahead = Some(ahead);
+        self.until = (self.until + time).min(self.end);
+    }
+}
+
 impl Manager {
     /// Moves an object of this node to another one. What is in the way and passes is waited for.
     pub(super) async fn move_away(
@@ -36,13 +80,12 @@ impl Manager {
         node: NodeId,
         wait: Duration,
     ) -> Result<u64, MoveObjectError> {
-        let until = Instant::now() + wait.max(WAIT_MIN).min(cx.time_left());
-        let mut ahead = None;
+        let mut attempts = Attempts::new(wait, cx.time_left());
         loop {
-            let moved = self.try_to_move(cx, object, node, until, &mut ahead).await;
+            let moved = self.try_to_move(cx, object, node, &mut attempts).await;
             match moved {
                 Err(MoveObjectError::NotMovable(error))
-                    if error.passing && Instant::now() + PAUSE < until =>
+                    if error.passing && Instant::now() + PAUSE < attempts.until =>
                 {
                     tracing::debug!(%object, reason = %error.reason, "is to be moved again");
                     tokio::time::sleep(PAUSE).await;
@@ -52,14 +95,13 @@ impl Manager {
         }
     }
 
-    /// One attempt. `ahead` are the replies that were sent, to which life of the target.
+    /// One attempt.
     async fn try_to_move(
         &self,
         cx: &Context,
         object: Uid,
         node: NodeId,
-        until: Instant,
-        ahead: &mut Option<(Peer, ReplyCursor)>,
+        attempts: &mut Attempts,
     ) -> Result<u64, MoveObjectError> {
         self.has_come(object).await;
         let (record, moves) = self.present(object)?;
@@ -81,19 +123,27 @@ impl Manager {
         let client = cx.client();
         let connection = self.target(client, object, node, &record).await?;
         let (action, target) = (self.home.new_uid()?, connection.peer());
-        let replies = match *ahead {
-            Some((peer, cursor)) if peer == target => cursor,
-            _ => {
-                self.send_replies(client, &connection, object, action)
-                    .await?
+        let replies = match attempts.ahead(target, moves) {
+            Some(next) => next,
+            None => {
+                let begun = Instant::now();
+                let sent = self.send_replies(client, &connection, object, action);
+                let next = sent.await?;
+                let ahead = Ahead {
+                    target,
+                    moves,
+                    next,
+                };
+                attempts.sent(ahead, begun.elapsed());
+                next
             }
         };
-        *ahead = Some((target, replies));
         let journey = Journey {
             object,
+            moves,
             connection,
             replies,
-            until,
+            until: attempts.until,
         };
         let (sender, receiver) = oneshot::channel();
         let shard = self.home.shard(object);
@@ -190,7 +240,16 @@ impl Manager {
     }
 
     /// An object that was sent to the caller has moved on from there.
-    pub(super) async fn moved_on(&self, teller: Peer, object: Uid, to: Moved) -> Result<()> {
+    pub(super) async fn moved_on(&self, cx: &Context, object: Uid, to: Moved) -> Result<()> {
+        let teller = cx.caller();
+        if cx.is_foreign() || !self.home.is_node(teller) {
+            let detail = "where objects have gone is for nodes to say";
+            return Err(SystemError::new(ErrorKind::BadOperation, detail));
+        }
+        if to.moves > MOVES_MAX {
+            let detail = format!("objects move {MOVES_MAX} times at most");
+            return Err(SystemError::new(ErrorKind::BadOperation, detail));
+        }
         let shard = self.home.shard(object);
         let done = shard.look(move |shard| shard.relocated(teller, object, &to));
         done.await.ok_or_else(stopping)
@@ -256,4 +315,50 @@ fn not_movable(object: Uid, reason: String, passing: bool) -> MoveObjectError {
 
 fn unreadable(error: StoreError) -> SystemError {
     SystemError::new(ErrorKind::Store, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use partha_core::id::Incarnation;
+
+    use super::*;
+
+    fn peer(node: u64, incarnation: u32) -> Peer {
+        Peer {
+            node: NodeId(node),
+            incarnation: Incarnation(incarnation),
+        }
+    }
+
+    #[test]
+    fn replies_count_as_sent_for_one_stay_and_one_life_of_the_target() {
+        let mut attempts = Attempts::new(Duration::from_secs(1), Duration::from_secs(9));
+        assert_eq!(attempts.ahead(peer(2, 1), 4), None);
+        let ahead = Ahead {
+            target: peer(2, 1),
+            moves: 4,
+            next: ReplyCursor::default(),
+        };
+        attempts.sent(ahead, Duration::ZERO);
+        assert_eq!(attempts.ahead(peer(2, 1), 4), Some(ReplyCursor::default()));
+        assert_eq!(attempts.ahead(peer(2, 1), 6), None);
+        assert_eq!(attempts.ahead(peer(2, 2), 4), None);
+        assert_eq!(attempts.ahead(peer(3, 1), 4), None);
+    }
+
+    #[test]
+    fn sending_replies_does_not_use_up_the_wait_and_ends_with_the_callers_time() {
+        let ahead = || Ahead {
+            target: peer(2, 1),
+            moves: 0,
+            next: ReplyCursor::default(),
+        };
+        let mut attempts = Attempts::new(Duration::from_secs(1), Duration::from_secs(9));
+        let until = attempts.until;
+        attempts.sent(ahead(), Duration::from_secs(5));
+        assert_eq!(attempts.until, until + Duration::from_secs(5));
+        attempts.sent(ahead(), Duration::from_secs(5));
+        assert_eq!(attempts.until, until + Duration::from_secs(8));
+        assert_eq!(attempts.until, attempts.end);
+    }
 }

@@ -8,7 +8,7 @@ use partha_core::action::scope::{ABORTED_MAX, PARTICIPANTS_MAX, Report};
 use partha_core::id::{Incarnation, NodeId, Uid};
 use partha_wire::{DecodeError, ListReader, PointerReader, Slot, StructAt, StructReader, Writer};
 
-use crate::moved::{ADDRESSES_MAX, Moved};
+use crate::moved::{ADDRESSES_MAX, MOVES_MAX, Moved};
 
 /// Words of `struct Uid`, `struct Site`, `struct Participant`.
 const UID_DATA: u16 = 2;
@@ -186,9 +186,13 @@ pub(super) fn read_moved(pointer: PointerReader<'_>) -> Result<Option<Moved>, De
             addresses.push(address.text()?.to_owned());
         }
     }
+    let moves = s.u64(1);
+    if moves > MOVES_MAX {
+        return Err(DecodeError::invalid("a lower number").at("moves"));
+    }
     Ok(Some(Moved {
         node: NodeId(s.u64(0)),
         addresses,
-        moves: s.u64(1),
+        moves,
     }))
 }

@@ -29,6 +29,7 @@ use super::cargo::read_call;
 use super::reasons::{Refused, failed, not, refused};
 use crate::abi::Class;
 use crate::error::{ErrorKind, SystemError};
+use crate::moved::MOVES_MAX;
 use crate::rows::Changes;
 use crate::shard::catalog::decode;
 use crate::shard::inspect::Look;
@@ -177,6 +178,9 @@ impl Shard {
             action.node == source.node && action.incarnation() == source.incarnation;
         if page.number != 0 || !made_by_source || record.moves == 0 {
             return not("that is no first page of a move of the sender's", false);
+        }
+        if record.moves > MOVES_MAX {
+            return not(format!("objects move {MOVES_MAX} times at most"), false);
         }
         let moves = self.moves.borrow();
         if moves.arrivals.contains_key(&uid) {

@@ -28,7 +28,7 @@ use crate::client::Client;
 use crate::config::CALL_DEADLINE;
 use crate::error::SystemError;
 use crate::hash::shard_of;
-use crate::moved::Moved;
+use crate::moved::{MOVES_MAX, Moved};
 use crate::net::connection::Connection;
 use crate::node::reply_keep_ms;
 use crate::rows::Changes;
@@ -47,6 +47,8 @@ const RELOCATED: Duration = Duration::from_secs(30);
 /// Where to an object is to go, and how.
 pub(crate) struct Journey {
     pub(crate) object: Uid,
+    /// How often it had moved when its replies were sent.
+    pub(crate) moves: u64,
     /// To the target, in the life in which the object goes there.
     pub(crate) connection: Arc<Connection>,
     /// Saved replies were sent up to here.
@@ -112,6 +114,17 @@ impl Shard {
                 return;
             }
         };
+        // In another stay there are other replies.
+        let reason = match moves_so_far {
+            moves if moves != journey.moves => Some(("it has moved meanwhile".to_owned(), true)),
+            MOVES_MAX.. => Some((format!("it has moved {MOVES_MAX} times"), false)),
+            _ => None,
+        };
+        if let Some((reason, passing)) = reason {
+            // Whoever asked may be gone.
+            let _ = waiting.send(Err(NotMoved::Not { reason, passing }));
+            return;
+        }
         let departure = Departure {
             action,
             journey: Rc::new(journey),

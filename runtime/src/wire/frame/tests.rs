@@ -127,6 +127,20 @@ fn a_return_carries_results_or_an_error() {
 }
 
 #[test]
+fn an_object_that_has_moved_more_often_than_can_be_is_not_believed() {
+    let mut to = crate::moved::Moved {
+        node: NodeId(9),
+        addresses: Vec::new(),
+        moves: crate::moved::MOVES_MAX,
+    };
+    let frame = |to| failed(&SystemError::moved_to("object 7", to, None), None);
+    assert!(parse(frame(to.clone()).into()).is_ok());
+    to.moves += 1;
+    let error = parse(frame(to).into()).unwrap_err();
+    assert!(error.to_string().contains("moves"), "{error}");
+}
+
+#[test]
 fn an_answer_in_an_action_says_who_takes_part_whatever_it_is() {
     let uid = |local| Uid {
         node: NodeId(5),
