@@ -147,8 +147,7 @@ pub(crate) async fn drain(arguments: &Arguments, out: &mut Output) -> anyhow::Re
         targets: RefCell::new(targets),
         news: RefCell::default(),
     };
-    let tally = drain.run().await?;
-    let report = Report::of(&drain, &counts, tally).await;
+    let report = drain.run_to_the_end(&counts).await?;
     report.show(&system, out).await?;
     out.flush()?;
     Ok(match report.may_be_stopped() {
@@ -202,6 +201,24 @@ fn objects(
 }
 
 impl Drain<'_> {
+    /// Moves what can be moved, also what comes while the end is looked at, unless that goes on
+    /// for longer than anybody has patience.
+    async fn run_to_the_end(&self, counts: &Counts) -> anyhow::Result<Report> {
+        let mut done = self.progress.moved_so_far();
+        let mut progressed = Instant::now();
+        loop {
+            let tally = self.run().await?;
+            if self.progress.moved_so_far() > done {
+                done = self.progress.moved_so_far();
+                progressed = Instant::now();
+            }
+            let report = Report::of(self, counts, tally).await;
+            if !report.is_behind() || progressed.elapsed() >= self.arguments.patience {
+                return Ok(report);
+            }
+        }
+    }
+
     /// Goes over the objects until none is left that could be moved; what stays.
     async fn run(&self) -> anyhow::Result<Tally> {
         let working = self.passes();

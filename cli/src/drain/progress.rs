@@ -65,6 +65,10 @@ impl Progress {
 
     /// Shows it until nobody waits for this any more.
     pub(super) async fn show(&self) -> Infallible {
+        // It may have ended before, and objects have come.
+        if let Some(bar) = &self.bar {
+            bar.reset();
+        }
         let pause = if self.bar.is_some() { REDRAW } else { LINE };
         loop {
             tokio::time::sleep(pause).await;

@@ -36,6 +36,8 @@ pub(super) struct Report {
     actions: Vec<(Uid, &'static str)>,
     /// Objects that live in the node's process alone and that others are bound to.
     transient: BTreeSet<Uid>,
+    /// Objects that were not there yet when the others were gone over.
+    come: u64,
     /// What could not be asked, if anything.
     unknown: Option<String>,
 }
@@ -60,6 +62,7 @@ impl Report {
             class_names: Vec::new(),
             actions: Vec::new(),
             transient: BTreeSet::new(),
+            come: 0,
             unknown: None,
         };
         if let Err(error) = report.look(drain).await {
@@ -80,12 +83,24 @@ impl Report {
         };
         self.actions = drain.actions(&source, time).await?;
         self.transient = transient(drain.system, &source).await?;
+        // Behind the place where the last pass was, or while actions were waited for, others may
+        // have come: made there by name, or moved there.
+        let there: u64 = super::count(drain.system, &source).await?.values().sum();
+        self.come = there.saturating_sub(self.tally.staying());
         Ok(())
+    }
+
+    /// Whether objects have come that the drain has not tried to move yet.
+    pub(super) fn is_behind(&self) -> bool {
+        self.come > 0
     }
 
     /// Whether nothing is there any more that would be missed.
     pub(super) fn may_be_stopped(&self) -> bool {
-        self.tally.staying() == 0 && self.actions.is_empty() && self.unknown.is_none()
+        self.tally.staying() == 0
+            && self.come == 0
+            && self.actions.is_empty()
+            && self.unknown.is_none()
     }
 
     pub(super) async fn show(&self, system: &System, out: &mut Output) -> anyhow::Result<()> {
@@ -174,6 +189,7 @@ impl Report {
             "seconds": self.seconds,
             "stays": stays.collect::<Vec<_>>(),
             "actions": actions.collect::<Vec<_>>(),
+            "come": self.come,
             "transient": self.transient.iter().map(Uid::to_string).collect::<Vec<_>>(),
             "may_be_stopped": self.may_be_stopped(),
             "told": self.sentence(),
@@ -184,11 +200,16 @@ impl Report {
     fn sentence(&self) -> String {
         let name = &self.name;
         let mut why = Vec::new();
-        let (staying, busy) = (self.tally.staying(), self.tally.busy());
+        let staying = self.tally.staying();
         match staying {
             0 => {}
             1 => why.push("1 object stays".to_owned()),
             count => why.push(format!("{count} objects stay")),
+        }
+        match self.come {
+            0 => {}
+            1 => why.push("1 object has come meanwhile".to_owned()),
+            count => why.push(format!("{count} objects have come meanwhile")),
         }
         let actions = self.actions.iter().take(NAMED_MAX);
         let actions: Vec<_> = actions
@@ -206,16 +227,22 @@ impl Report {
             why.push(format!("it could not be asked: {unknown}"));
         }
         if !why.is_empty() {
-            let cure = match (busy, self.actions.is_empty() && self.unknown.is_none()) {
-                (0, true) => {
+            let nobody = self.tally.all().any(|(_, why, _)| *why == Why::NoTarget);
+            let passes = self.tally.busy() > 0
+                || self.come > 0
+                || !self.actions.is_empty()
+                || self.unknown.is_some();
+            let cure = match (passes, nobody) {
+                (true, _) => format!(
+                    "`partha node drain {name}` goes on; `partha actions {name}` shows what is \
+                     under way"
+                ),
+                (false, true) => {
                     "a node that runs the classes of what stays has to be started, or what \
                               stays is lost for as long as this one is away"
                         .to_owned()
                 }
-                (_, _) => format!(
-                    "`partha node drain {name}` goes on; `partha actions {name}` shows what is \
-                     under way"
-                ),
+                (false, false) => "what stays is lost for as long as this one is away".to_owned(),
             };
             return format!(
                 "node '{name}' may not be stopped yet: {}; {cure}",
@@ -325,4 +352,64 @@ async fn transient(system: &System, source: &NodeInfo) -> anyhow::Result<BTreeSe
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use partha::system::NotMovable;
+    use partha::system::connection_manager::MoveObjectError;
+
+    use super::*;
+
+    fn report(tally: Tally) -> Report {
+        Report {
+            name: "a".to_owned(),
+            id: NodeId(1),
+            objects: 3,
+            moved: 3,
+            seconds: 1.0,
+            sent: Vec::new(),
+            tally,
+            class_names: Vec::new(),
+            actions: Vec::new(),
+            transient: BTreeSet::new(),
+            come: 0,
+            unknown: None,
+        }
+    }
+
+    #[test]
+    fn a_node_that_objects_have_come_to_may_not_be_stopped() {
+        let mut report = report(Tally::default());
+        assert!(report.may_be_stopped() && !report.is_behind());
+        assert!(report.sentence().contains("it has no objects"));
+        report.come = 2;
+        assert!(!report.may_be_stopped() && report.is_behind());
+        let told = report.sentence();
+        assert!(told.contains("2 objects have come meanwhile"), "{told}");
+        assert!(told.contains("`partha node drain a` goes on"), "{told}");
+        assert_eq!(report.as_json(Vec::new())["come"], 2);
+    }
+
+    #[test]
+    fn a_node_is_to_be_started_only_if_none_runs_the_class() {
+        let cure = "a node that runs the classes";
+        let mut tally = Tally::default();
+        let reason = "it is a service's own";
+        let refused = Why::of(&MoveObjectError::NotMovable(NotMovable {
+            object: Uid::NIL,
+            reason: reason.to_owned(),
+            passing: false,
+        }));
+        tally.stays(Uid::NIL, 7, refused.clone(), reason);
+        let told = report(tally).sentence();
+        assert!(told.contains("1 object stays"), "{told}");
+        assert!(!told.contains(cure), "{told}");
+
+        let mut tally = Tally::default();
+        tally.stays(Uid::NIL, 7, refused, reason);
+        tally.stays(Uid::NIL, 8, Why::NoTarget, "nobody runs it");
+        let told = report(tally).sentence();
+        assert!(told.contains(cure), "{told}");
+    }
 }
