@@ -4,8 +4,11 @@
 
 mod common;
 
+use common::LONG;
+use common::shell::Shell;
 use common::system::System;
 use serde_json::{Value, json};
+use test_support::{Child, eventually};
 
 /// What a drain said, with its exit status.
 fn drain(system: &System, arguments: &[&str]) -> (i32, Value) {
@@ -112,4 +115,26 @@ fn a_node_without_objects_may_be_stopped_at_once() {
     let nodes = system.json(&["nodes"]);
     let mut nodes = nodes.as_array().unwrap().iter();
     assert!(nodes.all(|node| (node["cordoned"] == true) == (node["node"] == "a")));
+}
+
+#[test]
+fn what_comes_while_actions_are_waited_for_is_moved_too() {
+    let system = System::start(&["a", "b"]);
+    accounts(&system, "a", &["/one"]);
+    let mut shell = Shell::start(&system);
+    shell.begin();
+    assert_eq!(shell.ask(r#"/one.deposit {"amount": 4}"#), "5");
+    let arguments = ["node", "drain", "a", "--wait", "60s", "--json"];
+    let draining = Child::spawn("drain", &mut system.command(&arguments));
+    // Its part at `a` ends with the action, wherever the object is.
+    eventually(LONG, || system.json(&["describe", "/one"])["node"] == "b");
+    accounts(&system, "a", &["/two"]);
+    assert_eq!(draining.exit(), None, "the action is not over");
+    shell.say("commit");
+    let (_, out, err) = draining.finish(LONG);
+    let told: Value = serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {err}"));
+    assert_eq!(told["may_be_stopped"], true, "{told}");
+    assert_eq!([&told["moved"], &told["come"]], [&json!(2), &json!(0)]);
+    assert_eq!(system.json(&["describe", "/two"])["node"], "b");
+    assert_eq!(system.balances(["/one", "/two"]), [5, 1]);
 }
