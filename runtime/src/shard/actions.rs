@@ -34,6 +34,8 @@ impl Home {
             }
             What::Commit(request) => Wish::Commit(request),
             What::Ask { action } => Wish::Ask(action),
+            // Only nodes have copies.
+            What::Group(_) if !self.is_node(caller) => return,
             What::Group(news) => {
                 let shard = &self.shards[self.shard_index(action.shard)];
                 return shard.group(Letter { from: caller, news });

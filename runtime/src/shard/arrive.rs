@@ -101,7 +101,10 @@ impl Shard {
     /// A call has arrived: its ticket, unless it is refused at once.
     pub(super) fn invoke(self: &Rc<Self>, incoming: Incoming) -> Option<Ticket> {
         count(&self.counters.calls);
-        let incoming = self.at_the_door(incoming)?;
+        let incoming = match self.has_groups.get() {
+            true => self.at_the_door(incoming)?,
+            false => incoming,
+        };
         match self.admit(&incoming) {
             Ok((invoke, now, mut entry)) => {
                 let (is_new, ticket) = (incoming.create.is_some(), invoke.ticket);

@@ -84,8 +84,13 @@ impl Shard {
 
     pub(super) fn rearm(&self) {
         let next = self.engine.borrow().next_timeout();
-        let copies = self.groups.borrow().next_timeout();
-        let next = next.into_iter().chain(copies).min();
+        let next = match self.has_groups.get() {
+            true => next
+                .into_iter()
+                .chain(self.groups.borrow().next_timeout())
+                .min(),
+            false => next,
+        };
         let earlier = match (next, self.timeout.get()) {
             (Some(next), Some(armed)) => next < armed,
             (Some(_), None) => true,

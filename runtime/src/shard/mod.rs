@@ -134,8 +134,10 @@ pub(crate) struct Shard {
     /// Aborted actions of which prepared parts may still be in the store. Bounded by the engine,
     /// which tries to remove them again and again.
     unwanted: RefCell<BTreeSet<Uid>>,
-    /// Copies of objects.
+    /// Copies of objects, and whether there was ever one: most shards have none, and their calls
+    /// look no further.
     groups: RefCell<groups::Groups>,
+    has_groups: Cell<bool>,
     /// The newest calls of callers, of which nothing can be saved yet.
     newest: RefCell<newest::Newest>,
     inputs: RefCell<VecDeque<Input>>,

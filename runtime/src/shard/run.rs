@@ -99,6 +99,7 @@ async fn serve(start: Start, local: std::rc::Weak<LocalSet>) {
         moves: RefCell::default(),
         unwanted: RefCell::default(),
         groups: RefCell::default(),
+        has_groups: Cell::new(false),
         newest: RefCell::default(),
         inputs: RefCell::default(),
         turns: RefCell::default(),

@@ -154,6 +154,14 @@ impl Log {
             }
         }
         let kept = difference.add.first().map_or(end, |first| first.index - 1);
+        // Whoever leads a view has made entries in it or in earlier ones, in their order.
+        let mut view = self.find(kept).unwrap_or(self.installed).view;
+        for stamp in &difference.add {
+            if stamp.view < view || stamp.view > number {
+                return None;
+            }
+            view = stamp.view;
+        }
         let beyond = self.find(kept + 1);
         let ours = beyond.filter(|stamp| stamp.view < number);
         difference.truncate = ours.map(|_| kept);

@@ -50,6 +50,12 @@ use crate::time::Time;
 pub const STAGED_MAX: usize = 1_024;
 /// A member that has not answered is told again after this.
 pub const RESEND_NS: u64 = 100_000_000;
+/// A copy whose log is not the leader's yet is told again after this.
+pub const RETELL_NS: u64 = 25_000_000;
+/// A whole state is sent again after this.
+pub const STATE_AGAIN_NS: u64 = 2_000_000_000;
+/// A copy that is no member and has said nothing for so long is forgotten, until it says hello.
+pub const FORGET_NS: u64 = 5_000_000_000;
 /// The binder is asked again after this.
 pub const ASK_AGAIN_NS: u64 = 200_000_000;
 /// Later members wait so much longer each before they take over, so that they rarely compete.
@@ -127,6 +133,8 @@ struct Other {
     base: Option<Stamp>,
     /// Until when it has promised not to take over.
     promised: Time,
+    /// When it last said anything.
+    heard: Time,
     /// Until when what it has not got is kept for it, while it is brought up to date.
     kept_until: Time,
     lost: bool,

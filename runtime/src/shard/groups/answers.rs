@@ -135,14 +135,14 @@ impl Shard {
         answer: Answer,
         joined: Option<Joined>,
     ) {
-        if !self.holds_reply(ticket, &answer, joined) {
+        if !self.has_groups.get() || !self.holds_reply(ticket, &answer, joined) {
             self.reply(ticket, answer, joined);
         }
     }
 
     /// Forgets a call, at once or when it has been answered.
     pub(in crate::shard) fn forget_if_answered(&self, ticket: Ticket) {
-        if !self.holds_forget(ticket) {
+        if !self.has_groups.get() || !self.holds_forget(ticket) {
             self.forget_call(ticket);
         }
     }
@@ -171,6 +171,19 @@ impl Shard {
             let Some(group) = groups.by_object.get_mut(&uid).filter(|_| !sure) else {
                 return false;
             };
+            let follows = matches!(
+                group.member.role(),
+                Role::Following | Role::Outside | Role::TakingOver
+            );
+            if follows {
+                let here = self.registry.here();
+                let detail = format!("{uid} at {here}: this copy leads no more");
+                drop(entries);
+                if let Some(entry) = self.entries.borrow_mut().find_mut(ticket) {
+                    entry.outcome = Outcome::Failed(SystemError::new(ErrorKind::Fenced, detail));
+                }
+                return false;
+            }
             let serves = group.member.serves_until() > self.now();
             if serves && group.held.is_empty() {
                 return false;
@@ -254,6 +267,14 @@ impl Shard {
             drop(groups);
             // What callers have done at the leader before this one is in the store alone.
             self.newest.borrow_mut().doubt_all();
+            let waits = {
+                let groups = self.groups.borrow();
+                let group = groups.by_object.get(&uid);
+                group.is_some_and(|group| !group.held.is_empty())
+            };
+            if waits {
+                self.group_input(uid, Input::Confirm);
+            }
             return self.release_incoming(uid);
         }
         if group.leads() && in_memory {

@@ -23,7 +23,10 @@ impl Shard {
         let staged: usize = {
             let groups = self.groups.borrow();
             let group = groups.by_object.get(&uid);
-            group.map_or(0, |group| group.bodies.values().map(Bytes::len).sum())
+            group.map_or(0, |group| {
+                let all = group.bodies.values().chain(group.adding.values());
+                all.map(Bytes::len).sum()
+            })
         };
         let (alone, crowded) = (body.len(), staged + body.len());
         if alone > STAGED_BYTES_MAX || (staged > 0 && crowded > STAGED_BYTES_MAX) {
@@ -42,28 +45,28 @@ impl Shard {
             return self.not_flushed(ticket, SystemError::new(kind, detail), Fault::Store);
         }
         if let Some(group) = self.groups.borrow_mut().by_object.get_mut(&uid) {
-            group.adding = Some((ticket, body));
+            group.adding.insert(ticket.0, body);
         }
         self.group_input(uid, Input::Add { entry: ticket.0 });
     }
 
-    pub(super) fn entry_added(&self, uid: Uid, stamp: Stamp) {
+    pub(super) fn entry_added(&self, uid: Uid, entry: u64, stamp: Stamp) {
         let mut groups = self.groups.borrow_mut();
         let Some(group) = groups.by_object.get_mut(&uid) else {
             return;
         };
-        let (ticket, body) = group.adding.take().expect("an entry is being added");
+        let Some(body) = group.adding.remove(&entry) else {
+            return;
+        };
         group.bodies.insert(stamp, body);
-        group.calls.insert(stamp, ticket);
+        group.calls.insert(stamp, Ticket(entry));
     }
 
-    pub(super) fn entry_not_added(self: &Rc<Self>, uid: Uid, why: NotAdded) {
-        let adding = {
-            let mut groups = self.groups.borrow_mut();
-            let group = groups.by_object.get_mut(&uid);
-            group.and_then(|group| group.adding.take())
-        };
-        let Some((ticket, _)) = adding else { return };
+    pub(super) fn entry_not_added(self: &Rc<Self>, uid: Uid, entry: u64, why: NotAdded) {
+        if let Some(group) = self.groups.borrow_mut().by_object.get_mut(&uid) {
+            group.adding.remove(&entry);
+        }
+        let ticket = Ticket(entry);
         let here = self.registry.here();
         let error = match why {
             NotAdded::NotLeading => {
@@ -135,9 +138,17 @@ impl Shard {
             let Some(group) = groups.by_object.get_mut(&uid) else {
                 return;
             };
-            std::mem::take(&mut group.calls)
+            let complete = group.complete.drain(..).map(|(_, ticket)| ticket);
+            let complete: Vec<Ticket> = complete.collect();
+            let calls = std::mem::take(&mut group.calls).into_values();
+            let adding = std::mem::take(&mut group.adding).into_keys().map(Ticket);
+            complete
+                .into_iter()
+                .chain(calls)
+                .chain(adding)
+                .collect::<Vec<_>>()
         };
-        for ticket in calls.into_values() {
+        for ticket in calls {
             let detail = format!("{uid} at {}: {why}", self.registry.here());
             let error = SystemError::new(ErrorKind::Fenced, detail).completed(Completed::Maybe);
             self.not_flushed(ticket, error, Fault::Fenced);
@@ -148,18 +159,19 @@ impl Shard {
         let Some(store) = self.registry.store.clone() else {
             return;
         };
-        let batches = {
+        let (life, batches) = {
             let mut groups = self.groups.borrow_mut();
             let Some(group) = groups.by_object.get_mut(&uid) else {
                 return;
             };
+            let life = group.life;
             let installs = match &write {
                 Write::Install { index } => Some(*index),
                 Write::Snapshot { at, .. } => Some(at.index),
                 Write::Log { .. } => None,
             };
             group.writes.push_back((job, installs));
-            match write {
+            let batches = match write {
                 Write::Log { view, difference } => {
                     if let Some(kept) = difference.truncate {
                         group.bodies.retain(|stamp, _| {
@@ -183,7 +195,8 @@ impl Shard {
                     let pages = std::mem::take(&mut group.arrived);
                     super::state::batches(uid, &view, at, pages)
                 }
-            }
+            };
+            (life, batches)
         };
         let last = batches.len().saturating_sub(1);
         for (index, batch) in batches.into_iter().enumerate() {
@@ -192,7 +205,12 @@ impl Shard {
             // that was refused is told at once.
             let done = move |result: Result<(), StoreError>| {
                 if index == last || result.is_err() {
-                    handle.post(Job::Group(GroupJob::Written { uid, job, result }));
+                    handle.post(Job::Group(GroupJob::Written {
+                        uid,
+                        life,
+                        job,
+                        result,
+                    }));
                 }
             };
             store.submit(batch, Box::new(done));
@@ -203,19 +221,33 @@ impl Shard {
     pub(in crate::shard) fn group_written(
         self: &Rc<Self>,
         uid: Uid,
-        job: u64,
+        (life, job): (u64, u64),
         result: Result<(), StoreError>,
     ) {
-        if let Err(error) = result {
-            tracing::error!(%uid, %error, "a copy cannot be written: it begins again");
-            return self.reopen(uid);
+        {
+            let groups = self.groups.borrow();
+            let group = groups.by_object.get(&uid);
+            if group.is_none_or(|group| group.life != life) {
+                return;
+            }
+        }
+        match result {
+            Ok(()) => {}
+            Err(error @ (StoreError::BrokenCopy { .. } | StoreError::Corrupt { .. })) => {
+                tracing::error!(%uid, %error, "a copy is broken: it is made anew");
+                self.deposed(uid);
+                return self.renew_copy(uid);
+            }
+            Err(error) => {
+                tracing::error!(%uid, %error, "a copy cannot be written: it begins again");
+                return self.reopen(uid);
+            }
         }
         let waiting = {
             let mut groups = self.groups.borrow_mut();
             let Some(group) = groups.by_object.get_mut(&uid) else {
                 return;
             };
-            // Of a copy that has begun again since.
             if group.writes.front().is_none_or(|(first, _)| *first != job) {
                 return;
             }
@@ -250,6 +282,9 @@ impl Shard {
 
     /// Looks for a saved reply when the store shows all that is complete.
     pub(in crate::shard) fn search_shown(&self, ticket: Ticket, call: CallId) {
+        if !self.has_groups.get() {
+            return self.search(ticket, call);
+        }
         let uid = {
             let entries = self.entries.borrow();
             entries.find(ticket).map(|entry| entry.object)
@@ -264,10 +299,10 @@ impl Shard {
     }
 
     fn waits_for_copies(&self, uid: Uid, waiting: Waiting) -> bool {
-        let mut groups = self.groups.borrow_mut();
-        if groups.by_object.is_empty() {
+        if !self.has_groups.get() {
             return false;
         }
+        let mut groups = self.groups.borrow_mut();
         let group = groups.by_object.get_mut(&uid);
         let Some(group) = group.filter(|group| !group.is_current()) else {
             return false;

@@ -63,19 +63,23 @@ pub(super) struct Groups {
     /// Nodes that are being looked for.
     probed: BTreeSet<NodeId>,
     ticking: bool,
+    /// The last life of a copy.
+    lives: u64,
 }
 
 /// One copy.
 struct Group {
     member: Member,
+    /// Counts how often copies were opened here.
+    life: u64,
     class: ClassId,
     /// How many copies there should be.
     wanted: u16,
     armed: Option<Time>,
     /// The bytes of entries that are not installed.
     bodies: BTreeMap<Stamp, Bytes>,
-    /// The call whose entry is being added, with the entry.
-    adding: Option<(Ticket, Bytes)>,
+    /// Entries that are being added, by the tickets of their calls.
+    adding: BTreeMap<u64, Bytes>,
     /// Calls that wait until their entries are complete.
     calls: BTreeMap<Stamp, Ticket>,
     /// Calls whose entries are complete, until the store shows them.
@@ -99,6 +103,13 @@ struct Group {
     serves: bool,
     /// A node is being asked to have a copy.
     inviting: bool,
+    /// How often one was asked since the view is what it is, and when the next may be.
+    invited: u32,
+    invite_after: Option<std::time::Instant>,
+    /// Its state is being read for a copy.
+    sending: bool,
+    /// It could not be written, and will begin again.
+    reopening: bool,
     /// The leader's node was not reached when it was last tried.
     leader_lost: bool,
 }
@@ -110,6 +121,8 @@ pub(crate) enum GroupJob {
     /// The store has done a write of a log, or could not.
     Written {
         uid: Uid,
+        /// Of which life of the copy it is.
+        life: u64,
         job: u64,
         result: Result<(), StoreError>,
     },
@@ -117,6 +130,8 @@ pub(crate) enum GroupJob {
     Open(Box<Opened>),
     /// A group that the store has now.
     Reopen(Uid),
+    /// A broken copy that could not be made anew.
+    Broken(Uid),
 }
 
 /// What the engine has asked for, of a state that the store does not show yet.
@@ -159,11 +174,12 @@ impl Group {
         let visible = member.log().installed().index;
         Self {
             member,
+            life: 0,
             class,
             wanted,
             armed: None,
             bodies: BTreeMap::new(),
-            adding: None,
+            adding: BTreeMap::new(),
             calls: BTreeMap::new(),
             complete: VecDeque::new(),
             writes: VecDeque::new(),
@@ -176,6 +192,10 @@ impl Group {
             incoming: VecDeque::new(),
             serves: false,
             inviting: false,
+            invited: 0,
+            invite_after: None,
+            sending: false,
+            reopening: false,
             leader_lost: false,
         }
     }
@@ -193,7 +213,7 @@ impl Group {
 impl Shard {
     /// Whether an object has copies, of which one is here.
     pub(super) fn is_group(&self, uid: Uid) -> bool {
-        self.groups.borrow().has(uid)
+        self.has_groups.get() && self.groups.borrow().has(uid)
     }
 
     /// Does what others ask of the shard about groups.
@@ -203,8 +223,14 @@ impl Shard {
                 self.handle.message_taken();
                 self.group_news(letter);
             }
-            GroupJob::Written { uid, job, result } => self.group_written(uid, job, result),
+            GroupJob::Written {
+                uid,
+                life,
+                job,
+                result,
+            } => self.group_written(uid, (life, job), result),
             GroupJob::Open(opened) => self.open_group(*opened),
+            GroupJob::Broken(uid) => self.renew_later(uid),
             GroupJob::Reopen(uid) => {
                 if let Some(store) = self.registry.store.clone() {
                     self.open_group(Opened::read(&*store, uid));
@@ -235,11 +261,14 @@ impl Shard {
         loop {
             let mut groups = self.groups.borrow_mut();
             let due = groups.timers.first().copied();
-            let Some((_, uid)) = due.filter(|(at, _)| *at <= now) else {
+            let Some(due) = due.filter(|(at, _)| *at <= now) else {
                 break;
             };
+            groups.timers.remove(&due);
+            let uid = due.1;
             let mut out = Vec::new();
             if let Some(group) = groups.by_object.get_mut(&uid) {
+                group.armed = None;
                 group.member.handle_timeout(now, &mut out);
             }
             groups.outputs.extend(out.drain(..).map(|it| (uid, it)));
@@ -272,8 +301,8 @@ impl Shard {
             Output::Change(change) => self.ask_change(uid, change),
             Output::Send { to, message } => self.send_news(uid, to, message),
             Output::Write { job, write } => self.write_log(uid, job, write),
-            Output::Added { stamp, .. } => self.entry_added(uid, stamp),
-            Output::NotAdded { why, .. } => self.entry_not_added(uid, why),
+            Output::Added { entry, stamp } => self.entry_added(uid, entry, stamp),
+            Output::NotAdded { entry, why } => self.entry_not_added(uid, entry, why),
             Output::Complete { stamp } => self.entry_complete(uid, stamp),
             Output::Leads { view } => {
                 tracing::info!(%uid, view = view.number, copies = view.members.len(), "leads");

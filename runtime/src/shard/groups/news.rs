@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use partha_core::group::{Input, Message, Stamp};
+use partha_core::group::{Input, Message, Role, Stamp};
 use partha_core::id::{NodeId, Peer, Uid};
 
 use crate::net::actions;
@@ -90,13 +90,21 @@ impl Shard {
                 | Message::Snapshot { .. } => &[],
             };
             let installed = group.member.log().installed().index;
+            let leads = group.member.view().leader() == from.node;
             for (stamp, body) in stamps.iter().zip(bodies) {
-                if stamp.index > installed {
-                    group.bodies.insert(*stamp, body);
+                if leads && stamp.index > installed {
+                    group.bodies.entry(*stamp).or_insert(body);
                 }
             }
             match (message, page) {
                 (Message::Snapshot { view, at }, Some(page)) => {
+                    let known = group.member.view();
+                    let wanted = group.member.role() == Role::Outside
+                        && known.leader() == from.node
+                        && known.number == view.number;
+                    if !wanted {
+                        return;
+                    }
                     group.take_page(from.node, view, at, *page)
                 }
                 (message, _) => Some(message),
@@ -114,6 +122,7 @@ impl Shard {
         let mut groups = self.groups.borrow_mut();
         if let Some(group) = groups.by_object.get_mut(&uid) {
             let log = group.member.log();
+            group.arrived.clear();
             let last_write = group.visible;
             group.bodies.retain(|stamp, _| {
                 log.has(*stamp)

@@ -12,7 +12,7 @@ use partha_core::id::{ClassId, Uid};
 use partha_core::time::Time;
 use partha_store::{Batch, GroupRecord, Item, ObjectStore, StoreError};
 
-use super::{GROUPS_MAX, Group, GroupJob, PROMISE_NS};
+use super::{GROUPS_MAX, Group, GroupJob, PROMISE_NS, Waiting};
 use crate::error::{ErrorKind, Result, SystemError};
 use crate::shard::{Job, Shard};
 
@@ -93,21 +93,51 @@ impl Shard {
         }
         let mut group = Group::new(member, ClassId(0), 1);
         group.bodies = bodies;
-        {
-            let mut groups = self.groups.borrow_mut();
-            if let Some(old) = groups.by_object.insert(uid, group)
-                && let Some(armed) = old.armed
-            {
-                groups.timers.remove(&(armed, uid));
-            }
-            groups.rearm(uid);
-        }
+        self.put_group(uid, group);
         self.groups_time_out();
         self.keep_ticking();
     }
 
+    /// Enters a copy in the place of the one before; who waits for that one is told, or waits for
+    /// this one.
+    fn put_group(self: &Rc<Self>, uid: Uid, mut group: Group) {
+        let why = "a copy began again before it was known that all copies had the change";
+        self.fail_calls(uid, why);
+        let waiting = {
+            let mut groups = self.groups.borrow_mut();
+            groups.lives += 1;
+            group.life = groups.lives;
+            let mut waiting = Vec::new();
+            if let Some(old) = groups.by_object.remove(&uid) {
+                if let Some(armed) = old.armed {
+                    groups.timers.remove(&(armed, uid));
+                }
+                group.incoming = old.incoming;
+                group.held = old.held;
+                group.wanted = old.wanted;
+                group.class = old.class;
+                waiting = old.waiting;
+            }
+            groups.by_object.insert(uid, group);
+            self.has_groups.set(true);
+            groups.rearm(uid);
+            waiting
+        };
+        for waiting in waiting {
+            match waiting {
+                Waiting::Load { uid, slot } => self.load(uid, slot),
+                Waiting::Search { ticket, call } => self.search(ticket, call),
+            }
+        }
+    }
+
     /// The copy begins again with what the store has.
     pub(super) fn reopen(self: &Rc<Self>, uid: Uid) {
+        if let Some(group) = self.groups.borrow_mut().by_object.get_mut(&uid)
+            && std::mem::replace(&mut group.reopening, true)
+        {
+            return;
+        }
         self.deposed(uid);
         let Some(store) = self.registry.store.clone() else {
             return;
@@ -121,8 +151,8 @@ impl Shard {
     }
 
     /// The copy is broken: it goes, and comes again without a state, which the leader brings.
-    fn renew_copy(self: &Rc<Self>, uid: Uid) {
-        let Some(store) = &self.registry.store else {
+    pub(super) fn renew_copy(self: &Rc<Self>, uid: Uid) {
+        let Some(store) = self.registry.store.clone() else {
             return;
         };
         let view = {
@@ -132,6 +162,10 @@ impl Shard {
         };
         let me = self.registry.me.node;
         let view = view.unwrap_or_else(|| View::first(vec![me]));
+        // From now on it is no ordinary object, whatever its record says.
+        let bound = Time(self.now().0.saturating_add(PROMISE_NS));
+        let member = Member::new(me, view.clone(), Log::default(), PROMISE_NS, bound);
+        self.put_group(uid, Group::new(member.without_state(), ClassId(0), 1));
         let batch = Batch::new(vec![
             Item::LeaveGroup {
                 uid,
@@ -146,7 +180,10 @@ impl Shard {
         let handle = self.handle.clone();
         let done = move |result: std::result::Result<(), StoreError>| match result {
             Ok(()) => handle.post(Job::Group(GroupJob::Reopen(uid))),
-            Err(error) => tracing::error!(%uid, %error, "a broken copy cannot be made anew"),
+            Err(error) => {
+                tracing::error!(%uid, %error, "a broken copy cannot be made anew yet");
+                handle.post(Job::Group(GroupJob::Broken(uid)));
+            }
         };
         store.submit(batch, Box::new(done));
     }
@@ -181,13 +218,25 @@ impl Shard {
         Ok(class)
     }
 
+    /// A copy that is broken could not be made anew.
+    pub(super) fn renew_later(self: &Rc<Self>, uid: Uid) {
+        let shard = self.clone();
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(AGAIN).await;
+            shard.renew_copy(uid);
+        });
+    }
+
     /// Notes in the store that there is a copy here, and opens it then.
     pub(crate) fn join_group(self: &Rc<Self>, uid: Uid, view: View, has_state: bool) {
         let Some(store) = &self.registry.store else {
             return;
         };
-        if self.groups.borrow().has(uid) {
-            return;
+        {
+            let groups = self.groups.borrow();
+            if groups.has(uid) || groups.by_object.len() >= GROUPS_MAX {
+                return;
+            }
         }
         let handle = self.handle.clone();
         let item = Item::JoinGroup {

@@ -21,6 +21,8 @@ use crate::wire::group::{Head, PAGE_ITEMS_MAX, Page};
 
 /// Bytes of one page, about.
 const PAGE_BYTES: usize = 256 << 10;
+/// What a page, a row and a reply count besides their bytes.
+const ITEM_BYTES: usize = 64;
 /// Bytes of a state that can have copies.
 pub(super) const STATE_BYTES_MAX: usize = 64 << 20;
 
@@ -72,9 +74,15 @@ impl Group {
 
 impl Page {
     fn bytes(&self) -> usize {
-        let rows = self.rows.iter().map(|row| row.key.len() + row.value.len());
-        let replies = self.replies.iter().map(|reply| reply.body.len());
-        self.head.state.len() + rows.sum::<usize>() + replies.sum::<usize>()
+        let rows = self
+            .rows
+            .iter()
+            .map(|row| ITEM_BYTES + row.key.len() + row.value.len());
+        let replies = self
+            .replies
+            .iter()
+            .map(|reply| ITEM_BYTES + reply.body.len());
+        ITEM_BYTES + self.head.state.len() + rows.sum::<usize>() + replies.sum::<usize>()
     }
 }
 
@@ -131,16 +139,21 @@ impl Shard {
                 return;
             };
             let at = group.member.log().installed();
-            if group.wants_state.is_empty() || group.visible < at.index {
+            if group.wants_state.is_empty() || group.visible < at.index || group.sending {
                 return;
             }
+            group.sending = true;
             let to = std::mem::take(&mut group.wants_state);
             (to, group.member.view().clone(), at)
         };
         let shard = self.clone();
         tokio::task::spawn_local(async move {
             let reading = tokio::task::spawn_blocking(move || read_pages(&store, uid));
-            match reading.await {
+            let read = reading.await;
+            if let Some(group) = shard.groups.borrow_mut().by_object.get_mut(&uid) {
+                group.sending = false;
+            }
+            match read {
                 Ok(Ok(pages)) => shard.post_pages(uid, &to, &view, at, pages),
                 Ok(Err(error)) => tracing::error!(%uid, %error, "no copy can be made"),
                 Err(error) => tracing::error!(%uid, %error, "reading a state for a copy failed"),

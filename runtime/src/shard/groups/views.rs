@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::io::ErrorKind as IoErrorKind;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use partha_core::group::{Change, Input, Role, View};
 use partha_core::id::{NodeId, Peer, Uid};
@@ -19,6 +19,8 @@ use crate::wire::message;
 const ATTEMPT: Duration = Duration::from_secs(2);
 /// Between two looks at who is there and what is missing.
 const TICK: Duration = Duration::from_millis(500);
+/// Nodes asked to have a copy in one look.
+const INVITES_MAX: usize = 64;
 /// How long a node may take to answer a connection before it counts as lost.
 const PROBE: Duration = Duration::from_secs(1);
 
@@ -85,6 +87,9 @@ impl Shard {
             group.wanted = view.wanted;
             if group.member.view().number < view.number {
                 group.leader_lost = false;
+                if group.member.view().members.len() < view.members.len() {
+                    (group.invited, group.invite_after) = (0, None);
+                }
             }
         }
         let members = view.members.into_iter().map(NodeId).collect();
@@ -145,7 +150,8 @@ impl Shard {
             for (uid, group) in &groups.by_object {
                 nodes.extend(group.member.view().others(self.registry.me.node));
                 let few = group.member.view().members.len() < usize::from(group.wanted);
-                if group.serves && few && !group.inviting {
+                let ripe = group.invite_after.is_none_or(|at| at <= Instant::now());
+                if group.serves && few && !group.inviting && ripe && growing.len() < INVITES_MAX {
                     growing.push(*uid);
                 }
             }
@@ -224,17 +230,21 @@ impl Shard {
 
     /// Asks a node to have a copy.
     fn invite(self: &Rc<Self>, uid: Uid) {
-        let (class, view) = {
+        let (class, attempt, view) = {
             let mut groups = self.groups.borrow_mut();
             let Some(group) = groups.by_object.get_mut(&uid) else {
                 return;
             };
             group.inviting = true;
-            (group.class, group.member.view().clone())
+            // Each in vain makes the next pause longer, and chooses another node.
+            group.invited += 1;
+            let pause = TICK * (1 << group.invited.min(6));
+            group.invite_after = Some(Instant::now() + pause);
+            (group.class, group.invited, group.member.view().clone())
         };
         let shard = self.clone();
         tokio::task::spawn_local(async move {
-            let asked = shard.ask_to_join(uid, class, &view).await;
+            let asked = shard.ask_to_join(uid, class, attempt, &view).await;
             if let Some(group) = shard.groups.borrow_mut().by_object.get_mut(&uid) {
                 group.inviting = false;
             }
@@ -250,6 +260,7 @@ impl Shard {
         &self,
         uid: Uid,
         class: partha_core::id::ClassId,
+        attempt: u32,
         view: &View,
     ) -> Result<Option<String>> {
         let nodes = self.client.locator().nodes(&self.client).await?;
@@ -263,7 +274,8 @@ impl Shard {
         }
         // Objects begin at different nodes, so that copies are spread; a node that cannot is
         // passed by with the next view.
-        let turn = (uid.local ^ view.number) as usize % fitting.len();
+        let turn = (uid.local ^ view.number).wrapping_add(attempt.into());
+        let turn = turn as usize % fitting.len();
         let node = fitting.swap_remove(turn);
         let connection = self
             .client

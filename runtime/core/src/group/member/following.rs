@@ -3,7 +3,7 @@
 
 use super::{ASK_AGAIN_NS, CHECK_NS, Member, Role, Rule, STEP_NS, now_plus};
 use crate::group::log::{Difference, Log, Stamp};
-use crate::group::message::{Input, Message, Output, Write};
+use crate::group::message::{Message, Output, Write};
 use crate::group::view::{View, Wish};
 use crate::id::NodeId;
 use crate::time::Time;
@@ -24,7 +24,7 @@ impl Member {
                 complete,
                 asked,
             } => {
-                if self.take_view(now, from, view, out) {
+                if self.take_view(from, &view, out) {
                     self.asked_at = asked;
                     self.adopt(now, previous, &entries, complete, out);
                 }
@@ -37,11 +37,15 @@ impl Member {
                 asked,
             } => self.append(now, (from, asked), (number, previous, entry), complete, out),
             Message::Snapshot { view, at } => {
-                if self.take_view(now, from, view, out) {
+                if self.take_view(from, &view, out) {
                     self.take_snapshot(at, out);
                 }
             }
-            Message::Stale { view } => self.handle(now, Input::View(view), out),
+            // Only the binder's word counts.
+            Message::Stale { view } if view.number > self.view.number => {
+                out.push(Output::AskView);
+            }
+            Message::Stale { .. } => {}
             Message::Check { number } => self.checked(now, from, number, out),
             Message::Appended {
                 number,
@@ -57,7 +61,7 @@ impl Member {
     }
 
     /// Whether the leader of this view may be obeyed, which is the one known or a newer one.
-    fn take_view(&mut self, now: Time, from: NodeId, view: View, out: &mut Vec<Output>) -> bool {
+    fn take_view(&self, from: NodeId, view: &View, out: &mut Vec<Output>) -> bool {
         if view.leader() != from || from == self.me {
             return false;
         }
@@ -70,7 +74,9 @@ impl Member {
             return false;
         }
         if view.number > self.view.number {
-            self.handle(now, Input::View(view.clone()), out);
+            // It is told again; until then the binder has said whether it is so.
+            out.push(Output::AskView);
+            return false;
         }
         self.view.leader() == from || !self.keeps(Rule::Fence)
     }
@@ -137,7 +143,11 @@ impl Member {
         match entry {
             None => self.acknowledge_durable(out),
             Some(entry) if self.log.has(entry) => return self.acknowledge_durable(out),
-            Some(entry) if self.log.last() == previous && entry.index == previous.index + 1 => {
+            Some(entry)
+                if self.log.last() == previous
+                    && Some(entry.index) == previous.index.checked_add(1)
+                    && (previous.view..=number).contains(&entry.view) =>
+            {
                 self.log.push(entry);
                 let difference = Difference {
                     truncate: None,

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    CHECK_NS, JOIN_NS, Member, Other, RESEND_NS, Role, Rule, SLOW_MAX, SLOW_NS, STAGED_MAX,
-    TELL_COMPLETE_NS, now_plus,
+    CHECK_NS, FORGET_NS, JOIN_NS, Member, Other, RESEND_NS, RETELL_NS, Role, Rule, SLOW_MAX,
+    SLOW_NS, STAGED_MAX, STATE_AGAIN_NS, TELL_COMPLETE_NS, now_plus,
 };
 use crate::group::log::{Difference, Stamp};
 use crate::group::message::{Message, NotAdded, Output, Write};
@@ -121,13 +121,20 @@ impl Member {
             let last = self.log.last();
             self.append_to_all(now, last, None, out);
         }
+        self.others.retain(|_, other| {
+            let silent = now.0.saturating_sub(other.heard.0) > FORGET_NS;
+            other.counts || !silent
+        });
         let (view, complete, last) = (self.view.clone(), self.complete, self.log.last());
         let mut snapshots = Vec::new();
         for (to, other) in &mut self.others {
             if other.resend > now {
                 continue;
             }
-            other.resend = now_plus(now, RESEND_NS);
+            other.resend = match other.has {
+                Some(_) => now_plus(now, RESEND_NS),
+                None => now_plus(now, RETELL_NS),
+            };
             if other.has == Some(last) {
                 other.resend = Time::NEVER;
                 continue;
@@ -140,6 +147,7 @@ impl Member {
                     self.log.installed()
                 }
                 Some(_) | None => {
+                    other.resend = now_plus(now, STATE_AGAIN_NS);
                     snapshots.push(*to);
                     continue;
                 }
@@ -192,6 +200,7 @@ impl Member {
             // A longer log than the leader's: it is told again.
             return;
         }
+        other.heard = now;
         other.promised = other.promised.max(now_plus(asked, trusted_ns));
         let first = other.has.is_none();
         if other.has.is_none_or(|has| has.index < last.index) {
@@ -247,15 +256,22 @@ impl Member {
         }
         let member = self.view.has(from);
         // What is complete is at all members; one that has not got it has lost its disk.
+        if !member && self.others.len() >= OTHERS_MAX && !self.others.contains_key(&from) {
+            return;
+        }
         let broken = member && (installed.is_none() || last.index < self.complete);
         let other = self
             .others
             .entry(from)
             .or_insert_with(|| Other::at(installed));
+        // Who only says it again is told again in its time.
+        if other.has.is_some() || other.base != installed {
+            other.resend = Time(0);
+        }
         other.base = installed;
+        other.heard = now;
         other.has = None;
         other.lost = broken;
-        other.resend = Time(0);
         other.counts |= member;
         if !other.counts && other.kept_until == Time(0) {
             other.kept_until = keep(&mut self.slow, now, from);
@@ -422,6 +438,8 @@ impl Member {
     }
 }
 
+/// Members, and copies that want to be, at most.
+const OTHERS_MAX: usize = 2 * MEMBERS_MAX;
 /// How much of a promise's time a leader counts on: clocks may differ by the rest.
 const TRUSTED_TENTHS: u64 = 9;
 
@@ -433,6 +451,7 @@ impl Other {
             resend: Time(0),
             base,
             promised: Time(0),
+            heard: Time(0),
             kept_until: Time(0),
             lost: false,
         }
