@@ -7,11 +7,11 @@ use crate::rng::Rng;
 pub(crate) const MS: u64 = 1_000_000;
 
 /// How long a member promises not to replace a leader.
-pub(crate) const PROMISE: u64 = 60 * MS;
+pub(crate) const PROMISE: u64 = 150 * MS;
 /// Between two signs of life of a node.
-pub(crate) const BEAT: u64 = 12 * MS;
+pub(crate) const BEAT: u64 = 9 * MS;
 /// A node that was not heard of for so long is taken for lost.
-pub(crate) const SILENCE: u64 = 40 * MS;
+pub(crate) const SILENCE: u64 = 30 * MS;
 
 /// The shape of a run.
 #[derive(Clone, Debug)]
