@@ -433,6 +433,7 @@ impl NodeBuilder {
     ) -> Result<()> {
         let home = &node.home;
         let mut inputs = recovered.inputs(home.shards.len() as u16);
+        let mut groups = groups::stored(home)?;
         for (handle, jobs) in home.shards.iter().cloned().zip(jobs) {
             let client = self.client_of(home, handle.index() + 1);
             let (registry, home) = (home.registry.clone(), home.clone());
@@ -440,7 +441,7 @@ impl NodeBuilder {
             handle.post(Job::Serve { object, class });
             let inputs = std::mem::take(&mut inputs[usize::from(handle.index())]);
             handle.post(Job::Recover(inputs));
-            for group in groups::stored(&home, handle.index())? {
+            for group in std::mem::take(&mut groups[usize::from(handle.index())]) {
                 handle.post(Job::Group(GroupJob::Open(Box::new(group))));
             }
             let start = Start {

@@ -66,7 +66,7 @@ impl Manager {
         };
         let shard = self.home.shard(object);
         let join = shard.look(move |shard| shard.join_group(object, view, true));
-        join.await.ok_or_else(stopping)?;
+        join.await.ok_or_else(stopping)??;
         let waited = tokio::time::Instant::now() + PATIENCE;
         loop {
             if let Some(report) = self.group_report(object).await?
@@ -139,15 +139,14 @@ impl Manager {
         }
         let shard = self.home.shard(object);
         let joined = shard.look(move |shard| {
-            if shard.has_copy(object) {
+            if shard.is_group(object) {
                 return Ok(());
             }
             if shard.has_object(object)? {
                 let detail = "the node has the object already, and not as a copy";
                 return Err(SystemError::new(ErrorKind::BadOperation, detail));
             }
-            shard.join_group(object, view, false);
-            Ok(())
+            shard.join_group(object, view, false)
         });
         match joined.await.ok_or_else(stopping)? {
             Ok(()) => Ok(()),

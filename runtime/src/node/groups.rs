@@ -8,20 +8,21 @@ use crate::shard::Opened;
 /// Groups looked at in one go.
 const PAGE: usize = 1_000;
 
-/// Those of one shard.
+/// Those of each shard.
 ///
 /// # Errors
 /// If the store cannot be read.
-pub(super) fn stored(home: &Home, shard: u16) -> Result<Vec<Opened>> {
+pub(super) fn stored(home: &Home) -> Result<Vec<Vec<Opened>>> {
+    let shards = home.shards.len() as u16;
+    let mut found: Vec<Vec<Opened>> = (0..shards).map(|_| Vec::new()).collect();
     let Some(store) = &home.registry.store else {
-        return Ok(Vec::new());
+        return Ok(found);
     };
     let unreadable = |error: partha_store::StoreError| {
         let detail = format!("copies of objects at {}: {error}", home.registry.here());
         SystemError::new(ErrorKind::Store, detail)
     };
-    let shards = home.shards.len() as u16;
-    let (mut found, mut after) = (Vec::new(), None);
+    let mut after = None;
     loop {
         let page = store.scan_groups(after, PAGE).map_err(unreadable)?;
         let Some(last) = page.last() else {
@@ -29,9 +30,8 @@ pub(super) fn stored(home: &Home, shard: u16) -> Result<Vec<Opened>> {
         };
         after = Some(*last);
         for uid in page {
-            if shard_of(uid, shards) == shard {
-                found.push(Opened::read(&**store, uid));
-            }
+            let of = usize::from(shard_of(uid, shards));
+            found[of].push(Opened::read(&**store, uid));
         }
     }
 }

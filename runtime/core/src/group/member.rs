@@ -37,6 +37,8 @@
 
 mod following;
 mod leading;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -56,6 +58,8 @@ pub const RETELL_NS: u64 = 25_000_000;
 pub const STATE_AGAIN_NS: u64 = 2_000_000_000;
 /// A copy that is no member and has said nothing for so long is forgotten, until it says hello.
 pub const FORGET_NS: u64 = 5_000_000_000;
+/// A member that has acknowledged nothing new for so long, while there was something, is excluded.
+pub const SICK_NS: u64 = 10_000_000_000;
 /// The binder is asked again after this.
 pub const ASK_AGAIN_NS: u64 = 200_000_000;
 /// Later members wait so much longer each before they take over, so that they rarely compete.
@@ -137,6 +141,8 @@ struct Other {
     heard: Time,
     /// Until when what it has not got is kept for it, while it is brought up to date.
     kept_until: Time,
+    /// Since when it has not acknowledged what it was told.
+    behind_since: Option<Time>,
     lost: bool,
 }
 

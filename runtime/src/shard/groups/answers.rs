@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use partha_core::action::path::Joined;
 use partha_core::group::{Input, Role};
 use partha_core::id::Uid;
-use partha_core::{Answer, Input as EngineInput, Mode, Ticket};
+use partha_core::{Answer, Input as EngineInput, Ticket};
 
 use super::Group;
 use crate::error::{ErrorKind, SystemError};
@@ -35,9 +35,6 @@ impl Shard {
     /// What becomes of a call of a replicated object that has arrived: taken, if it comes back.
     pub(in crate::shard) fn at_the_door(&self, incoming: Incoming) -> Option<Incoming> {
         let mut groups = self.groups.borrow_mut();
-        if groups.by_object.is_empty() {
-            return Some(incoming);
-        }
         let uid = incoming.object;
         let Some(group) = groups.by_object.get_mut(&uid) else {
             return Some(incoming);
@@ -157,9 +154,6 @@ impl Shard {
     ) -> bool {
         let uid = {
             let mut groups = self.groups.borrow_mut();
-            if groups.by_object.is_empty() {
-                return false;
-            }
             let entries = self.entries.borrow();
             let Some(entry) = entries.find(ticket) else {
                 return false;
@@ -176,11 +170,9 @@ impl Shard {
                 Role::Following | Role::Outside | Role::TakingOver
             );
             if follows {
-                let here = self.registry.here();
-                let detail = format!("{uid} at {here}: this copy leads no more");
                 drop(entries);
                 if let Some(entry) = self.entries.borrow_mut().find_mut(ticket) {
-                    entry.outcome = Outcome::Failed(SystemError::new(ErrorKind::Fenced, detail));
+                    entry.outcome = Outcome::Failed(self.leads_no_more(uid));
                 }
                 return false;
             }
@@ -188,7 +180,6 @@ impl Shard {
             if serves && group.held.is_empty() {
                 return false;
             }
-            debug_assert!(entry.method.mode == Mode::Read || !entry.replicated);
             let answer = answer.clone();
             group.held.push_back(Held::Reply {
                 ticket,
@@ -305,9 +296,18 @@ impl Shard {
         }
         let why = "another copy took over before all copies had the change";
         self.fail_calls(uid, why);
-        let detail = format!("{uid} at {}: this copy leads no more", self.registry.here());
-        let error = SystemError::new(ErrorKind::Fenced, detail);
-        self.end_held(uid, Some(&error));
+        self.fail_held(uid);
         self.feed(EngineInput::Evict { uid });
+    }
+
+    /// Answers that are held back are not given: they may be of an older state.
+    pub(super) fn fail_held(self: &Rc<Self>, uid: Uid) {
+        let error = self.leads_no_more(uid);
+        self.end_held(uid, Some(&error));
+    }
+
+    pub(super) fn leads_no_more(&self, uid: Uid) -> SystemError {
+        let detail = format!("{uid} at {}: this copy leads no more", self.registry.here());
+        SystemError::new(ErrorKind::Fenced, detail)
     }
 }

@@ -66,23 +66,16 @@ impl Shard {
         if let Some(group) = self.groups.borrow_mut().by_object.get_mut(&uid) {
             group.adding.remove(&entry);
         }
-        let ticket = Ticket(entry);
-        let here = self.registry.here();
-        let error = match why {
-            NotAdded::NotLeading => {
-                let detail = format!("{uid} at {here}: this copy leads no more");
-                SystemError::new(ErrorKind::Fenced, detail)
-            }
+        let (error, fault) = match why {
+            NotAdded::NotLeading => (self.leads_no_more(uid), Fault::Fenced),
             NotAdded::Overloaded => {
+                let here = self.registry.here();
                 let detail = format!("{uid} at {here}: too many changes are not at all copies");
-                SystemError::new(ErrorKind::Overloaded, detail)
+                let error = SystemError::new(ErrorKind::Overloaded, detail);
+                (error, Fault::Store)
             }
         };
-        let fault = match why {
-            NotAdded::NotLeading => Fault::Fenced,
-            NotAdded::Overloaded => Fault::Store,
-        };
-        self.not_flushed(ticket, error, fault);
+        self.not_flushed(Ticket(entry), error, fault);
     }
 
     /// The change of a call is not kept, or perhaps not.
@@ -264,18 +257,24 @@ impl Shard {
         self.end_complete(uid);
         self.group_input(uid, Input::Written { job });
         self.send_states(uid);
+        self.look_now(waiting);
+        self.go_on();
+    }
+
+    /// Looks into the store for what has waited to.
+    pub(super) fn look_now(&self, waiting: Vec<Waiting>) {
         for waiting in waiting {
             match waiting {
                 Waiting::Load { uid, slot } => self.load(uid, slot),
                 Waiting::Search { ticket, call } => self.search(ticket, call),
             }
         }
-        self.go_on();
     }
 
     /// Loads an object when the store shows all of it that is complete.
     pub(in crate::shard) fn load_shown(&self, uid: Uid, slot: ObjectSlot) {
-        if !self.waits_for_copies(uid, Waiting::Load { uid, slot }) {
+        let waiting = Waiting::Load { uid, slot };
+        if !self.has_groups.get() || !self.waits_for_copies(uid, waiting) {
             self.load(uid, slot);
         }
     }
@@ -299,9 +298,6 @@ impl Shard {
     }
 
     fn waits_for_copies(&self, uid: Uid, waiting: Waiting) -> bool {
-        if !self.has_groups.get() {
-            return false;
-        }
         let mut groups = self.groups.borrow_mut();
         let group = groups.by_object.get_mut(&uid);
         let Some(group) = group.filter(|group| !group.is_current()) else {

@@ -144,7 +144,7 @@ enum Waiting {
 impl Groups {
     /// Whether an object is a group.
     pub(super) fn has(&self, uid: Uid) -> bool {
-        !self.by_object.is_empty() && self.by_object.contains_key(&uid)
+        self.by_object.contains_key(&uid)
     }
 
     pub(super) fn next_timeout(&self) -> Option<Time> {
@@ -212,7 +212,7 @@ impl Group {
 
 impl Shard {
     /// Whether an object has copies, of which one is here.
-    pub(super) fn is_group(&self, uid: Uid) -> bool {
+    pub(crate) fn is_group(&self, uid: Uid) -> bool {
         self.has_groups.get() && self.groups.borrow().has(uid)
     }
 

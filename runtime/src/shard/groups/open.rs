@@ -12,7 +12,7 @@ use partha_core::id::{ClassId, Uid};
 use partha_core::time::Time;
 use partha_store::{Batch, GroupRecord, Item, ObjectStore, StoreError};
 
-use super::{GROUPS_MAX, Group, GroupJob, PROMISE_NS, Waiting};
+use super::{GROUPS_MAX, Group, GroupJob, PROMISE_NS};
 use crate::error::{ErrorKind, Result, SystemError};
 use crate::shard::{Job, Shard};
 
@@ -80,7 +80,10 @@ impl Shard {
             return self.renew_copy(uid);
         }
         let Some(Kept { record, bodies }) = kept else {
-            self.groups.borrow_mut().by_object.remove(&uid);
+            let gone = self.groups.borrow_mut().by_object.remove(&uid);
+            for (_, incoming) in gone.into_iter().flat_map(|group| group.incoming) {
+                self.invoke(incoming);
+            }
             return;
         };
         let log = Log::restored(record.installed, &record.staged);
@@ -123,12 +126,7 @@ impl Shard {
             groups.rearm(uid);
             waiting
         };
-        for waiting in waiting {
-            match waiting {
-                Waiting::Load { uid, slot } => self.load(uid, slot),
-                Waiting::Search { ticket, call } => self.search(ticket, call),
-            }
-        }
+        self.look_now(waiting);
     }
 
     /// The copy begins again with what the store has.
@@ -211,10 +209,7 @@ impl Shard {
             let detail = format!("{uid} at {here} is in use; ask again");
             return Err(SystemError::new(ErrorKind::LockTimeout, detail));
         }
-        if self.groups.borrow().by_object.len() >= GROUPS_MAX {
-            let detail = format!("{here} has {GROUPS_MAX} replicated objects in a shard");
-            return Err(SystemError::new(ErrorKind::Overloaded, detail));
-        }
+        self.has_room_for_copy()?;
         Ok(class)
     }
 
@@ -227,17 +222,29 @@ impl Shard {
         });
     }
 
-    /// Notes in the store that there is a copy here, and opens it then.
-    pub(crate) fn join_group(self: &Rc<Self>, uid: Uid, view: View, has_state: bool) {
-        let Some(store) = &self.registry.store else {
-            return;
-        };
-        {
-            let groups = self.groups.borrow();
-            if groups.has(uid) || groups.by_object.len() >= GROUPS_MAX {
-                return;
-            }
+    /// Whether there may be one more copy here.
+    fn has_room_for_copy(&self) -> Result<()> {
+        if self.groups.borrow().by_object.len() < GROUPS_MAX {
+            return Ok(());
         }
+        let here = self.registry.here();
+        let detail = format!("{here} has {GROUPS_MAX} replicated objects in a shard");
+        Err(SystemError::new(ErrorKind::Overloaded, detail))
+    }
+
+    /// Notes in the store that there is a copy here, and opens it then.
+    ///
+    /// # Errors
+    /// `Overloaded` if there are too many.
+    pub(crate) fn join_group(self: &Rc<Self>, uid: Uid, view: View, has_state: bool) -> Result<()> {
+        if self.is_group(uid) {
+            return Ok(());
+        }
+        self.has_room_for_copy()?;
+        let Some(store) = &self.registry.store else {
+            let detail = format!("{}: a copy needs a store", self.registry.here());
+            return Err(SystemError::new(ErrorKind::BadOperation, detail));
+        };
         let handle = self.handle.clone();
         let item = Item::JoinGroup {
             uid,
@@ -249,6 +256,7 @@ impl Shard {
             Err(error) => tracing::warn!(%uid, %error, "no copy is made here"),
         };
         store.submit(Batch::from(item), Box::new(done));
+        Ok(())
     }
 
     /// What is known of a group here.
@@ -261,11 +269,6 @@ impl Shard {
             installed: group.member.log().installed().index,
             staged: group.member.log().staged_len() as u64,
         })
-    }
-
-    /// Whether there is a copy here, however far it is.
-    pub(crate) fn has_copy(&self, uid: Uid) -> bool {
-        self.is_group(uid)
     }
 
     /// Whether the store or the memory has the object.

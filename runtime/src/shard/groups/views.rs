@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use partha_core::group::{Change, Input, Role, View};
-use partha_core::id::{NodeId, Peer, Uid};
+use partha_core::id::{ClassId, NodeId, Peer, Uid};
 
 use crate::error::Result;
 use crate::manager::NodeHandle;
@@ -83,7 +83,7 @@ impl Shard {
     pub(super) fn take_view(self: &Rc<Self>, view: GroupView) {
         let uid = view.object;
         if let Some(group) = self.groups.borrow_mut().by_object.get_mut(&uid) {
-            group.class = partha_core::id::ClassId(view.class);
+            group.class = ClassId(view.class);
             group.wanted = view.wanted;
             if group.member.view().number < view.number {
                 group.leader_lost = false;
@@ -259,7 +259,7 @@ impl Shard {
     async fn ask_to_join(
         &self,
         uid: Uid,
-        class: partha_core::id::ClassId,
+        class: ClassId,
         attempt: u32,
         view: &View,
     ) -> Result<Option<String>> {
@@ -273,7 +273,7 @@ impl Shard {
             return Ok(None);
         }
         // Objects begin at different nodes, so that copies are spread; a node that cannot is
-        // passed by with the next view.
+        // passed by with the next attempt.
         let turn = (uid.local ^ view.number).wrapping_add(attempt.into());
         let turn = turn as usize % fitting.len();
         let node = fitting.swap_remove(turn);
@@ -293,17 +293,21 @@ impl Shard {
         Ok(Some(node.name))
     }
 
-    /// Whether the view says that this copy is what it takes itself for: calls go on or away.
+    /// Where it is settled who leads, calls that wait go on or away; where another copy does, what
+    /// is held back is not answered from here.
     pub(super) fn settle_incoming(self: &Rc<Self>, uid: Uid) {
-        let ready = {
+        let (serves, follows, lost) = {
             let groups = self.groups.borrow();
-            let group = groups.by_object.get(&uid);
-            group.is_some_and(|group| {
-                let follows = matches!(group.member.role(), Role::Following | Role::Outside);
-                group.serves || (follows && !group.leader_lost)
-            })
+            let Some(group) = groups.by_object.get(&uid) else {
+                return;
+            };
+            let follows = matches!(group.member.role(), Role::Following | Role::Outside);
+            (group.serves, follows, group.leader_lost)
         };
-        if ready {
+        if follows {
+            self.fail_held(uid);
+        }
+        if serves || (follows && !lost) {
             self.release_incoming(uid);
         }
     }

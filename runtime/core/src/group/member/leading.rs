@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    CHECK_NS, FORGET_NS, JOIN_NS, Member, Other, RESEND_NS, RETELL_NS, Role, Rule, SLOW_MAX,
-    SLOW_NS, STAGED_MAX, STATE_AGAIN_NS, TELL_COMPLETE_NS, now_plus,
+    CHECK_NS, FORGET_NS, JOIN_NS, Member, Other, RESEND_NS, RETELL_NS, Role, Rule, SICK_NS,
+    SLOW_MAX, SLOW_NS, STAGED_MAX, STATE_AGAIN_NS, TELL_COMPLETE_NS, now_plus,
 };
 use crate::group::log::{Difference, Stamp};
 use crate::group::message::{Message, NotAdded, Output, Write};
@@ -139,6 +139,9 @@ impl Member {
                 other.resend = Time::NEVER;
                 continue;
             }
+            // One that lives and cannot keep up, as with a full disk, is as good as lost.
+            let since = *other.behind_since.get_or_insert(now);
+            other.lost |= other.counts && now.0.saturating_sub(since.0) > SICK_NS;
             let known = other.has.filter(|has| self.log.has(*has));
             let from = match known.or(other.base) {
                 Some(previous) if self.log.has(previous) => previous,
@@ -205,6 +208,7 @@ impl Member {
         let first = other.has.is_none();
         if other.has.is_none_or(|has| has.index < last.index) {
             other.has = Some(last);
+            other.behind_since = None;
         }
         other.resend = match other.has == Some(end) {
             true => Time::NEVER,
@@ -255,10 +259,10 @@ impl Member {
             return;
         }
         let member = self.view.has(from);
-        // What is complete is at all members; one that has not got it has lost its disk.
         if !member && self.others.len() >= OTHERS_MAX && !self.others.contains_key(&from) {
             return;
         }
+        // What is complete is at all members; one that has not got it has lost its disk.
         let broken = member && (installed.is_none() || last.index < self.complete);
         let other = self
             .others
@@ -353,8 +357,9 @@ impl Member {
         let joining = self.others.values();
         let joining = joining
             .filter(|other| active && !other.counts && !other.lost && now < other.kept_until);
-        let has = joining.filter_map(|other| other.has.or(other.base));
-        has.map(|has| has.index).min().unwrap_or(u64::MAX)
+        // One without a state needs all of it as it is now.
+        let has = joining.map(|other| other.has.or(other.base).map_or(0, |has| has.index));
+        has.min().unwrap_or(u64::MAX)
     }
 
     /// Asks the binder for what is wanted now. Until a view of another number is known, nothing
@@ -453,6 +458,7 @@ impl Other {
             promised: Time(0),
             heard: Time(0),
             kept_until: Time(0),
+            behind_since: None,
             lost: false,
         }
     }
