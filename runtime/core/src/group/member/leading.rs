@@ -305,7 +305,8 @@ impl Member {
         }
         let wanted = self.floor(now).min(self.complete);
         self.install(wanted, out);
-        let ends_sync = !active && synced && self.complete == self.log.last().index;
+        let equal = synced || !self.keeps(Rule::SyncFirst);
+        let ends_sync = !active && equal && self.complete == self.log.last().index;
         if ends_sync && self.log.installed() == self.log.last() && self.is_written() {
             self.role = Role::Leading { active: true };
             let view = self.view.clone();
