@@ -140,11 +140,10 @@ fn an_action_whose_node_was_restarted_can_only_abort() {
         is_refused(elsewhere.add(&action, 1).await);
         is_refused(first.value(&action).await);
         assert!(start.elapsed() < Duration::from_secs(1), "not at once");
-        assert_eq!(
-            scene.calls(&stranger).await,
-            before + 1,
-            "something was sent"
-        );
+        // The question itself is one; another is the client's, which may by now have given back the
+        // binding that it made for others. The four calls would be as many more.
+        let sent = scene.calls(&stranger).await - before;
+        assert!((1..=2).contains(&sent), "{sent} calls were sent");
         let doomed = action.doomed().unwrap();
         assert_eq!(doomed.kind(), ErrorKind::BindingBroken, "{doomed}");
         let nested = action.begin_nested().map(drop).unwrap_err();
