@@ -1,12 +1,13 @@
 //! Moving objects to other nodes, and taking them from there, as the connection manager is asked
 //! to.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use partha_core::id::{ClassId, NodeId, Peer, Uid};
-use partha_store::{Place, Record, ReplyCursor, StoreError};
+use partha_store::{KeptReply, Place, Record, ReplyCursor, StoreError};
 use tokio::sync::oneshot;
 
 use super::{Manager, stopping};
@@ -17,6 +18,7 @@ use crate::context::Context;
 use crate::error::{ErrorKind, Result, SystemError};
 use crate::moved::{MOVES_MAX, Moved};
 use crate::net::connection::Connection;
+use crate::node::reply_keep_ms;
 use crate::shard::{Journey, NotMoved, Refused, Shard, empty_page, reply};
 use crate::system::connection_manager::{AcceptsError, MoveObjectError, StageError};
 use crate::system::{ConnectionManager, MovedPart, MovingPage, NoSuchObject, NotMovable};
@@ -24,6 +26,10 @@ use crate::wire::message;
 
 /// The pause before another attempt.
 const PAUSE: Duration = Duration::from_millis(20);
+/// Calls whose replies are read at a time.
+const PAGE_CALLS: usize = 4_096;
+/// Bytes of replies in a page.
+const PAGE_BYTES: usize = 512 * 1024;
 /// The shortest time that a move gets.
 const WAIT_MIN: Duration = Duration::from_millis(100);
 
@@ -216,8 +222,8 @@ impl Manager {
         Ok(connection)
     }
 
-    /// Sends the saved replies ahead, while the object serves: finding them takes a walk over all
-    /// replies of the node. Answers where to go on for those that are saved meanwhile.
+    /// Sends the saved replies ahead, while the object serves: finding them may take a walk over
+    /// all replies of the node. Answers where to go on for those that are saved meanwhile.
     async fn send_replies(
         &self,
         client: &Client,
@@ -226,17 +232,41 @@ impl Manager {
         action: Uid,
     ) -> Result<ReplyCursor, MoveObjectError> {
         let manager = ConnectionManager::from_capability(Capability::manager(connection.clone()));
-        let mut walk = self.home.walk_replies(object);
-        while let Some(replies) = walk.pages.recv().await {
+        let found = self.home.replies_of(object).await?;
+        let Some(store) = &self.home.registry.store else {
+            return Err(stopping().into());
+        };
+        let stage = async |replies: Vec<KeptReply>| {
+            if replies.is_empty() {
+                return Ok(());
+            }
             let mut page = empty_page(object, action, 0, 0);
             page.replies = replies.into_iter().map(reply).collect();
             let staged = manager.stage(client, &page).await;
-            staged.map_err(|error| match error {
+            staged.map(drop).map_err(|error| match error {
                 StageError::NotMovable(error) => not_movable(object, error.reason, error.passing),
                 StageError::System(error) => error.before_sending().into(),
-            })?;
+            })
+        };
+        for mut calls in found.calls.chunks(PAGE_CALLS) {
+            while !calls.is_empty() {
+                let kept = store.kept_replies(object, calls, PAGE_BYTES);
+                let (replies, looked_at) = kept.map_err(unreadable)?;
+                stage(replies).await?;
+                calls = &calls[looked_at..];
+            }
         }
-        Ok(walk.end.await.map_err(|_| stopping())??)
+        let (of, mut next) = (BTreeSet::from([object]), found.next);
+        loop {
+            let page = store.replies_of(&of, reply_keep_ms(), next, PAGE_BYTES);
+            let page = page.map_err(unreadable)?;
+            next = page.next;
+            stage(page.replies).await?;
+            if page.done {
+                return Ok(next);
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     /// An object that was sent to the caller has moved on from there.

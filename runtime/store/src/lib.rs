@@ -43,6 +43,6 @@ pub use error::StoreError;
 pub use group::{GroupRecord, GroupState};
 pub use lmdb::{LmdbOptions, LmdbStore};
 pub use memory::MemoryStore;
-pub use place::{KeptReply, Place, ReplyCursor, ReplyPage, Row, RowPage};
+pub use place::{KeptReply, Place, ReplyCursor, ReplyNames, ReplyPage, Row, RowPage};
 pub use store::{Completion, Decision, ObjectStore, Prepared, Record, SavedReply};
 pub use usage::{SIZES, Usage};

@@ -36,7 +36,7 @@ use crate::batch::Batch;
 use crate::fence::Fences;
 use crate::format::{self, OLDEST_STORE_FORMAT, STORE_FORMAT};
 use crate::group::{GroupRecord, GroupState};
-use crate::place::{Place, ReplyCursor, ReplyPage, RowPage};
+use crate::place::{KeptReply, Place, ReplyCursor, ReplyNames, ReplyPage, RowPage};
 use crate::store::{Completion, Decision, ObjectStore, Prepared, Record, SavedReply};
 use crate::tables::{Reads, Table, Writes};
 use crate::usage::Usage;
@@ -488,6 +488,22 @@ impl ObjectStore for LmdbStore {
             limit_bytes,
         };
         self.read(|view| queries::replies_of(view, walk, from))
+    }
+
+    fn reply_names(&self, keep_ms: u64, from: ReplyCursor) -> Result<ReplyNames, StoreError> {
+        // As above.
+        let now_ms = self.writer.set_ms();
+        self.read(|view| queries::reply_names(view, (keep_ms, now_ms), from))
+    }
+
+    fn kept_replies(
+        &self,
+        uid: Uid,
+        calls: &[CallId],
+        limit_bytes: usize,
+    ) -> Result<(Vec<KeptReply>, usize), StoreError> {
+        let now_ms = self.writer.set_ms();
+        self.read(|view| queries::kept_replies(view, (uid, now_ms), calls, limit_bytes))
     }
 
     fn read_group(&self, uid: Uid) -> Result<Option<GroupRecord>, StoreError> {

@@ -19,7 +19,7 @@ use crate::batch::Batch;
 use crate::fence::Fences;
 use crate::format;
 use crate::group::{GroupRecord, GroupState};
-use crate::place::{Place, ReplyCursor, ReplyPage, RowPage};
+use crate::place::{KeptReply, Place, ReplyCursor, ReplyNames, ReplyPage, RowPage};
 use crate::store::{Completion, Decision, ObjectStore, Prepared, Record, SavedReply};
 use crate::tables::{Range, Reads, Table, Visit, Writes};
 use crate::usage::Usage;
@@ -297,6 +297,22 @@ impl ObjectStore for MemoryStore {
             limit_bytes,
         };
         queries::replies_of(&*self.read()?, walk, from)
+    }
+
+    fn reply_names(&self, keep_ms: u64, from: ReplyCursor) -> Result<ReplyNames, StoreError> {
+        // As above.
+        let now_ms = self.writer.set_ms();
+        queries::reply_names(&*self.read()?, (keep_ms, now_ms), from)
+    }
+
+    fn kept_replies(
+        &self,
+        uid: Uid,
+        calls: &[CallId],
+        limit_bytes: usize,
+    ) -> Result<(Vec<KeptReply>, usize), StoreError> {
+        let now_ms = self.writer.set_ms();
+        queries::kept_replies(&*self.read()?, (uid, now_ms), calls, limit_bytes)
     }
 
     fn read_group(&self, uid: Uid) -> Result<Option<GroupRecord>, StoreError> {

@@ -108,3 +108,14 @@ pub struct ReplyPage {
     /// `next` then finds those saved since.
     pub done: bool,
 }
+
+/// Which saved replies there are, and whose.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReplyNames {
+    /// The object that was called, and the call. One may come more than once.
+    pub names: Vec<(Uid, CallId)>,
+    /// Where to go on.
+    pub next: ReplyCursor,
+    /// As of [`ReplyPage`].
+    pub done: bool,
+}

@@ -10,7 +10,8 @@ use partha_core::id::{CallId, ClassId, Uid};
 
 pub(crate) use self::group::{group_state, read_entry, read_group, scan_groups};
 pub(crate) use self::place::{
-    ReplyWalk, export_rows, read_place, replies_of, scan_places, scan_untold,
+    ReplyWalk, export_rows, kept_replies, read_place, replies_of, reply_names, scan_places,
+    scan_untold,
 };
 use crate::StoreError;
 use crate::format::{self, Kind};

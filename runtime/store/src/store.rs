@@ -15,7 +15,7 @@ use crate::StoreError;
 use crate::batch::Batch;
 use crate::format::{self, KEY_BYTES_MAX};
 use crate::group::{GroupRecord, GroupState};
-use crate::place::{Place, ReplyCursor, ReplyPage, RowPage};
+use crate::place::{KeptReply, Place, ReplyCursor, ReplyNames, ReplyPage, RowPage};
 use crate::usage::Usage;
 
 /// The stored state of an object: its plain record, without rows.
@@ -244,6 +244,26 @@ pub trait ObjectStore: Send + Sync + 'static {
         from: ReplyCursor,
         limit_bytes: usize,
     ) -> Result<ReplyPage, StoreError>;
+
+    /// The same walk over the replies of all objects, without their bodies: for who is to find
+    /// those of many objects one after the other.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::read_state`].
+    fn reply_names(&self, keep_ms: u64, from: ReplyCursor) -> Result<ReplyNames, StoreError>;
+
+    /// The saved replies of these calls that are the object's, as many as there are in
+    /// `limit_bytes` of bodies, but one at least if there is one; and how many of the calls have
+    /// been looked at.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::read_state`]; one damaged reply of theirs fails the whole page.
+    fn kept_replies(
+        &self,
+        uid: Uid,
+        calls: &[CallId],
+        limit_bytes: usize,
+    ) -> Result<(Vec<KeptReply>, usize), StoreError>;
 
     /// What is here of a group. Looks at every staged entry.
     ///

@@ -152,6 +152,9 @@ impl Shard {
         let Some(store) = self.registry.store.clone() else {
             return;
         };
+        // It brings replies that are not kept for as long as new ones.
+        let is_snapshot = matches!(&write, Write::Snapshot { .. });
+        let home = self.client.home_if_any().filter(|_| is_snapshot);
         let (life, batches) = {
             let mut groups = self.groups.borrow_mut();
             let Some(group) = groups.by_object.get_mut(&uid) else {
@@ -193,10 +196,13 @@ impl Shard {
         };
         let last = batches.len().saturating_sub(1);
         for (index, batch) in batches.into_iter().enumerate() {
-            let handle = self.handle.clone();
+            let (handle, home) = (self.handle.clone(), home.clone());
             // The store does them in order, so the last one's answer is the answer; but a page
             // that was refused is told at once.
             let done = move |result: Result<(), StoreError>| {
+                if let Some(home) = home {
+                    home.unknown_replies_came();
+                }
                 if index == last || result.is_err() {
                     handle.post(Job::Group(GroupJob::Written {
                         uid,

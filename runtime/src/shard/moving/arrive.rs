@@ -18,7 +18,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use partha_core::Input;
 use partha_core::action::path::{Joined, Site};
-use partha_core::id::{ClassId, Epoch, Peer, Uid};
+use partha_core::id::{CallId, ClassId, Epoch, Peer, Uid};
 use partha_core::migrate::Cargo;
 use partha_core::{ObjectSlot, Refusal};
 use partha_store::moving::Arrival;
@@ -55,6 +55,8 @@ pub(super) struct Arriving {
     answer: Option<Answer>,
     /// Until it may be written.
     record: Option<Record>,
+    /// The calls of the replies that are being written.
+    replies: Vec<CallId>,
     /// Came with the last page.
     cargo: Option<Box<Cargo>>,
     images: Vec<(Uid, Bytes, Changes)>,
@@ -218,6 +220,7 @@ impl Shard {
                 epoch: Epoch(0),
                 state: record.state,
             }),
+            replies: Vec::new(),
             cargo: None,
             images: Vec::new(),
             present: None,
@@ -287,6 +290,7 @@ impl Shard {
                 arriving.next += 1;
                 arriving.answer = Some(answer);
                 self.doubt_callers(&replies);
+                arriving.replies = replies.iter().map(|reply| reply.call).collect();
                 let batch = arriving.arrival.page(rows, replies);
                 drop(moves);
                 self.write_page(uid, action, batch);
@@ -331,7 +335,12 @@ impl Shard {
             uid: page.object,
             moves: 0,
         };
+        let (home, object) = (self.client.home_if_any(), page.object);
+        let calls: Vec<_> = replies.iter().map(|reply| reply.call).collect();
         let done = move |result: Result<(), StoreError>| {
+            if let Some(home) = home {
+                home.replies_came(object, &calls);
+            }
             // Whoever asked may be gone.
             let _ = answer.send(result.map(|()| Vec::new()).map_err(|error| failed(&error)));
         };
@@ -372,6 +381,10 @@ impl Shard {
                 let _ = answer.send(Err(failed(&error)));
             }
             return;
+        }
+        let replies = std::mem::take(&mut arriving.replies);
+        if let Some(home) = self.client.home_if_any().filter(|_| !replies.is_empty()) {
+            home.replies_came(uid, &replies);
         }
         if let Some(cargo) = arriving.cargo.take() {
             drop(moves);

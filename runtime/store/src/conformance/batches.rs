@@ -11,7 +11,7 @@ use partha_core::id::{CallId, Epoch, Incarnation, NodeId, Peer};
 use super::{
     Busy, Make, commit, create, put_row, record, shadow, shadow_row, state, submit, uid, write,
 };
-use crate::{Batch, Item, ObjectStore, SavedReply, StoreError};
+use crate::{Batch, Item, ObjectStore, ReplyCursor, SavedReply, StoreError};
 
 pub(super) fn all(make: Make<'_>) {
     a_refused_batch_leaves_nothing_behind(make);
@@ -24,6 +24,7 @@ pub(super) fn all(make: Make<'_>) {
     replies_are_kept_and_expire(make);
     replies_of_a_caller_are_found_by_their_numbers(make);
     replies_saved_again_live_longer(make);
+    replies_are_found_by_name(make);
     many_threads_at_once(make);
     closing_finishes_what_was_submitted(make);
 }
@@ -300,6 +301,43 @@ fn replies_saved_again_live_longer(make: Make<'_>) {
     }
     // Whether the first entry went before or after the second save, the reply stays.
     assert_eq!(store.read_reply(call(1)).unwrap().unwrap().body, "second");
+}
+
+fn replies_are_found_by_name(make: Make<'_>) {
+    let store = make();
+    let items = (1..=9_000).map(|sequence| save_reply(sequence, "body", HOUR_MS));
+    commit(&*store, items.collect()).unwrap();
+    commit(&*store, vec![save_reply(9_001, "gone", 1)]).unwrap();
+    let (mut names, mut cursor, mut steps) = (Vec::new(), ReplyCursor::default(), 0);
+    loop {
+        let found = store.reply_names(HOUR_MS, cursor).unwrap();
+        names.extend(found.names);
+        (cursor, steps) = (found.next, steps + 1);
+        if found.done {
+            break;
+        }
+    }
+    assert_eq!(steps, 3);
+    names.retain(|(_, call)| call.sequence <= 9_000);
+    let expected: Vec<_> = (1..=9_000).map(|it| (uid(1), call(it))).collect();
+    assert_eq!(names, expected);
+    let calls: Vec<_> = expected.into_iter().map(|(_, call)| call).collect();
+    let (found, looked_at) = store.kept_replies(uid(1), &calls, 4 * 100).unwrap();
+    assert_eq!((found.len(), looked_at), (100, 100));
+    let last = &found[99];
+    assert_eq!(
+        (last.call, &last.body[..]),
+        (call(100), &b"body"[..]),
+        "in the order in which they were asked for"
+    );
+    assert!(last.keep_ms <= HOUR_MS && last.keep_ms > HOUR_MS / 2);
+    // However little there is room for; nothing of calls that are another's or of nobody's.
+    let (found, looked_at) = store.kept_replies(uid(1), &calls, 0).unwrap();
+    assert_eq!((found.len(), looked_at), (1, 1));
+    let none = store.kept_replies(uid(2), &calls, 100).unwrap();
+    assert_eq!(none, (Vec::new(), 9_000));
+    let none = store.kept_replies(uid(1), &[call(0)], 100).unwrap();
+    assert_eq!(none, (Vec::new(), 1));
 }
 
 fn many_threads_at_once(make: Make<'_>) {
