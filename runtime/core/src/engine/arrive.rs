@@ -248,6 +248,11 @@ impl Engine {
         if over || ends || action.levels.iter().any(|level| ended(&level.uid)) {
             return Err(self.aborted(root));
         }
+        if self.late.contains_key(&root) {
+            // It is about to end, and waits for a move already.
+            let (owner, in_doubt) = (root, true);
+            return Err(Refusal::LockTimeout { owner, in_doubt });
+        }
         let mut new_levels = 0;
         for level in &action.levels {
             let parent = level.parent.and_then(|at| action.levels.get(at as usize));

@@ -191,6 +191,8 @@ impl Engine {
             let mirror = self.mirrors.mirror(at.mirror);
             let max = self.limits.participants_max as usize;
             let full = mirror.moved.len() >= max || mirror.reached.len() >= max;
+            // What waits to be prepared is not made to wait for one more move.
+            let full = full || self.late.contains_key(&mirror.uid());
             let made = at.images.get(&uid).is_some_and(|before| before.create);
             if !mirror.is_active() || self.mirrors.aborting(*level).is_some() || made || full {
                 return None;

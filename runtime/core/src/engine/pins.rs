@@ -7,6 +7,10 @@
 //! | commit asked, fits | noted | done |
 //! | abort, or nested commit | noted at the level | undone, or merged |
 //!
+//! An action that waits in this way is not pinned once more: other objects that it has locked stay
+//! until it has ended, or its wait would have no end where many of them move. So the end of an
+//! action waits for the moves alone that had begun before.
+//!
 //! At the source the moves that a commit waits for are given up if it takes too long, see
 //! [`crate::Limits::move_hold_ns`]; at the target the coordinator's patience is the bound.
 
@@ -84,6 +88,8 @@ impl Engine {
         let Some(late) = self.late.remove(&root) else {
             return;
         };
+        // Other objects that it has locked have waited for this.
+        self.departures.look = true;
         if let Some(prepare) = late.prepare {
             let Prepare {
                 from,

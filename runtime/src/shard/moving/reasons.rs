@@ -141,10 +141,12 @@ pub(super) fn refused(refusal: &Refusal) -> Refused {
             error(ErrorKind::Overloaded, &format!("{what}: more than {limit}"))
         }
         Refusal::Malformed { what } => error(ErrorKind::Malformed, what),
-        Refusal::ActionAborted { action, .. } => Refused::Not {
-            reason: format!("action {action}, which has it locked, ends there at this moment"),
-            passing: true,
-        },
+        Refusal::ActionAborted { action, .. } | Refusal::LockTimeout { owner: action, .. } => {
+            Refused::Not {
+                reason: format!("action {action}, which has it locked, ends there at this moment"),
+                passing: true,
+            }
+        }
         other => Refused::Not {
             reason: format!("it cannot come now ({other:?})"),
             passing: true,
