@@ -86,6 +86,8 @@ struct Participant {
   shard @3 :UInt16;
   updated @4 :Bool;
   # It has changed something persistent.
+  decider @5 :Uid;
+  # The first replicated object that it has changed, if it has changed no other objects.
 }
 
 struct Action {
@@ -120,6 +122,17 @@ struct Action {
     # A vote that names where objects went; version 4.
     group @20 :GroupNews;
     # Between copies of an object; version 4.
+    prepareDecider @21 :Prepare;
+    voteGroups @22 :VoteOf;
+    commitPart @23 :PartOf;
+    acknowledgeGroups @24 :AcknowledgeOf;
+    abortPart @25 :PartOf;
+    queryGroups @26 :QueryOf;
+    verdictPart @27 :VerdictOf;
+    requestDecider @28 :Request;
+    askDecider @29 :QueryOf;
+    # As those without the second word of their names, with what is said of replicated objects;
+    # version 5.
   }
 }
 
@@ -193,6 +206,32 @@ struct Prepare {
   join @2 :UInt64;
   # The number of the mirror that did.
   aborted @3 :List(Uid);
+  decider @4 :Uid;
+  # In `prepareDecider`: the replicated object whose log is to have the decision.
+}
+
+struct PartOf {
+  action @0 :Uid;
+  part @1 :Uid;
+  # A replicated object: what the action has prepared of it, and whoever leads it, are meant.
+}
+
+struct AcknowledgeOf {
+  action @0 :Uid;
+  groups @1 :List(Uid);
+  # Replicated objects whose logs have the end; at most 1,024.
+  decider @2 :Uid;
+  # The replicated object whose log has the decision, if it is one's.
+  site @3 :Bool;
+  # Nothing of the action is left in the sender's own store.
+}
+
+struct QueryOf {
+  action @0 :Uid;
+  decider @1 :Uid;
+  # The replicated object whose log has the decision, if it is one's.
+  part @2 :Uid;
+  # The replicated object whose leader asks, if it does.
 }
 
 struct VoteOf {
@@ -201,6 +240,10 @@ struct VoteOf {
   moved @2 :List(Participant);
   # Where objects went that had work of the action; never empty in `voteMoved`, not there in
   # `vote`.
+  groups @3 :List(Uid);
+  # In `voteGroups`: the replicated objects that it has prepared; at most 1,024.
+  decider @4 :Uid;
+  # In `voteGroups`: as the prepare said.
 }
 
 enum Vote {
@@ -212,6 +255,8 @@ enum Vote {
 struct VerdictOf {
   action @0 :Uid;
   verdict @1 :Verdict;
+  part @2 :Uid;
+  # In `verdictPart`: as it was asked.
 }
 
 enum Verdict {
@@ -231,6 +276,8 @@ struct Request {
   # One: who is asked, as whoever asks knows it.
   others @2 :List(Participant);
   aborted @3 :List(Uid);
+  decider @4 :Uid;
+  # In `requestDecider`: the replicated object whose log is to have the decision.
 }
 
 struct WaitId {
@@ -297,6 +344,8 @@ enum End {
   busy @4;
   store @5;
   ended @6;
+  unknown @7;
+  # Whoever leads the decider can tell, or will be able to.
 }
 
 enum Fault {

@@ -113,7 +113,7 @@ impl Recovered {
             for (shard, objects) in prepared.spread(shards) {
                 inputs[usize::from(shard)].push(Input::RecoverPrepared {
                     action: prepared.action,
-                    coordinator: prepared.coordinator,
+                    coordinator: prepared.coordinator.into(),
                     objects,
                 });
             }
@@ -123,6 +123,8 @@ impl Recovered {
             inputs[usize::from(shard)].push(Input::RecoverDecision {
                 action: *action,
                 participants: participants.clone(),
+                groups: Vec::new(),
+                decider: None,
             });
         }
         inputs
@@ -255,7 +257,7 @@ mod tests {
                         objects,
                     } => {
                         assert!(by_action[action].contains(&shard));
-                        assert_eq!(u64::from(coordinator.shard), action.counter());
+                        assert_eq!(u64::from(coordinator.site.shard), action.counter());
                         assert!(!objects.is_empty());
                         objects_seen += objects.len() as u64;
                         for object in objects {

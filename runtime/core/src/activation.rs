@@ -112,6 +112,10 @@ pub(crate) fn next(image: Image, cue: Cue) -> (Image, Next) {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     Persistent,
+    /// Persistent, replicated, and led here.
+    Replicated,
+    /// Replicated and not led here any more: no call comes in, and it leaves memory when it can.
+    Expelled,
     /// Persistent, and to move to another node: its calls are held back.
     Leaving,
     Volatile,
@@ -151,6 +155,16 @@ impl Object {
     #[inline]
     pub(crate) fn is_volatile(&self) -> bool {
         self.kind >= Kind::Volatile
+    }
+
+    #[inline]
+    pub(crate) fn is_replicated(&self) -> bool {
+        self.kind == Kind::Replicated
+    }
+
+    #[inline]
+    pub(crate) fn is_expelled(&self) -> bool {
+        self.kind == Kind::Expelled
     }
 
     #[inline]

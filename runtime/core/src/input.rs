@@ -4,7 +4,7 @@
 //! into one of these. An answer to an [`crate::Output`] names the ticket or uid of that output.
 
 use crate::action::message::{From, Message};
-use crate::action::path::{Joined, Membership, Participant, Site};
+use crate::action::path::{Coordinator, Joined, Membership, Participant, Site};
 use crate::id::{CallId, Epoch, Incarnation, Peer, Uid};
 use crate::lock::mode::Mode;
 use crate::migrate::{Cargo, NotShipped};
@@ -156,14 +156,19 @@ pub enum Input {
         others: Vec<Participant>,
         /// Nested actions that were aborted.
         aborted: Vec<Uid>,
+        /// The replicated object whose log is to have the decision; none if this shard's store
+        /// is. Only what was the coordinator's [`Joined::decider`] fits.
+        decider: Option<Uid>,
     },
-    /// What became of a top-level action that this shard was to coordinate? Answered by
-    /// [`crate::Output::Told`].
+    /// What became of a top-level action that this shard was to coordinate, or that was to be
+    /// decided in the log of an object that it leads? Answered by [`crate::Output::Told`].
     Ask {
         /// The shell's number of the request.
         ticket: Ticket,
         /// The root action.
         action: Uid,
+        /// The replicated object whose log has the decision; none if this shard's store has.
+        decider: Option<Uid>,
     },
     /// The servant of a call in an action has called, or is about to call, an object at another
     /// shard in the same action; so an abort has to get there, whatever becomes of the servant.
@@ -177,7 +182,8 @@ pub enum Input {
     Stored {
         /// The work.
         job: Job,
-        /// Whether the batch is on disk, or nothing of it.
+        /// Whether the batch is on disk, or nothing of it. Of the parts of replicated objects it
+        /// is not known after an error what is there: the engine has them undone.
         result: Result<(), Fault>,
     },
     /// Answer to [`crate::Output::SearchDecision`].
@@ -185,7 +191,9 @@ pub enum Input {
         /// The question.
         job: Job,
         /// What the store has: `Some(true)` if the action is committed; `Some(false)` if there
-        /// is no such record; `None` if the store could not tell.
+        /// is no such record; `None` if the store could not tell, or this shard does not lead
+        /// the decider: that there is no such record is to be said only while it surely leads it,
+        /// and its store shows all that is complete.
         found: Option<bool>,
     },
     /// At start, before anything else: an earlier life of this node had prepared this action.
@@ -193,17 +201,46 @@ pub enum Input {
         /// The root action.
         action: Uid,
         /// Who decides.
-        coordinator: Site,
-        /// The objects of this shard that it has changed.
+        coordinator: Coordinator,
+        /// The objects of this shard that it has changed, but for replicated ones.
         objects: Vec<Uid>,
     },
     /// At start: an earlier life of this node had decided to commit, and not all participants
-    /// have acknowledged.
+    /// have acknowledged. Or this shard leads the decider of such an action from now on.
     RecoverDecision {
         /// The root action.
         action: Uid,
         /// Those to be told.
         participants: Vec<Site>,
+        /// Replicated objects with a part: whoever leads them is to be told.
+        groups: Vec<Uid>,
+        /// The replicated object whose log has the decision; none if this shard's store has.
+        decider: Option<Uid>,
+    },
+    /// This shard leads a replicated object from now on, and there is a part of an action in its
+    /// log. Before anybody calls the object.
+    RecoverPart {
+        /// The object.
+        object: Uid,
+        /// The root action.
+        action: Uid,
+        /// Who decides.
+        coordinator: Coordinator,
+    },
+    /// Answer to [`crate::Output::EndPart`].
+    PartEnded {
+        /// The object.
+        object: Uid,
+        /// The root action.
+        action: Uid,
+        /// Whether the end is complete in the object's log, and the leader's store shows it.
+        result: Result<(), Fault>,
+    },
+    /// This shard does not lead a replicated object any more: it leaves memory, with whatever
+    /// actions have of it. Also if it is leader again by now.
+    Expel {
+        /// The object.
+        uid: Uid,
     },
     /// The object is to move to another node; answered by exactly one `Output::Ship` or
     /// `Output::Stays`, whatever else happens to it.
@@ -262,6 +299,8 @@ pub enum Loaded {
         epoch: Epoch,
         /// Size of its state in bytes.
         size_bytes: u64,
+        /// It is replicated, and led here.
+        replicated: bool,
     },
     /// There is no such object.
     Absent,

@@ -52,6 +52,8 @@ pub struct Limits {
     pub action_writes_max: u32,
     /// Shards that take part in one action, and those that its calls reached from here.
     pub participants_max: u32,
+    /// Replicated objects with a part of one action, here and there: its decision names them.
+    pub groups_max: u32,
     /// Aborted actions that are remembered so that late calls of them are refused. A forgotten
     /// one only costs a late call that is undone when its action's time is up.
     pub tombstones_max: u32,
@@ -99,6 +101,7 @@ impl Default for Limits {
             action_objects_max: 16_384,
             action_writes_max: 65_536,
             participants_max: 1_024,
+            groups_max: 1_024,
             tombstones_max: 16_384,
             moves_max: 64,
             cargo_levels_max: 1_024,

@@ -3,12 +3,16 @@
 //! Outputs are to be done in the order they were pushed. Those that say "answered by" must be
 //! answered exactly once, at any later time, in any order.
 
+mod batch;
+
 use crate::action::message::{Edge, Message, To, Verdict};
-use crate::action::path::{Joined, Site};
+use crate::action::path::{Coordinator, Joined, Site};
 use crate::id::{CallId, Epoch, Incarnation, Peer, Uid};
 use crate::input::{Fault, Job, Ticket};
 use crate::lock::mode::Mode;
 use crate::migrate::{Cargo, Stays};
+
+pub use self::batch::{ActionBatch, Written};
 
 /// A small number of an object that the engine knows: the same from its `Load`, or the `Dispatch`
 /// that creates it, until the image is dropped, and used for another object afterwards. A shell
@@ -165,6 +169,19 @@ pub enum Output {
         job: Job,
         /// The root action.
         action: Uid,
+        /// In the log of this replicated object; none: in the store itself.
+        decider: Option<Uid>,
+    },
+    /// Add the end of an action's part to a replicated object's log; answered by
+    /// `Input::PartEnded`. Harmless if there is no such part: that it could be added shows that
+    /// this shard leads the object.
+    EndPart {
+        /// The object.
+        object: Uid,
+        /// The root action.
+        action: Uid,
+        /// Whether the part becomes the object's state, or is dropped.
+        commit: bool,
     },
     /// Send a message. It may get lost.
     Send {
@@ -263,65 +280,6 @@ pub enum Output {
     Drained,
 }
 
-/// A batch about an action.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ActionBatch {
-    /// The participant's part of phase 1: a shadow of each object with its changed rows, and
-    /// who decides.
-    Prepare {
-        /// The root action.
-        action: Uid,
-        /// Who decides.
-        coordinator: Site,
-        /// What the action changed here.
-        objects: Vec<Written>,
-    },
-    /// The commit point: the coordinator's own objects as they are now, with their changed
-    /// rows, and the decision, which names who is still to be told.
-    Decide {
-        /// The root action.
-        action: Uid,
-        /// What the action changed here.
-        objects: Vec<Written>,
-        /// Those that have prepared.
-        participants: Vec<Site>,
-    },
-    /// The participant's part of phase 2: all shadows of the action become states.
-    Install {
-        /// The root action.
-        action: Uid,
-    },
-    /// All shadows of the action go.
-    Undo {
-        /// The root action.
-        action: Uid,
-    },
-    /// Nobody is to be told of the decision any more; it stays for those who ask, for a time.
-    Settle {
-        /// The root action.
-        action: Uid,
-    },
-    /// The commit point of a move: the decision, which names the target as the one to be told;
-    /// the object's state and rows go, and a forward to the target takes their place.
-    Depart {
-        /// The move.
-        action: Uid,
-        /// The object.
-        uid: Uid,
-        /// The target.
-        to: Site,
-    },
-}
-
-/// An object that an action has changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Written {
-    /// The object.
-    pub uid: Uid,
-    /// It was made in the action.
-    pub create: bool,
-}
-
 /// How a commit ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -329,6 +287,8 @@ pub enum End {
     Committed,
     /// It is aborted.
     Aborted(Abort),
+    /// This shard cannot tell: whoever leads the decider can.
+    Unknown,
 }
 
 /// Why an action was aborted by its participants.
@@ -486,7 +446,7 @@ pub enum Event {
         /// The root action.
         action: Uid,
         /// Who decides.
-        coordinator: Site,
+        coordinator: Coordinator,
     },
     /// An action was aborted here without being told to.
     GaveUp {
@@ -558,6 +518,8 @@ pub enum GaveUp {
     Expired,
     /// An older life of its root's process began it.
     OldIncarnation,
+    /// A replicated object that it had locked is led elsewhere now.
+    Expelled,
 }
 
 /// Why an object left memory.
@@ -573,4 +535,6 @@ pub enum Why {
     Operator,
     /// The node shuts down.
     Drain,
+    /// It is led elsewhere now.
+    Expelled,
 }

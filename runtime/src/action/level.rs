@@ -200,9 +200,10 @@ impl Level {
             Ok(Plan::Nothing) => {}
             Ok(Plan::Ask {
                 coordinator,
+                decider,
                 others,
                 aborted,
-            }) => self.ask(coordinator, &others, &aborted).await?,
+            }) => self.ask(coordinator, decider, &others, &aborted).await?,
             Err(over) => return Err(self.not_idle(over)),
         }
         self.ended = true;
@@ -215,6 +216,7 @@ impl Level {
     async fn ask<E>(
         &mut self,
         coordinator: Participant,
+        decider: Option<Uid>,
         others: &[Participant],
         aborted_below: &[Uid],
     ) -> Result<(), ActionError<E>> {
@@ -222,14 +224,19 @@ impl Level {
         let (client, limit) = (self.client(), self.line.until());
         let limit = limit.max(Instant::now() + COMMIT_TIME);
         tracing::debug!(%action, ?coordinator, others = others.len(), "commit asked for");
+        let asked = (action, decider);
         let answer =
-            actions::commit(client, coordinator, action, others, aborted_below, limit).await;
+            actions::commit(client, coordinator, asked, others, aborted_below, limit).await;
         let lost = match answer {
             Ok(End::Committed) => return Ok(()),
             Ok(End::Aborted(abort)) => {
                 let error = error::not_committed(action, abort);
                 self.abort(&"the commit failed");
                 return Err(not_committed(action, error));
+            }
+            Ok(End::Unknown) => {
+                let detail = format!("node {} cannot tell", coordinator.site.node);
+                SystemError::new(ErrorKind::Unreachable, detail).completed(Completed::Maybe)
             }
             Err(error) if error.completion() == Completed::No => {
                 self.abort(&"nobody was asked to commit");

@@ -119,7 +119,7 @@ fn encode(shard: Shard, from: u16, what: What) -> Option<Vec<u8>> {
 pub(crate) async fn commit(
     client: &Client,
     coordinator: Participant,
-    action: Uid,
+    (action, decider): (Uid, Option<Uid>),
     others: &[Participant],
     aborted: &[Uid],
     deadline: Instant,
@@ -129,6 +129,7 @@ pub(crate) async fn commit(
         coordinator,
         others: others.to_vec(),
         aborted: aborted.to_vec(),
+        decider,
     };
     let wish = Wish::Commit(request);
     let body = request_at(client, coordinator.site, wish, deadline).await?;
@@ -146,7 +147,7 @@ pub(crate) async fn ask(
     action: Uid,
     deadline: Instant,
 ) -> Result<Option<Verdict>> {
-    let body = request_at(client, site, Wish::Ask(action), deadline).await?;
+    let body = request_at(client, site, Wish::Ask(action, None), deadline).await?;
     message::read_told(body.root()).map_err(unreadable)
 }
 

@@ -17,7 +17,7 @@ use crate::error::{ErrorKind, SystemError};
 /// claim a billion segments. The line ends catch transports that mangle them.
 pub(crate) const MAGIC: [u8; 8] = *b"PARTHA\r\n";
 /// The version of frames and call context that this software speaks.
-pub(crate) const VERSION: u16 = 4;
+pub(crate) const VERSION: u16 = 5;
 /// The oldest version it understands: before it there were no actions, and a call in an action
 /// would have been executed, and committed, on its own.
 pub(crate) const VERSION_MIN: u16 = 2;

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
-use partha_core::action::path::Site;
+use partha_core::action::path::Coordinator;
 use partha_core::id::Uid;
 use partha_core::{ActionBatch, Input, Written};
 use partha_store::{Batch, Item, StoreError};
@@ -62,12 +62,14 @@ impl Shard {
             } => self.items_to_prepare(action, coordinator, objects),
             ActionBatch::Decide {
                 action,
+                decider: _,
                 objects,
                 participants,
+                groups: _,
             } => {
                 let mut items = Vec::with_capacity(objects.len() + 1);
                 let uids = objects.iter().map(|written| written.uid).collect();
-                for Written { uid, create } in objects {
+                for Written { uid, create, .. } in objects {
                     let (record, changes) = self.written(uid)?;
                     items.push(match create {
                         true => Item::Create { uid, record },
@@ -82,14 +84,16 @@ impl Shard {
                 });
                 Ok((Work::Decide(action, uids), items))
             }
-            ActionBatch::Install { action } => {
+            ActionBatch::Install { action, groups: _ } => {
                 Ok((Work::Other, vec![Item::CommitShadow { action }]))
             }
-            ActionBatch::Undo { action } => {
+            ActionBatch::Undo { action, groups: _ } => {
                 self.unwanted.borrow_mut().insert(action);
                 Ok((Work::Undo(action), vec![Item::DeleteShadow { action }]))
             }
-            ActionBatch::Settle { action } => Ok((Work::Other, vec![Item::Settle { action }])),
+            ActionBatch::Settle { action, decider: _ } => {
+                Ok((Work::Other, vec![Item::Settle { action }]))
+            }
             ActionBatch::Depart { action, uid, to } => self.items_to_depart(action, uid, to),
         }
     }
@@ -97,7 +101,7 @@ impl Shard {
     fn items_to_prepare(
         &self,
         action: Uid,
-        coordinator: Site,
+        coordinator: Coordinator,
         objects: Vec<Written>,
     ) -> Result<(Work, Vec<Item>), SystemError> {
         // What another action had prepared of these objects may still be there, if the
@@ -109,7 +113,7 @@ impl Shard {
                 .iter()
                 .map(|aborted| Item::DeleteShadow { action: *aborted }),
         );
-        for Written { uid, create } in objects {
+        for Written { uid, create, .. } in objects {
             let (record, changes) = self.written(uid)?;
             items.push(match create {
                 true => Item::CreateShadow {
@@ -127,7 +131,7 @@ impl Shard {
         }
         items.push(Item::Prepare {
             action,
-            coordinator,
+            coordinator: coordinator.site,
         });
         Ok((Work::Prepare(action, unwanted), items))
     }
@@ -218,6 +222,17 @@ impl Shard {
             };
             store.submit(Item::DeleteShadow { action }.into(), Box::new(gone));
         }
+    }
+
+    /// Adds the end of a part to an object's log. No object has a part yet, since no action is let
+    /// in at a replicated one.
+    pub(super) fn end_part(&self, object: Uid, action: Uid) {
+        let result = Err(partha_core::Fault::Store);
+        self.later(Input::PartEnded {
+            object,
+            action,
+            result,
+        });
     }
 
     /// Looks for a decision.

@@ -33,7 +33,7 @@ impl Home {
                 return self.deliver(from, action.shard, message);
             }
             What::Commit(request) => Wish::Commit(request),
-            What::Ask { action } => Wish::Ask(action),
+            What::Ask { action, decider } => Wish::Ask(action, decider),
             // Only nodes have copies.
             What::Group(_) if !self.is_node(caller) => return,
             What::Group(news) => {
@@ -57,7 +57,8 @@ impl Home {
     /// shard that the coordinator knows, when nothing of it is left in the store.
     fn deliver(&self, from: From, shard: message::Shard, message: Message) {
         let index = self.shard_index(shard);
-        if let (Message::Commit { action }, message::Shard::Number(addressed)) = (&message, shard)
+        if let (Message::Commit { action, part: None }, message::Shard::Number(addressed)) =
+            (&message, shard)
             && let Some(parts) = self.recovered.get(action)
         {
             let action = *action;
@@ -186,7 +187,11 @@ impl Shard {
         } = request;
         let ticket = self.ticket();
         let input = match wish {
-            Wish::Ask(action) => Input::Ask { ticket, action },
+            Wish::Ask(action, decider) => Input::Ask {
+                ticket,
+                action,
+                decider,
+            },
             // The number of the mirror says in which life of the node it was made; what an
             // earlier life decided is in the store.
             Wish::Commit(request) => {
@@ -195,6 +200,7 @@ impl Shard {
                     coordinator,
                     others,
                     aborted,
+                    decider,
                 } = request;
                 Input::Commit {
                     ticket,
@@ -203,6 +209,7 @@ impl Shard {
                     join: coordinator.joined.join,
                     others,
                     aborted,
+                    decider,
                 }
             }
         };
@@ -224,7 +231,7 @@ impl Shard {
                 peer: self.registry.me,
                 shard: actions::RUNNER,
             };
-            let message = Box::new(Message::Abort { action });
+            let message = Box::new(Message::Abort { action, part: None });
             self.feed(Input::Message { from, message });
         }
     }
@@ -234,6 +241,7 @@ impl Shard {
         match end {
             End::Committed => count(&self.counters.committed),
             End::Aborted(_) => count(&self.counters.aborted),
+            End::Unknown => {}
         }
         crash_point!("ended/before");
         if let Some(reply) = self.requests.borrow_mut().remove(&ticket) {
@@ -257,6 +265,11 @@ impl Shard {
         let (node, shard) = match to {
             To::Site(site) => (site.node, message::Shard::Number(site.shard)),
             To::Home { node, root } => (node, message::Shard::Of(root)),
+            // Whoever leads it now; if that is not known here it is sent again.
+            To::Leader { object } => match self.leader_of(object) {
+                Some(node) => (node, message::Shard::Of(object)),
+                None => return,
+            },
         };
         let step = Step::of(&message);
         if let Some(step) = step {
@@ -272,7 +285,13 @@ impl Shard {
     /// had prepared.
     pub(super) fn acknowledge(&self, action: Uid, to: Site, from: u16) {
         let shard = message::Shard::Number(to.shard);
-        self.send_as(from, to.node, shard, Message::Acknowledge { action });
+        let message = Message::Acknowledge {
+            action,
+            site: true,
+            groups: Vec::new(),
+            decider: None,
+        };
+        self.send_as(from, to.node, shard, message);
     }
 
     fn send_as(&self, from: u16, node: NodeId, shard: message::Shard, message: Message) {

@@ -367,6 +367,7 @@ fn because(why: Option<GaveUp>) -> &'static str {
         None => "",
         Some(GaveUp::CallerGone) => ", since a process that had called in it is gone",
         Some(GaveUp::Expired) => ", since its time was up",
+        Some(GaveUp::Expelled) => ", since an object that it had locked is led elsewhere now",
         Some(GaveUp::OldIncarnation) => {
             ", since the process that began it was started again meanwhile"
         }

@@ -91,7 +91,11 @@ impl Catalog {
                     changed: None,
                 };
                 self.insert(slot, active);
-                Loaded::Found { epoch, size_bytes }
+                Loaded::Found {
+                    epoch,
+                    size_bytes,
+                    replicated: false,
+                }
             }
             Err(error) => {
                 store.deactivate(uid, epoch);

@@ -208,14 +208,15 @@ pub(crate) enum Wish {
     /// Commit, as the coordinator.
     Commit(CommitRequest),
     /// Tell what became of an action.
-    Ask(Uid),
+    /// With the replicated object whose log has the decision, if one has.
+    Ask(Uid, Option<Uid>),
 }
 
 impl std::convert::From<Wish> for What {
     fn from(wish: Wish) -> Self {
         match wish {
             Wish::Commit(request) => Self::Commit(request),
-            Wish::Ask(action) => Self::Ask { action },
+            Wish::Ask(action, decider) => Self::Ask { action, decider },
         }
     }
 }

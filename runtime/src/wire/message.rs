@@ -6,11 +6,12 @@
 //! [`Ended`](write_ended) or [`Told`](write_told). Reading is strict: a member that must be there
 //! is, lists are bounded, enums are known; anything else cuts the connection.
 
+mod ends;
+mod groups;
+
 use partha_core::action::message::{Deadlock, Edge, Message, Party, Verdict, Vote, WaitId};
 use partha_core::action::path::{PATH_MAX, Participant, Path, Site};
-use partha_core::action::scope::ABORTED_MAX;
 use partha_core::id::{NodeId, Uid};
-use partha_core::{Abort, End, Fault};
 use partha_wire::{DecodeError, PointerReader, Slot, StructReader, Writer};
 
 use super::group::{self, GroupNews};
@@ -18,6 +19,8 @@ use super::parts::{
     bounded, incarnation, read_participants, read_site, read_uid, read_uid_if_any, read_uids,
     required, write_participants, write_site, write_uid, write_uids,
 };
+
+pub(crate) use self::ends::{read_ended, read_told, write_ended, write_told};
 
 /// Edges in one message: the longest path of waits, and as many owners of one lock.
 pub(crate) const EDGES_MAX: usize = 1_024;
@@ -50,6 +53,8 @@ pub(crate) enum What {
     Commit(CommitRequest),
     Ask {
         action: Uid,
+        /// The replicated object whose log has the decision, if it is one's.
+        decider: Option<Uid>,
     },
     /// What a copy of an object tells another one.
     Group(Box<GroupNews>),
@@ -63,6 +68,8 @@ pub(crate) struct CommitRequest {
     pub(crate) coordinator: Participant,
     pub(crate) others: Vec<Participant>,
     pub(crate) aborted: Vec<Uid>,
+    /// The replicated object whose log is to have the decision, if it is one's.
+    pub(crate) decider: Option<Uid>,
 }
 
 /// Values of the union of `struct Action`.
@@ -85,6 +92,15 @@ mod tag {
     pub(super) const ASK: u16 = 15;
     pub(super) const VOTE_MOVED: u16 = 16;
     pub(super) const GROUP: u16 = 17;
+    pub(super) const PREPARE_DECIDER: u16 = 18;
+    pub(super) const VOTE_GROUPS: u16 = 19;
+    pub(super) const COMMIT_PART: u16 = 20;
+    pub(super) const ACKNOWLEDGE_GROUPS: u16 = 21;
+    pub(super) const ABORT_PART: u16 = 22;
+    pub(super) const QUERY_GROUPS: u16 = 23;
+    pub(super) const VERDICT_PART: u16 = 24;
+    pub(super) const REQUEST_DECIDER: u16 = 25;
+    pub(super) const ASK_DECIDER: u16 = 26;
 }
 
 impl Action {
@@ -99,18 +115,8 @@ impl Action {
         let body = s.slot(1);
         let tag = match &self.what {
             What::Message(message) => write_message(w, body, message),
-            What::Commit(request) => {
-                let s = w.structure(body, 0, 4);
-                write_uid(w, s.slot(0), request.action);
-                write_participants(w, s.slot(1), &[request.coordinator]);
-                write_participants(w, s.slot(2), &request.others);
-                write_uids(w, s.slot(3), &request.aborted);
-                tag::COMMIT_REQUEST
-            }
-            What::Ask { action } => {
-                write_uid(w, body, *action);
-                tag::ASK
-            }
+            What::Commit(request) => groups::write_request(w, body, request),
+            What::Ask { action, decider } => groups::write_ask(w, body, *action, *decider),
             What::Group(news) => {
                 group::write(w, body, news);
                 tag::GROUP
@@ -127,57 +133,108 @@ fn write_message(w: &mut Writer, body: Slot, message: &Message) -> u16 {
             incarnation,
             join,
             aborted,
+            decider,
         } => {
-            let s = w.structure(body, 2, 2);
-            w.set_u32(s, 0, incarnation.0);
-            w.set_u64(s, 1, *join);
-            write_uid(w, s.slot(0), *action);
-            write_uids(w, s.slot(1), aborted);
-            tag::PREPARE
+            let prepare = groups::Prepare {
+                incarnation: *incarnation,
+                join: *join,
+                aborted,
+                decider: *decider,
+            };
+            groups::write_prepare(w, body, *action, &prepare)
         }
         Message::Vote {
             action,
             vote,
             moved,
-        } => write_vote(w, body, *action, *vote, moved),
-        Message::Commit { action } => {
-            write_uid(w, body, *action);
-            tag::COMMIT
-        }
-        Message::Acknowledge { action } => {
-            write_uid(w, body, *action);
-            tag::ACKNOWLEDGE
-        }
-        Message::Abort { action } => {
-            write_uid(w, body, *action);
-            tag::ABORT
-        }
+            groups,
+            decider: None,
+        } if groups.is_empty() => write_vote(w, body, *action, *vote, moved),
+        Message::Vote {
+            action,
+            vote,
+            moved,
+            groups,
+            decider,
+        } => groups::write_vote(w, body, *action, (*vote, *decider), moved, groups),
         Message::Merge { action, parent } => {
             let s = w.structure(body, 0, 2);
             write_uid(w, s.slot(0), *action);
             write_uid(w, s.slot(1), *parent);
             tag::MERGE
         }
-        Message::Query { action } => {
-            write_uid(w, body, *action);
-            tag::QUERY
+        Message::Deadlock(message) => write_deadlock(w, body, message),
+        Message::Commit { .. }
+        | Message::Acknowledge { .. }
+        | Message::Abort { .. }
+        | Message::Query { .. }
+        | Message::Verdict { .. } => write_end(w, body, message),
+    }
+}
+
+/// Writes a message about how an action ends.
+fn write_end(w: &mut Writer, body: Slot, message: &Message) -> u16 {
+    match message {
+        Message::Commit {
+            action,
+            part: Some(part),
+        } => {
+            groups::write_part(w, body, *action, *part);
+            tag::COMMIT_PART
         }
-        Message::Verdict { action, verdict } => {
+        Message::Commit { action, part: None } => {
+            write_uid(w, body, *action);
+            tag::COMMIT
+        }
+        Message::Acknowledge {
+            action,
+            site,
+            groups,
+            decider,
+        } => groups::write_acknowledge(w, body, *action, (*site, groups, *decider)),
+        Message::Abort {
+            action,
+            part: Some(part),
+        } => {
+            groups::write_part(w, body, *action, *part);
+            tag::ABORT_PART
+        }
+        Message::Abort { action, part: None } => {
+            write_uid(w, body, *action);
+            tag::ABORT
+        }
+        Message::Query {
+            action,
+            decider,
+            part,
+        } => groups::write_query(w, body, *action, *decider, *part),
+        Message::Verdict {
+            action,
+            verdict,
+            part: Some(part),
+        } => {
+            groups::write_verdict(w, body, *action, *verdict, *part);
+            tag::VERDICT_PART
+        }
+        Message::Verdict {
+            action,
+            verdict,
+            part: None,
+        } => {
             write_enum(w, body, *action, verdict_number(*verdict));
             tag::VERDICT
         }
-        Message::Deadlock(message) => write_deadlock(w, body, message),
+        Message::Prepare { .. }
+        | Message::Vote { .. }
+        | Message::Merge { .. }
+        | Message::Deadlock(_) => unreachable!("{message:?} is written elsewhere"),
     }
 }
 
 /// A vote that names where objects went has a tag of its own: a coordinator that does not know of
 /// moves must not take it for one that names nobody.
 fn write_vote(w: &mut Writer, body: Slot, action: Uid, vote: Vote, moved: &[Participant]) -> u16 {
-    let vote = match vote {
-        Vote::Yes => 0,
-        Vote::ReadOnly => 1,
-        Vote::No => 2,
-    };
+    let vote = vote_number(vote);
     if moved.is_empty() {
         write_enum(w, body, action, vote);
         return tag::VOTE;
@@ -239,6 +296,14 @@ fn write_enum(w: &mut Writer, body: Slot, action: Uid, value: u16) {
     write_uid(w, s.slot(0), action);
 }
 
+fn vote_number(vote: Vote) -> u16 {
+    match vote {
+        Vote::Yes => 0,
+        Vote::ReadOnly => 1,
+        Vote::No => 2,
+    }
+}
+
 fn verdict_number(verdict: Verdict) -> u16 {
     match verdict {
         Verdict::Committed => 0,
@@ -285,22 +350,17 @@ pub(super) fn read(question: u32, body: PointerReader<'_>) -> Result<Action, Dec
     };
     let body = s.pointer(1);
     let what = match s.u16(2) {
-        tag::COMMIT_REQUEST => {
-            let s = required(body)?;
-            let coordinator = read_participants(s.pointer(1))?;
-            let [coordinator] = coordinator[..] else {
-                return Err(DecodeError::invalid("one coordinator").at("coordinator"));
-            };
-            What::Commit(CommitRequest {
-                action: read_uid(s.pointer(0))?,
-                coordinator,
-                others: read_participants(s.pointer(2)).map_err(|e| e.at("others"))?,
-                aborted: read_uids(s.pointer(3), ABORTED_MAX).map_err(|e| e.at("aborted"))?,
-            })
-        }
+        tag::COMMIT_REQUEST => What::Commit(groups::read_request(body, false)?),
+        tag::REQUEST_DECIDER => What::Commit(groups::read_request(body, true)?),
         tag::ASK => What::Ask {
             action: read_uid(body)?,
+            decider: None,
         },
+        tag::ASK_DECIDER => {
+            let (action, decider) = groups::read_part(body)?;
+            let decider = Some(decider);
+            What::Ask { action, decider }
+        }
         tag::GROUP => What::Group(Box::new(group::read(body)?)),
         tag => What::Message(read_message(tag, body)?),
     };
@@ -321,21 +381,15 @@ pub(super) fn read(question: u32, body: PointerReader<'_>) -> Result<Action, Dec
 
 fn read_message(tag: u16, body: PointerReader<'_>) -> Result<Message, DecodeError> {
     Ok(match tag {
-        tag::PREPARE => {
-            let s = required(body)?;
-            Message::Prepare {
-                action: read_uid(s.pointer(0))?,
-                incarnation: incarnation(s.u32(0))?,
-                join: s.u64(1),
-                aborted: read_uids(s.pointer(1), ABORTED_MAX).map_err(|e| e.at("aborted"))?,
-            }
-        }
+        tag::PREPARE => groups::read_prepare(body, false)?,
         tag::VOTE => {
             let (action, value) = read_enum(body)?;
             Message::Vote {
                 action,
                 vote: vote(value)?,
                 moved: Vec::new(),
+                groups: Vec::new(),
+                decider: None,
             }
         }
         tag::VOTE_MOVED => {
@@ -349,16 +403,23 @@ fn read_message(tag: u16, body: PointerReader<'_>) -> Result<Message, DecodeErro
                 action,
                 vote: vote(value)?,
                 moved,
+                groups: Vec::new(),
+                decider: None,
             }
         }
         tag::COMMIT => Message::Commit {
             action: read_uid(body)?,
+            part: None,
         },
         tag::ACKNOWLEDGE => Message::Acknowledge {
             action: read_uid(body)?,
+            site: true,
+            groups: Vec::new(),
+            decider: None,
         },
         tag::ABORT => Message::Abort {
             action: read_uid(body)?,
+            part: None,
         },
         tag::MERGE => {
             let s = required(body)?;
@@ -369,13 +430,23 @@ fn read_message(tag: u16, body: PointerReader<'_>) -> Result<Message, DecodeErro
         }
         tag::QUERY => Message::Query {
             action: read_uid(body)?,
+            decider: None,
+            part: None,
         },
         tag::VERDICT => {
             let (action, value) = read_enum(body)?;
             let verdict = verdict(value)?;
-            Message::Verdict { action, verdict }
+            let part = None;
+            Message::Verdict {
+                action,
+                verdict,
+                part,
+            }
         }
-        tag => Message::Deadlock(read_deadlock(tag, body)?),
+        tag => match groups::read(tag, body)? {
+            Some(message) => message,
+            None => Message::Deadlock(read_deadlock(tag, body)?),
+        },
     })
 }
 
@@ -484,69 +555,6 @@ fn read_party(pointer: PointerReader<'_>) -> Result<Party, DecodeError> {
         home: NodeId(s.u64(1)),
         born_ms: s.u64(2),
     })
-}
-
-/// Writes the answer to a request to commit.
-pub(crate) fn write_ended(w: &mut Writer, slot: Slot, end: End) {
-    let s = w.structure(slot, 1, 1);
-    let (number, site, fault) = match end {
-        End::Committed => (0, None, None),
-        End::Aborted(Abort::Lost(site)) => (1, Some(site), None),
-        End::Aborted(Abort::Refused(site)) => (2, Some(site), None),
-        End::Aborted(Abort::Silent(site)) => (3, Some(site), None),
-        End::Aborted(Abort::Busy(site)) => (4, Some(site), None),
-        End::Aborted(Abort::Store(fault)) => (5, None, Some(fault)),
-        End::Aborted(Abort::Ended) => (6, None, None),
-    };
-    w.set_u16(s, 0, number);
-    if let Some(site) = site {
-        write_site(w, s.slot(0), site);
-    }
-    let fault = match fault {
-        None | Some(Fault::Store) => 0,
-        Some(Fault::Fenced) => 1,
-        Some(Fault::Full) => 2,
-        Some(Fault::Exists) => 3,
-    };
-    w.set_u16(s, 1, fault);
-}
-
-/// Reads what [`write_ended`] wrote.
-pub(crate) fn read_ended(body: PointerReader<'_>) -> Result<End, DecodeError> {
-    let s = required(body)?;
-    let site = || read_site(s.pointer(0)).map_err(|e| e.at("site"));
-    Ok(match s.u16(0) {
-        0 => End::Committed,
-        1 => End::Aborted(Abort::Lost(site()?)),
-        2 => End::Aborted(Abort::Refused(site()?)),
-        3 => End::Aborted(Abort::Silent(site()?)),
-        4 => End::Aborted(Abort::Busy(site()?)),
-        5 => End::Aborted(Abort::Store(match s.u16(1) {
-            0 => Fault::Store,
-            1 => Fault::Fenced,
-            2 => Fault::Full,
-            3 => Fault::Exists,
-            other => return Err(DecodeError::enumerant("Ended.fault", other)),
-        })),
-        6 => End::Aborted(Abort::Ended),
-        other => return Err(DecodeError::enumerant("Ended.end", other)),
-    })
-}
-
-/// Writes the answer to a question about an outcome.
-pub(crate) fn write_told(w: &mut Writer, slot: Slot, told: Option<Verdict>) {
-    let s = w.structure(slot, 1, 0);
-    w.set_bool(s, 0, told.is_some());
-    w.set_u16(s, 1, told.map_or(0, verdict_number));
-}
-
-/// Reads what [`write_told`] wrote.
-pub(crate) fn read_told(body: PointerReader<'_>) -> Result<Option<Verdict>, DecodeError> {
-    let s = required(body)?;
-    match s.bool(0) {
-        false => Ok(None),
-        true => verdict(s.u16(1)).map(Some),
-    }
 }
 
 #[cfg(test)]

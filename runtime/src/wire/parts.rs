@@ -73,6 +73,12 @@ pub(super) fn read_uid_if_any(pointer: PointerReader<'_>) -> Result<Option<Uid>,
     }
 }
 
+pub(super) fn write_uid_if_any(w: &mut Writer, slot: Slot, uid: Option<Uid>) {
+    if let Some(uid) = uid {
+        write_uid(w, slot, uid);
+    }
+}
+
 pub(super) fn write_uids(w: &mut Writer, slot: Slot, uids: &[Uid]) {
     if uids.is_empty() {
         return;
@@ -105,7 +111,9 @@ pub(super) fn write_participants(w: &mut Writer, slot: Slot, participants: &[Par
     if participants.is_empty() {
         return;
     }
-    let list = w.structures(slot, participants.len(), PARTICIPANT_DATA, 0);
+    // All elements are of one size, and few actions have a decider.
+    let decided = participants.iter().any(|it| it.joined.decider.is_some());
+    let list = w.structures(slot, participants.len(), PARTICIPANT_DATA, decided.into());
     for (index, participant) in participants.iter().enumerate() {
         let s = list.structure(index);
         w.set_u64(s, 0, participant.site.node.0);
@@ -113,6 +121,9 @@ pub(super) fn write_participants(w: &mut Writer, slot: Slot, participants: &[Par
         w.set_u32(s, 4, participant.incarnation.0);
         w.set_u16(s, 10, participant.site.shard);
         w.set_bool(s, UPDATED_BIT, participant.joined.updated);
+        if let Some(decider) = participant.joined.decider {
+            write_uid(w, s.slot(0), decider);
+        }
     }
 }
 
@@ -130,6 +141,7 @@ pub(super) fn read_participants(
             joined: Joined {
                 join: s.u64(1),
                 updated: s.bool(UPDATED_BIT),
+                decider: read_uid_if_any(s.pointer(0))?,
             },
         })
     };

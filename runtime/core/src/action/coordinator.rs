@@ -43,6 +43,10 @@ pub(crate) struct Ballot {
     pub(crate) aborted: Vec<Uid>,
     /// When silence counts as No.
     pub(crate) ends: Time,
+    /// The replicated object whose log is to have the decision.
+    pub(crate) decider: Option<Uid>,
+    /// Replicated objects with a part, as those say who voted Yes.
+    pub(crate) groups: BTreeSet<Uid>,
 }
 
 /// What the votes amount to.
@@ -76,13 +80,16 @@ impl Ballot {
             voters,
             aborted,
             ends,
+            decider: None,
+            groups: BTreeSet::new(),
         })
     }
 
     /// Notes a vote. The first of a voter counts; a voter that is not asked has none.
-    pub(crate) fn vote(&mut self, site: Site, vote: Vote) -> Tally {
-        if let Some((_, noted)) = self.voters.get_mut(&site) {
-            noted.get_or_insert(vote);
+    pub(crate) fn vote(&mut self, site: Site, vote: Vote, groups: Vec<Uid>) -> Tally {
+        if let Some((_, noted @ None)) = self.voters.get_mut(&site) {
+            *noted = Some(vote);
+            self.groups.extend(groups);
         }
         self.tally()
     }
@@ -134,6 +141,17 @@ impl Ballot {
     }
 }
 
+/// Who is to know that an action is committed, and where that is written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct News {
+    /// Those that have prepared.
+    pub(crate) sites: Vec<Site>,
+    /// Replicated objects with a part: whoever leads them is told.
+    pub(crate) groups: BTreeSet<Uid>,
+    /// The replicated object whose log has the decision.
+    pub(crate) decider: Option<Uid>,
+}
+
 /// An action that is committed, until all know.
 #[derive(Debug)]
 struct Decision {
@@ -141,8 +159,23 @@ struct Decision {
     told: Vec<Site>,
     /// Those of them that have not acknowledged.
     untold: BTreeSet<Site>,
+    /// The same of replicated objects.
+    groups: BTreeSet<Uid>,
+    decider: Option<Uid>,
     pause_ns: u64,
     due: Time,
+}
+
+impl Decision {
+    /// Notes that a site knows. A node that has fewer shards since its last start answers from
+    /// another one than was told.
+    fn acknowledge(&mut self, site: Site) {
+        let moved = !self.told.contains(&site);
+        let mut untold = self.untold.iter();
+        let stand_in = untold.find(|told| moved && told.node == site.node);
+        let site = stand_in.copied().unwrap_or(site);
+        self.untold.remove(&site);
+    }
 }
 
 /// All decisions of a shard that somebody may not know of.
@@ -150,14 +183,21 @@ struct Decision {
 pub(crate) struct Decisions {
     rows: BTreeMap<Uid, Decision>,
     due: BTreeSet<(Time, Uid)>,
+    /// By the replicated objects whose logs have them.
+    deciders: BTreeSet<(Uid, Uid)>,
 }
 
 impl Decisions {
-    pub(crate) fn insert(&mut self, action: Uid, told: Vec<Site>, pause_ns: u64, due: Time) {
-        let untold = told.iter().copied().collect();
+    pub(crate) fn insert(&mut self, action: Uid, news: News, pause_ns: u64, due: Time) {
+        let untold = news.sites.iter().copied().collect();
+        if let Some(decider) = news.decider {
+            self.deciders.insert((decider, action));
+        }
         let decision = Decision {
-            told,
+            told: news.sites,
             untold,
+            groups: news.groups,
+            decider: news.decider,
             pause_ns,
             due,
         };
@@ -176,25 +216,55 @@ impl Decisions {
         rows.into_iter().flat_map(|row| row.untold.iter().copied())
     }
 
-    /// Notes an acknowledgement; whether it was the last, so that the decision is gone. A node
-    /// that has fewer shards since its last start answers from another one than was told.
-    pub(crate) fn acknowledge(&mut self, action: Uid, site: Site) -> bool {
-        let Some(row) = self.rows.get_mut(&action) else {
-            return false;
-        };
-        let moved = !row.told.contains(&site);
-        let stand_in = row
-            .untold
-            .iter()
-            .find(|told| moved && told.node == site.node);
-        let site = stand_in.copied().unwrap_or(site);
-        row.untold.remove(&site);
-        let last = row.untold.is_empty();
-        if last {
-            self.due.remove(&(row.due, action));
-            self.rows.remove(&action);
+    /// Replicated objects whose part may not have ended.
+    pub(crate) fn untold_groups(&self, action: Uid) -> impl Iterator<Item = Uid> + '_ {
+        let rows = self.rows.get(&action);
+        rows.into_iter().flat_map(|row| row.groups.iter().copied())
+    }
+
+    /// Notes an acknowledgement of a site, of groups, or of both. If it was the last, the
+    /// decision is gone, and who has it is returned.
+    pub(crate) fn acknowledge(
+        &mut self,
+        action: Uid,
+        site: Option<Site>,
+        groups: &[Uid],
+    ) -> Option<Option<Uid>> {
+        let row = self.rows.get_mut(&action)?;
+        for group in groups {
+            row.groups.remove(group);
         }
-        last
+        if let Some(site) = site {
+            row.acknowledge(site);
+        }
+        let decider = row.decider;
+        let last = row.untold.is_empty() && row.groups.is_empty();
+        last.then(|| {
+            self.remove(action);
+            decider
+        })
+    }
+
+    fn remove(&mut self, action: Uid) {
+        let row = self.rows.remove(&action).expect("a decision is there");
+        self.due.remove(&(row.due, action));
+        if let Some(decider) = row.decider {
+            self.deciders.remove(&(decider, action));
+        }
+    }
+
+    /// Another shard has the decisions of a replicated object now.
+    pub(crate) fn drop_of(&mut self, decider: Uid) {
+        let first = Uid {
+            node: crate::id::NodeId(0),
+            local: 0,
+        };
+        let all = self.deciders.range((decider, first)..);
+        let all = all.take_while(|(of, _)| *of == decider);
+        let all: Vec<Uid> = all.map(|(_, action)| *action).collect();
+        for action in all {
+            self.remove(action);
+        }
     }
 
     /// The decision that is to be told again now; its next date is set, a longer pause later.
@@ -230,7 +300,8 @@ impl Decisions {
         );
         for (action, row) in &self.rows {
             assert!(self.due.contains(&(row.due, *action)), "{action} is lost");
-            assert!(!row.untold.is_empty(), "all know of {action}");
+            let all = row.untold.is_empty() && row.groups.is_empty();
+            assert!(!all, "all know of {action}");
         }
     }
 }
@@ -248,6 +319,7 @@ mod tests {
             joined: Joined {
                 join: 1,
                 updated: true,
+                decider: None,
             },
         }
     }
@@ -263,18 +335,24 @@ mod tests {
     fn the_first_vote_of_each_counts_and_one_no_is_enough() {
         let others = [participant(1), participant(2), participant(3)];
         let mut ballot = Ballot::new(Ticket(1), &others, Vec::new(), Time(9)).expect("no twins");
-        assert_eq!(ballot.vote(site(1), Vote::Yes), Tally::Open);
-        assert_eq!(ballot.vote(site(2), Vote::ReadOnly), Tally::Open);
-        assert_eq!(ballot.vote(site(2), Vote::No), Tally::Open);
-        assert_eq!(ballot.vote(site(4), Vote::No), Tally::Open);
+        assert_eq!(ballot.vote(site(1), Vote::Yes, Vec::new()), Tally::Open);
+        assert_eq!(
+            ballot.vote(site(2), Vote::ReadOnly, Vec::new()),
+            Tally::Open
+        );
+        assert_eq!(ballot.vote(site(2), Vote::No, Vec::new()), Tally::Open);
+        assert_eq!(ballot.vote(site(4), Vote::No, Vec::new()), Tally::Open);
         assert_eq!(ballot.missing().collect::<Vec<_>>(), [participant(3)]);
         assert_eq!(ballot.bound().collect::<Vec<_>>(), [site(1), site(3)]);
         assert_eq!(
-            ballot.vote(site(3), Vote::Yes),
+            ballot.vote(site(3), Vote::Yes, Vec::new()),
             Tally::Done(vec![site(1), site(3)])
         );
         let mut ballot = Ballot::new(Ticket(1), &others, Vec::new(), Time(9)).expect("no twins");
-        assert_eq!(ballot.vote(site(3), Vote::No), Tally::Refused(site(3)));
+        assert_eq!(
+            ballot.vote(site(3), Vote::No, Vec::new()),
+            Tally::Refused(site(3))
+        );
     }
 
     #[test]
@@ -302,9 +380,9 @@ mod tests {
         let mut other = participant(1);
         other.joined.join = 2;
         assert_eq!(ballot.add(other, 9), None, "work is lost");
-        assert_eq!(ballot.vote(site(1), Vote::Yes), Tally::Open);
+        assert_eq!(ballot.vote(site(1), Vote::Yes, Vec::new()), Tally::Open);
         assert_eq!(
-            ballot.vote(site(2), Vote::ReadOnly),
+            ballot.vote(site(2), Vote::ReadOnly, Vec::new()),
             Tally::Done(vec![site(1)])
         );
     }
@@ -316,7 +394,11 @@ mod tests {
             local: 1,
         };
         let mut decisions = Decisions::default();
-        decisions.insert(uid, vec![site(1), site(2)], 10, Time(10));
+        let news = News {
+            sites: vec![site(1), site(2)],
+            ..News::default()
+        };
+        decisions.insert(uid, news, 10, Time(10));
         decisions.check();
         let mut times = Vec::new();
         for now in 0..200 {
@@ -326,14 +408,14 @@ mod tests {
             decisions.check();
         }
         assert_eq!(times, [10, 20, 40, 80, 120, 160]);
-        assert!(!decisions.acknowledge(uid, site(1)));
-        assert!(!decisions.acknowledge(uid, site(1)));
+        assert_eq!(decisions.acknowledge(uid, Some(site(1)), &[]), None);
+        assert_eq!(decisions.acknowledge(uid, Some(site(1)), &[]), None);
         let elsewhere = Site {
             shard: 7,
             ..site(2)
         };
-        assert!(decisions.acknowledge(uid, elsewhere));
-        assert!(!decisions.acknowledge(uid, site(2)));
+        assert_eq!(decisions.acknowledge(uid, Some(elsewhere), &[]), Some(None));
+        assert_eq!(decisions.acknowledge(uid, Some(site(2)), &[]), None);
         assert_eq!((decisions.len(), decisions.next_due()), (0, None));
     }
 }

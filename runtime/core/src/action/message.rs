@@ -19,6 +19,11 @@ pub enum To {
         /// The first uid of the family's paths.
         root: Uid,
     },
+    /// The shard that a replicated object has at the node that leads it now.
+    Leader {
+        /// The object.
+        object: Uid,
+    },
 }
 
 /// Where a message came from.
@@ -44,6 +49,8 @@ pub enum Message {
         /// Nested actions that were aborted; every other one that the participant still knows
         /// has committed into its parent.
         aborted: Vec<Uid>,
+        /// The replicated object whose log is to have the decision; none if the sender's store is.
+        decider: Option<Uid>,
     },
     /// Participant to coordinator.
     Vote {
@@ -53,22 +60,37 @@ pub enum Message {
         vote: Vote,
         /// Where objects went that had work of the action: whoever is not asked yet is to be.
         moved: Vec<Participant>,
+        /// With a Yes: the replicated objects whose logs have a part of the action now.
+        groups: Vec<Uid>,
+        /// As the Prepare said.
+        decider: Option<Uid>,
     },
-    /// Coordinator to participant: the action is committed, install it.
+    /// Whoever has the decision to a participant: the action is committed, install it.
     Commit {
         /// The root action.
         action: Uid,
+        /// To whoever leads this replicated object: its part alone.
+        part: Option<Uid>,
     },
-    /// Participant to coordinator: installed, on disk; nothing of the action is left here.
+    /// To whoever has the decision.
     Acknowledge {
         /// The root action.
         action: Uid,
+        /// Installed, on disk; nothing of the action is left in the sender's own store. Without,
+        /// it speaks of the groups alone.
+        site: bool,
+        /// Replicated objects that the sender leads, and whose logs have the end of their part.
+        groups: Vec<Uid>,
+        /// The replicated object whose log has the decision; none if the receiver's store has.
+        decider: Option<Uid>,
     },
     /// To participants, from the coordinator or from whoever runs the action: the action, root
     /// or nested, with all below it, never happened.
     Abort {
         /// The action.
         action: Uid,
+        /// To whoever leads this replicated object: its part alone.
+        part: Option<Uid>,
     },
     /// From whoever runs the action: a nested action has committed into its parent.
     Merge {
@@ -77,20 +99,34 @@ pub enum Message {
         /// Its parent.
         parent: Uid,
     },
-    /// Participant in doubt to coordinator: what was decided?
+    /// Participant in doubt to whoever has the decision: what was decided?
     Query {
         /// The root action.
         action: Uid,
+        /// The replicated object whose log has the decision; none if the receiver's store has.
+        decider: Option<Uid>,
+        /// The replicated object whose part is in doubt; none if a participant is.
+        part: Option<Uid>,
     },
-    /// Coordinator to participant, with authority.
+    /// Answer to a query, with authority.
     Verdict {
         /// The root action.
         action: Uid,
         /// What was decided.
         verdict: Verdict,
+        /// As it was asked.
+        part: Option<Uid>,
     },
     /// About waiting and deadlocks.
     Deadlock(Deadlock),
+}
+
+impl Message {
+    /// An action never happened.
+    pub(crate) fn abort(action: Uid) -> Self {
+        let part = None;
+        Self::Abort { action, part }
+    }
 }
 
 /// A participant's answer to Prepare.

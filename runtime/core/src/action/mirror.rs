@@ -21,16 +21,18 @@
 //! the engine keeps them in step.
 
 mod check;
+mod kin;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::coordinator::Ballot;
-use super::path::{Joined, Membership, Participant, Path, Site};
+use super::coordinator::{Ballot, News};
+use super::path::{Coordinator, Joined, Membership, Participant, Path, Site};
 use crate::id::{CallId, Incarnation, NodeId, Peer, Uid};
 use crate::input::{Job, Ticket};
-use crate::lock::locks::{Family, Owner};
 use crate::slab::{Slab, Slot};
 use crate::time::Time;
+
+pub(crate) use self::kin::Kin;
 
 /// What is kept of an object as it was before an action first wrote it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +41,8 @@ pub(crate) struct Before {
     pub(crate) create: bool,
     /// A write has ended well since.
     pub(crate) changed: bool,
+    /// It is replicated, and led here.
+    pub(crate) replicated: bool,
     pub(crate) size_bytes: u64,
 }
 
@@ -74,20 +78,20 @@ pub(crate) enum Phase {
     Active,
     Aborting,
     Preparing {
-        coordinator: Site,
+        coordinator: Coordinator,
         job: Job,
         /// The coordinator has said that it is aborted.
         doomed: bool,
     },
     Prepared {
-        coordinator: Site,
+        coordinator: Coordinator,
         /// The next pause between two questions.
         pause_ns: u64,
         /// The coordinator was asked.
         doubted: bool,
     },
     Installing {
-        coordinator: Site,
+        coordinator: Coordinator,
         job: Job,
     },
     Voting(Box<Ballot>),
@@ -95,7 +99,9 @@ pub(crate) enum Phase {
         requests: Vec<Ticket>,
         job: Job,
         /// Those that have prepared.
-        told: Vec<Site>,
+        told: News,
+        /// The replicated objects with a part of this shard's.
+        own: Vec<Uid>,
     },
 }
 
@@ -104,6 +110,9 @@ pub(crate) enum Phase {
 pub(crate) struct Mirror {
     /// Of the root.
     pub(crate) path: Path,
+    /// It is the part of this replicated object alone, found in its log; another mirror of the
+    /// action may be here besides.
+    pub(crate) part: Option<Uid>,
     pub(crate) join: u64,
     pub(crate) root: Slot,
     pub(crate) phase: Phase,
@@ -126,6 +135,12 @@ pub(crate) struct Mirror {
     pub(crate) for_cargo: bool,
     /// A write has ended well.
     pub(crate) updated: bool,
+    /// The first replicated object that was changed in it.
+    pub(crate) decider: Option<Uid>,
+    /// An object that is not replicated was changed in it, or may have been.
+    pub(crate) plain: bool,
+    /// The replicated objects with a part that it has prepared.
+    pub(crate) groups: Vec<Uid>,
     /// Its objects are not in memory: it was found in the store.
     pub(crate) stored_only: bool,
     pub(crate) home: NodeId,
@@ -146,11 +161,13 @@ impl Mirror {
         Joined {
             join: self.join,
             updated: self.updated,
+            decider: self.decider(),
         }
     }
 
-    pub(crate) fn is_aborting(&self) -> bool {
-        matches!(self.phase, Phase::Aborting)
+    /// See [`Joined::decider`].
+    pub(crate) fn decider(&self) -> Option<Uid> {
+        self.decider.filter(|_| !self.plain)
     }
 
     pub(crate) fn is_active(&self) -> bool {
@@ -310,12 +327,33 @@ impl Mirrors {
         Some(new)
     }
 
+    /// Enters the part of an action at one replicated object: it has no name, since the action
+    /// may have another mirror.
+    pub(crate) fn insert_part(&mut self, path: Path, object: Uid, now: Time) -> Slot {
+        let (uid, slot) = self.insert_unnamed(path, Time::NEVER, now);
+        let root = self.insert_level_unnamed(uid, slot, None);
+        self.mirrors[slot].part = Some(object);
+        self.mirrors[slot].root = root;
+        slot
+    }
+
     /// Enters a top-level action.
     pub(crate) fn insert(&mut self, path: Path, until: Time, now: Time) -> Slot {
+        let (uid, slot) = self.insert_unnamed(path, until, now);
+        let before = self.roots.insert(uid, slot);
+        assert!(before.is_none(), "{uid} has two mirrors");
+        let root = self.insert_level(uid, slot, None);
+        self.mirrors[slot].root = root;
+        self.set_due(slot, until);
+        slot
+    }
+
+    fn insert_unnamed(&mut self, path: Path, until: Time, now: Time) -> (Uid, Slot) {
         self.joins += 1;
         let uid = path.root().expect("a mirror's path ends with its root");
         let slot = self.mirrors.insert(Mirror {
             path,
+            part: None,
             join: self.joins,
             root: Slot::NONE,
             phase: Phase::Active,
@@ -329,6 +367,9 @@ impl Mirrors {
             pins: 0,
             for_cargo: false,
             updated: false,
+            decider: None,
+            plain: false,
+            groups: Vec::new(),
             stored_only: false,
             home: NodeId(0),
             born_ms: 0,
@@ -336,15 +377,17 @@ impl Mirrors {
             until,
             due: Time::NEVER,
         });
-        let before = self.roots.insert(uid, slot);
-        assert!(before.is_none(), "{uid} has two mirrors");
-        let root = self.insert_level(uid, slot, None);
-        self.mirrors[slot].root = root;
-        self.set_due(slot, until);
-        slot
+        (uid, slot)
     }
 
     pub(crate) fn insert_level(&mut self, uid: Uid, mirror: Slot, parent: Option<Slot>) -> Slot {
+        let level = self.insert_level_unnamed(uid, mirror, parent);
+        let before = self.names.insert(uid, level);
+        assert!(before.is_none(), "{uid} has two levels");
+        level
+    }
+
+    fn insert_level_unnamed(&mut self, uid: Uid, mirror: Slot, parent: Option<Slot>) -> Slot {
         let level = self.levels.insert(Level {
             uid,
             mirror,
@@ -356,8 +399,6 @@ impl Mirrors {
             calls: BTreeSet::new(),
             pins: 0,
         });
-        let before = self.names.insert(uid, level);
-        assert!(before.is_none(), "{uid} has two levels");
         if let Some(parent) = parent {
             self.levels[parent].children.push(level);
         }
@@ -487,7 +528,10 @@ impl Mirrors {
         assert!(empty, "{uid} ends with calls or levels below");
         assert!(level.locks.is_empty(), "{uid} ends and has locks");
         assert!(level.images.is_empty(), "{uid} ends and has images");
-        self.names.remove(&uid);
+        let named = self.mirrors[level.mirror].part.is_none();
+        if named {
+            self.names.remove(&uid);
+        }
         self.mirrors[level.mirror].levels -= 1;
         match level.parent {
             Some(parent) => self.levels[parent].children.retain(|child| *child != slot),
@@ -498,7 +542,9 @@ impl Mirrors {
                     self.by_caller.remove(&(caller, level.mirror));
                 }
                 self.prepared.remove(&level.mirror);
-                self.roots.remove(&uid);
+                if named {
+                    self.roots.remove(&uid);
+                }
             }
         }
     }
@@ -525,49 +571,6 @@ impl Mirrors {
         }
         self.set_due(slot, Time::NEVER);
         Some(slot)
-    }
-}
-
-/// Who is nested in whom, for the lock table.
-pub(crate) struct Kin<'m> {
-    pub(crate) mirrors: &'m Mirrors,
-    /// A rule left out on purpose: siblings are taken for ancestors.
-    pub(crate) siblings_share: bool,
-}
-
-impl Kin<'_> {
-    fn level(&self, owner: Owner) -> Option<Slot> {
-        owner.is_level().then(|| Slot(owner.index()))
-    }
-}
-
-impl Family for Kin<'_> {
-    fn includes(&self, ancestor: Owner, of: Owner) -> bool {
-        if ancestor == of {
-            return true;
-        }
-        let (Some(ancestor), Some(of)) = (self.level(ancestor), self.level(of)) else {
-            return false;
-        };
-        if self.siblings_share {
-            return self.mirrors.levels[ancestor].mirror == self.mirrors.levels[of].mirror;
-        }
-        let mut at = self.mirrors.levels[of].parent;
-        while let Some(slot) = at {
-            if slot == ancestor {
-                return true;
-            }
-            at = self.mirrors.levels[slot].parent;
-        }
-        false
-    }
-
-    fn root(&self, of: Owner) -> Owner {
-        let Some(level) = self.level(of) else {
-            return of;
-        };
-        let mirror = self.mirrors.levels[level].mirror;
-        Owner::level(self.mirrors.mirrors[mirror].root.0)
     }
 }
 

@@ -169,6 +169,24 @@ impl fmt::Debug for Site {
     }
 }
 
+/// Where the decision on an action is made: who has prepared for it asks there.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub struct Coordinator {
+    /// Who was asked to commit the action.
+    pub site: Site,
+    /// The replicated object whose log has the decision; whoever leads it knows. If there is none,
+    /// the site does.
+    pub decider: Option<Uid>,
+}
+
+impl From<Site> for Coordinator {
+    /// One that decides by its own store.
+    fn from(site: Site) -> Self {
+        let decider = None;
+        Self { site, decider }
+    }
+}
+
 /// What the answer of a call in an action says about the shard that served it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Joined {
@@ -177,6 +195,22 @@ pub struct Joined {
     pub join: u64,
     /// Whether something persistent was changed there in this action so far.
     pub updated: bool,
+    /// The first replicated object that was changed there, as long as nothing but replicated
+    /// objects was: its log can have the decision.
+    pub decider: Option<Uid>,
+}
+
+impl Joined {
+    /// Notes what another answer said of the same mirror, earlier or later.
+    pub(crate) fn merge(&mut self, other: Self) {
+        // Once something else was changed, it stays so; an answer from before does not know.
+        self.decider = match (self.updated, other.updated) {
+            (false, _) => other.decider,
+            (true, false) => self.decider,
+            (true, true) => self.decider.and(other.decider),
+        };
+        self.updated |= other.updated;
+    }
 }
 
 /// A shard that takes part in a top-level action, as whoever runs the action knows it.
@@ -196,6 +230,11 @@ impl Participant {
     pub fn is_same_mirror(&self, other: &Self) -> bool {
         let work = |it: &Self| (it.site, it.incarnation, it.joined.join);
         work(self) == work(other)
+    }
+
+    /// The replicated object whose log can have the decision, if it is asked to commit.
+    pub(crate) fn decider(&self) -> Option<Uid> {
+        self.joined.decider.filter(|_| self.joined.updated)
     }
 }
 

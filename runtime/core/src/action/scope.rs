@@ -384,15 +384,20 @@ impl Family {
         let root = &self.levels[&self.base];
         let mut live: Vec<Known> = root.sites.iter().map(|site| self.known[site]).collect();
         live.sort_by_key(|known| known.order);
-        let updating = live.iter().position(|it| it.participant.joined.updated);
+        let decides = live
+            .iter()
+            .position(|it| it.participant.decider().is_some());
+        let updating = || live.iter().position(|it| it.participant.joined.updated);
         if live.is_empty() {
             return Ok(Plan::Nothing);
         }
-        let coordinator = live.remove(updating.unwrap_or(0)).participant;
+        let coordinator = decides.or_else(updating).unwrap_or(0);
+        let coordinator = live.remove(coordinator).participant;
         let others = live.iter().map(|known| known.participant).collect();
         let aborted = root.aborted.clone();
         Ok(Plan::Ask {
             coordinator,
+            decider: coordinator.decider(),
             others,
             aborted,
         })
@@ -516,7 +521,7 @@ impl Level {
 }
 
 fn abort_at(action: Uid, sites: BTreeSet<Site>) -> Vec<Send> {
-    let message = Message::Abort { action };
+    let message = Message::abort(action);
     let sends = sites.into_iter().map(|site| (site, message.clone()));
     sends.collect()
 }

@@ -156,6 +156,7 @@ mod tests {
             joined: crate::action::path::Joined {
                 join: 1,
                 updated: true,
+                decider: None,
             },
         };
         let mut table = Tombstones::default();

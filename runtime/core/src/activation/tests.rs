@@ -45,6 +45,7 @@ fn every_image_and_cue() {
     let found = Loaded::Found {
         epoch: Epoch(1),
         size_bytes: 1,
+        replicated: false,
     };
     let failed = Loaded::Failed(Fault::Store);
     check(

@@ -187,6 +187,7 @@ impl Engine {
         let leader = self.calls.leader(slot);
         let (uid, level, create) = (leader.uid, leader.level, leader.traits.create);
         let size_bytes = self.objects.size_bytes(leader.object);
+        let replicated = self.objects.entry(leader.object).is_replicated();
         if let Some(id) = leader.call {
             let mirror = self.mirrors.level(level).mirror;
             self.mirrors.mirror_mut(mirror).executed.insert(id);
@@ -198,6 +199,7 @@ impl Engine {
         let before = Before {
             create,
             changed: false,
+            replicated,
             size_bytes,
         };
         level.images.insert(uid, before);
@@ -210,9 +212,16 @@ impl Engine {
         let leader = self.calls.leader(slot);
         let level = self.mirrors.level_mut(leader.level);
         let before = level.images.get_mut(&leader.uid);
-        before.expect("a write has a before-image").changed = true;
-        let mirror = level.mirror;
-        self.mirrors.mirror_mut(mirror).updated = true;
+        let before = before.expect("a write has a before-image");
+        before.changed = true;
+        let (mirror, replicated) = (level.mirror, before.replicated);
+        let mirror = self.mirrors.mirror_mut(mirror);
+        mirror.updated = true;
+        if replicated {
+            mirror.decider.get_or_insert(leader.uid);
+        } else {
+            mirror.plain = true;
+        }
     }
 
     /// What a call did belongs to its action now.

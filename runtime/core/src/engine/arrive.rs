@@ -151,10 +151,10 @@ impl Engine {
         let due = self.resend_at(pause_ns);
         let mirror = self.mirrors.mirror_mut(slot);
         mirror.stored_only = true;
-        mirror.updated = true;
+        (mirror.updated, mirror.plain) = (true, true);
         mirror.home = coordinator.node;
         mirror.phase = Phase::Prepared {
-            coordinator,
+            coordinator: coordinator.into(),
             pause_ns,
             doubted: false,
         };
@@ -392,6 +392,7 @@ impl Engine {
                 let before = Before {
                     create: false,
                     changed: image.changed,
+                    replicated: false,
                     size_bytes: image.size_bytes,
                 };
                 let at = self.mirrors.level_mut(slot);
@@ -399,6 +400,7 @@ impl Engine {
                 let mirror = at.mirror;
                 let mirror = self.mirrors.mirror_mut(mirror);
                 mirror.updated |= image.changed;
+                mirror.plain |= image.changed;
             }
         }
         if let Some(mirror) = action.root().and_then(|root| self.mirrors.find(root)) {

@@ -1,7 +1,7 @@
 //! The checks behind [`crate::invariants`].
 
 use super::Engine;
-use super::commit::Work;
+use super::work::Work;
 use crate::action::mirror::Phase;
 use crate::call::{Leader, Role, Stage};
 use crate::input::Job;
@@ -221,13 +221,13 @@ impl Engine {
             assert!(waits, "{uid} waits for nothing");
         }
         let searches = self.jobs.values().filter(|work| match work {
-            Work::Search(action) => self.searches.contains_key(action),
+            Work::Search(action, decider) => self.searches.contains_key(&(*action, *decider)),
             Work::Prepare(_)
             | Work::Depart(_)
             | Work::Decide(_)
             | Work::Install(_)
-            | Work::Undo(_)
-            | Work::Settle(_) => false,
+            | Work::Undo(..)
+            | Work::Settle(..) => false,
         });
         assert!(searches.count() == self.searches.len(), "a search is lost");
     }

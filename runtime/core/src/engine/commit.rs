@@ -1,34 +1,19 @@
 //! What a shard does as a participant: carries out [`crate::action::participant`].
 
 use super::pins::Prepare;
+use super::work::Work;
 use super::{Engine, Mutation};
-use crate::action::message::{From, Message, Verdict, Vote};
-use crate::action::mirror::Phase;
+use crate::action::message::{From, Message, To, Verdict, Vote};
+use crate::action::mirror::{Mirror, Phase};
 use crate::action::participant::{self, Cue, Next, State};
-use crate::action::path::{Path, Site};
+use crate::action::path::{Coordinator, Site};
 use crate::action::tombstone::Fate;
 use crate::id::{Incarnation, NodeId, Uid};
-use crate::input::{Fault, Job};
-use crate::lock::locks::{Acquired, Asker, Owner, Request};
-use crate::lock::mode::Mode;
+use crate::input::Job;
 use crate::outbox::Outbox;
 use crate::output::{ActionBatch, Event, GaveUp, Output, Written};
 use crate::slab::Slot;
 use crate::time::Time;
-
-/// What the store does for an action.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Work {
-    Prepare(Uid),
-    Decide(Uid),
-    Install(Uid),
-    /// Nothing waits for it, nor for the next: tried again until it is done, or found at the
-    /// next start.
-    Undo(Uid),
-    Settle(Uid),
-    Search(Uid),
-    Depart(Uid),
-}
 
 impl Engine {
     /// A message about actions arrived.
@@ -43,82 +28,41 @@ impl Engine {
                 incarnation,
                 join,
                 aborted,
-            } => self.prepare_heard(site, action, (incarnation, join), &aborted, out),
+                decider,
+            } => {
+                let coordinator = Coordinator { site, decider };
+                self.prepare_heard(coordinator, action, (incarnation, join), &aborted, out);
+            }
             Message::Vote {
                 action,
                 vote,
                 moved,
-            } => self.vote_heard(site, action, (vote, &moved), out),
-            Message::Commit { action } => self.commit_heard(site, action, out),
-            Message::Acknowledge { action } => self.acknowledge_heard(site, action, out),
-            Message::Abort { action } => self.abort_heard(site, action, out),
+                groups,
+                decider,
+            } => {
+                let voter = Coordinator { site, decider };
+                self.vote_heard(voter, action, (vote, &moved, groups), out);
+            }
+            Message::Commit { action, part } => self.commit_heard(site, action, part, out),
+            Message::Acknowledge {
+                action,
+                site: whole,
+                groups,
+                decider: _,
+            } => self.acknowledged(action, whole.then_some(site), &groups, out),
+            Message::Abort { action, part } => self.abort_heard(site, action, part, out),
             Message::Merge { action, parent } => self.merge_heard(action, parent, out),
-            Message::Query { action } => self.query_heard(site, action, out),
-            Message::Verdict { action, verdict } => {
-                self.verdict_heard(site, action, verdict, out);
-            }
+            Message::Query {
+                action,
+                decider,
+                part,
+            } => self.query_heard((site, part), action, decider, out),
+            Message::Verdict {
+                action,
+                verdict,
+                part,
+            } => self.verdict_heard(site, action, verdict, part, out),
             Message::Deadlock(message) => self.deadlock_heard(from, message),
-        }
-    }
-
-    pub(super) fn new_job(&mut self, work: Work) -> Job {
-        self.last_job += 1;
-        let job = Job(self.last_job);
-        self.jobs.insert(job, work);
-        job
-    }
-
-    pub(super) fn store(&mut self, work: Work, batch: ActionBatch, out: &mut Outbox) -> Job {
-        let job = self.new_job(work);
-        let batch = Box::new(batch);
-        out.push(Output::Store { job, batch });
-        job
-    }
-
-    /// The store has done a piece of work, or could not.
-    pub(super) fn stored(&mut self, job: Job, result: Result<(), Fault>, out: &mut Outbox) {
-        let work = self.jobs.remove(&job);
-        match work.unwrap_or_else(|| panic!("{job:?} is done but was not asked for")) {
-            Work::Prepare(action) => {
-                let trusted = self.mutation == Mutation::TrustPrepareFault;
-                let cue = Cue::Written(result.is_ok() || trusted);
-                self.take_part(action, job, cue, out);
-            }
-            Work::Install(action) => {
-                self.take_part(action, job, Cue::Installed(result.is_ok()), out);
-            }
-            Work::Decide(action) => self.decision_stored(action, job, result, out),
-            Work::Depart(action) => self.departure_stored(action, job, result, out),
-            Work::Undo(_) | Work::Settle(_) => {
-                let room = self.undone.len() < self.limits.actions_max as usize;
-                if let (Some(work), Err(_), true) = (work, result, room) {
-                    let at = self.resend_at(self.pause_max_ns());
-                    self.undone.push_back((at, work));
-                }
-            }
-            Work::Search(action) => panic!("{job:?} is a search for {action}, not a batch"),
-        }
-    }
-
-    /// What the store could not do for now is tried again.
-    pub(super) fn store_again(&mut self, out: &mut Outbox) {
-        while let Some((at, work)) = self.undone.front().copied() {
-            if at > self.now {
-                break;
-            }
-            self.undone.pop_front();
-            let batch = match work {
-                Work::Undo(action) => ActionBatch::Undo { action },
-                Work::Settle(action) => ActionBatch::Settle { action },
-                Work::Prepare(_)
-                | Work::Decide(_)
-                | Work::Install(_)
-                | Work::Search(_)
-                | Work::Depart(_) => {
-                    panic!("{work:?} is waited for, not tried again")
-                }
-            };
-            self.store(work, batch, out);
         }
     }
 
@@ -137,18 +81,22 @@ impl Engine {
     }
 
     /// Who decides, as far as it is known here.
-    pub(super) fn coordinator(&self, action: Uid) -> Option<Site> {
-        match self.mirrors.mirror(self.mirrors.find(action)?).phase {
+    pub(super) fn coordinator(&self, action: Uid) -> Option<Coordinator> {
+        self.coordinator_of(self.mirrors.mirror(self.mirrors.find(action)?))
+    }
+
+    pub(super) fn coordinator_of(&self, mirror: &Mirror) -> Option<Coordinator> {
+        match mirror.phase {
             Phase::Preparing { coordinator, .. }
             | Phase::Prepared { coordinator, .. }
             | Phase::Installing { coordinator, .. } => Some(coordinator),
-            Phase::Voting(_) | Phase::Deciding { .. } => Some(self.identity.site()),
+            Phase::Voting(_) | Phase::Deciding { .. } => Some(self.identity.site().into()),
             Phase::Active | Phase::Aborting => None,
         }
     }
 
     /// An answer of the store is about the mirror that waits for it, if that is still here.
-    fn take_part(&mut self, action: Uid, done: Job, cue: Cue, out: &mut Outbox) {
+    pub(super) fn take_part(&mut self, action: Uid, done: Job, cue: Cue, out: &mut Outbox) {
         let slot = self.mirrors.find(action);
         let waits = slot.is_some_and(|slot| match self.mirrors.mirror(slot).phase {
             Phase::Preparing { job, .. } | Phase::Installing { job, .. } => job == done,
@@ -166,7 +114,14 @@ impl Engine {
     }
 
     /// Something happened to this shard's part of an action; `to` is whoever is answered.
-    fn participate(&mut self, to: Site, action: Uid, cue: Cue, aborted: &[Uid], out: &mut Outbox) {
+    fn participate(
+        &mut self,
+        to: Coordinator,
+        action: Uid,
+        cue: Cue,
+        aborted: &[Uid],
+        out: &mut Outbox,
+    ) {
         let state = self.state(action);
         let next = participant::next(state, cue);
         let found = self.mirrors.find(action);
@@ -180,12 +135,17 @@ impl Engine {
             }
             Next::VoteNo => self.send_vote(to, action, Vote::No, out),
             Next::AbortVoteNo => {
+                self.undo_groups(here(), out);
                 self.abort_mirror(here(), out);
                 self.send_vote(to, action, Vote::No, out);
             }
-            Next::Abort => self.abort_mirror(here(), out),
+            Next::Abort => {
+                self.undo_groups(here(), out);
+                self.abort_mirror(here(), out);
+            }
             Next::Undo => {
-                self.store(Work::Undo(action), ActionBatch::Undo { action }, out);
+                let groups = self.mirrors.mirror(here()).groups.clone();
+                self.undo_batch(action, groups, out);
                 self.abort_mirror(here(), out);
             }
             Next::Doom => {
@@ -199,13 +159,14 @@ impl Engine {
             Next::AbortAcknowledge => {
                 self.abort_mirror(here(), out);
                 self.note_fate(action, Fate::Committed);
-                Self::send(to, Message::Acknowledge { action }, out);
+                Self::acknowledge(to, action, Vec::new(), out);
             }
-            Next::Acknowledge => Self::send(to, Message::Acknowledge { action }, out),
+            Next::Acknowledge => Self::acknowledge(to, action, Vec::new(), out),
             Next::Finish => {
                 let pinned = self.arrived(action, out);
+                let groups = self.led_groups(here());
                 self.release_committed(here(), out);
-                Self::send(to, Message::Acknowledge { action }, out);
+                Self::acknowledge(to, action, groups, out);
                 self.unpin(&pinned, out);
             }
             Next::Retry => self.set_prepared(here(), out),
@@ -214,24 +175,57 @@ impl Engine {
         }
     }
 
+    /// The replicated objects that a mirror has a part of, and has not lost to another leader.
+    pub(super) fn led_groups(&self, slot: Slot) -> Vec<Uid> {
+        let mirror = self.mirrors.mirror(slot);
+        let locks = &self.mirrors.level(mirror.root).locks;
+        let led = mirror.groups.iter().filter(|uid| locks.contains_key(uid));
+        led.copied().collect()
+    }
+
+    /// Where the decision on an action is.
+    pub(super) fn keeper(coordinator: Coordinator) -> To {
+        match coordinator.decider {
+            Some(object) => To::Leader { object },
+            None => To::Site(coordinator.site),
+        }
+    }
+
+    /// Tells whoever has the decision that nothing is left here.
+    fn acknowledge(to: Coordinator, action: Uid, groups: Vec<Uid>, out: &mut Outbox) {
+        let message = Message::Acknowledge {
+            action,
+            site: true,
+            groups,
+            decider: to.decider,
+        };
+        Self::send_to(Self::keeper(to), message, out);
+    }
+
     /// Answers a coordinator.
-    fn send_vote(&self, to: Site, action: Uid, vote: Vote, out: &mut Outbox) {
+    fn send_vote(&self, to: Coordinator, action: Uid, vote: Vote, out: &mut Outbox) {
         let moved = match self.mirrors.find(action) {
             _ if self.mutation == Mutation::HideMoved => Vec::new(),
             Some(slot) => self.mirrors.mirror(slot).moved.clone(),
             None => self.tombstones.moved(action).to_vec(),
         };
+        let groups = match (vote, self.mirrors.find(action)) {
+            (Vote::Yes, Some(slot)) => self.mirrors.mirror(slot).groups.clone(),
+            (Vote::Yes | Vote::ReadOnly | Vote::No, _) => Vec::new(),
+        };
         let vote = Message::Vote {
             action,
             vote,
             moved,
+            groups,
+            decider: to.decider,
         };
-        Self::send(to, vote, out);
+        Self::send(to.site, vote, out);
     }
 
     pub(super) fn prepare_heard(
         &mut self,
-        from: Site,
+        from: Coordinator,
         action: Uid,
         (incarnation, join): (Incarnation, u64),
         aborted: &[Uid],
@@ -291,7 +285,7 @@ impl Engine {
     }
 
     /// Phase 1 here.
-    fn prepare(&mut self, slot: Slot, coordinator: Site, aborted: &[Uid], out: &mut Outbox) {
+    fn prepare(&mut self, slot: Slot, coordinator: Coordinator, aborted: &[Uid], out: &mut Outbox) {
         self.resolve_levels(slot, aborted, out);
         let changed = self.release_unchanged(slot, out);
         let mirror = self.mirrors.mirror(slot);
@@ -305,6 +299,12 @@ impl Engine {
             return self.send_vote(coordinator, action, Vote::ReadOnly, out);
         }
         let objects = self.written(root);
+        let groups = Self::groups_of(&objects);
+        if groups.len() > self.limits.groups_max as usize {
+            self.abort_mirror(slot, out);
+            return self.send_vote(coordinator, action, Vote::No, out);
+        }
+        self.mirrors.mirror_mut(slot).groups = groups;
         let batch = ActionBatch::Prepare {
             action,
             coordinator,
@@ -329,8 +329,15 @@ impl Engine {
             .map(|(uid, before)| Written {
                 uid: *uid,
                 create: before.create,
+                replicated: before.replicated,
             })
             .collect()
+    }
+
+    /// Those that are replicated.
+    pub(super) fn groups_of(objects: &[Written]) -> Vec<Uid> {
+        let groups = objects.iter().filter(|written| written.replicated);
+        groups.map(|written| written.uid).collect()
     }
 
     /// It is on disk, and bound.
@@ -357,10 +364,24 @@ impl Engine {
         self.mirrors.set_due(slot, due);
     }
 
-    fn commit_heard(&mut self, from: Site, action: Uid, out: &mut Outbox) {
+    pub(super) fn commit_heard(
+        &mut self,
+        from: Site,
+        action: Uid,
+        part: Option<Uid>,
+        out: &mut Outbox,
+    ) {
+        if let Some(object) = part {
+            return self.commit_part_heard(from, action, object, out);
+        }
         let coordinator = self.coordinator(action);
-        if coordinator.is_none_or(|coordinator| coordinator.node == from.node) {
-            self.participate(from, action, Cue::Commit, &[], out);
+        let decider = coordinator.and_then(|coordinator| coordinator.decider);
+        if coordinator.is_none_or(|it| it.decider.is_some() || it.site.node == from.node) {
+            let to = Coordinator {
+                site: from,
+                decider,
+            };
+            self.participate(to, action, Cue::Commit, &[], out);
         }
     }
 
@@ -369,7 +390,8 @@ impl Engine {
         let action = self.mirrors.mirror(slot).uid();
         let coordinator = self.coordinator(action);
         let coordinator = coordinator.expect("what is prepared has a coordinator");
-        let batch = ActionBatch::Install { action };
+        let groups = self.led_groups(slot);
+        let batch = ActionBatch::Install { action, groups };
         let job = self.store(Work::Install(action), batch, out);
         self.mirrors.set_due(slot, Time::NEVER);
         self.mirrors.mirror_mut(slot).phase = Phase::Installing { coordinator, job };
@@ -377,27 +399,51 @@ impl Engine {
 
     /// Somebody says that an action is aborted: whoever runs it, its coordinator, or a shard
     /// whose calls came here.
-    fn abort_heard(&mut self, from: Site, action: Uid, out: &mut Outbox) {
+    fn abort_heard(&mut self, from: Site, action: Uid, part: Option<Uid>, out: &mut Outbox) {
+        if let Some(object) = part {
+            return self.doubt_part(action, object, out);
+        }
         if let Some(slot) = self.mirrors.find_level(action)
             && self.mirrors.level(slot).parent.is_some()
         {
             return self.nested_abort_heard(slot, out);
         }
         let obeys = self.mutation == Mutation::ObeyRunnerWhenPrepared;
-        let by_coordinator = self.coordinator(action) == Some(from) || obeys;
+        let coordinator = self.coordinator(action);
+        let by_coordinator = coordinator.is_some_and(|it| it.site == from) || obeys;
         if self.arrivals.waiting > 0 && self.is_waiting_to_arrive(action) {
             let refusal = self.aborted(action);
             self.refuse_arrival(action, refusal, out);
         }
-        if !self.decisions.contains(action) {
-            self.participate(from, action, Cue::Abort { by_coordinator }, &[], out);
+        if self.decisions.contains(action) {
+            return;
         }
+        let elsewhere = coordinator.is_some_and(|it| it.decider.is_some());
+        if elsewhere && !obeys && self.state(action) == State::Prepared {
+            // A later life of the coordinator does not know what is in the decider's log.
+            let slot = self.mirrors.find(action).filter(|_| by_coordinator);
+            return slot.into_iter().for_each(|slot| self.query(slot, out));
+        }
+        let to = Coordinator::from(from);
+        self.participate(to, action, Cue::Abort { by_coordinator }, &[], out);
     }
 
     /// The coordinator has answered a question.
-    fn verdict_heard(&mut self, from: Site, action: Uid, verdict: Verdict, out: &mut Outbox) {
-        let coordinator = self.coordinator(action);
-        if coordinator.is_none_or(|coordinator| coordinator.node != from.node) {
+    fn verdict_heard(
+        &mut self,
+        from: Site,
+        action: Uid,
+        verdict: Verdict,
+        part: Option<Uid>,
+        out: &mut Outbox,
+    ) {
+        if let Some(object) = part {
+            return self.part_verdict_heard(action, object, verdict, out);
+        }
+        let Some(coordinator) = self.coordinator(action) else {
+            return;
+        };
+        if coordinator.decider.is_none() && coordinator.site.node != from.node {
             return;
         }
         let cue = match verdict {
@@ -409,7 +455,7 @@ impl Engine {
         };
         // Only one that is in doubt has asked.
         if self.state(action) == State::Prepared {
-            self.participate(from, action, cue, &[], out);
+            self.participate(coordinator, action, cue, &[], out);
         }
     }
 
@@ -420,7 +466,8 @@ impl Engine {
         let next = participant::next(state, Cue::GiveUp);
         let disobeys = self.mutation == Mutation::AbortPrepared && state == State::Prepared;
         if disobeys {
-            self.store(Work::Undo(action), ActionBatch::Undo { action }, out);
+            let groups = self.mirrors.mirror(slot).groups.clone();
+            self.undo_batch(action, groups, out);
         }
         if disobeys || next == Next::Abort {
             self.give_up(slot, why, out);
@@ -436,7 +483,7 @@ impl Engine {
     pub(super) fn doubt(&mut self, node: NodeId, out: &mut Outbox) {
         let all = self.mirrors.prepared();
         let doubted = all.filter(|(_, mirror)| match mirror.phase {
-            Phase::Prepared { coordinator, .. } => coordinator.node == node,
+            Phase::Prepared { coordinator, .. } => coordinator.site.node == node,
             Phase::Active
             | Phase::Aborting
             | Phase::Preparing { .. }
@@ -451,10 +498,10 @@ impl Engine {
     }
 
     /// Asks the coordinator what it has decided.
-    fn query(&mut self, slot: Slot, out: &mut Outbox) {
+    pub(super) fn query(&mut self, slot: Slot, out: &mut Outbox) {
         let pause_max_ns = self.pause_max_ns();
         let mirror = self.mirrors.mirror_mut(slot);
-        let action = mirror.uid();
+        let (action, part) = (mirror.uid(), mirror.part);
         let Phase::Prepared {
             coordinator,
             pause_ns,
@@ -471,7 +518,13 @@ impl Engine {
                 coordinator,
             }));
         }
-        Self::send(coordinator, Message::Query { action }, out);
+        let decider = coordinator.decider;
+        let query = Message::Query {
+            action,
+            decider,
+            part,
+        };
+        Self::send_to(Self::keeper(coordinator), query, out);
         let due = self.resend_at(pause);
         self.mirrors.set_due(slot, due);
     }
@@ -505,64 +558,15 @@ impl Engine {
                     mirror.reached.insert(site);
                 }
                 if self.state(action) == State::Aborting {
-                    Self::send(site, Message::Abort { action }, out);
+                    Self::send(site, Message::abort(action), out);
                 }
             }
             None => match self.tombstones.find(action) {
                 Some(Fate::Aborted | Fate::Told) => {
-                    Self::send(site, Message::Abort { action }, out);
+                    Self::send(site, Message::abort(action), out);
                 }
                 Some(Fate::Committed | Fate::ReadOnly { .. }) | None => {}
             },
         }
-    }
-
-    /// An earlier life of this node had prepared an action: it is as it was, but its objects
-    /// are not in memory. Said twice if two shards of that life are one now.
-    pub(super) fn recover_prepared(
-        &mut self,
-        action: Uid,
-        coordinator: Site,
-        objects: &[Uid],
-        out: &mut Outbox,
-    ) {
-        let known = self.mirrors.find(action);
-        let path = Path::top(action);
-        let slot = known.unwrap_or_else(|| self.mirrors.insert(path, Time::NEVER, self.now));
-        let root = self.mirrors.mirror(slot).root;
-        for uid in objects {
-            if self.mutation == Mutation::LosePrepareOnRecovery {
-                break;
-            }
-            let request = Request {
-                owner: Owner::level(root.0),
-                asker: Asker(u32::MAX),
-                mode: Mode::Write,
-                passes: false,
-            };
-            let key = Self::lock_key(*uid);
-            if self.mirrors.level(root).locks.contains_key(uid) {
-                continue;
-            }
-            let kin = super::locking::kin(&self.mirrors, self.mutation);
-            let granted = &mut self.granted;
-            let acquired = self.locks.acquire(key, request, &kin, granted);
-            let granted = matches!(acquired, Acquired::Granted(_));
-            assert!(granted, "{uid} is prepared by {action} and by another");
-            self.mirrors.add_lock(root, *uid, self.now);
-        }
-        let pause_ns = self.limits.resend_ns;
-        let mirror = self.mirrors.mirror_mut(slot);
-        mirror.stored_only = true;
-        mirror.updated = true;
-        // It waits for nothing, so any node will do for whoever looks for a deadlock.
-        mirror.home = coordinator.node;
-        mirror.phase = Phase::Prepared {
-            coordinator,
-            pause_ns,
-            doubted: false,
-        };
-        self.mirrors.note_prepared(slot);
-        self.query(slot, out);
     }
 }

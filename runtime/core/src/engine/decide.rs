@@ -1,21 +1,14 @@
-//! What a shard does as the coordinator of an action, and what it says about outcomes: carries
-//! out [`crate::action::coordinator`].
-//!
-//! | who asks about an action | decided, or ended in memory | its mirror is here | else |
-//! |---|---|---|---|
-//! | a participant in doubt (`Query`) | its end | InFlight | what the store has; silence if it cannot tell |
-//! | anybody (`Ask`) | its end | InFlight | what the store has; none if it cannot tell |
-//!
-//! What the store does not know is aborted, and stays so: presumed abort.
+//! What a shard does as the coordinator of an action: carries out
+//! [`crate::action::coordinator`].
 
 use std::collections::BTreeSet;
 
-use super::commit::Work;
+use super::work::Work;
 use super::{Engine, Mutation};
-use crate::action::coordinator::{Ballot, Tally};
-use crate::action::message::{Message, Verdict, Vote};
+use crate::action::coordinator::{Ballot, News, Tally};
+use crate::action::message::{Message, To, Vote};
 use crate::action::mirror::Phase;
-use crate::action::path::{Participant, Site};
+use crate::action::path::{Coordinator, Participant, Site};
 use crate::action::tombstone::Fate;
 use crate::id::Uid;
 use crate::input::{Fault, Job, Ticket};
@@ -32,24 +25,13 @@ pub(super) struct Asked {
     pub(super) join: u64,
     pub(super) others: Vec<Participant>,
     pub(super) aborted: Vec<Uid>,
-}
-
-/// Who waits for the store to say what became of an action.
-#[derive(Debug, Default)]
-pub(super) struct Search {
-    job: Option<Job>,
-    /// Participants in doubt.
-    sites: Vec<Site>,
-    /// Requests for the outcome.
-    tickets: Vec<Ticket>,
-    /// Requests to commit what is not here (any more).
-    late: Vec<Asked>,
+    pub(super) decider: Option<Uid>,
 }
 
 impl Engine {
     /// Whoever runs an action wants it committed.
     pub(super) fn commit_asked(&mut self, asked: Asked, out: &mut Outbox) {
-        let (ticket, action) = (asked.ticket, asked.action);
+        let (ticket, action, decider) = (asked.ticket, asked.action, asked.decider);
         let fate = self.tombstones.find(action);
         if self.decisions.contains(action) || fate == Some(Fate::Committed) {
             return Self::ended(&[ticket], End::Committed, out);
@@ -60,10 +42,7 @@ impl Engine {
                 return self.refuse_commit(&asked, Abort::Ended, out);
             }
             // An earlier life may have been asked too, and have committed.
-            return match self.search(action, out) {
-                Some(search) => search.late.push(asked),
-                None => Self::ended(&[ticket], End::Aborted(Abort::Lost(me)), out),
-            };
+            return self.commit_late(asked, out);
         };
         let mirror = self.mirrors.mirror_mut(slot);
         let (ours, busy) = (mirror.join, mirror.calls > 0);
@@ -77,12 +56,18 @@ impl Engine {
             }
             Phase::Active => {}
         }
+        if decider.is_some() && !self.fits_join(ours, asked.join) {
+            // The same, and its decision is not here but in the decider's log.
+            self.abort_mirror(slot, out);
+            return self.commit_late(asked, out);
+        }
+        let misplaced = decider.is_some() && self.mirrors.mirror(slot).decider() != decider;
         let crowd = asked.others.len() > self.limits.participants_max as usize;
         let why = if !self.fits_join(ours, asked.join) {
             Some(Abort::Lost(me))
         } else if busy && self.mutation != Mutation::IgnoreLateCalls {
             Some(Abort::Busy(me))
-        } else if crowd {
+        } else if crowd || misplaced {
             Some(Abort::Refused(me))
         } else {
             None
@@ -97,17 +82,26 @@ impl Engine {
         }
     }
 
+    /// Somebody wants committed what is not here.
+    fn commit_late(&mut self, asked: Asked, out: &mut Outbox) {
+        let ticket = asked.ticket;
+        match self.search(asked.action, asked.decider, out) {
+            Some(search) => search.late.push(asked),
+            None => Self::ended(&[ticket], End::Unknown, out),
+        }
+    }
+
     /// The action cannot commit: it is aborted everywhere.
-    fn refuse_commit(&mut self, asked: &Asked, why: Abort, out: &mut Outbox) {
+    pub(super) fn refuse_commit(&mut self, asked: &Asked, why: Abort, out: &mut Outbox) {
         let action = asked.action;
         self.note_fate(action, Fate::Aborted);
         for other in &asked.others {
-            Self::send(other.site, Message::Abort { action }, out);
+            Self::send(other.site, Message::abort(action), out);
         }
         Self::ended(&[asked.ticket], End::Aborted(why), out);
     }
 
-    fn ended(requests: &[Ticket], end: End, out: &mut Outbox) {
+    pub(super) fn ended(requests: &[Ticket], end: End, out: &mut Outbox) {
         for ticket in requests {
             let ticket = *ticket;
             out.push(Output::Ended { ticket, end });
@@ -120,6 +114,7 @@ impl Engine {
             ticket,
             others,
             aborted,
+            decider,
             ..
         } = asked;
         self.mirrors.set_due(slot, Time::NEVER);
@@ -131,11 +126,12 @@ impl Engine {
             let action = asked.action;
             self.note_fate(action, Fate::Aborted);
             for other in &others {
-                Self::send(other.site, Message::Abort { action }, out);
+                Self::send(other.site, Message::abort(action), out);
             }
             let me = self.identity.site();
             return Self::ended(&[ticket], End::Aborted(Abort::Refused(me)), out);
         };
+        ballot.decider = decider;
         let moved = self.mirrors.mirror(slot).moved.clone();
         let added = self.add_voters(&mut ballot, slot, &moved);
         let nobody = ballot.missing().next().is_none();
@@ -177,7 +173,7 @@ impl Engine {
             panic!("{action} asks for votes but does not wait for any");
         };
         for participant in ballot.missing() {
-            Self::ask_vote(action, participant, &ballot.aborted, out);
+            Self::ask_vote(action, participant, ballot, out);
         }
         let due = self.resend_at(self.limits.resend_ns).min(ballot.ends);
         self.mirrors.set_due(slot, due);
@@ -199,14 +195,17 @@ impl Engine {
 
     pub(super) fn vote_heard(
         &mut self,
-        from: Site,
+        Coordinator {
+            site: from,
+            decider,
+        }: Coordinator,
         action: Uid,
-        (vote, moved): (Vote, &[Participant]),
+        (vote, moved, groups): (Vote, &[Participant], Vec<Uid>),
         out: &mut Outbox,
     ) {
         let slot = self.mirrors.find(action);
         let tally = slot.and_then(|slot| match &mut self.mirrors.mirror_mut(slot).phase {
-            Phase::Voting(ballot) => Some((slot, ballot.vote(from, vote))),
+            Phase::Voting(ballot) => Some((slot, ballot.vote(from, vote, groups))),
             Phase::Active
             | Phase::Aborting
             | Phase::Preparing { .. }
@@ -227,7 +226,7 @@ impl Engine {
                 self.abort_vote(slot, Abort::Refused(site), out);
             }
             // It has missed the decision.
-            None if vote == Vote::Yes => self.query_heard(from, action, out),
+            None if vote == Vote::Yes => self.query_heard((from, None), action, decider, out),
             None => {}
         }
     }
@@ -244,19 +243,20 @@ impl Engine {
         let refused = self.add_voters(&mut ballot, slot, moved);
         let new = ballot.missing().filter(|it| !asked.contains(&it.site));
         for participant in new {
-            Self::ask_vote(action, participant, &ballot.aborted, out);
+            Self::ask_vote(action, participant, &ballot, out);
         }
         let tally = refused.map_or_else(|| ballot.tally(), Tally::Refused);
         self.mirrors.mirror_mut(slot).phase = Phase::Voting(ballot);
         tally
     }
 
-    fn ask_vote(action: Uid, it: Participant, aborted: &[Uid], out: &mut Outbox) {
+    fn ask_vote(action: Uid, it: Participant, ballot: &Ballot, out: &mut Outbox) {
         let message = Message::Prepare {
             action,
             incarnation: it.incarnation,
             join: it.joined.join,
-            aborted: aborted.to_vec(),
+            aborted: ballot.aborted.clone(),
+            decider: ballot.decider,
         };
         Self::send(it.site, message, out);
     }
@@ -269,22 +269,34 @@ impl Engine {
             panic!("{action} is decided without a vote");
         };
         let requests = core::mem::take(&mut ballot.requests);
+        let decider = ballot.decider;
+        let mut groups = core::mem::take(&mut ballot.groups);
         let objects = self.written(root);
         self.mirrors.set_due(slot, Time::NEVER);
         if objects.is_empty() && yes.is_empty() {
             self.release_committed(slot, out);
             return Self::ended(&requests, End::Committed, out);
         }
+        let mut own = Self::groups_of(&objects);
+        own.retain(|uid| Some(*uid) != decider);
+        groups.extend(&own);
         let batch = ActionBatch::Decide {
             action,
+            decider,
             objects,
             participants: yes.clone(),
+            groups: groups.iter().copied().collect(),
         };
         let job = self.store(Work::Decide(action), batch, out);
         self.mirrors.mirror_mut(slot).phase = Phase::Deciding {
             requests,
             job,
-            told: yes,
+            told: News {
+                sites: yes,
+                groups,
+                decider,
+            },
+            own,
         };
         if self.mutation == Mutation::DecideBeforeFlush {
             self.committed(slot, out);
@@ -309,6 +321,7 @@ impl Engine {
             requests,
             job,
             told,
+            own,
         } = &mut mirror.phase
         else {
             return;
@@ -320,10 +333,12 @@ impl Engine {
             Ok(()) => self.committed(slot, out),
             Err(fault) => {
                 let (requests, told) = (core::mem::take(requests), core::mem::take(told));
+                mirror.groups = core::mem::take(own);
+                self.undo_groups(slot, out);
                 self.abort_mirror(slot, out);
                 self.note_fate(action, Fate::Aborted);
-                for site in told {
-                    Self::send(site, Message::Abort { action }, out);
+                for site in told.sites {
+                    Self::send(site, Message::abort(action), out);
                 }
                 Self::ended(&requests, End::Aborted(Abort::Store(fault)), out);
             }
@@ -334,47 +349,82 @@ impl Engine {
     fn committed(&mut self, slot: Slot, out: &mut Outbox) {
         let mirror = self.mirrors.mirror_mut(slot);
         let action = mirror.uid();
-        let Phase::Deciding { requests, told, .. } = &mut mirror.phase else {
+        let Phase::Deciding {
+            requests,
+            told,
+            own,
+            ..
+        } = &mut mirror.phase
+        else {
             panic!("{action} is committed without a decision");
         };
         let (requests, told) = (core::mem::take(requests), core::mem::take(told));
+        mirror.groups = core::mem::take(own);
+        let ended = self.led_groups(slot);
         self.release_committed(slot, out);
         Self::ended(&requests, End::Committed, out);
-        self.tell_decision(action, told, out);
+        self.tell_decision(action, told, &ended, out);
     }
 
-    /// Tells those who have prepared until they know.
-    pub(super) fn tell_decision(&mut self, action: Uid, told: Vec<Site>, out: &mut Outbox) {
-        if told.is_empty() {
+    /// Tells those who have prepared until they know; groups, whose leaders mostly are among
+    /// them, only later. The parts of some have `ended`.
+    pub(super) fn tell_decision(
+        &mut self,
+        action: Uid,
+        told: News,
+        ended: &[Uid],
+        out: &mut Outbox,
+    ) {
+        if told.sites.is_empty() && told.groups.is_empty() {
             return;
         }
-        for site in &told {
-            Self::send(*site, Message::Commit { action }, out);
+        for site in &told.sites {
+            let part = None;
+            Self::send(*site, Message::Commit { action, part }, out);
         }
         let pause_ns = self.limits.resend_ns;
         let next_ns = pause_ns.saturating_mul(2).min(self.pause_max_ns());
         let due = self.resend_at(pause_ns);
         self.decisions.insert(action, told, next_ns, due);
+        self.acknowledged(action, None, ended, out);
     }
 
     /// Tells again what was not acknowledged.
     pub(super) fn tell_again(&mut self, out: &mut Outbox) {
         let pause_max_ns = self.pause_max_ns();
         while let Some(action) = self.decisions.pop_due(self.now, pause_max_ns) {
-            for site in self.decisions.untold(action) {
-                Self::send(site, Message::Commit { action }, out);
-            }
+            self.tell_untold(action, out);
         }
     }
 
-    pub(super) fn acknowledge_heard(&mut self, from: Site, action: Uid, out: &mut Outbox) {
-        if self.decisions.acknowledge(action, from) {
-            self.store(Work::Settle(action), ActionBatch::Settle { action }, out);
+    fn tell_untold(&self, action: Uid, out: &mut Outbox) {
+        for site in self.decisions.untold(action) {
+            let part = None;
+            Self::send(site, Message::Commit { action, part }, out);
+        }
+        for object in self.decisions.untold_groups(action) {
+            let part = Some(object);
+            let to = To::Leader { object };
+            Self::send_to(to, Message::Commit { action, part }, out);
+        }
+    }
+
+    /// Who was told knows.
+    pub(super) fn acknowledged(
+        &mut self,
+        action: Uid,
+        site: Option<Site>,
+        groups: &[Uid],
+        out: &mut Outbox,
+    ) {
+        if let Some(decider) = self.decisions.acknowledge(action, site, groups) {
+            let work = Work::Settle(action, decider);
+            self.store(work, ActionBatch::Settle { action, decider }, out);
         }
     }
 
     /// The vote has failed.
-    fn abort_vote(&mut self, slot: Slot, why: Abort, out: &mut Outbox) {
+    pub(super) fn abort_vote(&mut self, slot: Slot, why: Abort, out: &mut Outbox) {
         let mirror = self.mirrors.mirror_mut(slot);
         let action = mirror.uid();
         let Phase::Voting(ballot) = &mut mirror.phase else {
@@ -385,7 +435,7 @@ impl Engine {
         self.abort_mirror(slot, out);
         self.note_fate(action, Fate::Aborted);
         for site in bound {
-            Self::send(site, Message::Abort { action }, out);
+            Self::send(site, Message::abort(action), out);
         }
         Self::ended(&requests, End::Aborted(why), out);
     }
@@ -403,124 +453,18 @@ impl Engine {
         }
     }
 
-    /// What became of an action, as far as it is known without the store.
-    fn verdict(&self, action: Uid) -> Option<Verdict> {
-        if self.decisions.contains(action) {
-            return Some(Verdict::Committed);
-        }
-        // What is being aborted may have been begun by a late call: that decides nothing.
-        if self.departures.contains(action) {
-            return Some(Verdict::InFlight);
-        }
-        let here = self
-            .mirrors
-            .find(action)
-            .map(|slot| self.mirrors.mirror(slot));
-        if here.is_some_and(|mirror| !mirror.is_aborting()) {
-            return Some(Verdict::InFlight);
-        }
-        match self.tombstones.find(action) {
-            Some(Fate::Committed) => Some(Verdict::Committed),
-            Some(Fate::Aborted) => Some(Verdict::Aborted),
-            Some(Fate::Told | Fate::ReadOnly { .. }) | None => None,
-        }
-    }
-
-    /// A participant in doubt asks.
-    pub(super) fn query_heard(&mut self, from: Site, action: Uid, out: &mut Outbox) {
-        if let Some(verdict) = self.known_verdict(action) {
-            return Self::send(from, Message::Verdict { action, verdict }, out);
-        }
-        let participants_max = self.limits.participants_max as usize;
-        let Some(search) = self.search(action, out) else {
-            return;
-        };
-        if search.sites.len() < participants_max && !search.sites.contains(&from) {
-            search.sites.push(from);
-        }
-    }
-
-    fn known_verdict(&self, action: Uid) -> Option<Verdict> {
-        let presumed = self.mutation == Mutation::PresumeCommit;
-        let presumed = presumed.then_some(Verdict::Committed);
-        self.verdict(action).or(presumed)
-    }
-
-    /// Somebody asks.
-    pub(super) fn asked(&mut self, ticket: Ticket, action: Uid, out: &mut Outbox) {
-        if let Some(verdict) = self.known_verdict(action) {
-            let verdict = Some(verdict);
-            return out.push(Output::Told { ticket, verdict });
-        }
-        match self.search(action, out) {
-            Some(search) => search.tickets.push(ticket),
-            None => {
-                let verdict = None;
-                out.push(Output::Told { ticket, verdict });
-            }
-        }
-    }
-
-    /// The search for an action's decision, begun if need be; none if there are too many.
-    fn search(&mut self, action: Uid, out: &mut Outbox) -> Option<&mut Search> {
-        if !self.searches.contains_key(&action) {
-            if self.searches.len() >= self.limits.actions_max as usize || self.is_drained() {
-                return None;
-            }
-            let job = self.new_job(Work::Search(action));
-            out.push(Output::SearchDecision { job, action });
-            let search = Search {
-                job: Some(job),
-                ..Search::default()
-            };
-            self.searches.insert(action, search);
-        }
-        self.searches.get_mut(&action)
-    }
-
-    /// The store has answered; by now more may be known.
-    pub(super) fn decision_found(&mut self, job: Job, found: Option<bool>, out: &mut Outbox) {
-        let work = self.jobs.remove(&job);
-        let Some(Work::Search(action)) = work else {
-            panic!("{job:?} is found but was {work:?}");
-        };
-        let search = self.searches.remove(&action);
-        let search = search.expect("a search is noted");
-        assert!(search.job == Some(job), "{action} is searched for twice");
-        let verdict = match (found, self.known_verdict(action)) {
-            (Some(true), _) => {
-                self.note_fate(action, Fate::Committed);
-                Some(Verdict::Committed)
-            }
-            (Some(false) | None, Some(verdict)) => Some(verdict),
-            (Some(false), None) => {
-                self.note_fate(action, Fate::Aborted);
-                Some(Verdict::Aborted)
-            }
-            (None, None) => None,
-        };
-        for site in search.sites {
-            let verdict = verdict.unwrap_or(Verdict::InFlight);
-            Self::send(site, Message::Verdict { action, verdict }, out);
-        }
-        for ticket in search.tickets {
-            out.push(Output::Told { ticket, verdict });
-        }
-        for asked in search.late {
-            match verdict {
-                Some(Verdict::Committed) => Self::ended(&[asked.ticket], End::Committed, out),
-                // It was here again when the store answered: the request fits no more.
-                Some(Verdict::InFlight | Verdict::Aborted) | None => {
-                    let lost = Abort::Lost(self.identity.site());
-                    self.refuse_commit(&asked, lost, out);
-                }
-            }
-        }
-    }
-
-    /// An earlier life of this node had decided.
-    pub(super) fn recover_decision(&mut self, action: Uid, told: Vec<Site>, out: &mut Outbox) {
+    /// An earlier life of this node had decided, or whoever led the decider before.
+    pub(super) fn recover_decision(&mut self, action: Uid, told: News, out: &mut Outbox) {
         self.note_fate(action, Fate::Committed);
-        self.tell_decision(action, told, out);
+        let decider = told.decider;
+        if decider.is_some() && self.decisions.contains(action) {
+            return;
+        }
+        self.tell_decision(action, told, &[], out);
+        for object in self.decisions.untold_groups(action) {
+            let part = Some(object);
+            let to = To::Leader { object };
+            Self::send_to(to, Message::Commit { action, part }, out);
+        }
     }
 }

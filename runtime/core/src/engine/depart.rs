@@ -1,7 +1,8 @@
 //! Objects that leave: carries out [`crate::migrate::departures`].
 
-use super::commit::Work;
+use super::work::Work;
 use super::{Drain, Engine, Mutation};
+use crate::action::coordinator::News;
 use crate::action::message::Message;
 use crate::action::mirror::Ending;
 use crate::action::path::{Joined, Participant, Site};
@@ -80,6 +81,13 @@ impl Engine {
         let object = match self.objects.slot(uid) {
             Some(object) if self.objects.entry(object).is_volatile() => {
                 return Err(Stays::Volatile);
+            }
+            // Its copies are changed one by one.
+            Some(object)
+                if self.objects.entry(object).is_replicated()
+                    || self.objects.entry(object).is_expelled() =>
+            {
+                return Err(Stays::Busy);
             }
             Some(object) => object,
             None => match self.room_for_one(out) {
@@ -392,7 +400,7 @@ impl Engine {
         } = departure;
         self.note_fate(action, Fate::Aborted);
         if tell {
-            Self::send(to, Message::Abort { action }, out);
+            Self::send(to, Message::abort(action), out);
         }
         out.push(Output::Stays { uid, action, why });
         self.objects.entry_mut(object).kind = Kind::Persistent;
@@ -443,7 +451,11 @@ impl Engine {
         entry.calls -= 1;
         self.left_by_call(object, out);
         self.note_fate(action, Fate::Committed);
-        self.tell_decision(action, vec![to], out);
+        let news = News {
+            sites: vec![to],
+            ..News::default()
+        };
+        self.tell_decision(action, news, &[], out);
         self.unpin(&departure.pinned, out);
     }
 
@@ -485,7 +497,7 @@ impl Engine {
                 (Ending::Aborting, parent)
                     if parent.is_none_or(|parent| parent.ending != Ending::Aborting) =>
                 {
-                    Message::Abort { action }
+                    Message::abort(action)
                 }
                 (Ending::Merging, Some(parent)) if !merging => Message::Merge {
                     action,

@@ -63,7 +63,7 @@ impl Engine {
                 Phase::Voting(_) => ActionPhase::Voting,
                 Phase::Deciding { .. } => ActionPhase::Deciding,
             },
-            coordinator: self.coordinator(mirror.uid()),
+            coordinator: self.coordinator_of(mirror).map(|it| it.site),
             callers: mirror.callers.clone(),
             locks: mirror.locks as usize,
             objects,

@@ -31,7 +31,10 @@ impl Engine {
     }
 
     pub(super) fn send(site: Site, message: Message, out: &mut Outbox) {
-        let to = To::Site(site);
+        Self::send_to(To::Site(site), message, out);
+    }
+
+    pub(super) fn send_to(to: To, message: Message, out: &mut Outbox) {
         let message = Box::new(message);
         out.push(Output::Send { to, message });
     }
@@ -71,7 +74,7 @@ impl Engine {
     fn forward_abort(&mut self, mirror: Slot, action: Uid, out: &mut Outbox) {
         let reached = &self.mirrors.mirror(mirror).reached;
         for site in reached {
-            Self::send(*site, Message::Abort { action }, out);
+            Self::send(*site, Message::abort(action), out);
         }
     }
 

@@ -35,6 +35,9 @@ impl Engine {
             if object.is_volatile() && create {
                 return Err(Refusal::Exists);
             }
+            if object.is_expelled() {
+                return Err(Refusal::Moved);
+            }
             if object.is_retired() || (volatile && !object.is_volatile()) {
                 return Err(Refusal::NoSuchObject);
             }
@@ -96,14 +99,26 @@ impl Engine {
         };
         match self.change_image(slot, Cue::Loaded(outcome)) {
             Next::RunHolders => {
-                if let Loaded::Found { epoch, size_bytes } = outcome {
+                if let Loaded::Found {
+                    epoch,
+                    size_bytes,
+                    replicated,
+                } = outcome
+                {
                     self.objects.set_size(slot, size_bytes);
+                    let entry = self.objects.entry_mut(slot);
+                    if replicated && entry.kind == Kind::Persistent {
+                        entry.kind = Kind::Replicated;
+                    }
                     out.push(Output::Event(Event::Activated { uid, epoch }));
                 }
-                if self.may_stay(slot, out) {
+                if self.objects.entry(slot).is_expelled() {
+                    self.turn_away(slot, (Why::Expelled, Refusal::Moved), out);
+                } else if self.may_stay(slot, out) {
                     self.run_holders(uid, out);
                 } else {
-                    self.turn_away(slot, out);
+                    let refusal = self.too_many_bytes();
+                    self.turn_away(slot, (Why::NoRoom, refusal), out);
                 }
             }
             Next::RefuseAbsent => self.refuse_waiting(slot, &Refusal::NoSuchObject, true, out),
@@ -133,14 +148,12 @@ impl Engine {
     }
 
     /// Takes an object out of memory again whose calls have not begun, and refuses them.
-    fn turn_away(&mut self, slot: Slot, out: &mut Outbox) {
+    fn turn_away(&mut self, slot: Slot, (why, refusal): (Why, Refusal), out: &mut Outbox) {
         let uid = self.objects.entry(slot).uid;
         self.change_image(slot, Cue::Dropped);
         self.objects.set_size(slot, 0);
-        let why = Why::NoRoom;
         out.push(Output::Passivate { uid });
         out.push(Output::Event(Event::Passivated { uid, why }));
-        let refusal = self.too_many_bytes();
         if let Refusal::Overloaded { what, limit } = refusal {
             out.push(Output::Event(Event::Overloaded { what, limit }));
         }
@@ -213,7 +226,9 @@ impl Engine {
             (false, Image::Active | Image::Making) if held => {}
             (false, Image::Active) => {
                 self.objects.set_idle(self.now, slot);
-                if self.drain != Drain::No {
+                if self.objects.entry(slot).is_expelled() {
+                    self.passivate(slot, Why::Expelled, out);
+                } else if self.drain != Drain::No {
                     self.passivate(slot, Why::Drain, out);
                 }
             }
@@ -222,7 +237,7 @@ impl Engine {
     }
 
     /// Drops the image of an idle object.
-    fn passivate(&mut self, slot: Slot, why: Why, out: &mut Outbox) {
+    pub(super) fn passivate(&mut self, slot: Slot, why: Why, out: &mut Outbox) {
         let uid = self.objects.entry(slot).uid;
         assert!(
             self.objects.is_idle(slot),

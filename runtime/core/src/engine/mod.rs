@@ -28,18 +28,23 @@ mod levels;
 mod locking;
 mod memory;
 mod orphans;
+mod outcome;
+mod parts;
 mod pins;
 mod run;
 mod view;
 mod waits;
+mod work;
 
 pub use view::{ActionPhase, ActionView, HolderView, LockView, ObjectView, Stats, WaiterView};
 
 use std::collections::{BTreeMap, VecDeque};
 
-use self::commit::Work;
-use self::decide::{Asked, Search};
+use self::decide::Asked;
+use self::outcome::Search;
+use self::parts::Parts;
 use self::pins::Late;
+use self::work::Work;
 use crate::action::coordinator::Decisions;
 use crate::action::message::Message;
 use crate::action::mirror::Mirrors;
@@ -156,6 +161,14 @@ pub enum Mutation {
     TrustRecovered,
     /// Vote No while an object that the action has locked is on its way.
     RefuseWhileMoving,
+    /// End a part that is found in a log without asking: commit it.
+    PresumePartCommit,
+    /// The same: drop it.
+    PresumePartAbort,
+    /// Leave a part that is found in a log unlocked.
+    LosePartOnTakeover,
+    /// Keep what a leader has of an object when it is deposed.
+    ForgetExpel,
 }
 
 /// Which shard this is.
@@ -203,13 +216,14 @@ pub struct Engine {
     mirrors: Mirrors,
     tombstones: Tombstones,
     decisions: Decisions,
+    parts: Parts,
     /// What the store is doing for actions.
     jobs: BTreeMap<Job, Work>,
     last_job: u64,
     /// What it could not do and is to try again, and when.
     undone: VecDeque<(Time, Work)>,
     /// Actions whose end the store is asked for.
-    searches: BTreeMap<Uid, Search>,
+    searches: BTreeMap<(Uid, Option<Uid>), Search>,
     /// Until when calls wait for locks and at gates.
     patience: Deadlines,
     departures: Departures,
@@ -254,6 +268,7 @@ impl Engine {
             mirrors: Mirrors::new(identity.me.incarnation),
             tombstones: Tombstones::default(),
             decisions: Decisions::default(),
+            parts: Parts::default(),
             jobs: BTreeMap::new(),
             last_job: 0,
             undone: VecDeque::new(),
@@ -312,6 +327,7 @@ impl Engine {
                 join,
                 others,
                 aborted,
+                decider,
             } => {
                 let asked = Asked {
                     ticket,
@@ -319,22 +335,23 @@ impl Engine {
                     join,
                     others,
                     aborted,
+                    decider,
                 };
                 self.commit_asked(asked, out);
             }
-            Input::Ask { ticket, action } => self.asked(ticket, action, out),
+            Input::Ask {
+                ticket,
+                action,
+                decider,
+            } => self.asked(ticket, action, decider, out),
             Input::Reached { action, site } => self.reached(action, site, out),
             Input::Stored { job, result } => self.stored(job, result, out),
             Input::DecisionFound { job, found } => self.decision_found(job, found, out),
-            Input::RecoverPrepared {
-                action,
-                coordinator,
-                objects,
-            } => self.recover_prepared(action, coordinator, &objects, out),
-            Input::RecoverDecision {
-                action,
-                participants,
-            } => self.recover_decision(action, participants, out),
+            about_a_takeover @ (Input::RecoverPrepared { .. }
+            | Input::RecoverDecision { .. }
+            | Input::RecoverPart { .. }
+            | Input::PartEnded { .. }
+            | Input::Expel { .. }) => self.taking_over(about_a_takeover, out),
             about_a_move @ (Input::Depart { .. }
             | Input::Shipped { .. }
             | Input::Arrive { .. }

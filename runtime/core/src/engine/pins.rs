@@ -16,7 +16,7 @@
 
 use super::Engine;
 use super::decide::Asked;
-use crate::action::path::Site;
+use crate::action::path::Coordinator;
 use crate::id::{Incarnation, Uid};
 use crate::outbox::Outbox;
 use crate::slab::Slot;
@@ -31,7 +31,7 @@ pub(super) struct Late {
 /// A prepare as it was heard.
 #[derive(Debug)]
 pub(super) struct Prepare {
-    pub(super) from: Site,
+    pub(super) from: Coordinator,
     pub(super) incarnation: Incarnation,
     pub(super) join: u64,
     pub(super) aborted: Vec<Uid>,

@@ -72,6 +72,7 @@ impl Monkey {
             let joined = Joined {
                 join: self.join(),
                 updated: true,
+                decider: None,
             };
             participants.push(Participant {
                 site: self.site(),
@@ -80,6 +81,15 @@ impl Monkey {
             });
         }
         participants
+    }
+
+    /// Mostly none, else one of the objects.
+    pub(crate) fn decider(&mut self) -> Option<Uid> {
+        let uid = Uid {
+            node: NodeId(0),
+            local: 1 + self.below(4),
+        };
+        (self.below(4) == 0).then_some(uid)
     }
 
     pub(crate) fn message(&mut self) -> Message {
@@ -95,15 +105,29 @@ impl Monkey {
                 incarnation: Incarnation(1),
                 join: self.join(),
                 aborted: self.aborted(root),
+                decider: self.decider(),
             },
             3..=4 => Message::Vote {
                 action: root,
                 vote: self.pick(&[Vote::Yes, Vote::Yes, Vote::ReadOnly, Vote::No]),
                 moved: self.participants(),
+                groups: Vec::from_iter(self.decider()),
+                decider: self.decider(),
             },
-            5 => Message::Commit { action: root },
-            6 => Message::Acknowledge { action: root },
-            7 => Message::Abort { action: either },
+            5 => Message::Commit {
+                action: root,
+                part: self.decider(),
+            },
+            6 => Message::Acknowledge {
+                action: root,
+                site: self.below(4) > 0,
+                groups: Vec::from_iter(self.decider()),
+                decider: None,
+            },
+            7 => Message::Abort {
+                action: either,
+                part: self.decider(),
+            },
             8..=9 => {
                 let other = self.nested(root);
                 let parent = self.pick(&[root, other]);
@@ -112,10 +136,15 @@ impl Monkey {
                     parent,
                 }
             }
-            10 => Message::Query { action: root },
+            10 => Message::Query {
+                action: root,
+                decider: self.decider(),
+                part: self.decider(),
+            },
             _ => Message::Verdict {
                 action: root,
                 verdict: self.pick(&[Verdict::Committed, Verdict::Aborted, Verdict::InFlight]),
+                part: self.decider(),
             },
         }
     }
@@ -134,13 +163,18 @@ impl Monkey {
                     join: self.join(),
                     others: self.participants(),
                     aborted: self.aborted(action),
+                    decider: self.decider(),
                 }
             }
             1 => {
                 self.next_ticket += 1;
                 self.tickets.insert(Ticket(self.next_ticket), false);
                 let ticket = Ticket(self.next_ticket);
-                Input::Ask { ticket, action }
+                Input::Ask {
+                    ticket,
+                    action,
+                    decider: self.decider(),
+                }
             }
             2 => Input::Reached {
                 action,

@@ -92,6 +92,7 @@ impl Monkey {
             action_objects_max: monkey.pick(&[1, 10]),
             action_writes_max: monkey.pick(&[2, 10]),
             participants_max: monkey.pick(&[1, 10]),
+            groups_max: monkey.pick(&[1, 10]),
             tombstones_max: monkey.pick(&[1, 3, 10]),
             moves_max: monkey.pick(&[1, 2, 10]),
             cargo_levels_max: monkey.pick(&[2, 10]),
@@ -205,6 +206,7 @@ impl Monkey {
                 let found = Loaded::Found {
                     epoch: Epoch(1),
                     size_bytes: self.below(200),
+                    replicated: self.below(3) == 0,
                 };
                 let failed = Loaded::Failed(self.fault());
                 let persistent = [found, found, found, Loaded::Absent, Loaded::Moved, failed];
@@ -247,6 +249,18 @@ impl Monkey {
                 let found = self.pick(&[Some(true), Some(false), Some(false), None]);
                 Input::DecisionFound { job, found }
             }
+            Output::EndPart { object, action, .. } => {
+                let result = if self.below(4) == 0 {
+                    Err(self.fault())
+                } else {
+                    Ok(())
+                };
+                Input::PartEnded {
+                    object,
+                    action,
+                    result,
+                }
+            }
             other => self.answer_move(other),
         }
     }
@@ -277,7 +291,8 @@ impl Monkey {
                 | Output::Dispatch { .. }
                 | Output::Flush { .. }
                 | Output::Store { .. }
-                | Output::SearchDecision { .. } => self.pending.push(output),
+                | Output::SearchDecision { .. }
+                | Output::EndPart { .. } => self.pending.push(output),
                 Output::Reply { ticket, .. } => {
                     let before = self.tickets.insert(ticket, true);
                     assert_eq!(
@@ -376,18 +391,39 @@ impl Monkey {
                 let action = view.path.root().expect("an action has a name");
                 let coordinator = view.coordinator;
                 let message = match view.phase {
-                    ActionPhase::Active | ActionPhase::Aborting => Message::Abort { action },
+                    ActionPhase::Active | ActionPhase::Aborting => {
+                        let part = None;
+                        Message::Abort { action, part }
+                    }
                     ActionPhase::Preparing | ActionPhase::Prepared | ActionPhase::Installing => {
                         let verdict = self.pick(&[Verdict::Committed, Verdict::Aborted]);
-                        Message::Verdict { action, verdict }
+                        Message::Verdict {
+                            action,
+                            verdict,
+                            part: None,
+                        }
                     }
-                    ActionPhase::Voting | ActionPhase::Deciding => Message::Abort { action },
+                    ActionPhase::Voting | ActionPhase::Deciding => {
+                        let part = None;
+                        Message::Abort { action, part }
+                    }
                     ActionPhase::Committing => {
                         for node in 0..4 {
                             for shard in [0, 1, u16::MAX] {
                                 let node = NodeId(node);
                                 let site = Site { node, shard };
-                                let input = Self::hear(site, Message::Acknowledge { action });
+                                let told = Message::Acknowledge {
+                                    action,
+                                    site: true,
+                                    groups: (1..8)
+                                        .map(|local| Uid {
+                                            node: NodeId(0),
+                                            local,
+                                        })
+                                        .collect(),
+                                    decider: None,
+                                };
+                                let input = Self::hear(site, told);
                                 self.handle(input);
                             }
                         }

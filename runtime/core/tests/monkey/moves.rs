@@ -115,7 +115,14 @@ impl Monkey {
             Output::Ship { uid, action, cargo } => {
                 let joined = |root: Uid, join: u64| {
                     let updated = true;
-                    (root, Joined { join, updated })
+                    (
+                        root,
+                        Joined {
+                            join,
+                            updated,
+                            decider: None,
+                        },
+                    )
                 };
                 let roots = cargo.actions.iter().filter_map(CargoAction::root);
                 let roots: Vec<Uid> = roots.collect();

@@ -147,10 +147,12 @@ impl Story {
                     others.split(',').map(participant).collect()
                 }),
                 aborted: value(words, "without").map_or(Vec::new(), names),
+                decider: None,
             },
             "ask" => Input::Ask {
                 ticket: ticket(words[1]),
                 action: name(words[2]),
+                decider: None,
             },
             "reached" => Input::Reached {
                 action: name(words[1]),
@@ -170,12 +172,14 @@ impl Story {
             },
             "recover" if words[1] == "prepared" => Input::RecoverPrepared {
                 action: name(words[2]),
-                coordinator: site(words[3]),
+                coordinator: site(words[3]).into(),
                 objects: words[4..].iter().map(|word| uid(word)).collect(),
             },
             "recover" => Input::RecoverDecision {
                 action: name(words[2]),
                 participants: words[3..].iter().map(|word| site(word)).collect(),
+                groups: Vec::new(),
+                decider: None,
             },
             other => panic!("there is no line '{other} …'"),
         }
@@ -191,6 +195,7 @@ impl Story {
                     incarnation: Incarnation(life),
                     join: join(life, value(words, "join").unwrap_or("1")),
                     aborted: value(words, "without").map_or(Vec::new(), names),
+                    decider: None,
                 }
             }
             "vote" => Message::Vote {
@@ -203,15 +208,26 @@ impl Story {
                 moved: value(words, "moved").map_or(Vec::new(), |moved| {
                     moved.split(',').map(participant).collect()
                 }),
+                groups: Vec::new(),
+                decider: None,
             },
-            "commit" => Message::Commit { action },
-            "acknowledge" => Message::Acknowledge { action },
-            "abort" => Message::Abort { action },
+            "commit" => Message::Commit { action, part: None },
+            "acknowledge" => Message::Acknowledge {
+                action,
+                site: true,
+                groups: Vec::new(),
+                decider: None,
+            },
+            "abort" => Message::Abort { action, part: None },
             "merge" => Message::Merge {
                 action,
                 parent: name(words[2]),
             },
-            "query" => Message::Query { action },
+            "query" => Message::Query {
+                action,
+                decider: None,
+                part: None,
+            },
             "verdict" => Message::Verdict {
                 action,
                 verdict: match words[2] {
@@ -219,6 +235,7 @@ impl Story {
                     "Aborted" => Verdict::Aborted,
                     _ => Verdict::InFlight,
                 },
+                part: None,
             },
             other => panic!("there is no message '{other}'"),
         }
@@ -234,6 +251,7 @@ fn participant(word: &str) -> Participant {
         joined: Joined {
             join: join(1, number),
             updated: true,
+            decider: None,
         },
     }
 }

@@ -255,6 +255,7 @@ impl Story {
         Loaded::Found {
             epoch: Epoch(self.epochs),
             size_bytes,
+            replicated: false,
         }
     }
 

@@ -195,6 +195,7 @@ impl Story {
                     let joined = Joined {
                         join: actions::join(1, join),
                         updated: true,
+                        decider: None,
                     };
                     (actions::name(root), joined)
                 };

@@ -76,17 +76,6 @@ pub(crate) fn output(output: Output) -> String {
         Output::Discard { uid } => format!("Discard {}", object(uid)),
         Output::Passivate { uid } => format!("Passivate {}", object(uid)),
         Output::Event(event) => format!("({})", self::event(event)),
-        Output::Capture { .. }
-        | Output::Undo { .. }
-        | Output::Keep { .. }
-        | Output::Restore { .. }
-        | Output::Inherit { .. }
-        | Output::Release { .. }
-        | Output::Store { .. }
-        | Output::SearchDecision { .. }
-        | Output::Send { .. }
-        | Output::Ended { .. }
-        | Output::Told { .. } => of_action(output),
         Output::Ship { .. }
         | Output::Stays { .. }
         | Output::Departed { .. }
@@ -95,6 +84,7 @@ pub(crate) fn output(output: Output) -> String {
         | Output::Arrived { .. }
         | Output::NotArrived { .. } => super::moves::output(output),
         Output::Drained => "Drained".to_owned(),
+        _ => of_action(output),
     }
 }
 
@@ -125,8 +115,21 @@ fn of_action(output: Output) -> String {
         }
         Output::Release { uid, action } => format!("Release {} {}", object(uid), name(action)),
         Output::Store { job, batch } => format!("Store j{} {}", job.0, self::batch(*batch)),
-        Output::SearchDecision { job, action } => {
-            format!("SearchDecision j{} {}", job.0, name(action))
+        Output::SearchDecision {
+            job,
+            action,
+            decider,
+        } => {
+            let at = about(" at", decider);
+            format!("SearchDecision j{} {}{at}", job.0, name(action))
+        }
+        Output::EndPart {
+            object: uid,
+            action,
+            commit,
+        } => {
+            let how = if commit { "commit" } else { "drop" };
+            format!("EndPart {} of {} {how}", object(uid), name(action))
         }
         Output::Send { to, message } => {
             format!("Send {} {}", self::to(to), self::message(*message))
@@ -202,6 +205,7 @@ pub(crate) fn to(to: To) -> String {
     match to {
         To::Site(to) => site(to),
         To::Home { node, root } => format!("home of {} at {}", name(root), node.0),
+        To::Leader { object: uid } => format!("leader of {}", object(uid)),
     }
 }
 
@@ -212,14 +216,16 @@ fn message(message: Message) -> String {
             incarnation,
             join,
             aborted,
+            decider,
         } => {
             let aborted = match aborted.as_slice() {
                 [] => String::new(),
                 aborted => format!(" without {}", names(aborted)),
             };
             let join = counter(join);
+            let decider = about(" decider", decider);
             format!(
-                "Prepare {} life {incarnation} join {join}{aborted}",
+                "Prepare {} life {incarnation} join {join}{aborted}{decider}",
                 name(action)
             )
         }
@@ -227,24 +233,76 @@ fn message(message: Message) -> String {
             action,
             vote,
             moved,
+            groups,
+            decider,
         } => {
             let moved = moved.iter().map(|participant| {
                 let join = counter(participant.joined.join);
                 format!(" moved to {} join {join}", site(participant.site))
             });
             let moved: String = moved.collect();
-            format!("Vote {} {vote:?}{moved}", name(action))
+            let groups = objects(" part of", &groups);
+            let decider = about(" decider", decider);
+            format!("Vote {} {vote:?}{moved}{groups}{decider}", name(action))
         }
-        Message::Commit { action } => format!("Commit {}", name(action)),
-        Message::Acknowledge { action } => format!("Acknowledge {}", name(action)),
-        Message::Abort { action } => format!("Abort {}", name(action)),
         Message::Merge { action, parent } => {
             format!("Merge {} into {}", name(action), name(parent))
         }
-        Message::Query { action } => format!("Query {}", name(action)),
-        Message::Verdict { action, verdict } => format!("Verdict {} {verdict:?}", name(action)),
         Message::Deadlock(deadlock) => super::deadlocks::message(&deadlock),
+        other => of_end(other),
     }
+}
+
+/// A message about the end of an action.
+fn of_end(message: Message) -> String {
+    match message {
+        Message::Commit { action, part } => {
+            format!("Commit {}{}", name(action), about(" part", part))
+        }
+        Message::Acknowledge {
+            action,
+            site,
+            groups,
+            decider,
+        } => {
+            let only = if site { "" } else { " only" };
+            let groups = objects(" part of", &groups);
+            let decider = about(" decider", decider);
+            format!("Acknowledge {}{only}{groups}{decider}", name(action))
+        }
+        Message::Abort { action, part } => {
+            format!("Abort {}{}", name(action), about(" part", part))
+        }
+        Message::Query {
+            action,
+            decider,
+            part,
+        } => {
+            let (decider, part) = (about(" decider", decider), about(" part", part));
+            format!("Query {}{decider}{part}", name(action))
+        }
+        Message::Verdict {
+            action,
+            verdict,
+            part,
+        } => format!(
+            "Verdict {} {verdict:?}{}",
+            name(action),
+            about(" part", part)
+        ),
+        other => format!("{other:?}"),
+    }
+}
+
+/// An object that there need not be.
+fn about(what: &str, uid: Option<Uid>) -> String {
+    uid.map_or(String::new(), |uid| format!("{what} {}", object(uid)))
+}
+
+fn objects(what: &str, uids: &[Uid]) -> String {
+    uids.iter()
+        .map(|uid| format!("{what} {}", object(*uid)))
+        .collect()
 }
 
 fn written(objects: &[Written]) -> String {
@@ -252,7 +310,8 @@ fn written(objects: &[Written]) -> String {
         .iter()
         .map(|written| {
             let new = if written.create { " new" } else { "" };
-            format!(" {}{new}", object(written.uid))
+            let log = if written.replicated { " log" } else { "" };
+            format!(" {}{new}{log}", object(written.uid))
         })
         .collect()
 }
@@ -264,26 +323,41 @@ fn batch(batch: ActionBatch) -> String {
             coordinator,
             objects,
         } => format!(
-            "Prepare {} for {}:{}",
+            "Prepare {} for {}{}:{}",
             name(action),
-            site(coordinator),
+            site(coordinator.site),
+            about(" decider", coordinator.decider),
             written(&objects)
         ),
         ActionBatch::Decide {
             action,
+            decider,
             objects,
             participants,
+            groups,
         } => {
             let sites: String = participants
                 .into_iter()
                 .map(|s| format!(" {}", site(s)))
                 .collect();
             let tell = if sites.is_empty() { "" } else { ", tell" };
-            format!("Decide {}:{}{tell}{sites}", name(action), written(&objects))
+            let decider = about(" decider", decider);
+            let groups = self::objects(" part of", &groups);
+            let written = written(&objects);
+            format!(
+                "Decide {}{decider}:{written}{tell}{sites}{groups}",
+                name(action)
+            )
         }
-        ActionBatch::Install { action } => format!("Install {}", name(action)),
-        ActionBatch::Undo { action } => format!("Undo {}", name(action)),
-        ActionBatch::Settle { action } => format!("Settle {}", name(action)),
+        ActionBatch::Install { action, groups } => {
+            format!("Install {}{}", name(action), objects(" part of", &groups))
+        }
+        ActionBatch::Undo { action, groups } => {
+            format!("Undo {}{}", name(action), objects(" part of", &groups))
+        }
+        ActionBatch::Settle { action, decider } => {
+            format!("Settle {}{}", name(action), about(" decider", decider))
+        }
         ActionBatch::Depart { action, uid, to } => {
             format!("Depart {}: {} to {}", name(action), object(uid), site(to))
         }
@@ -293,6 +367,7 @@ fn batch(batch: ActionBatch) -> String {
 fn end(end: End) -> String {
     match end {
         End::Committed => "Committed".to_owned(),
+        End::Unknown => "Unknown".to_owned(),
         End::Aborted(Abort::Lost(at)) => format!("Aborted: lost at {}", site(at)),
         End::Aborted(Abort::Refused(at)) => format!("Aborted: refused by {}", site(at)),
         End::Aborted(Abort::Silent(at)) => format!("Aborted: {} is silent", site(at)),
@@ -315,7 +390,11 @@ fn event(event: Event) -> String {
         Event::InDoubt {
             action,
             coordinator,
-        } => format!("InDoubt {}, {} decides", name(action), site(coordinator)),
+        } => format!(
+            "InDoubt {}, {} decides",
+            name(action),
+            site(coordinator.site)
+        ),
         Event::GaveUp { action, why } => format!("GaveUp {} {why:?}", name(action)),
         Event::DeadlockBroken { victim, length } => {
             format!("DeadlockBroken of {length}, {} ends", name(victim))

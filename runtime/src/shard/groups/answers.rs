@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use partha_core::action::path::Joined;
 use partha_core::group::{Input, Role};
-use partha_core::id::Uid;
+use partha_core::id::{NodeId, Uid};
 use partha_core::{Answer, Input as EngineInput, Ticket};
 
 use super::Group;
@@ -77,6 +77,13 @@ impl Shard {
         let here = self.registry.here();
         let what = format_args!("{uid} at {here}: another copy leads");
         Some(SystemError::moved_to(what, to, None))
+    }
+
+    /// The node that leads a replicated object, as far as it is known here.
+    pub(in crate::shard) fn leader_of(&self, uid: Uid) -> Option<NodeId> {
+        let groups = self.groups.borrow();
+        let group = groups.by_object.get(&uid)?;
+        Some(group.member.view().leader())
     }
 
     /// Where the object is to be bound, if not here.

@@ -152,7 +152,7 @@ impl Shard {
             peer: self.registry.me,
             shard: RUNNER,
         };
-        let message = Box::new(Message::Abort { action });
+        let message = Box::new(Message::Abort { action, part: None });
         self.feed(Input::Message { from, message });
         match self.phase(action).and_then(why_not) {
             None => Abortion::Done,

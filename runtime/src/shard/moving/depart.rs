@@ -532,6 +532,7 @@ fn joined(part: MovedPart) -> (Uid, Joined) {
     let joined = Joined {
         join: part.join,
         updated: part.updated,
+        decider: None,
     };
     (part.action, joined)
 }

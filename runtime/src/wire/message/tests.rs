@@ -1,9 +1,12 @@
 //! Frames about actions come back as they went; hostile ones are refused.
 
 use partha_core::action::path::Joined;
+use partha_core::action::scope::ABORTED_MAX;
 use partha_core::id::Incarnation;
+use partha_core::{Abort, End, Fault};
 use partha_wire::Message as Frame;
 
+use super::groups::GROUPS_MAX;
 use super::*;
 use crate::config::MESSAGE_BYTES_MAX;
 use crate::wire::frame::{self, Frame as Parsed};
@@ -27,6 +30,7 @@ fn participant(shard: u16) -> Participant {
         joined: Joined {
             join: u64::MAX - u64::from(shard),
             updated: shard == 1,
+            decider: (shard == 6).then(|| uid(66)),
         },
     }
 }
@@ -56,39 +60,67 @@ fn edge(number: u64) -> Edge {
 /// One of each, with each value of each enum.
 fn messages() -> Vec<Message> {
     let action = uid(1);
-    let mut all = vec![
-        Message::Prepare {
-            action,
-            incarnation: Incarnation(4),
-            join: 77,
-            aborted: vec![uid(2), uid(3)],
-        },
-        Message::Prepare {
-            action,
-            incarnation: Incarnation::MAX,
-            join: u64::MAX,
-            aborted: Vec::new(),
-        },
-        Message::Commit { action },
-        Message::Acknowledge { action },
-        Message::Abort { action },
-        Message::Merge {
-            action,
-            parent: uid(2),
-        },
-        Message::Query { action },
-    ];
-    for vote in [Vote::Yes, Vote::ReadOnly, Vote::No] {
-        for moved in [Vec::new(), vec![participant(5), participant(6)]] {
-            all.push(Message::Vote {
+    let mut all = vec![Message::Merge {
+        action,
+        parent: uid(2),
+    }];
+    for one in [None, Some(uid(40))] {
+        all.extend([
+            Message::Prepare {
                 action,
-                vote,
-                moved,
+                incarnation: Incarnation(4),
+                join: 77,
+                aborted: vec![uid(2), uid(3)],
+                decider: one,
+            },
+            Message::Prepare {
+                action,
+                incarnation: Incarnation::MAX,
+                join: u64::MAX,
+                aborted: Vec::new(),
+                decider: one,
+            },
+            Message::Commit { action, part: one },
+            Message::Abort { action, part: one },
+        ]);
+        for other in [None, Some(uid(41))] {
+            all.push(Message::Query {
+                action,
+                decider: one,
+                part: other,
             });
         }
-    }
-    for verdict in [Verdict::Committed, Verdict::Aborted, Verdict::InFlight] {
-        all.push(Message::Verdict { action, verdict });
+        for verdict in [Verdict::Committed, Verdict::Aborted, Verdict::InFlight] {
+            all.push(Message::Verdict {
+                action,
+                verdict,
+                part: one,
+            });
+        }
+        for (site, groups) in [
+            (true, vec![]),
+            (false, vec![uid(42)]),
+            (true, vec![uid(43)]),
+        ] {
+            all.push(Message::Acknowledge {
+                action,
+                site,
+                groups,
+                decider: one,
+            });
+        }
+        let groups: Vec<Uid> = one.into_iter().collect();
+        for vote in [Vote::Yes, Vote::ReadOnly, Vote::No] {
+            for moved in [Vec::new(), vec![participant(5), participant(6)]] {
+                all.push(Message::Vote {
+                    action,
+                    vote,
+                    moved,
+                    groups: groups.clone(),
+                    decider: one,
+                });
+            }
+        }
     }
     all.extend(about_deadlocks().map(Message::Deadlock));
     all
@@ -137,8 +169,23 @@ fn actions() -> Vec<Action> {
             coordinator: participant(0),
             others: vec![participant(1), participant(2)],
             aborted: vec![uid(3)],
+            decider: None,
         }),
-        What::Ask { action: uid(1) },
+        What::Commit(CommitRequest {
+            action: uid(1),
+            coordinator: participant(6),
+            others: vec![participant(1)],
+            aborted: Vec::new(),
+            decider: Some(uid(66)),
+        }),
+        What::Ask {
+            action: uid(1),
+            decider: None,
+        },
+        What::Ask {
+            action: uid(1),
+            decider: Some(uid(66)),
+        },
     ]);
     let news = group::tests::news().into_iter().map(Box::new);
     let whats = whats.chain(news.map(What::Group));
@@ -189,7 +236,7 @@ fn every_end_and_answer_comes_back_as_it_went() {
         Abort::Ended,
     ]);
     let ends = aborts.into_iter().map(End::Aborted);
-    for end in ends.chain([End::Committed]) {
+    for end in ends.chain([End::Committed, End::Unknown]) {
         let message = body(|w, slot| write_ended(w, slot, end));
         assert_eq!(read_ended(message.root()).unwrap(), end);
     }
@@ -229,8 +276,30 @@ fn more_than_is_allowed_is_refused() {
             incarnation: Incarnation(1),
             join: 1,
             aborted: vec![uid(2); count],
+            decider: None,
         })
     };
+    let acknowledge = |count| {
+        action(Message::Acknowledge {
+            action: uid(1),
+            site: false,
+            groups: vec![uid(2); count],
+            decider: None,
+        })
+    };
+    assert!(parse(framed(&acknowledge(GROUPS_MAX))).is_ok());
+    assert!(parse(framed(&acknowledge(GROUPS_MAX + 1))).is_err());
+    let vote = |count| {
+        action(Message::Vote {
+            action: uid(1),
+            vote: Vote::Yes,
+            moved: Vec::new(),
+            groups: vec![uid(2); count],
+            decider: None,
+        })
+    };
+    assert!(parse(framed(&vote(GROUPS_MAX))).is_ok());
+    assert!(parse(framed(&vote(GROUPS_MAX + 1))).is_err());
     assert!(parse(framed(&prepare(ABORTED_MAX))).is_ok());
     assert!(parse(framed(&prepare(ABORTED_MAX + 1))).is_err());
 
@@ -241,6 +310,7 @@ fn more_than_is_allowed_is_refused() {
         incarnation: old,
         join: 1,
         aborted: Vec::new(),
+        decider: None,
     });
     assert!(parse(framed(&action)).is_err());
 }
@@ -292,7 +362,7 @@ fn nonsense_is_refused() {
         w.set_u16(s, 0, 8);
     });
     assert!(frame::parse(reframed(&nothing)).is_err(), "no body");
-    for tag in [18, 99, u16::MAX] {
+    for tag in [27, 99, u16::MAX] {
         let unknown = body(|w, slot| {
             let s = w.structure(slot, 1, 1);
             w.set_u16(s, 0, 8);
@@ -321,6 +391,16 @@ fn nonsense_is_refused() {
     let nobody = body(|w, slot| write_enum(w, slot, uid(1), 0));
     assert!(read_message(tag::VOTE, nobody.root()).is_ok());
     assert!(read_message(tag::VOTE_MOVED, nobody.root()).is_err());
+    // What has to name a replicated object names none.
+    for tag in [
+        tag::PREPARE_DECIDER,
+        tag::COMMIT_PART,
+        tag::ABORT_PART,
+        tag::VERDICT_PART,
+    ] {
+        let error = read_message(tag, nobody.root());
+        assert!(error.is_err(), "{tag}: {error:?}");
+    }
     assert!(w.framed().is_ok());
 }
 
@@ -330,6 +410,23 @@ fn reframed(message: &Frame) -> bytes::Bytes {
     framed.extend(message.segment().iter());
     framed.into()
 }
+
+/// What the official compiler is to find about replicated objects.
+const ABOUT_GROUPS: &[&str] = &[
+    "prepareDecider = (action = (node = 7, local = 1), incarnation = 4, join = 77, aborted = \
+         [(node = 7, local = 2), (node = 7, local = 3)], decider = (node = 7, local = 40))",
+    "voteGroups = (action = (node = 7, local = 1), vote = yes, groups = [(node = 7, local = \
+         40)], decider = (node = 7, local = 40))",
+    "commitPart = (action = (node = 7, local = 1), part = (node = 7, local = 40))",
+    "abortPart = (action = (node = 7, local = 1), part = (node = 7, local = 40))",
+    "acknowledgeGroups = (action = (node = 7, local = 1), groups = [(node = 7, local = 42)], \
+         site = false)",
+    "queryGroups = (action = (node = 7, local = 1), part = (node = 7, local = 41))",
+    "verdictPart = (action = (node = 7, local = 1), verdict = aborted, part = (node = 7, \
+         local = 40))",
+    "askDecider = (action = (node = 7, local = 1), decider = (node = 7, local = 66))",
+    "updated = false, decider = (node = 7, local = 66))], others",
+];
 
 #[test]
 fn the_official_compiler_reads_actions_by_wire_capnp() {
@@ -384,7 +481,10 @@ fn the_official_compiler_reads_actions_by_wire_capnp() {
         "ask = (node = 7, local = 1)",
         "shard = 0, from = 65535",
         "home = (node = 7, local = 55)",
-    ] {
+    ]
+    .iter()
+    .chain(ABOUT_GROUPS)
+    {
         assert!(text.contains(part), "{part}\nin\n{text}");
     }
     let ended = body(|w, s| write_ended(w, s, End::Aborted(Abort::Silent(site(2)))));

@@ -6,8 +6,12 @@ use crate::time::Time;
 
 impl Mirrors {
     pub(crate) fn check(&self) {
-        assert!(self.roots.len() == self.mirrors.len(), "mirrors are lost");
-        assert!(self.names.len() == self.levels.len(), "levels are lost");
+        let parts = self.mirrors.iter().filter(|(_, it)| it.part.is_some());
+        let parts = parts.count();
+        let mirrors = self.roots.len() + parts;
+        assert!(mirrors == self.mirrors.len(), "mirrors are lost");
+        let levels = self.names.len() + parts;
+        assert!(levels == self.levels.len(), "levels are lost");
         for (uid, slot) in &self.roots {
             assert!(self.mirrors[*slot].uid() == *uid, "{uid} leads elsewhere");
             assert!(self.levels[self.mirrors[*slot].root].uid == *uid);

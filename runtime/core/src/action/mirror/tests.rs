@@ -1,6 +1,7 @@
 //! The tree of levels: joining, names, kinship, dates.
 
 use super::*;
+use crate::lock::locks::{Family, Owner};
 
 fn uid(n: u64) -> Uid {
     Uid {

@@ -15,7 +15,7 @@ impl Family {
             let order = self.known.len();
             match self.known.get_mut(&participant.site) {
                 Some(known) if is_same(&known.participant, participant) => {
-                    known.participant.joined.updated |= participant.joined.updated;
+                    known.participant.joined.merge(participant.joined);
                 }
                 Some(known) => {
                     known.participant = *participant;

@@ -23,7 +23,11 @@ fn participant(node: u64, join: u64, updated: bool) -> Participant {
     Participant {
         site: site(node),
         incarnation: Incarnation(1),
-        joined: Joined { join, updated },
+        joined: Joined {
+            join,
+            updated,
+            decider: None,
+        },
     }
 }
 
@@ -36,7 +40,7 @@ fn reporting(participants: &[Participant]) -> Report {
 
 fn abort(action: u64, nodes: &[u64]) -> Vec<Send> {
     let action = uid(action);
-    let sends = nodes.iter().map(|n| (site(*n), Message::Abort { action }));
+    let sends = nodes.iter().map(|n| (site(*n), Message::abort(action)));
     sends.collect()
 }
 
@@ -101,6 +105,7 @@ fn the_first_that_changed_something_coordinates() {
             coordinator,
             others,
             aborted,
+            decider: None,
         }) = family.commit()
         else {
             panic!("{calls:?} is to be asked for");
@@ -220,6 +225,7 @@ fn nobody_knows_dooms_the_level_and_not_its_parent() {
         coordinator,
         others,
         aborted,
+        decider: None,
     }) = family.commit()
     else {
         panic!("the root is well");
@@ -388,7 +394,7 @@ fn a_victim_above_a_branch_reaches_its_runner() {
     let key = call(&mut family, CHILD, 8);
     let sends = family.answered(key, &branch.report(), CallEnd::Known);
     assert_eq!(family.doomed(uid(ROOT)), Some((uid(ROOT), Doom::Below)));
-    assert!(sends.contains(&(site(7), Message::Abort { action: victim })));
+    assert!(sends.contains(&(site(7), Message::abort(victim))));
 }
 
 #[test]

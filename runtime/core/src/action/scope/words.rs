@@ -98,8 +98,12 @@ pub enum Plan {
     Nothing,
     /// To be asked for with `Input::Commit` at the coordinator.
     Ask {
-        /// The first participant that has changed something, else the first one.
+        /// The first participant that can decide in the log of a replicated object; else the
+        /// first that has changed something, else the first one.
         coordinator: Participant,
+        /// The replicated object whose log is to have the decision; none if the coordinator's
+        /// store is.
+        decider: Option<Uid>,
         /// All others.
         others: Vec<Participant>,
         /// Nested actions that were aborted.

@@ -159,6 +159,7 @@ impl<T: Locks + Default> Cluster<T> {
     fn place(&self, to: To) -> Option<usize> {
         let site = match to {
             To::Site(site) => site,
+            To::Leader { .. } => return None,
             To::Home { node, root } => {
                 let shards = self.sites.iter().filter(|site| site.node == node).count();
                 let shard = root.local.checked_rem(shards as u64)?;

@@ -101,6 +101,7 @@ impl World {
         let (node, shard) = match to {
             To::Site(site) => (Self::node_of(site.node), usize::from(site.shard)),
             To::Home { node, root } => (Self::node_of(node), self.shard_of(root)),
+            To::Leader { object } => panic!("{object} is not replicated"),
         };
         let from = From {
             peer: Self::peer_of(Life {
@@ -169,6 +170,7 @@ impl World {
                 atomic::told_aborted(&self.truth, root)?;
                 self.truth.root(root).dead = true;
             }
+            End::Unknown => {}
         }
         if let Some(conn) = asked.conn {
             self.respond(

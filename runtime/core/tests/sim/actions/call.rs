@@ -131,6 +131,7 @@ impl World {
                     join,
                     others,
                     aborted,
+                    decider: None,
                 };
                 self.input(at, input)
             }
@@ -148,14 +149,19 @@ impl World {
                 let at = self.place(node, usize::from(to.site.shard));
                 let ticket = self.question(at, asked);
                 let action = self.runs[run].root;
-                self.input(at, Input::Ask { ticket, action })
+                self.input(
+                    at,
+                    Input::Ask {
+                        ticket,
+                        action,
+                        decider: None,
+                    },
+                )
             }
             Request::Tell { shard, message } => {
                 let at = self.place(node, usize::from(shard));
-                let from = partha_core::action::message::From {
-                    peer: caller,
-                    shard: u16::MAX,
-                };
+                let (peer, shard) = (caller, u16::MAX);
+                let from = partha_core::action::message::From { peer, shard };
                 let message = Box::new(message);
                 self.input(at, Input::Message { from, message })
             }

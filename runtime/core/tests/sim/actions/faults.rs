@@ -198,7 +198,7 @@ impl World {
         let prepared = self.nodes[node].disk.prepared.iter();
         let prepared = prepared.map(|((action, shard), record)| {
             let objects = record.shadows.iter().map(|shadow| shadow.uid).collect();
-            let (action, coordinator) = (*action, record.coordinator);
+            let (action, coordinator) = (*action, record.coordinator.into());
             (
                 *shard,
                 Input::RecoverPrepared {
@@ -217,6 +217,8 @@ impl World {
                 Input::RecoverDecision {
                     action,
                     participants,
+                    groups: Vec::new(),
+                    decider: None,
                 },
             )
         });

@@ -96,7 +96,14 @@ fn close(world: &mut World) -> Check {
         };
         let ticket = world.question(at, asked);
         let action = world.runs[run].root;
-        world.input(at, Input::Ask { ticket, action })?;
+        world.input(
+            at,
+            Input::Ask {
+                ticket,
+                action,
+                decider: None,
+            },
+        )?;
         world.run_to_end()?;
     }
     for node in 0..world.nodes.len() {

@@ -115,6 +115,8 @@ pub(crate) fn note(summary: &mut Summary, output: &Output) {
         Output::Inherit { keep: true, .. } => Some("undo: inherit and keep"),
         Output::Inherit { keep: false, .. } => Some("undo: inherit"),
         Output::Release { .. } => Some("undo: release"),
+        Output::EndPart { commit: true, .. } => Some("part: commit"),
+        Output::EndPart { commit: false, .. } => Some("part: drop"),
         Output::Search { .. }
         | Output::Kill { .. }
         | Output::SearchDecision { .. }
@@ -190,6 +192,7 @@ fn ended(end: &End) -> Option<&'static str> {
         End::Aborted(Abort::Busy(_)) => "abort: busy",
         End::Aborted(Abort::Store(_)) => "abort: store",
         End::Aborted(Abort::Ended) => "abort: ended",
+        End::Unknown => "commit: unknown",
     })
 }
 
@@ -247,6 +250,10 @@ fn happened(summary: &mut Summary, event: &Event) -> Option<&'static str> {
             why: GaveUp::OldIncarnation,
             ..
         } => "event: gave up, old incarnation",
+        Event::GaveUp {
+            why: GaveUp::Expelled,
+            ..
+        } => "event: gave up, expelled",
         Event::DeadlockBroken { length, .. } => {
             summary.count("deadlocks broken");
             if *length > 2 {

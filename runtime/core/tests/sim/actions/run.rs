@@ -226,6 +226,7 @@ impl World {
                 coordinator,
                 others,
                 aborted,
+                ..
             }) => {
                 self.say(|| format!("commit {coordinator:?} {others:?} {aborted:?}"));
                 self.truth.end_level(self.runs[run].root, State::Merged);
@@ -267,6 +268,8 @@ impl World {
                 self.check_moved_in_peace(self.runs[run].root, &end)?;
                 self.told_aborted(run)
             }
+            // It will be asked for.
+            End::Unknown => Ok(()),
         }
     }
 

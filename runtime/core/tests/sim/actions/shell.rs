@@ -126,7 +126,9 @@ impl World {
             | Output::Inherit { .. }
             | Output::Release { .. } => self.undo_output(at, &output)?,
             Output::Store { job, batch } => self.store(at, job, *batch)?,
-            Output::SearchDecision { job: work, action } => {
+            Output::SearchDecision {
+                job: work, action, ..
+            } => {
                 self.schedule(soon, Event::Decision { at, work, action });
             }
             Output::Send { to, message } => self.mail_out(at, to, *message),
@@ -233,6 +235,7 @@ impl World {
                 Loaded::Found {
                     epoch: Epoch(epoch),
                     size_bytes,
+                    replicated: false,
                 }
             }
             None if node.disk.forwards.contains_key(&uid) => Loaded::Moved,
@@ -310,7 +313,7 @@ impl World {
     fn store(&mut self, at: Place, job: Work, batch: ActionBatch) -> Check {
         let states = |world: &Self, action: Uid, objects: Vec<Written>| {
             let images = &world.nodes[at.node].shards[at.shard].images;
-            let states = objects.into_iter().map(|Written { uid, create }| {
+            let states = objects.into_iter().map(|Written { uid, create, .. }| {
                 let (list, rows, epoch) = images.written(uid, action)?;
                 Ok(State {
                     uid,
@@ -331,7 +334,7 @@ impl World {
                 let states = states(self, action, objects)?;
                 What::Prepare {
                     action,
-                    coordinator,
+                    coordinator: coordinator.site,
                     states,
                 }
             }
@@ -339,6 +342,7 @@ impl World {
                 action,
                 objects,
                 participants,
+                ..
             } => {
                 let states = states(self, action, objects)?;
                 What::Decide {
@@ -347,9 +351,9 @@ impl World {
                     participants,
                 }
             }
-            ActionBatch::Install { action } => What::Install { action },
-            ActionBatch::Undo { action } => What::Undo { action },
-            ActionBatch::Settle { action } => What::Settle { action },
+            ActionBatch::Install { action, .. } => What::Install { action },
+            ActionBatch::Undo { action, .. } => What::Undo { action },
+            ActionBatch::Settle { action, .. } => What::Settle { action },
             ActionBatch::Depart { action, uid, to } => {
                 let keep = self.job.mutation != Mutation::LoseForward;
                 What::Depart {

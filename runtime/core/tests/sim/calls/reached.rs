@@ -64,6 +64,7 @@ pub(crate) fn note(reached: &mut Counts, output: &Output) {
         | Output::Release { .. }
         | Output::Store { .. }
         | Output::SearchDecision { .. }
+        | Output::EndPart { .. }
         | Output::Send { .. }
         | Output::Ended { .. }
         | Output::Ship { .. }
@@ -124,6 +125,9 @@ fn happened(event: Event) -> &'static str {
         Event::Passivated {
             why: Why::Drain, ..
         } => "passivated: drain",
+        Event::Passivated {
+            why: Why::Expelled, ..
+        } => "passivated: expelled",
         Event::NotEvicted { .. } => "not evicted",
         Event::Fenced { .. } => "fenced",
         Event::Overloaded { .. } => "overloaded",

@@ -254,6 +254,7 @@ impl World {
                 Loaded::Found {
                     epoch: Epoch(epoch),
                     size_bytes,
+                    replicated: false,
                 }
             }
             None => Loaded::Absent,
