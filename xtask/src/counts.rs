@@ -14,8 +14,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use toml::{Table, Value};
 
 use crate::{cargo, workspace_root};
@@ -115,9 +116,16 @@ fn build() -> anyhow::Result<PathBuf> {
 
 /// Runs one scenario twice under callgrind, for parts with all threads and for parts with the
 /// client's alone: when callgrind keeps threads apart, it writes that of the marking thread only.
+/// Both at a time: valgrind runs one thread of a program after the other, and instructions are
+/// not time.
 fn count(program: &Path, scenario: &str, steps: u64) -> anyhow::Result<Count> {
-    let all = count_threads(program, scenario, steps, false)?;
-    let client = count_threads(program, scenario, steps, true)?;
+    let (all, client) = thread::scope(|scope| {
+        let client = scope.spawn(|| count_threads(program, scenario, steps, true));
+        let all = count_threads(program, scenario, steps, false);
+        (all, client.join())
+    });
+    let client = client.map_err(|_| anyhow!("{scenario}: counting panicked"))??;
+    let all = all?;
     ensure!(
         0 < client && client < all,
         "{scenario}: {client} instructions of the client in {all} of all"
@@ -133,7 +141,9 @@ fn count_threads(
     steps: u64,
     client_only: bool,
 ) -> anyhow::Result<u64> {
-    let dir = workspace_root().join("target/counts").join(scenario);
+    let sides = if client_only { "client" } else { "all" };
+    let dir = workspace_root().join("target/counts");
+    let dir = dir.join(scenario).join(sides);
     if dir.exists() {
         fs::remove_dir_all(&dir)?;
     }
