@@ -180,6 +180,8 @@ struct StatePage {
   state @5 :Data;
   rows @6 :List(StateRow);
   replies @7 :List(StateReply);
+  actions @8 :Data;
+  # What is about actions at the object: an entry, see runtime/store/src/entry.rs.
 }
 
 struct StateRow {

@@ -10,9 +10,9 @@
 use std::collections::HashMap;
 
 use partha_core::Input;
-use partha_core::action::path::Site;
+use partha_core::action::path::Coordinator;
 use partha_core::id::Uid;
-use partha_store::{ObjectStore, StoreError};
+use partha_store::{Decision, ObjectStore, StoreError};
 
 use crate::error::{ErrorKind, Result, SystemError};
 use crate::hash::shard_of;
@@ -24,13 +24,13 @@ const PAGE: usize = 1_000;
 #[derive(Debug, Default)]
 pub(crate) struct Recovered {
     prepared: Vec<Prepared>,
-    decided: Vec<(Uid, Vec<Site>)>,
+    decided: Vec<(Uid, Decision)>,
 }
 
 #[derive(Debug)]
 struct Prepared {
     action: Uid,
-    coordinator: Site,
+    coordinator: Coordinator,
     objects: Vec<Uid>,
 }
 
@@ -99,9 +99,12 @@ impl Recovered {
                 return Ok(found);
             }
             for (action, decision) in page {
-                let participants = decision.participants;
-                tracing::info!(%action, ?participants, "committed, and to be told again");
-                found.decided.push((action, participants));
+                let Decision {
+                    participants,
+                    groups,
+                } = &decision;
+                tracing::info!(%action, ?participants, ?groups, "committed, and to be told again");
+                found.decided.push((action, decision));
             }
         }
     }
@@ -113,17 +116,17 @@ impl Recovered {
             for (shard, objects) in prepared.spread(shards) {
                 inputs[usize::from(shard)].push(Input::RecoverPrepared {
                     action: prepared.action,
-                    coordinator: prepared.coordinator.into(),
+                    coordinator: prepared.coordinator,
                     objects,
                 });
             }
         }
-        for (action, participants) in &self.decided {
+        for (action, decision) in &self.decided {
             let shard = shard_of(*action, shards);
             inputs[usize::from(shard)].push(Input::RecoverDecision {
                 action: *action,
-                participants: participants.clone(),
-                groups: Vec::new(),
+                participants: decision.participants.clone(),
+                groups: decision.groups.clone(),
                 decider: None,
             });
         }
@@ -163,6 +166,7 @@ impl Prepared {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use partha_core::action::path::Site;
     use partha_core::id::{ClassId, Epoch, Incarnation, NodeId};
     use partha_store::{Batch, Item, MemoryStore, Record};
 
@@ -193,7 +197,7 @@ mod tests {
             };
             let prepare = Item::Prepare {
                 action,
-                coordinator,
+                coordinator: coordinator.into(),
             };
             store.commit(Batch::new(vec![shadow, prepare])).unwrap();
         }
@@ -233,12 +237,13 @@ mod tests {
             let coordinator = site(n as u16);
             items.push(Item::Prepare {
                 action,
-                coordinator,
+                coordinator: coordinator.into(),
             });
             store.commit(Batch::new(items)).unwrap();
             let decide = Item::Decide {
                 action: uid(1_000_000 + n),
                 participants: vec![site(1), site(2)],
+                groups: vec![],
                 keep_ms: 1000,
             };
             store.commit(decide.into()).unwrap();

@@ -65,7 +65,7 @@ impl Shard {
                 decider: _,
                 objects,
                 participants,
-                groups: _,
+                groups,
             } => {
                 let mut items = Vec::with_capacity(objects.len() + 1);
                 let uids = objects.iter().map(|written| written.uid).collect();
@@ -80,6 +80,7 @@ impl Shard {
                 items.push(Item::Decide {
                     action,
                     participants,
+                    groups,
                     keep_ms: OUTCOME_RETENTION.as_millis() as u64,
                 });
                 Ok((Work::Decide(action, uids), items))
@@ -131,7 +132,7 @@ impl Shard {
         }
         items.push(Item::Prepare {
             action,
-            coordinator: coordinator.site,
+            coordinator,
         });
         Ok((Work::Prepare(action, unwanted), items))
     }

@@ -39,6 +39,8 @@ pub(crate) struct Page {
     pub(crate) head: Head,
     pub(crate) rows: Vec<Row>,
     pub(crate) replies: Vec<KeptReply>,
+    /// What is about actions at the copy, as the store tells it; or nothing.
+    pub(crate) actions: Option<Bytes>,
 }
 
 /// The plain record, without the epoch, which belongs to a node.
@@ -168,7 +170,7 @@ fn write_entries(w: &mut Writer, slot: Slot, entries: &[Stamp], bodies: &[Bytes]
 }
 
 fn write_page(w: &mut Writer, slot: Slot, page: &Page) {
-    let s = w.structure(slot, 4, 3);
+    let s = w.structure(slot, 4, 4);
     w.set_u64(s, 0, page.head.class.0);
     w.set_u64(s, 1, page.head.schema);
     w.set_u64(s, 2, page.head.version);
@@ -194,6 +196,9 @@ fn write_page(w: &mut Writer, slot: Slot, page: &Page) {
             w.set_u32(s, 6, reply.call.caller.incarnation.0);
             w.bytes(s.slot(0), &reply.body);
         }
+    }
+    if let Some(actions) = &page.actions {
+        w.bytes(s.slot(3), actions);
     }
 }
 
@@ -334,6 +339,10 @@ fn read_page(pointer: PointerReader<'_>, uid: Uid) -> Result<Page, DecodeError> 
         },
         rows: rows.collect::<Result<_, DecodeError>>()?,
         replies: replies.collect::<Result<_, DecodeError>>()?,
+        actions: match s.pointer(3) {
+            none if none.is_null() => None,
+            actions => Some(actions.bytes()?),
+        },
     })
 }
 
@@ -448,6 +457,7 @@ pub(super) mod tests {
                 keep_ms: 4,
                 body: Bytes::from_static(b"reply"),
             }],
+            actions: Some(Bytes::from_static(b"actions")),
         }
     }
 

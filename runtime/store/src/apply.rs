@@ -127,7 +127,11 @@ fn can_be_refused(item: &Item) -> bool {
         | Item::GroupLog { .. }
         | Item::GroupInstall { .. }
         | Item::GroupSnapshot { .. }
-        | Item::LeaveGroup { .. } => true,
+        | Item::LeaveGroup { .. }
+        | Item::PreparePart { .. }
+        | Item::EndPart { .. }
+        | Item::DecideGroup { .. }
+        | Item::SettleGroup { .. } => true,
         Item::SaveReply { .. }
         | Item::Prepare { .. }
         | Item::DeleteShadow { .. }
@@ -183,6 +187,10 @@ fn apply_item<W: Writes>(
         | Item::GroupInstall { .. }
         | Item::GroupSnapshot { .. }
         | Item::LeaveGroup { .. } => group::apply(journal, item, fences, now_ms),
+        Item::PreparePart { .. }
+        | Item::EndPart { .. }
+        | Item::DecideGroup { .. }
+        | Item::SettleGroup { .. } => unreachable!("refused when it was submitted"),
     }
 }
 

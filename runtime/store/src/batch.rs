@@ -1,7 +1,7 @@
 //! Batches: what is written to a store, all or nothing.
 
 use bytes::Bytes;
-use partha_core::action::path::Site;
+use partha_core::action::path::{Coordinator, Site};
 use partha_core::group::{Stamp, View};
 use partha_core::id::{CallId, Uid};
 
@@ -180,7 +180,7 @@ pub enum Item {
         /// The root action.
         action: Uid,
         /// Who decides.
-        coordinator: Site,
+        coordinator: Coordinator,
     },
     /// All shadows of the action become the states, rows and places of their objects, and it is no
     /// longer prepared here. Never refused for an epoch: whatever was activated or restarted
@@ -201,8 +201,8 @@ pub enum Item {
         action: Uid,
     },
     /// Records that the action is committed: the commit point, in one batch with what the action
-    /// changed here. With participants it is kept until `Settle`, and from then on, or at once
-    /// if there are none, for `keep_ms` at least.
+    /// changed here. With participants or groups it is kept until `Settle`, and from then on, or at
+    /// once if there are none, for `keep_ms` at least.
     ///
     /// If this is answered with an error of which [`StoreError::outcome_unknown`] is true, the
     /// action may be committed: [`crate::ObjectStore::read_decision`] tells, and nobody may be told
@@ -212,6 +212,8 @@ pub enum Item {
         action: Uid,
         /// Those that have prepared and are to be told.
         participants: Vec<Site>,
+        /// Replicated objects with a part of the action, whose groups are to be told.
+        groups: Vec<Uid>,
         /// How long to keep the outcome for those who ask, in milliseconds of the wall clock.
         keep_ms: u64,
     },
@@ -300,7 +302,7 @@ pub enum Item {
     /// does not follow the page before it, or is of another snapshot than the one being taken, is
     /// `OutOfStep`: pages may be submitted one behind the other, and if one is refused, so are all
     /// behind it. Refused with `OlderView`, `NoSuchGroup`, and with `BadEntry` for a reply of
-    /// another object.
+    /// another object, or for actions that are none.
     ///
     /// Rows of an earlier state are removed at once if they are few ([`CLEAR_AT_ONCE`]); else the
     /// first page has to come without rows and not be the last one, and later ones are refused with
@@ -319,6 +321,9 @@ pub enum Item {
         rows: Vec<Row>,
         /// Some saved replies.
         replies: Vec<KeptReply>,
+        /// Some of what is about actions, as [`crate::ObjectStore::export_actions`] tells it: an
+        /// entry of `PreparePart` and `DecideGroup`, or nothing.
+        actions: Option<Bytes>,
         /// Which page it is, counted from 0.
         page: u32,
         /// It is the last page.
@@ -327,11 +332,61 @@ pub enum Item {
     /// The copy ends, with its log: entries that are not installed are lost. The object stays, as
     /// one without copies, or goes as with `Delete`; one without a whole state goes always. Where
     /// there is no copy nothing happens, not even to the object.
+    ///
+    /// An object with a part or with a decision that is not settled cannot stay: refused with
+    /// `UnfinishedAction`. Settled decisions stay with it for their time, and go with it.
     LeaveGroup {
         /// The object.
         uid: Uid,
         /// Whether the object stays.
         keep_object: bool,
+    },
+    /// *In entries only*, as all that follow; elsewhere it is refused with `BadEntry`. What an
+    /// action has prepared at a replicated object: its *part*. It waits in a row of the group for
+    /// `EndPart`. An object has one part at most: `GroupLog` refuses an entry with a part of
+    /// another action before that one's end with `OutOfStep`. One of the same action takes the
+    /// place of what is there.
+    PreparePart {
+        /// The object.
+        uid: Uid,
+        /// The root action.
+        action: Uid,
+        /// Who decides.
+        coordinator: Coordinator,
+        /// What it changes: an entry of `WriteState`, `PutRow` and `RemoveRow`.
+        body: Bytes,
+    },
+    /// The action has ended: the object's part of it becomes a part of the object, or goes. Nothing
+    /// happens without a part of this action: whoever leads the group next says it once more, if
+    /// it is not sure that this was said.
+    EndPart {
+        /// The object.
+        uid: Uid,
+        /// The root action.
+        action: Uid,
+        /// Whether it is committed.
+        commit: bool,
+    },
+    /// As `Decide`, in the log of this object, the action's *decider*: an entry with what the
+    /// action changed of it, and with this, is the commit point.
+    DecideGroup {
+        /// The decider.
+        uid: Uid,
+        /// The root action.
+        action: Uid,
+        /// Sites that have prepared and are to be told.
+        participants: Vec<Site>,
+        /// Replicated objects with a part of the action, whose groups are to be told.
+        groups: Vec<Uid>,
+        /// How long to keep the outcome for those who ask, in milliseconds of the wall clock.
+        keep_ms: u64,
+    },
+    /// As `Settle`, of a decision in the log of this object.
+    SettleGroup {
+        /// The decider.
+        uid: Uid,
+        /// The root action.
+        action: Uid,
     },
 }
 
@@ -359,7 +414,11 @@ impl Item {
             | Self::ShadowRow { .. }
             | Self::Told { .. }
             | Self::JoinGroup { .. }
-            | Self::LeaveGroup { .. } => None,
+            | Self::LeaveGroup { .. }
+            | Self::PreparePart { .. }
+            | Self::EndPart { .. }
+            | Self::DecideGroup { .. }
+            | Self::SettleGroup { .. } => None,
         }
     }
 
@@ -377,7 +436,17 @@ impl Item {
                 Self::ShadowRow { key, value, .. } => {
                     key.len() + value.as_ref().map_or(0, Bytes::len)
                 }
-                Self::Decide { participants, .. } => participants.len() * format::SITE_BYTES,
+                Self::Decide {
+                    participants,
+                    groups,
+                    ..
+                }
+                | Self::DecideGroup {
+                    participants,
+                    groups,
+                    ..
+                } => format::decision_bytes(participants.len(), groups.len()),
+                Self::PreparePart { body, .. } => body.len(),
                 Self::GroupLog { add, .. } => {
                     add.iter().map(|(_, bytes)| OVERHEAD + bytes.len()).sum()
                 }
@@ -385,13 +454,15 @@ impl Item {
                     record,
                     rows,
                     replies,
+                    actions,
                     ..
                 } => {
+                    let actions = actions.as_ref().map_or(0, Bytes::len);
                     let record = record.as_ref().map_or(0, |record| record.state.len());
                     let row = |row: &Row| OVERHEAD + row.key.len() + row.value.len();
                     let rows: usize = rows.iter().map(row).sum();
                     let reply = |reply: &KeptReply| OVERHEAD + reply.body.len();
-                    record + rows + replies.iter().map(reply).sum::<usize>()
+                    record + actions + rows + replies.iter().map(reply).sum::<usize>()
                 }
                 Self::Delete { .. }
                 | Self::Prepare { .. }
@@ -403,7 +474,9 @@ impl Item {
                 | Self::Told { .. }
                 | Self::JoinGroup { .. }
                 | Self::GroupInstall { .. }
-                | Self::LeaveGroup { .. } => 0,
+                | Self::LeaveGroup { .. }
+                | Self::EndPart { .. }
+                | Self::SettleGroup { .. } => 0,
             }
     }
 }
@@ -472,8 +545,15 @@ pub(crate) fn check_limits(batch: &Batch, batch_bytes_max: usize) -> Result<(), 
                 }
             }
             Item::GroupSnapshot {
-                uid, rows, replies, ..
+                uid,
+                rows,
+                replies,
+                actions,
+                ..
             } => {
+                if let Some(bytes) = actions {
+                    entry::check_actions(bytes, *uid)?;
+                }
                 for row in rows {
                     check_row(*uid, row.part, &row.key)?;
                 }
@@ -481,6 +561,13 @@ pub(crate) fn check_limits(batch: &Batch, batch_bytes_max: usize) -> Result<(), 
                     let why = format!("a saved reply of object {}", reply.uid);
                     return Err(StoreError::BadEntry { why });
                 }
+            }
+            Item::PreparePart { .. }
+            | Item::EndPart { .. }
+            | Item::DecideGroup { .. }
+            | Item::SettleGroup { .. } => {
+                let why = "an item of entries, alone in a batch".to_owned();
+                return Err(StoreError::BadEntry { why });
             }
             Item::Create { .. }
             | Item::WriteState { .. }

@@ -14,6 +14,7 @@ mod batches;
 mod groups;
 mod moves;
 mod objects;
+mod parts;
 
 use std::sync::mpsc;
 use std::thread;
@@ -35,6 +36,7 @@ pub fn suite(make: impl Fn() -> Box<dyn ObjectStore>) {
     actions::all(&make);
     moves::all(&make);
     groups::all(&make);
+    parts::all(&make);
 }
 
 type Make<'m> = &'m dyn Fn() -> Box<dyn ObjectStore>;

@@ -1,7 +1,8 @@
 //! Entries of a group's log: a batch as bytes.
 //!
-//! An entry says what one call has changed: a new state, rows, a saved reply. The leader of a
-//! group makes it, every copy stages its bytes as they are, and installs what they say.
+//! An entry says what one call has changed: a new state, rows, a saved reply; or how far an action
+//! has come. The leader of a group makes it, every copy stages its bytes as they are, and installs
+//! what they say.
 //!
 //! | bytes | what |
 //! |---|---|
@@ -17,16 +18,26 @@
 //! | 2 `PutRow` | uid (16), part (2), length of the key (2), of the value (4), key, value |
 //! | 3 `RemoveRow` | uid (16), part (2), length of the key (2), key |
 //! | 4 `SaveReply` | call (20), uid (16), time to be kept in ms (8), length (4), body |
+//! | 5 `PreparePart` | uid (16), action (16), node (8), shard (2), 0, or 1 and the decider (16), length (4), body |
+//! | 6 `EndPart` | uid (16), action (16), 1 to commit or 0 |
+//! | 7 `DecideGroup` | uid (16), action (16), time to be kept in ms (8), number of participants (4), of groups (4), participants (10 each), groups (16 each) |
+//! | 8 `SettleGroup` | uid (16), action (16) |
+//!
+//! The body of a part is an entry itself, of items 1 to 3.
 //!
 //! Numbers are big-endian. Entries travel between nodes, so a byte more or less, another number or
 //! length is an error and never a panic. A change here is one of the wire and of the store.
 
-use bytes::Bytes;
-use partha_core::id::{CallId, ClassId, Epoch, Uid};
+mod reader;
 
+use bytes::Bytes;
+use partha_core::action::path::Coordinator;
+use partha_core::id::{CallId, Uid};
+
+use self::reader::Reader;
 use crate::StoreError;
 use crate::batch::{Batch, Item};
-use crate::format::{self, RecordHead};
+use crate::format::{self, Decided, RecordHead};
 use crate::store::{Record, check_row};
 
 const FORMAT: u8 = 1;
@@ -36,6 +47,10 @@ const WRITE_STATE: u8 = 1;
 const PUT_ROW: u8 = 2;
 const REMOVE_ROW: u8 = 3;
 const SAVE_REPLY: u8 = 4;
+const PREPARE_PART: u8 = 5;
+const END_PART: u8 = 6;
+const DECIDE_GROUP: u8 = 7;
+const SETTLE_GROUP: u8 = 8;
 
 /// The batch as an entry.
 ///
@@ -101,6 +116,10 @@ fn encode_item(item: &Item, bytes: &mut Vec<u8>) {
             bytes.extend_from_slice(&length(body.len()));
             bytes.extend_from_slice(body);
         }
+        Item::PreparePart { .. }
+        | Item::EndPart { .. }
+        | Item::DecideGroup { .. }
+        | Item::SettleGroup { .. } => encode_about_action(item, bytes),
         Item::Create { .. }
         | Item::Delete { .. }
         | Item::WriteShadow { .. }
@@ -120,6 +139,52 @@ fn encode_item(item: &Item, bytes: &mut Vec<u8>) {
         | Item::GroupSnapshot { .. }
         | Item::LeaveGroup { .. } => panic!("no entry has such an item: {item:?}"),
     }
+}
+
+fn encode_about_action(item: &Item, bytes: &mut Vec<u8>) {
+    match item {
+        Item::PreparePart {
+            uid,
+            action,
+            coordinator,
+            body,
+        } => {
+            encode_action(PREPARE_PART, *uid, *action, bytes);
+            bytes.extend_from_slice(&format::coordinator_bytes(*coordinator));
+            bytes.extend_from_slice(&length(body.len()));
+            bytes.extend_from_slice(body);
+        }
+        Item::EndPart {
+            uid,
+            action,
+            commit,
+        } => {
+            encode_action(END_PART, *uid, *action, bytes);
+            bytes.push((*commit).into());
+        }
+        Item::DecideGroup {
+            uid,
+            action,
+            participants,
+            groups,
+            keep_ms,
+        } => {
+            encode_action(DECIDE_GROUP, *uid, *action, bytes);
+            bytes.extend_from_slice(&keep_ms.to_be_bytes());
+            bytes.extend_from_slice(&length(participants.len()));
+            bytes.extend_from_slice(&length(groups.len()));
+            bytes.extend(participants.iter().copied().flat_map(format::site_bytes));
+            bytes.extend(groups.iter().flat_map(|group| group.to_bytes()));
+        }
+        Item::SettleGroup { uid, action } => encode_action(SETTLE_GROUP, *uid, *action, bytes),
+        other => unreachable!("the caller sorts items: {other:?}"),
+    }
+}
+
+fn encode_action(what: u8, uid: Uid, action: Uid, bytes: &mut Vec<u8>) {
+    bytes.push(what);
+    bytes.extend_from_slice(&uid.to_bytes());
+    bytes.extend_from_slice(&action.to_bytes());
 }
 
 fn encode_row(uid: Uid, part: u16, key: &[u8], bytes: &mut Vec<u8>) {
@@ -162,6 +227,35 @@ pub(crate) fn check(bytes: &[u8], uid: Uid) -> Result<(), StoreError> {
     })
 }
 
+/// Whether an entry that was checked brings a part of an action.
+pub(crate) fn has_part(bytes: &[u8]) -> bool {
+    let mut reader = Reader::new(bytes.get(HEADER_BYTES..).unwrap_or_default());
+    let mut items = std::iter::from_fn(|| reader.item());
+    items.any(|item| matches!(item, ItemRef::Part { .. }))
+}
+
+/// Whether the bytes are an entry of what a snapshot tells about actions at this object.
+pub(crate) fn check_actions(bytes: &[u8], uid: Uid) -> Result<(), StoreError> {
+    check(bytes, uid)?;
+    each(bytes, |item| match item {
+        ItemRef::Part { .. } | ItemRef::Decide { .. } => Ok(()),
+        other => Err(bad(&format!("{other:?} in a snapshot"))),
+    })
+}
+
+/// Whether the bytes are what a part of an action at this object changes.
+fn check_body(bytes: &[u8], uid: Uid) -> Result<(), StoreError> {
+    check_sum(bytes)?;
+    each_of(bytes, true, |item| match item {
+        ItemRef::State { .. } | ItemRef::Put { .. } | ItemRef::Remove { .. }
+            if item.uid() == uid =>
+        {
+            Ok(())
+        }
+        other => Err(bad(&format!("a part of an action at {uid} with {other:?}"))),
+    })
+}
+
 fn check_sum(bytes: &[u8]) -> Result<(), StoreError> {
     let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else {
         return Err(bad(&format!("{} bytes, fewer than a header", bytes.len())));
@@ -178,7 +272,16 @@ fn check_sum(bytes: &[u8]) -> Result<(), StoreError> {
 /// Goes through the items of an entry whose checksum is right, or that lay where one is.
 pub(crate) fn each<'e>(
     bytes: &'e [u8],
-    mut visit: impl FnMut(Part<'e>) -> Result<(), StoreError>,
+    visit: impl FnMut(ItemRef<'e>) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    each_of(bytes, false, visit)
+}
+
+/// As [`each`]; in the body of a part there is none.
+fn each_of<'e>(
+    bytes: &'e [u8],
+    is_body: bool,
+    mut visit: impl FnMut(ItemRef<'e>) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     let Some((header, rest)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
         return Err(bad(&format!("{} bytes, fewer than a header", bytes.len())));
@@ -188,17 +291,22 @@ pub(crate) fn each<'e>(
         return Err(bad(&why));
     }
     let count = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
-    let mut reader = Reader(rest);
+    let mut reader = Reader::new(rest);
     for number in 0..count {
-        let Some(part) = reader.part() else {
+        let Some(part) = reader.item() else {
             return Err(bad(&format!("item {number} of {count} is none")));
         };
-        if let Part::Put { uid, part, key, .. } | Part::Remove { uid, part, key } = part {
+        if let ItemRef::Put { uid, part, key, .. } | ItemRef::Remove { uid, part, key } = part {
             check_row(uid, part, key).map_err(|error| bad(&error.to_string()))?;
+        }
+        match part {
+            ItemRef::Part { .. } if is_body => return Err(bad("a part within a part")),
+            ItemRef::Part { uid, body, .. } => check_body(body, uid)?,
+            _ => {}
         }
         visit(part)?;
     }
-    match reader.0 {
+    match reader.rest() {
         [] => Ok(()),
         rest => Err(bad(&format!("{} bytes behind the last item", rest.len()))),
     }
@@ -212,7 +320,7 @@ fn bad(why: &str) -> StoreError {
 
 /// An item of an entry, where it lies.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Part<'e> {
+pub(crate) enum ItemRef<'e> {
     State {
         uid: Uid,
         head: RecordHead,
@@ -235,15 +343,39 @@ pub(crate) enum Part<'e> {
         keep_ms: u64,
         body: &'e [u8],
     },
+    Part {
+        uid: Uid,
+        action: Uid,
+        coordinator: Coordinator,
+        body: &'e [u8],
+    },
+    End {
+        uid: Uid,
+        action: Uid,
+        commit: bool,
+    },
+    Decide {
+        uid: Uid,
+        action: Uid,
+        decided: Decided<'e>,
+    },
+    Settle {
+        uid: Uid,
+        action: Uid,
+    },
 }
 
-impl Part<'_> {
+impl ItemRef<'_> {
     pub(crate) fn uid(&self) -> Uid {
         match self {
             Self::State { uid, .. }
             | Self::Put { uid, .. }
             | Self::Remove { uid, .. }
-            | Self::Reply { uid, .. } => *uid,
+            | Self::Reply { uid, .. }
+            | Self::Part { uid, .. }
+            | Self::End { uid, .. }
+            | Self::Decide { uid, .. }
+            | Self::Settle { uid, .. } => *uid,
         }
     }
 
@@ -293,87 +425,48 @@ impl Part<'_> {
                 body: bytes.slice_ref(body),
                 keep_ms,
             },
-        }
-    }
-}
-
-/// What is left to be read.
-struct Reader<'e>(&'e [u8]);
-
-impl<'e> Reader<'e> {
-    fn part(&mut self) -> Option<Part<'e>> {
-        let [what] = self.array()?;
-        match what {
-            WRITE_STATE => {
-                let uid = self.uid()?;
-                let head = RecordHead {
-                    class: ClassId(self.u64()?),
-                    schema: self.u64()?,
-                    version: self.u64()?,
-                    epoch: Epoch(self.u64()?),
-                };
-                let len = self.length()?;
-                let state = self.bytes(len)?;
-                Some(Part::State { uid, head, state })
+            Self::Part { .. } | Self::End { .. } | Self::Decide { .. } | Self::Settle { .. } => {
+                self.item_about_action(bytes)
             }
-            PUT_ROW => {
-                let (uid, part, key_len) = (self.uid()?, self.u16()?, self.u16()?);
-                let value_len = self.length()?;
-                let key = self.bytes(key_len.into())?;
-                let value = self.bytes(value_len)?;
-                Some(Part::Put {
-                    uid,
-                    part,
-                    key,
-                    value,
-                })
-            }
-            REMOVE_ROW => {
-                let (uid, part, key_len) = (self.uid()?, self.u16()?, self.u16()?);
-                let key = self.bytes(key_len.into())?;
-                Some(Part::Remove { uid, part, key })
-            }
-            SAVE_REPLY => {
-                let call = format::call_id(self.bytes(20)?)?;
-                let (uid, keep_ms, len) = (self.uid()?, self.u64()?, self.length()?);
-                let body = self.bytes(len)?;
-                Some(Part::Reply {
-                    call,
-                    uid,
-                    keep_ms,
-                    body,
-                })
-            }
-            _ => None,
         }
     }
 
-    fn bytes(&mut self, len: usize) -> Option<&'e [u8]> {
-        let (bytes, rest) = self.0.split_at_checked(len)?;
-        self.0 = rest;
-        Some(bytes)
-    }
-
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (bytes, rest) = self.0.split_first_chunk::<N>()?;
-        self.0 = rest;
-        Some(*bytes)
-    }
-
-    fn uid(&mut self) -> Option<Uid> {
-        self.array().map(Uid::from_bytes)
-    }
-
-    fn u16(&mut self) -> Option<u16> {
-        self.array().map(u16::from_be_bytes)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.array().map(u64::from_be_bytes)
-    }
-
-    fn length(&mut self) -> Option<usize> {
-        usize::try_from(self.array().map(u32::from_be_bytes)?).ok()
+    fn item_about_action(self, bytes: &Bytes) -> Item {
+        match self {
+            Self::Part {
+                uid,
+                action,
+                coordinator,
+                body,
+            } => Item::PreparePart {
+                uid,
+                action,
+                coordinator,
+                body: bytes.slice_ref(body),
+            },
+            Self::End {
+                uid,
+                action,
+                commit,
+            } => Item::EndPart {
+                uid,
+                action,
+                commit,
+            },
+            Self::Decide {
+                uid,
+                action,
+                decided,
+            } => Item::DecideGroup {
+                uid,
+                action,
+                participants: decided.participants(),
+                groups: decided.groups(),
+                keep_ms: decided.keep_ms,
+            },
+            Self::Settle { uid, action } => Item::SettleGroup { uid, action },
+            other => unreachable!("the caller sorts items: {other:?}"),
+        }
     }
 }
 

@@ -159,6 +159,20 @@ pub enum StoreError {
         /// What is here.
         here: String,
     },
+    /// A group cannot end and leave the object: an action is prepared at it, or committed by it,
+    /// and not at its end.
+    #[error(
+        "the copies of {uid} cannot end and leave the object: action {action} {what}; \
+         wait until it has ended"
+    )]
+    UnfinishedAction {
+        /// The object.
+        uid: Uid,
+        /// The root action.
+        action: Uid,
+        /// How far it has come there.
+        what: &'static str,
+    },
     /// Bytes that are no entry of the group's log, or are about another object; or a page of a
     /// snapshot that is.
     #[error("what was sent for a copy of a group is wrong: {why}")]
@@ -315,6 +329,7 @@ impl StoreError {
             | Self::GroupExists { .. }
             | Self::OlderView { .. }
             | Self::OutOfStep { .. }
+            | Self::UnfinishedAction { .. }
             | Self::BadEntry { .. }
             | Self::BrokenCopy { .. }
             | Self::Overloaded { .. }
@@ -348,6 +363,7 @@ impl StoreError {
             | Self::GroupExists { .. }
             | Self::OlderView { .. }
             | Self::OutOfStep { .. }
+            | Self::UnfinishedAction { .. }
             | Self::BadEntry { .. }
             | Self::BrokenCopy { .. }
             | Self::Corrupt { .. } => true,

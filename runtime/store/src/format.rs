@@ -10,8 +10,8 @@
 //! | `reply` | call id (20) | uid (16) ‖ expiry (8) ‖ body |
 //! | `reply_expiry` | expiry in ms (8) ‖ call id (20) | uid (16) |
 //! | `shadow_row` | action (16) ‖ uid (16) ‖ number (4) | part (2) ‖ length (2) ‖ row key ‖ what |
-//! | `prepared` | action (16) | coordinator (10) |
-//! | `decision` | action (16) | time to be kept in ms (8) ‖ participants (10 each) |
+//! | `prepared` | action (16) | coordinator's site (10) ‖ decider (16), or nothing |
+//! | `decision` | action (16) | time to be kept in ms (8) ‖ participants (10 each); or as `group_decision` |
 //! | `outcome` | action (16) | expiry in ms (8) |
 //! | `outcome_expiry` | expiry in ms (8) ‖ action (16) | nothing |
 //! | `place` | uid (16) | what (1) ‖ moves (8) ‖ node (8) |
@@ -20,6 +20,10 @@
 //! | `leftover` | uid (16) | the last key of `state` that was removed, or nothing |
 //! | `group` | uid (16) | what (1), view (8), index (8), number (8), page (4), count (1), members |
 //! | `group_log` | uid (16) ‖ index (8) ‖ view (8) | an entry ([`crate::entry`]) |
+//! | `group_part` | uid (16) | action (16) ‖ coordinator (11 or 27) ‖ body, an entry |
+//! | `group_decision` | uid (16) ‖ action (16) | time to be kept in ms (8) ‖ number of participants (4) ‖ participants (10 each) ‖ groups (16 each) |
+//! | `group_outcome` | uid (16) ‖ action (16) | expiry in ms (8) ‖ time to be kept in ms (8) |
+//! | `group_outcome_expiry` | expiry in ms (8) ‖ uid (16) ‖ action (16) | nothing |
 //!
 //! The numbers of shadow rows count up from 0, in the order in which they were written; `what`
 //! is 1 and a value, or 0 to remove the row. Their keys have no room for the row's.
@@ -31,7 +35,8 @@
 //!
 //! What there is of a copy's state: 0 for nothing, 1 for pages of a snapshot of that entry, and
 //! which comes next, 2 for all up to that entry. Its `group_log` has the entries behind that one,
-//! without gaps.
+//! without gaps. What the entries up to that one say about actions is in the tables from
+//! `group_part` on; outcomes stay for their time when the copy ends and the object does not.
 //!
 //! Format 1 had none of the tables from `shadow_row` on, format 2 no log (`lmdb/log.rs`), format 3
 //! none of the tables from `place` on and nothing in `reply_expiry`; all are brought up when a
@@ -44,6 +49,7 @@
 
 mod action;
 mod group;
+mod part;
 mod place;
 
 use bytes::Bytes;
@@ -54,12 +60,17 @@ use crate::store::Record;
 use crate::tables::Table;
 
 pub(crate) use self::action::{
-    SITE_BYTES, ShadowRow, outcome_expiry_key, seal_decision, seal_outcome, seal_prepared,
-    seal_shadow_row, shadow_row_key, split_outcome_expiry_key, unseal_decision, unseal_outcome,
-    unseal_prepared, unseal_shadow_row,
+    Decided, SITE_BYTES, ShadowRow, UID_BYTES, coordinator_bytes, decision_bytes, decision_kind,
+    outcome_expiry_key, seal_decided, seal_decision, seal_outcome, seal_prepared, seal_shadow_row,
+    shadow_row_key, site_bytes, split_coordinator, split_outcome_expiry_key, unseal_decided,
+    unseal_decision, unseal_outcome, unseal_prepared, unseal_shadow_row,
 };
 pub(crate) use self::group::{
     GroupCopy, Has, entry_key, entry_prefix, entry_stamp, seal_copy, unseal_copy,
+};
+pub(crate) use self::part::{
+    PartRef, group_outcome_expiry_key, group_pair_key, paired_action, seal_group_outcome,
+    seal_part, split_group_outcome_expiry_key, unseal_group_outcome, unseal_part,
 };
 pub(crate) use self::place::{call_id, seal_place, unseal_expiry_uid, unseal_place};
 
@@ -116,6 +127,16 @@ pub(crate) enum Kind {
     GroupCopy = 16,
     /// An entry of a group's log.
     GroupEntry = 17,
+    /// A decision that is not settled and names groups.
+    DecisionOfGroups = 18,
+    /// What an action has prepared at a replicated object.
+    GroupPart = 19,
+    /// A decision in a group's log that is not settled.
+    GroupDecision = 20,
+    /// A decision in a group's log that is settled.
+    GroupOutcome = 21,
+    /// An entry of the index of expiry times of those.
+    GroupOutcomeExpiry = 22,
 }
 
 impl Kind {
@@ -138,6 +159,11 @@ impl Kind {
             Self::Leftover => "the mark of rows to be removed",
             Self::GroupCopy => "the copy of a group",
             Self::GroupEntry => "an entry of a group's log",
+            Self::DecisionOfGroups => "a decision that names groups",
+            Self::GroupPart => "what an action has prepared at a group",
+            Self::GroupDecision => "a decision in a group's log",
+            Self::GroupOutcome => "the outcome of an action in a group's log",
+            Self::GroupOutcomeExpiry => "an expiry entry of an outcome in a group's log",
         }
     }
 }

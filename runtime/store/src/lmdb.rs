@@ -35,7 +35,7 @@ use self::logged::{Layers, LoggedBackend};
 use crate::batch::Batch;
 use crate::fence::Fences;
 use crate::format::{self, OLDEST_STORE_FORMAT, STORE_FORMAT};
-use crate::group::{GroupRecord, GroupState};
+use crate::group::{ActionCursor, ActionPage, GroupDecision, GroupRecord, GroupState, Part};
 use crate::place::{KeptReply, Place, ReplyCursor, ReplyNames, ReplyPage, RowPage};
 use crate::store::{Completion, Decision, ObjectStore, Prepared, Record, SavedReply};
 use crate::tables::{Reads, Table, Writes};
@@ -520,6 +520,31 @@ impl ObjectStore for LmdbStore {
 
     fn group_state(&self, uid: Uid) -> Result<Option<GroupState>, StoreError> {
         self.read(|view| queries::group_state(view, uid))
+    }
+
+    fn export_actions(
+        &self,
+        uid: Uid,
+        from: ActionCursor,
+        limit_bytes: usize,
+    ) -> Result<ActionPage, StoreError> {
+        self.read(|view| queries::export_actions(view, uid, from, limit_bytes))
+    }
+
+    fn read_part(&self, uid: Uid) -> Result<Option<Part>, StoreError> {
+        self.read(|view| queries::read_part(view, uid))
+    }
+
+    fn read_group_decision(
+        &self,
+        uid: Uid,
+        action: Uid,
+    ) -> Result<Option<GroupDecision>, StoreError> {
+        self.read(|view| queries::read_group_decision(view, uid, action))
+    }
+
+    fn unsettled(&self, uid: Uid) -> Result<Vec<(Uid, GroupDecision)>, StoreError> {
+        self.read(|view| queries::unsettled(view, uid))
     }
 
     fn submit(&self, batch: Batch, done: Completion) {

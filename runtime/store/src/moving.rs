@@ -43,7 +43,7 @@ impl Arrival {
         Batch::new(vec![
             Item::Prepare {
                 action,
-                coordinator,
+                coordinator: coordinator.into(),
             },
             Item::CreateShadow {
                 action,
@@ -101,6 +101,7 @@ pub fn departure(action: Uid, uid: Uid, to: Site, moves: u64, keep_ms: u64) -> B
         Item::Decide {
             action,
             participants: vec![to],
+            groups: Vec::new(),
             keep_ms,
         },
     ])

@@ -8,13 +8,13 @@ use std::collections::BTreeSet;
 use std::sync::mpsc;
 
 use bytes::Bytes;
-use partha_core::action::path::Site;
+use partha_core::action::path::{Coordinator, Site};
 use partha_core::id::{CallId, ClassId, Epoch, Peer, Uid};
 
 use crate::StoreError;
 use crate::batch::Batch;
 use crate::format::{self, KEY_BYTES_MAX};
-use crate::group::{GroupRecord, GroupState};
+use crate::group::{ActionCursor, ActionPage, GroupDecision, GroupRecord, GroupState, Part};
 use crate::place::{KeptReply, Place, ReplyCursor, ReplyNames, ReplyPage, RowPage};
 use crate::usage::Usage;
 
@@ -48,7 +48,7 @@ pub struct Prepared {
     /// The root action.
     pub action: Uid,
     /// Who decides.
-    pub coordinator: Site,
+    pub coordinator: Coordinator,
 }
 
 /// The record that a top-level action is committed.
@@ -57,6 +57,8 @@ pub struct Decision {
     /// Those that have prepared and are to be told until the decision is settled; empty from
     /// then on.
     pub participants: Vec<Site>,
+    /// Replicated objects with a part of it, whose groups are to be told; empty as well then.
+    pub groups: Vec<Uid>,
 }
 
 /// Called once with the fate of a batch: `Ok` after it is on disk, or, for one of
@@ -293,6 +295,45 @@ pub trait ObjectStore: Send + Sync + 'static {
     /// # Errors
     /// As [`ObjectStore::read_state`].
     fn group_state(&self, uid: Uid) -> Result<Option<GroupState>, StoreError>;
+
+    /// What is about actions at a copy, as it is sent to another one with a snapshot: its part,
+    /// then decisions, from a beginning (`ActionCursor::default()`) on, in about `limit_bytes`. As
+    /// rows do, it belongs to a state as long as nothing is installed. Settled decisions that
+    /// expire meanwhile may be missing.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::read_state`].
+    fn export_actions(
+        &self,
+        uid: Uid,
+        from: ActionCursor,
+        limit_bytes: usize,
+    ) -> Result<ActionPage, StoreError>;
+
+    /// The part that an action has at a replicated object, as far as entries are installed.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::read_state`].
+    fn read_part(&self, uid: Uid) -> Result<Option<Part>, StoreError>;
+
+    /// What the log of this object says about `action`, as far as it is installed: none means that
+    /// it does not say that the action is committed, or that the decision was settled longer ago
+    /// than it is kept.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::read_state`].
+    fn read_group_decision(
+        &self,
+        uid: Uid,
+        action: Uid,
+    ) -> Result<Option<GroupDecision>, StoreError>;
+
+    /// All decisions in the log of this object that are not settled, with their actions,
+    /// ascending, as far as entries are installed.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::read_state`].
+    fn unsettled(&self, uid: Uid) -> Result<Vec<(Uid, GroupDecision)>, StoreError>;
 
     /// Hands a batch to the store thread. `done` is called exactly once.
     fn submit(&self, batch: Batch, done: Completion);

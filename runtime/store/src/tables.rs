@@ -42,11 +42,19 @@ pub(crate) enum Table {
     Group,
     /// Entries of groups' logs that are not installed.
     GroupLog,
+    /// What actions have prepared at replicated objects.
+    GroupPart,
+    /// Decisions in groups' logs of which somebody is still to be told.
+    GroupDecision,
+    /// Decisions in groups' logs of which all know.
+    GroupOutcome,
+    /// When those expire.
+    GroupOutcomeExpiry,
 }
 
 impl Table {
     /// All tables, in the order of [`Table::index`].
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::Meta,
         Self::State,
         Self::Shadow,
@@ -63,6 +71,10 @@ impl Table {
         Self::Leftover,
         Self::Group,
         Self::GroupLog,
+        Self::GroupPart,
+        Self::GroupDecision,
+        Self::GroupOutcome,
+        Self::GroupOutcomeExpiry,
     ];
 
     /// So many of [`Table::ALL`] are in stores of formats 1, of 2 and 3, and of this one.
@@ -92,6 +104,10 @@ impl Table {
             Self::Leftover => "leftover",
             Self::Group => "group",
             Self::GroupLog => "group_log",
+            Self::GroupPart => "group_part",
+            Self::GroupDecision => "group_decision",
+            Self::GroupOutcome => "group_outcome",
+            Self::GroupOutcomeExpiry => "group_outcome_expiry",
         }
     }
 }

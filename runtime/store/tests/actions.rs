@@ -86,7 +86,10 @@ fn prepared_actions_are_found_and_end_in_a_later_life() {
             let store = node.restart();
             let found = store.scan_prepared(None, 9).unwrap();
             let deciders: Vec<_> = found.iter().map(|p| (p.action, p.coordinator)).collect();
-            assert_eq!(deciders, [(action(90), site(1)), (action(91), site(1))]);
+            assert_eq!(
+                deciders,
+                [90, 91].map(|number| (action(number), site(1).into()))
+            );
             assert_eq!(
                 store.shadowed_objects(action(90)).unwrap(),
                 [uid(1), uid(3)]
@@ -145,6 +148,7 @@ fn decisions_are_found_in_a_later_life_until_they_are_settled() {
         commit(store, vec![decide(91, true, HOUR_MS), decide(92, true, 1)]).unwrap();
         let told = Decision {
             participants: vec![site(2)],
+            groups: vec![],
         };
         for _ in 0..3 {
             let store = node.restart();

@@ -188,7 +188,7 @@ fn read(store: &dyn ObjectStore) -> (Model, u64) {
         let found = prepared.as_ref().map_err(Clone::clone).map(|prepared| {
             let there = prepared
                 .iter()
-                .any(|p| p.action == action(number) && p.coordinator == site(1));
+                .any(|p| p.action == action(number) && p.coordinator == site(1).into());
             there.then(|| "there".to_owned())
         });
         note(format!("prepared {number}"), found);

@@ -243,6 +243,7 @@ fn a_damaged_copy_is_an_error_and_can_begin_again() {
             record: Some(record(1, "from the leader")),
             rows: vec![],
             replies: vec![],
+            actions: None,
             page: 0,
             last: true,
         };

@@ -298,6 +298,7 @@ fn join_again(stores: &Stores, local: u64, number: u64) {
         record: state.record.clone().filter(|_| last),
         rows,
         replies: vec![],
+        actions: None,
         page,
         last,
     };

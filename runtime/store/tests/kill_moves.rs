@@ -95,7 +95,7 @@ fn find(stores: &Stores, local: u64) -> Option<(usize, u64)> {
 fn recover(stores: &Stores) {
     for (here, there) in [(0, 1), (1, 0)] {
         for prepared in stores[here].scan_prepared(None, 100).unwrap() {
-            assert_eq!(prepared.coordinator, site(&stores[there]));
+            assert_eq!(prepared.coordinator, site(&stores[there]).into());
             let decision = stores[there].read_decision(prepared.action).unwrap();
             let number = prepared.action.local;
             let end = if decision.is_some() {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use partha_core::group::{Message, Stamp, View};
 use partha_core::id::{Epoch, NodeId, Uid};
-use partha_store::{Batch, Item, ObjectStore, Record, ReplyCursor, StoreError};
+use partha_store::{ActionCursor, Batch, Item, ObjectStore, Record, ReplyCursor, StoreError};
 
 use super::Group;
 use crate::config::REPLY_RETENTION;
@@ -82,14 +82,15 @@ impl Page {
             .replies
             .iter()
             .map(|reply| ITEM_BYTES + reply.body.len());
-        ITEM_BYTES + self.head.state.len() + rows.sum::<usize>() + replies.sum::<usize>()
+        let actions = self.actions.as_ref().map_or(0, bytes::Bytes::len);
+        ITEM_BYTES + self.head.state.len() + actions + rows.sum::<usize>() + replies.sum::<usize>()
     }
 }
 
 /// The batches that make a state that has arrived the copy's: one that removes what was there,
 /// then the pages, the last one with the record.
 pub(super) fn batches(uid: Uid, view: &View, at: Stamp, pages: Vec<Page>) -> Vec<Batch> {
-    let item = |record, rows, replies, (page, last)| {
+    let item = |record, rows, replies, actions, (page, last)| {
         Batch::from(Item::GroupSnapshot {
             uid,
             view: view.clone(),
@@ -97,11 +98,12 @@ pub(super) fn batches(uid: Uid, view: &View, at: Stamp, pages: Vec<Page>) -> Vec
             record,
             rows,
             replies,
+            actions,
             page,
             last,
         })
     };
-    let mut batches = vec![item(None, Vec::new(), Vec::new(), (0, false))];
+    let mut batches = vec![item(None, Vec::new(), Vec::new(), None, (0, false))];
     let mut head = None;
     for page in pages {
         if page.first {
@@ -122,7 +124,8 @@ pub(super) fn batches(uid: Uid, view: &View, at: Stamp, pages: Vec<Page>) -> Vec
         }
         let record = head.take_if(|_| page.last);
         let number = u32::try_from(batches.len()).unwrap_or(u32::MAX);
-        batches.push(item(record, page.rows, page.replies, (number, page.last)));
+        let end = (number, page.last);
+        batches.push(item(record, page.rows, page.replies, page.actions, end));
     }
     batches
 }
@@ -236,6 +239,7 @@ fn read_pages(store: &Arc<dyn ObjectStore>, uid: Uid) -> Result<Vec<Page>, Syste
         }
     }
     read_replies(store, uid, &mut pages)?;
+    read_actions(store, uid, &mut pages)?;
     if let Some(last) = pages.last_mut() {
         last.last = true;
     }
@@ -268,6 +272,28 @@ fn read_replies(
     };
     while step()?.is_continue() {}
     Ok(())
+}
+
+/// A part of an action is as large as an entry may be, and goes whole.
+fn read_actions(
+    store: &Arc<dyn ObjectStore>,
+    uid: Uid,
+    pages: &mut Vec<Page>,
+) -> Result<(), SystemError> {
+    let mut cursor = ActionCursor::default();
+    loop {
+        let found = store
+            .export_actions(uid, cursor, PAGE_BYTES)
+            .map_err(|it| unreadable(uid, &it))?;
+        let Some(actions) = found.actions else {
+            return Ok(());
+        };
+        cursor = found.next;
+        pages.push(Page {
+            actions: Some(actions),
+            ..Page::default()
+        });
+    }
 }
 
 fn unreadable(uid: Uid, error: &StoreError) -> SystemError {

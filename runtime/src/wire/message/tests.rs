@@ -524,7 +524,8 @@ fn the_official_compiler_reads_news_of_groups_by_wire_capnp() {
          \"first\"), (view = 9, index = 42, body = \"second\")], empty = false)",
         "page = (class = 17, schema = 18, version = 19, first = true, last = true, state = \
          \"state\", rows = [(part = 2, key = \"key\", value = \"value\")], replies = [(node = 6, \
-         sequence = 5, keepMs = 4, incarnation = 3, body = \"reply\")])",
+         sequence = 5, keepMs = 4, incarnation = 3, body = \"reply\")], actions \
+         = \"actions\")",
     ] {
         assert!(text.contains(part), "{part}\nin\n{text}");
     }

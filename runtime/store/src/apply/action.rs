@@ -6,11 +6,11 @@
 //! | `Prepare` | | put | | |
 //! | `CommitShadow` | moved to `state` | removed | | |
 //! | `DeleteShadow` | removed | removed | | |
-//! | `Decide` with participants | | | put | removed |
+//! | `Decide` with participants or groups | | | put | removed |
 //! | `Decide` without any | | | removed | put |
 //! | `Settle` | | | moved to `outcome` | put |
 
-use partha_core::action::path::Site;
+use partha_core::action::path::{Coordinator, Site};
 use partha_core::id::Uid;
 
 use super::{Journal, LastRow, check_epoch, place, stored_epoch};
@@ -49,11 +49,7 @@ pub(super) fn apply<W: Writes>(
             action,
             uid,
             record,
-        } => {
-            place::make_way(journal, *uid)?;
-            fences.note(*uid);
-            put_shadow(journal, *action, *uid, record)
-        }
+        } => create_shadow(journal, fences, *action, *uid, record),
         Item::ShadowRow {
             action,
             uid,
@@ -77,8 +73,9 @@ pub(super) fn apply<W: Writes>(
         Item::Decide {
             action,
             participants,
+            groups,
             keep_ms,
-        } => decide(journal, *action, participants, *keep_ms, now_ms),
+        } => decide(journal, *action, (participants, groups), *keep_ms, now_ms),
         Item::Settle { action } => settle(journal, *action, now_ms),
         Item::Create { .. }
         | Item::WriteState { .. }
@@ -93,18 +90,34 @@ pub(super) fn apply<W: Writes>(
         | Item::GroupLog { .. }
         | Item::GroupInstall { .. }
         | Item::GroupSnapshot { .. }
-        | Item::LeaveGroup { .. } => unreachable!("the caller sorts items"),
+        | Item::LeaveGroup { .. }
+        | Item::PreparePart { .. }
+        | Item::EndPart { .. }
+        | Item::DecideGroup { .. }
+        | Item::SettleGroup { .. } => unreachable!("the caller sorts items"),
     }
 }
 
 fn prepare<W: Writes>(
     journal: &mut Journal<'_, W>,
     action: Uid,
-    coordinator: Site,
+    coordinator: Coordinator,
 ) -> Result<(), StoreError> {
     let key = action.to_bytes();
     let value = format::seal_prepared(&key, coordinator)?;
     journal.put(Table::Prepared, &key, &value)
+}
+
+fn create_shadow<W: Writes>(
+    journal: &mut Journal<'_, W>,
+    fences: &Fences,
+    action: Uid,
+    uid: Uid,
+    record: &Record,
+) -> Result<(), StoreError> {
+    place::make_way(journal, uid)?;
+    fences.note(uid);
+    put_shadow(journal, action, uid, record)
 }
 
 fn put_shadow<W: Writes>(
@@ -284,16 +297,16 @@ fn forget_prepared<W: Writes>(
 fn decide<W: Writes>(
     journal: &mut Journal<'_, W>,
     action: Uid,
-    participants: &[Site],
+    (participants, groups): (&[Site], &[Uid]),
     keep_ms: u64,
     now_ms: u64,
 ) -> Result<(), StoreError> {
     let key = action.to_bytes();
-    if participants.is_empty() {
+    if participants.is_empty() && groups.is_empty() {
         journal.remove_if_there(Table::Decision, &key)?;
         return put_outcome(journal, action, now_ms.saturating_add(keep_ms));
     }
-    let value = format::seal_decision(&key, participants, keep_ms)?;
+    let value = format::seal_decision(&key, participants, groups, keep_ms)?;
     journal.put(Table::Decision, &key, &value)?;
     journal.remove_if_there(Table::Outcome, &key)
 }

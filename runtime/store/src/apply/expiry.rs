@@ -54,6 +54,13 @@ const REPLIES: Index = Index {
     expires_ms: |key, value| format::unseal_reply(key, value).map(|(_, at, _)| at),
 };
 
+const GROUP_OUTCOMES: Index = Index {
+    table: Table::GroupOutcome,
+    expiry: Table::GroupOutcomeExpiry,
+    split: format::split_group_outcome_expiry_key,
+    expires_ms: |key, value| format::unseal_group_outcome(key, value).map(|(at, _)| at),
+};
+
 const OUTCOMES: Index = Index {
     table: Table::Outcome,
     expiry: Table::OutcomeExpiry,
@@ -69,12 +76,13 @@ pub(super) fn remove<W: Writes>(
 ) -> Result<Expired, StoreError> {
     let (replies, more_replies) = remove_due(journal, &REPLIES, sweep)?;
     let (outcomes, more_outcomes) = remove_due(journal, &OUTCOMES, sweep)?;
+    let (of_groups, more_of_groups) = remove_due(journal, &GROUP_OUTCOMES, sweep)?;
     let (rows, more_rows) = place::clear_some(journal, sweep.limit)?;
     Ok(Expired {
         replies,
-        outcomes,
+        outcomes: outcomes + of_groups,
         rows,
-        more: more_replies || more_outcomes || more_rows,
+        more: more_replies || more_outcomes || more_of_groups || more_rows,
     })
 }
 
@@ -119,7 +127,7 @@ pub(super) fn next_ms(tables: &impl Reads) -> Result<Option<u64>, StoreError> {
         return Ok(Some(0));
     }
     let mut next: Option<u64> = None;
-    for index in [REPLIES, OUTCOMES] {
+    for index in [REPLIES, OUTCOMES, GROUP_OUTCOMES] {
         tables.visit(index.expiry, WHOLE, &mut |key, _| {
             let at = (index.split)(key).map_or(0, |(at, _)| at);
             next = Some(next.map_or(at, |next| next.min(at)));

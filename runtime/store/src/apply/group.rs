@@ -10,21 +10,23 @@
 //! | the last page | put | | record put |
 //! | `LeaveGroup` | removed | removed | removed, or left |
 //!
+//! What an install and a page say about actions is told in [`outcome`].
+//!
 //! As with an object that moves, rows are written to where they stay while the record is missing
 //! ([`super::place`]).
 
-use std::collections::BTreeMap;
+mod outcome;
+
 use std::ops::{Bound, ControlFlow};
 
 use partha_core::group::{Stamp, View};
-use partha_core::id::{CallId, Uid};
+use partha_core::id::Uid;
 
-use super::{Journal, place, stored_epoch};
+use super::{Journal, place};
 use crate::StoreError;
 use crate::batch::Item;
-use crate::entry::{self, Part};
 use crate::fence::Fences;
-use crate::format::{self, GroupCopy, Has, Kind, RecordHead};
+use crate::format::{self, GroupCopy, Has, Kind};
 use crate::place::{KeptReply, Row};
 use crate::store::Record;
 use crate::tables::{Reads, Table, Writes, below, keys_with_prefix, prefix_end};
@@ -59,6 +61,7 @@ pub(super) fn apply<W: Writes>(
             record,
             rows,
             replies,
+            actions,
             page: number,
             last,
         } => {
@@ -74,8 +77,7 @@ pub(super) fn apply<W: Writes>(
                 let what = "the last page of a snapshot without a record".to_owned();
                 return Err(out_of_step(*uid, what, "a state needs one".to_owned()));
             }
-            page.check(journal.tables)?;
-            page.put(journal, fences)?;
+            page.take(journal, fences, actions.as_deref(), now_ms)?;
             save_replies(journal, replies, now_ms)
         }
         Item::LeaveGroup { uid, keep_object } => leave(journal, fences, *uid, *keep_object),
@@ -95,7 +97,11 @@ pub(super) fn apply<W: Writes>(
         | Item::Settle { .. }
         | Item::PutPlace { .. }
         | Item::ShadowPlace { .. }
-        | Item::Told { .. } => unreachable!("the caller sorts items"),
+        | Item::Told { .. }
+        | Item::PreparePart { .. }
+        | Item::EndPart { .. }
+        | Item::DecideGroup { .. }
+        | Item::SettleGroup { .. } => unreachable!("the caller sorts items"),
     }
 }
 
@@ -215,7 +221,7 @@ fn staged_keys(tables: &impl Reads, uid: Uid, from: u64) -> Result<Vec<Vec<u8>>,
 }
 
 /// See [`Item::GroupLog`]. Looks at the entries before and behind the first one that is added, and
-/// at those that go, however many are staged.
+/// at those that go, however many are staged; and at all, if a part of an action is added.
 fn change_log<W: Writes>(
     journal: &mut Journal<'_, W>,
     uid: Uid,
@@ -243,6 +249,7 @@ fn change_log<W: Writes>(
             gone = staged_keys(journal.tables, uid, kept.saturating_add(1))?;
         }
         check_sequence(journal.tables, uid, installed, truncate, add)?;
+        outcome::check_parts(journal.tables, uid, truncate, add)?;
     }
     let mut put = Vec::with_capacity(add.len());
     for (stamp, bytes) in add {
@@ -300,71 +307,6 @@ fn check_sequence(
     Ok(())
 }
 
-/// What some entries of one object come to together: of what they change again and again, the last.
-#[derive(Default)]
-struct Outcome<'e> {
-    state: Option<(RecordHead, &'e [u8])>,
-    /// By keys of `state`; a row without a value goes.
-    rows: BTreeMap<Vec<u8>, Option<&'e [u8]>>,
-    /// Bodies, and how long they are kept.
-    replies: BTreeMap<CallId, (&'e [u8], u64)>,
-}
-
-impl<'e> Outcome<'e> {
-    fn take(&mut self, part: Part<'e>) {
-        match part {
-            Part::State { head, state, .. } => self.state = Some((head, state)),
-            Part::Put {
-                uid,
-                part,
-                key,
-                value,
-            } => {
-                let key = format::row_key(uid, part, key);
-                self.rows.insert(key, Some(value));
-            }
-            Part::Remove { uid, part, key } => {
-                self.rows.insert(format::row_key(uid, part, key), None);
-            }
-            Part::Reply {
-                call,
-                keep_ms,
-                body,
-                ..
-            } => {
-                self.replies.insert(call, (body, keep_ms));
-            }
-        }
-    }
-
-    /// As changes of tables. Values are copied here, for the first time and the last.
-    fn seal(self, uid: Uid, fences: &Fences, stored: Stored, now_ms: u64) -> Sealed {
-        let mut sealed = Vec::with_capacity(1 + self.rows.len() + 2 * self.replies.len());
-        if let Some((mut head, state)) = self.state {
-            // Epochs of the node where it was made mean nothing here.
-            head.epoch = fences.epoch_between().max(stored.unwrap_or_default());
-            let key = format::plain_key(uid);
-            let value = head.seal(Kind::State, &key, state)?;
-            sealed.push((Table::State, key.to_vec(), Some(value)));
-        }
-        for (key, value) in self.rows {
-            let seal = |value| format::seal(Kind::Row, &key, value, &[]);
-            let value = value.map(seal).transpose()?;
-            sealed.push((Table::State, key, value));
-        }
-        for (call, (body, keep_ms)) in self.replies {
-            let expiry_ms = now_ms.saturating_add(keep_ms);
-            let reply = format::seal_saved(call, uid, body, expiry_ms)?;
-            sealed.extend(reply.map(|(table, key, value)| (table, key, Some(value))));
-        }
-        Ok(sealed)
-    }
-}
-
-/// The epoch of the record that is there.
-type Stored = Option<partha_core::id::Epoch>;
-type Sealed = Result<Vec<(Table, Vec<u8>, Option<Vec<u8>>)>, StoreError>;
-
 /// See [`Item::GroupInstall`]. Everything is looked at before the first write.
 fn install<W: Writes>(
     journal: &mut Journal<'_, W>,
@@ -385,10 +327,11 @@ fn install<W: Writes>(
         return Ok(());
     }
     let keys = staged_keys_up_to(journal.tables, uid, installed, index)?;
-    let planned = plan(&*journal.tables, &keys, uid, fences, now_ms);
+    let planned = outcome::of_entries(&*journal.tables, &keys, uid, fences, now_ms);
     let changes = planned.map_err(|error| match error {
         error @ (StoreError::Corrupt { .. }
         | StoreError::BadEntry { .. }
+        | StoreError::OutOfStep { .. }
         | StoreError::NoSuchObject { .. }) => broken(error.to_string()),
         other => other,
     })?;
@@ -397,12 +340,7 @@ fn install<W: Writes>(
         .map(|key| format::entry_stamp(key))
         .transpose()?;
     fences.note(uid);
-    for (table, key, value) in changes {
-        match value {
-            Some(value) => journal.put_owned(table, key, value)?,
-            None => journal.remove(table, &key)?,
-        }
-    }
+    outcome::write(journal, changes)?;
     for key in &keys {
         journal.remove(Table::GroupLog, key)?;
     }
@@ -437,26 +375,6 @@ fn staged_keys_up_to(
     Ok(keys)
 }
 
-/// What the entries with these keys change.
-fn plan(tables: &impl Reads, keys: &[Vec<u8>], uid: Uid, fences: &Fences, now_ms: u64) -> Sealed {
-    let mut outcome = Outcome::default();
-    for key in keys {
-        let Some(value) = tables.value(Table::GroupLog, key)? else {
-            continue;
-        };
-        let bytes = format::unseal(Kind::GroupEntry, key, value)?;
-        entry::each(bytes, |part| {
-            outcome.take(part);
-            Ok(())
-        })?;
-    }
-    let stored = stored_epoch(tables, uid)?;
-    if stored.is_none() && outcome.state.is_none() && !outcome.rows.is_empty() {
-        return Err(StoreError::NoSuchObject { uid });
-    }
-    outcome.seal(uid, fences, stored, now_ms)
-}
-
 /// A page of a snapshot, without its replies.
 struct Page<'p> {
     uid: Uid,
@@ -469,6 +387,21 @@ struct Page<'p> {
 }
 
 impl Page<'_> {
+    /// All is looked at before the first write.
+    fn take<W: Writes>(
+        &self,
+        journal: &mut Journal<'_, W>,
+        fences: &Fences,
+        actions: Option<&[u8]>,
+        now_ms: u64,
+    ) -> Result<(), StoreError> {
+        self.check(journal.tables)?;
+        let is_first = self.number == 0;
+        let told = outcome::of_page(&*journal.tables, self.uid, is_first, actions, now_ms)?;
+        self.put(journal, fences)?;
+        outcome::write(journal, told)
+    }
+
     fn check(&self, tables: &impl Reads) -> Result<(), StoreError> {
         let uid = self.uid;
         let brings = !self.rows.is_empty() || self.ends.is_some();
@@ -510,6 +443,7 @@ impl Page<'_> {
             for key in keys_with_prefix(journal.tables, Table::GroupLog, &uid.to_bytes())? {
                 journal.remove(Table::GroupLog, &key)?;
             }
+            outcome::forget(journal, uid)?;
             remove_object(journal, fences, uid)?;
         }
         for Row { part, key, value } in self.rows {
@@ -560,12 +494,18 @@ fn leave<W: Writes>(
     if journal.tables.value(Table::Group, &key)?.is_none() {
         return Ok(());
     }
+    let stays = keep_object && is_here(journal.tables, uid)?;
+    if stays {
+        outcome::check_finished(journal.tables, uid)?;
+    }
     journal.remove(Table::Group, &key)?;
     for key in keys_with_prefix(journal.tables, Table::GroupLog, &key)? {
         journal.remove(Table::GroupLog, &key)?;
     }
-    if keep_object && is_here(journal.tables, uid)? {
+    if stays {
+        // Whoever asks late for an outcome is still to be told.
         return Ok(());
     }
+    outcome::forget(journal, uid)?;
     remove_object(journal, fences, uid)
 }

@@ -1,7 +1,7 @@
 //! Shadows with rows, prepared actions, decisions, and what they cost.
 
 use bytes::Bytes;
-use partha_core::action::path::Site;
+use partha_core::action::path::{Coordinator, Site};
 use partha_core::id::{Epoch, NodeId};
 
 use super::batches::HOUR_MS;
@@ -32,10 +32,18 @@ fn site(node: u64, shard: u16) -> Site {
     Site { node, shard }
 }
 
+/// With a decider for every other action.
+fn coordinator(action: u64) -> Coordinator {
+    Coordinator {
+        site: site(action, 3),
+        decider: (action % 4 == 1).then(|| uid(action + 1000)),
+    }
+}
+
 fn prepare(action: u64) -> Item {
     Item::Prepare {
         action: uid(action),
-        coordinator: site(action, 3),
+        coordinator: coordinator(action),
     }
 }
 
@@ -54,6 +62,7 @@ fn decide(action: u64, participants: Vec<Site>, keep_ms: u64) -> Item {
     Item::Decide {
         action,
         participants,
+        groups: vec![],
         keep_ms,
     }
 }
@@ -256,7 +265,7 @@ fn prepared_actions_are_found(make: Make<'_>) {
     commit(&*store, [95, 91, 93].map(prepare).into()).unwrap();
     let prepared = |action| Prepared {
         action: uid(action),
-        coordinator: site(action, 3),
+        coordinator: coordinator(action),
     };
     let all = [91, 93, 95].map(prepared);
     assert_eq!(store.scan_prepared(None, 9).unwrap(), all);
@@ -266,12 +275,12 @@ fn prepared_actions_are_found(make: Make<'_>) {
     assert_eq!(store.scan_prepared(Some(uid(92)), 1).unwrap(), all[1..2]);
     let moved = Item::Prepare {
         action: uid(93),
-        coordinator: site(u64::MAX, u16::MAX),
+        coordinator: site(u64::MAX, u16::MAX).into(),
     };
     commit(&*store, vec![moved, install(91), undo(95)]).unwrap();
     let left = store.scan_prepared(None, 9).unwrap();
     assert_eq!(left.len(), 1);
-    assert_eq!(left[0].coordinator, site(u64::MAX, u16::MAX));
+    assert_eq!(left[0].coordinator, site(u64::MAX, u16::MAX).into());
 }
 
 fn a_refused_batch_leaves_actions_as_they_were(make: Make<'_>) {
@@ -346,6 +355,30 @@ fn a_prepared_state_is_installed_whoever_is_active(make: Make<'_>) {
     assert_eq!(state(&*store, 2).unwrap(), "two''");
 }
 
+/// One that names groups is not settled, whether it names sites or not.
+fn decisions_name_groups(store: &dyn ObjectStore) {
+    for (action, participants) in [(93, vec![]), (94, vec![site(2, 0)])] {
+        let groups = vec![uid(7), uid(8)];
+        let decide = Item::Decide {
+            action: uid(action),
+            participants: participants.clone(),
+            groups: groups.clone(),
+            keep_ms: HOUR_MS,
+        };
+        commit(store, vec![decide]).unwrap();
+        let found = Decision {
+            participants,
+            groups,
+        };
+        let decision = || store.read_decision(uid(action)).unwrap();
+        assert_eq!(decision(), Some(found.clone()));
+        let open = store.scan_decisions(Some(uid(92)), 9).unwrap();
+        assert_eq!(open, [(uid(action), found)]);
+        commit(store, vec![settle(action)]).unwrap();
+        assert_eq!(decision(), Some(Decision::default()));
+    }
+}
+
 fn decisions_are_kept_until_settled(make: Make<'_>) {
     let store = make();
     commit(&*store, vec![create(1, "one")]).unwrap();
@@ -363,6 +396,7 @@ fn decisions_are_kept_until_settled(make: Make<'_>) {
     let with = |participants: &[Site]| {
         Some(Decision {
             participants: participants.to_vec(),
+            groups: vec![],
         })
     };
     assert_eq!(decision(92), with(&all));
@@ -379,6 +413,8 @@ fn decisions_are_kept_until_settled(make: Make<'_>) {
     assert_eq!(open(None, 1), [90]);
     assert_eq!(open(Some(uid(90)), 9), [92]);
     assert_eq!(open(None, 0), [0; 0]);
+
+    decisions_name_groups(&*store);
 
     commit(&*store, vec![settle(90), settle(99)]).unwrap();
     assert_eq!(open(None, 9), [92]);

@@ -172,6 +172,7 @@ fn what_nobody_waits_for_shares_the_next_sync(make: Make<'_>) {
                 node: NodeId(8),
                 shard: 0,
             }],
+            groups: vec![],
             keep_ms: HOUR_MS,
         };
         let settle = Item::Settle {

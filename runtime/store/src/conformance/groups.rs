@@ -102,6 +102,7 @@ fn page(stamp: Stamp, rows: Vec<Row>, number: u32, last: Option<&str>) -> Item {
         record: last.map(|text| record(77, text)),
         rows,
         replies: Vec::new(),
+        actions: None,
         page: number,
         last: last.is_some(),
     }
@@ -116,6 +117,7 @@ fn middle_page(rows: Vec<Row>, replies: Vec<KeptReply>, last: bool) -> Item {
         record: None,
         rows,
         replies,
+        actions: None,
         page: 1,
         last,
     }

@@ -225,7 +225,7 @@ fn an_object_arrives_in_several_batches(make: Make<'_>) {
     let prepared = store.scan_prepared(None, 9).unwrap();
     assert_eq!(
         (prepared[0].action, prepared[0].coordinator),
-        (uid(90), THERE)
+        (uid(90), THERE.into())
     );
     assert_eq!(store.shadowed_objects(uid(90)).unwrap(), [uid(1)]);
 
@@ -371,7 +371,8 @@ fn an_object_leaves(make: Make<'_>) {
     assert_eq!(
         store.read_decision(uid(90)).unwrap(),
         Some(Decision {
-            participants: vec![THERE]
+            participants: vec![THERE],
+            groups: vec![],
         })
     );
     assert_eq!(store.scan_objects(None, 9).unwrap().len(), 1);

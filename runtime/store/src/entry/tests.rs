@@ -1,6 +1,7 @@
 //! Entries as bytes, also such as nobody should make.
 
-use partha_core::id::{Incarnation, NodeId, Peer};
+use partha_core::action::path::Site;
+use partha_core::id::{ClassId, Epoch, Incarnation, NodeId, Peer};
 
 use super::*;
 
@@ -49,6 +50,58 @@ fn batch() -> Batch {
     ])
 }
 
+fn action(local: u64) -> Uid {
+    Uid { local, ..UID }
+}
+
+fn part(body: Bytes, decider: Option<Uid>) -> Item {
+    let site = Site {
+        node: NodeId(10),
+        shard: 11,
+    };
+    Item::PreparePart {
+        uid: UID,
+        action: action(12),
+        coordinator: Coordinator { site, decider },
+        body,
+    }
+}
+
+/// What a part may change.
+fn body() -> Bytes {
+    let mut batch = batch();
+    batch.items.pop();
+    encode(&batch)
+}
+
+/// Of each item about actions, some.
+fn about_actions() -> Batch {
+    let decide = |participants, groups| Item::DecideGroup {
+        uid: UID,
+        action: action(13),
+        participants,
+        groups,
+        keep_ms: 14,
+    };
+    let end = |commit| Item::EndPart {
+        uid: UID,
+        action: action(12),
+        commit,
+    };
+    Batch::new(vec![
+        part(body(), None),
+        end(false),
+        part(encode(&Batch::default()), Some(action(15))),
+        end(true),
+        decide(vec![], vec![]),
+        decide(vec![Site::default(); 2], vec![action(16); 3]),
+        Item::SettleGroup {
+            uid: UID,
+            action: action(13),
+        },
+    ])
+}
+
 /// With the right checksum, whatever was changed.
 fn sealed(mut bytes: Vec<u8>) -> Bytes {
     let crc = checksum(&bytes);
@@ -65,7 +118,7 @@ fn is_bad(bytes: Bytes) -> bool {
 
 #[test]
 fn batches_survive_the_round_trip() {
-    for batch in [batch(), Batch::default()] {
+    for batch in [batch(), about_actions(), Batch::default()] {
         let bytes = encode(&batch);
         check(&bytes, UID).unwrap();
         assert_eq!(decode(bytes.clone()).unwrap(), batch);
@@ -111,7 +164,11 @@ fn what_is_no_change_of_a_call_is_not_encoded() {
 
 #[test]
 fn every_flipped_bit_and_every_cut_is_found() {
-    let bytes = encode(&batch());
+    every_change_is_found(&encode(&batch()));
+    every_change_is_found(&encode(&about_actions()));
+}
+
+fn every_change_is_found(bytes: &Bytes) {
     for bit in 0..8 * bytes.len() {
         let mut bad = bytes.to_vec();
         bad[bit / 8] ^= 1 << (bit % 8);
@@ -125,7 +182,11 @@ fn every_flipped_bit_and_every_cut_is_found() {
 /// Who makes entries can make checksums, too.
 #[test]
 fn hostile_bytes_with_a_right_checksum_are_no_entry() {
-    let bytes = encode(&batch());
+    nothing_else_is_an_entry(&encode(&batch()));
+    nothing_else_is_an_entry(&encode(&about_actions()));
+}
+
+fn nothing_else_is_an_entry(bytes: &Bytes) {
     for len in HEADER_BYTES..bytes.len() {
         assert!(is_bad(sealed(bytes[..len].to_vec())), "cut at {len}");
     }
@@ -163,4 +224,47 @@ fn rows_that_cannot_be_are_no_entry() {
         assert!(is_bad(encode(&row(part, len).into())), "{part} {len}");
     }
     assert!(!is_bad(encode(&row(1, format::KEY_BYTES_MAX).into())));
+}
+
+#[test]
+fn the_body_of_a_part_is_checked_with_the_entry() {
+    let whole = body();
+    for bit in 0..8 * whole.len() {
+        let mut bad = whole.to_vec();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        assert!(is_bad(encode(&part(bad.into(), None).into())), "bit {bit}");
+    }
+    for len in 0..whole.len() {
+        let cut = whole.slice(..len);
+        assert!(is_bad(encode(&part(cut, None).into())), "cut at {len}");
+    }
+    let other = action(3);
+    let of_another = Item::RemoveRow {
+        uid: other,
+        part: 1,
+        key: Bytes::new(),
+    };
+    let end = about_actions().items.remove(1);
+    let reply = batch().items.pop().unwrap();
+    for item in [of_another, part(whole.clone(), None), end, reply] {
+        let mut inner = batch();
+        inner.items.pop();
+        inner.items.push(item.clone());
+        let bytes = encode(&part(encode(&inner), None).into());
+        assert!(is_bad(bytes), "{item:?}");
+    }
+    assert!(has_part(&encode(&about_actions())));
+    assert!(!has_part(&encode(&batch())));
+}
+
+#[test]
+fn a_snapshot_tells_of_parts_and_decisions_alone() {
+    let items = about_actions().items;
+    for (index, item) in items.iter().enumerate() {
+        let bytes = encode(&item.clone().into());
+        let fits = [0, 2, 4, 5].contains(&index);
+        assert_eq!(check_actions(&bytes, UID).is_ok(), fits, "{item:?}");
+        assert!(check_actions(&bytes, action(3)).is_err());
+    }
+    assert!(check_actions(&encode(&batch()), UID).is_err());
 }

@@ -73,6 +73,7 @@ impl Backend for LmdbBackend {
             | StoreError::GroupExists { .. }
             | StoreError::OlderView { .. }
             | StoreError::OutOfStep { .. }
+            | StoreError::UnfinishedAction { .. }
             | StoreError::BadEntry { .. }
             | StoreError::BrokenCopy { .. }
             | StoreError::Overloaded { .. }

@@ -479,7 +479,7 @@ fn check_value(table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError>
         Table::ReplyExpiry => Kind::ReplyExpiry,
         Table::ShadowRow => Kind::ShadowRow,
         Table::Prepared => Kind::Prepared,
-        Table::Decision => Kind::Decision,
+        Table::Decision => format::decision_kind(value),
         Table::Outcome => Kind::Outcome,
         Table::OutcomeExpiry => Kind::OutcomeExpiry,
         Table::Place => Kind::Place,
@@ -488,6 +488,10 @@ fn check_value(table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError>
         Table::Leftover => Kind::Leftover,
         Table::Group => Kind::GroupCopy,
         Table::GroupLog => Kind::GroupEntry,
+        Table::GroupPart => Kind::GroupPart,
+        Table::GroupDecision => Kind::GroupDecision,
+        Table::GroupOutcome => Kind::GroupOutcome,
+        Table::GroupOutcomeExpiry => Kind::GroupOutcomeExpiry,
     };
     format::unseal(kind, key, value).map(|_| ())
 }

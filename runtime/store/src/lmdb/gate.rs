@@ -204,7 +204,9 @@ impl Opened {
         };
         let mut options = EnvOpenOptions::new().read_txn_without_tls();
         options.map_size(map_bytes.next_multiple_of(MAP_STEP_BYTES));
-        options.max_dbs(16).max_readers(READERS_MAX);
+        options
+            .max_dbs(Table::ALL.len() as u32)
+            .max_readers(READERS_MAX);
         let env = open_env(&options, dir).map_err(fail)?;
         env.clear_stale_readers().map_err(fail)?;
         let txn = env.write_txn().map_err(fail)?;

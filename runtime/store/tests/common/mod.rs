@@ -133,7 +133,7 @@ pub(crate) fn prepare(number: u64) -> Item {
     let action = action(number);
     Item::Prepare {
         action,
-        coordinator: site(1),
+        coordinator: site(1).into(),
     }
 }
 
@@ -152,6 +152,7 @@ pub(crate) fn decide(number: u64, alone: bool, keep_ms: u64) -> Item {
     Item::Decide {
         action: action(number),
         participants: if alone { vec![] } else { vec![site(2)] },
+        groups: vec![],
         keep_ms,
     }
 }
