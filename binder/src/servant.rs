@@ -22,8 +22,9 @@ use partha::services::binder::binder::{
     RegisterError, Servant, SetWantedError, State, ViewsError,
 };
 use partha::services::binder::{
-    BadGroup, BadLabels, GROUPS_MAX, GroupView, Label, Location, MOVED_MAX, MovedObject,
-    NoSuchGroup, NodeEntry, OldIncarnation, TooManyGroups, TooManyMoved, UnknownNode, ViewChange,
+    BadGroup, BadLabels, GROUPS_MAX, GroupPlacement, GroupView, Label, Location, MOVED_MAX,
+    MovedObject, NoSuchGroup, NodeEntry, OldIncarnation, TooManyGroups, TooManyMoved, UnknownNode,
+    ViewChange,
 };
 use partha::{Bytes, Context, Result, Rows, Uid};
 
@@ -248,11 +249,13 @@ impl Servant for BinderServant {
         cx: &Context,
         object: Uid,
         wanted: u16,
+        placement: Option<GroupPlacement>,
     ) -> Result<GroupView, SetWantedError> {
-        if let Err(reason) = GroupView::check_wanted(wanted) {
+        let placed = placement.as_ref().map_or(Ok(()), GroupPlacement::check);
+        if let Err(reason) = GroupView::check_wanted(wanted).and(placed) {
             return Err(BadGroup { object, reason }.into());
         }
-        let view = views::want(cx.rows(), object, wanted)?;
+        let view = views::want(cx.rows(), object, wanted, placement)?;
         Ok(view.ok_or(NoSuchGroup { object })?)
     }
 

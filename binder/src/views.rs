@@ -8,7 +8,9 @@
 
 use partha::abi::{Message, Struct, message};
 use partha::services::binder::binder::MakeGroupError;
-use partha::services::binder::{BadGroup, GROUPS_MAX, GroupView, MovedObject, OldView, ViewChange};
+use partha::services::binder::{
+    BadGroup, GROUPS_MAX, GroupPlacement, GroupView, MovedObject, OldView, ViewChange,
+};
 use partha::{Bytes, ErrorKind, Result, Rows, SystemError, Uid};
 
 use crate::moved;
@@ -101,12 +103,22 @@ pub(crate) fn change(
     Ok(Some((changed, true)))
 }
 
-/// Other copies are wanted of a group. Nothing if the object is none.
-pub(crate) fn want(rows: &Rows, object: Uid, wanted: u16) -> Result<Option<GroupView>> {
+/// Other copies are wanted of a group, or elsewhere. Nothing if the object is none.
+pub(crate) fn want(
+    rows: &Rows,
+    object: Uid,
+    wanted: u16,
+    placement: Option<GroupPlacement>,
+) -> Result<Option<GroupView>> {
     let Some(view) = find(rows, object)? else {
         return Ok(None);
     };
-    let wished = GroupView { wanted, ..view };
+    let placement = placement.unwrap_or_else(|| view.placement.clone());
+    let wished = GroupView {
+        wanted,
+        placement,
+        ..view
+    };
     put(rows, &wished)?;
     Ok(Some(wished))
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use common::{LONG, System};
 use partha::services::binder::{
-    GROUPS_MAX, GroupPolicy, GroupView, MovedObject, ViewChange, ViewWish,
+    GROUPS_MAX, GroupPlacement, GroupPolicy, GroupView, MovedObject, ViewChange, ViewWish,
 };
 use partha::{Client, ErrorKind, Incarnation, Node, NodeId, Uid};
 use test_support::temp_dir;
@@ -31,6 +31,7 @@ fn view(counter: u64, number: u64, members: &[u64]) -> GroupView {
         members: members.to_vec(),
         wanted: 2,
         policy: GroupPolicy::Passive,
+        placement: GroupPlacement::default(),
     }
 }
 
@@ -212,12 +213,12 @@ async fn a_group_begins_above_the_moves_that_the_binder_knows_of() {
     locator.tell_moved(client, &[moved]).await.unwrap();
     let made = locator.make_group(client, &view(100, 1, &[1]), LONG).await;
     assert_eq!(made.unwrap(), view(100, 8, &[1]));
-    let wanted = locator.set_wanted(client, object(100), 3, LONG).await;
+    let wanted = locator.set_wanted(client, object(100), 3, None, LONG).await;
     assert_eq!(wanted.unwrap().wanted, 3);
     // What no group can be is not asked for again.
     for wrong in [
-        locator.set_wanted(client, object(100), 0, LONG).await,
-        locator.set_wanted(client, object(101), 2, LONG).await,
+        locator.set_wanted(client, object(100), 0, None, LONG).await,
+        locator.set_wanted(client, object(101), 2, None, LONG).await,
         locator.make_group(client, &view(101, 1, &[]), LONG).await,
     ] {
         let error = wrong.unwrap_err();

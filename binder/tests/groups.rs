@@ -10,8 +10,8 @@ use partha::services::binder::binder::{
     ChangeViewError, ChangeViewsError, LocateError, MakeGroupError, SetWantedError, ViewsError,
 };
 use partha::services::binder::{
-    COPIES_MAX, GROUPS_MAX, GroupPolicy, GroupView, MovedObject, VIEW_NUMBER_MAX, ViewChange,
-    ViewWish,
+    COPIES_MAX, GROUPS_MAX, GroupOrder, GroupPlacement, GroupPolicy, GroupView, Label, MovedObject,
+    VIEW_NUMBER_MAX, ViewChange, ViewWish,
 };
 use partha::{Client, Incarnation, NodeId, Uid};
 
@@ -28,6 +28,7 @@ fn view(object: Uid, number: u64, members: &[u64]) -> GroupView {
         members: members.to_vec(),
         wanted: 3,
         policy: GroupPolicy::Passive,
+        placement: GroupPlacement::default(),
     }
 }
 
@@ -362,14 +363,32 @@ async fn the_number_of_wanted_copies_can_be_changed() {
     let one = object(100);
     system.make(&view(one, 1, &[1, 2])).await.unwrap();
     let stub = system.stub().await;
-    let view = stub.set_wanted(&system.client, one, 5).await.unwrap();
+    let east = GroupPlacement {
+        order: GroupOrder::Pack,
+        on: vec!["zone=east".parse().unwrap()],
+    };
+    let placed = stub.set_wanted(&system.client, one, 4, Some(&east)).await;
+    assert_eq!(placed.unwrap().placement, east);
+    let view = stub.set_wanted(&system.client, one, 5, None).await.unwrap();
     assert_eq!((view.wanted, view.number), (5, 1));
+    assert_eq!(view.placement, east, "it stays");
     assert_eq!(system.views(&[one]).await, [view]);
     for wrong in [0, COPIES_MAX as u16 + 1] {
-        let refused = stub.set_wanted(&system.client, one, wrong).await;
+        let refused = stub.set_wanted(&system.client, one, wrong, None).await;
         assert!(matches!(refused, Err(SetWantedError::BadGroup(_))));
     }
-    let refused = stub.set_wanted(&system.client, object(7), 2).await;
+    let nowhere = GroupPlacement {
+        on: vec![Label {
+            name: "zone".to_owned(),
+            value: String::new(),
+        }],
+        ..east
+    };
+    let refused = stub
+        .set_wanted(&system.client, one, 5, Some(&nowhere))
+        .await;
+    assert!(matches!(refused, Err(SetWantedError::BadGroup(_))));
+    let refused = stub.set_wanted(&system.client, object(7), 2, None).await;
     assert!(matches!(refused, Err(SetWantedError::NoSuchGroup(_))));
     // It stays when members change.
     let exclude = change(one, 1, 1, ViewWish::Exclude(2));

@@ -263,7 +263,8 @@ pub(crate) struct Call {
 /// Make a new persistent object and give it a name
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Example:\n  partha create bank.Account /bank/carol '{\"owner\": \"carol\"}'"
+    after_help = "Examples:\n  partha create bank.Account /bank/carol '{\"owner\": \"carol\"}'\n  \
+                  partha create bank.Account /bank/dave '{\"owner\": \"dave\"}' --replicas 3"
 )]
 pub(crate) struct Create {
     /// Its class, as `bank.Account`
@@ -276,6 +277,12 @@ pub(crate) struct Create {
     /// The node to make it at, by name; else any that runs the class and is not cordoned
     #[arg(long)]
     pub(crate) node: Option<String>,
+    /// How many copies it is to have, at as many nodes; 1 to 16
+    #[arg(long, value_name = "COUNT")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub(crate) replicas: Option<u16>,
+    #[command(flatten)]
+    pub(crate) how: replicate::How,
     #[command(flatten)]
     pub(crate) cluster: Cluster,
     #[command(flatten)]

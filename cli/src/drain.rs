@@ -5,9 +5,10 @@
 //! and so is what came in the meantime. What has moved is not at the node any more, so a drain that
 //! was interrupted goes on where it was when it is begun again.
 //!
-//! `targets` says where the next object goes, `tally` counts, `progress` shows, `report` says at
-//! the end what stays and why.
+//! `targets` says where the next object goes, `copies` has copies of replicated objects replaced,
+//! `tally` counts, `progress` shows, `report` says at the end what stays and why.
 
+mod copies;
 mod progress;
 mod report;
 mod tally;
@@ -59,7 +60,8 @@ Examples:
 ///
 /// The node is cordoned first, and stays so: `partha node uncordon` takes that back. What is busy
 /// is tried again. A drain that was interrupted goes on where it was when it is begun again.
-/// Objects that no other node can run stay, and are told.
+/// Objects that no other node can run stay, and are told. Copies of replicated objects are made
+/// anew elsewhere before they go, wherever those objects may have copies, whatever --to says.
 #[derive(Args, Debug)]
 #[command(after_help = STATUS)]
 pub(crate) struct Arguments {
@@ -289,6 +291,10 @@ impl Drain<'_> {
         object: &StoredObject,
         tally: &RefCell<Tally>,
     ) -> anyhow::Result<()> {
+        if object.copy {
+            self.give_up(source, object, tally).await;
+            return Ok(());
+        }
         let &StoredObject { object, class, .. } = object;
         let (mut refused, mut failure) = (Vec::new(), None);
         loop {

@@ -1,11 +1,13 @@
 //! The command `groups`, and what `describe` says of an object that is one.
 //!
-//! What is told is the binder's word: which copies have the latest state, and which of them leads.
+//! Which copies have the latest state, and which of them leads, is the binder's word. How far each
+//! copy is, its node tells.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use clap::Args;
+use futures_util::future::join_all;
 use partha::services::binder::{GroupView, NodeEntry};
 use partha::{NodeId, Uid};
 use serde_json::{Value, json};
@@ -18,8 +20,10 @@ use crate::sessions::Shape;
 
 /// List the objects that have copies, and the nodes that have them
 ///
-/// The first of the members leads. Those that the binder has not heard of for a lease are told
-/// apart, and so is how many copies there are to be.
+/// The first of the members leads. LAG says how many changes the state of each lacks that is a part
+/// of the leader's, in the same order: changes are on all disks before they are answered, so what
+/// lags is not lost with the leader. Members that the binder has not heard of for a lease are told
+/// apart, and so is how many copies there are to be. `-o wide` shows where.
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -31,6 +35,9 @@ pub(crate) struct Arguments {
 /// How long to ask for the view of one object.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// The last changes that are a part of copies, by object and node.
+type Known = HashMap<(Uid, u64), u64>;
+
 /// The nodes of a system, by identity.
 struct Nodes(HashMap<u64, NodeEntry>);
 
@@ -38,9 +45,13 @@ struct Nodes(HashMap<u64, NodeEntry>);
 pub(crate) async fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<()> {
     let system = System::connect(&arguments.cluster).await?;
     let nodes = Nodes::of(&system).await?;
-    let header = [
-        "NAME", "POLICY", "WANTED", "VIEW", "MEMBERS", "SILENT", "UID",
+    let mut header = vec![
+        "NAME", "POLICY", "WANTED", "VIEW", "MEMBERS", "LAG", "SILENT",
     ];
+    if out.is_wide() || out.is_json() {
+        header.push("PLACEMENT");
+    }
+    header.push("UID");
     let (mut rows, mut after) = (Rows::new(&header), Uid::NIL);
     loop {
         let locator = system.client.locator();
@@ -50,10 +61,14 @@ pub(crate) async fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Resu
             true => HashMap::new(),
             false => names::of_objects(&system, &objects).await,
         };
+        let copies = nodes.copies(&system, &groups).await;
+        let short = !(out.is_wide() || out.is_json());
         let page = groups.iter().map(|group| {
             let name = named.get(&group.object);
             let mut row = vec![json!(name)];
-            row.extend(nodes.facts(group).into_iter().map(|(_, value)| value));
+            let facts = nodes.facts(group, &copies).into_iter();
+            let facts = facts.filter(|(name, _)| !short || *name != "placement");
+            row.extend(facts.map(|(_, value)| value));
             row.push(json!(group.object.to_string()));
             row
         });
@@ -73,7 +88,11 @@ pub(crate) async fn facts(system: &System, object: Uid) -> Vec<(&'static str, Va
         let locator = system.client.locator();
         let views = locator.views(&system.client, &[object], PATIENCE).await?;
         match views.first() {
-            Some(group) => Ok(Nodes::of(system).await?.facts(group)),
+            Some(group) => {
+                let nodes = Nodes::of(system).await?;
+                let copies = nodes.copies(system, &views).await;
+                Ok(nodes.facts(group, &copies))
+            }
             None => anyhow::Ok(Vec::new()),
         }
     };
@@ -100,8 +119,42 @@ impl Nodes {
         !self.0.get(&node).is_some_and(|entry| entry.alive)
     }
 
-    fn facts(&self, group: &GroupView) -> Vec<(&'static str, Value)> {
+    /// What the living members of these groups say of their copies; those that do not answer in
+    /// time are missing.
+    async fn copies(&self, system: &System, groups: &[GroupView]) -> Known {
+        let mut asked: BTreeMap<u64, Vec<Uid>> = BTreeMap::new();
+        for group in groups {
+            for member in group.members.iter().filter(|it| !self.is_silent(**it)) {
+                asked.entry(*member).or_default().push(group.object);
+            }
+        }
+        let asking = asked.into_iter().map(async |(member, objects)| {
+            let node = self.0.get(&member)?;
+            let told = async {
+                let info = system.reach(node).await?;
+                let manager = info.handle.manager();
+                anyhow::Ok(manager.copies(&system.client, &objects).await?)
+            };
+            let told = tokio::time::timeout(PATIENCE, told).await;
+            Some((member, told.ok()?.ok()?))
+        });
+        let told = join_all(asking).await.into_iter().flatten();
+        let copies = told.flat_map(|(member, copies)| {
+            let copies = copies.into_iter();
+            copies.map(move |copy| ((copy.object, member), copy.installed))
+        });
+        copies.collect()
+    }
+
+    fn facts(&self, group: &GroupView, copies: &Known) -> Vec<(&'static str, Value)> {
         let members = group.members.iter();
+        let installed = |node: &u64| copies.get(&(group.object, *node)).copied();
+        let leader = group.members.first().and_then(installed);
+        // The leader is asked no sooner than others, which may be ahead of what it said.
+        let lag = members.clone().map(|node| match (leader, installed(node)) {
+            (Some(leader), Some(installed)) => json!(leader.saturating_sub(installed)),
+            (None, _) | (_, None) => Value::Null,
+        });
         let silent = members.clone().filter(|node| self.is_silent(**node));
         let silent: Value = silent.map(|node| self.name(*node)).collect();
         vec![
@@ -109,7 +162,9 @@ impl Nodes {
             ("wanted", json!(group.wanted)),
             ("view", json!(group.number)),
             ("members", members.map(|node| self.name(*node)).collect()),
+            ("lag", lag.collect()),
             ("silent", silent),
+            ("placement", json!(group.placement.to_string())),
         ]
     }
 }

@@ -43,7 +43,7 @@ pub(crate) struct Arguments {
 }
 
 /// How much longer than the object may wait its node may take to answer.
-const GRACE: Duration = Duration::from_secs(10);
+pub(crate) const GRACE: Duration = Duration::from_secs(10);
 
 /// How long to try to tell the binder.
 const TELL: Duration = Duration::from_secs(5);

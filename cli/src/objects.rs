@@ -15,11 +15,13 @@ use serde_json::{Value, json};
 use crate::arguments::{Call, Create, Describe};
 use crate::cluster::{NodeInfo, System, is_unknown_name};
 use crate::dynamic::encode;
+use crate::failure::Usage;
 use crate::groups;
 use crate::invoke::{Callee, described, fit, given, read_schema};
 use crate::naming;
 use crate::output::Output;
 use crate::owner::Owned;
+use crate::replicate;
 use crate::suggest;
 
 /// `partha describe`
@@ -144,6 +146,10 @@ fn may_pass(error: &anyhow::Error) -> bool {
 
 /// `partha create`
 pub(crate) async fn create(arguments: &Create, out: &mut Output) -> anyhow::Result<()> {
+    if arguments.replicas.is_none() && arguments.how.is_said() {
+        let what = "--policy, --place and --on are about copies: say how many, --replicas";
+        return Err(Usage(what.to_owned()).into());
+    }
     let given = given(arguments.arguments.as_deref())?;
     let system = System::connect(&arguments.cluster).await?;
     match system.find(&arguments.name).await {
@@ -167,18 +173,31 @@ pub(crate) async fn create(arguments: &Create, out: &mut Output) -> anyhow::Resu
     let at = w.structure(Slot::ROOT, new.data, new.pointers);
     encode::members(&schema, &new.members, &given, &mut names, &mut w, at)?;
 
-    let place = Place::Node(node.handle.id());
+    let mut place = Place::Node(node.handle.id());
+    if let Some(copies) = arguments.replicas {
+        place = place.replicated(arguments.how.with(copies));
+    }
     let made = Ref::create(&system.client, &place, leak_class(class), w).await?;
     let (uid, name) = (made.uid(), &arguments.name);
     let added = naming::add(&system.client, name, uid, ClassId(class.id)).await;
     added.with_context(|| {
         format!("object {uid} was made, but has no name; try `partha alias {uid} {name}`")
     })?;
-    out.facts(&[
+    let mut facts = vec![
         ("name", json!(name)),
         ("uid", json!(uid.to_string())),
         ("node", json!(node.description.name)),
-    ])?;
+    ];
+    if let Some(wanted) = arguments.replicas {
+        let replication = arguments.how.with(wanted);
+        let copies = system.client.replicate_as(uid, &replication).await?;
+        facts.push(("copies", json!(replicate::names(&system, &copies).await)));
+        if !copies.lacking.is_empty() {
+            let (there, why) = (copies.members.len(), &copies.lacking);
+            eprintln!("note: {name} has {there} of {wanted} copies for now: {why}");
+        }
+    }
+    out.facts(&facts)?;
     Ok(())
 }
 

@@ -1,9 +1,12 @@
-//! The command `replicate`: an object gets copies at several nodes.
+//! The command `replicate`: an object gets copies at several nodes, or another number of them; and
+//! how copies are asked for in other commands.
 
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use clap::Args;
+use clap::{Args, ValueEnum};
+use partha::services::binder::{GroupOrder, GroupPolicy, Label};
+use partha::{Copies, Replication, Uid};
 use serde_json::json;
 
 use crate::arguments::Cluster;
@@ -15,9 +18,11 @@ use crate::sessions::Shape;
 ///
 /// One of them leads and answers calls; whatever a call changes is on the disks of all before it is
 /// answered, and another one leads if the leader's node is lost. Asked again with another number,
-/// more copies are made; copies that are too many stay.
+/// more copies are made, or those that are too many go, the youngest first; with 1 the leader's
+/// stays.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  partha replicate /bank/alice 3\n  \
+                  partha replicate /bank/alice 2 --on zone=a,zone=b\n  \
                   partha replicate /bank/alice 3 --wait 0s")]
 pub(crate) struct Arguments {
     /// The object: a name, or a uid
@@ -25,14 +30,79 @@ pub(crate) struct Arguments {
     /// How many copies there are to be, at as many nodes; 1 to 16
     #[arg(value_parser = clap::value_parser!(u16).range(1..=16))]
     copies: u16,
-    /// How long to wait until all of them are there
+    /// How long to wait until there are so many
     #[arg(long, value_name = "TIME", default_value = "30s")]
     #[arg(value_parser = humantime::parse_duration)]
     wait: Duration,
     #[command(flatten)]
+    how: How,
+    #[command(flatten)]
     cluster: Cluster,
     #[command(flatten)]
     pub(crate) shape: Shape,
+}
+
+/// How copies keep up with each other, and where they are to be.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct How {
+    /// How the copies keep up with each other
+    #[arg(long, value_enum, value_name = "POLICY", default_value_t = Policy::Passive)]
+    policy: Policy,
+    /// Which nodes get copies first: different zones and racks by their labels, or the first by
+    /// name; as it is, or spread, if not said
+    #[arg(long, value_enum, value_name = "ORDER")]
+    place: Option<Order>,
+    /// Copies only at nodes with these labels, as zone=a,zone=b: of each name one of the values
+    #[arg(long, value_name = "LABELS", value_delimiter = ',')]
+    on: Vec<Label>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Policy {
+    /// One works, and what a call changes is on all disks before it is answered
+    Passive,
+    /// Not in this version
+    Cohort,
+    /// Not in this version
+    Active,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Order {
+    Spread,
+    Pack,
+}
+
+impl Policy {
+    pub(crate) fn with(self, copies: u16) -> Replication {
+        let policy = match self {
+            Self::Passive => GroupPolicy::Passive,
+            Self::Cohort => GroupPolicy::Cohort,
+            Self::Active => GroupPolicy::Active,
+        };
+        Replication::with(policy, copies)
+    }
+}
+
+impl How {
+    /// Whether anything of it was said.
+    pub(crate) fn is_said(&self) -> bool {
+        self.policy != Policy::Passive || self.place.is_some() || !self.on.is_empty()
+    }
+
+    /// So many copies.
+    pub(crate) fn with(&self, copies: u16) -> Replication {
+        let mut replication = self.policy.with(copies);
+        if self.place.is_some() || !self.on.is_empty() {
+            let placement = replication.placement.get_or_insert_default();
+            placement.on.clone_from(&self.on);
+            placement.order = match self.place {
+                Some(Order::Pack) => GroupOrder::Pack,
+                Some(Order::Spread) | None => GroupOrder::Spread,
+            };
+        }
+        replication
+    }
 }
 
 /// Between two looks at how many there are.
@@ -42,36 +112,55 @@ const LOOK: Duration = Duration::from_millis(100);
 pub(crate) async fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<()> {
     let system = System::connect(&arguments.cluster).await?;
     let uid = system.find(&arguments.object).await?.uid;
-    let until = Instant::now() + arguments.wait;
-    let wanted = usize::from(arguments.copies);
-    let copies = loop {
-        let copies = system.client.replicate(uid, arguments.copies).await?;
-        if copies.members.len() >= wanted || Instant::now() + LOOK > until {
-            break copies;
-        }
-        tokio::time::sleep(LOOK).await;
-    };
-    let there = copies.members.len();
-    let mut nodes = Vec::new();
-    for member in &copies.members {
-        nodes.push(match system.registered(*member).await {
-            Ok(info) => info.description.name.clone(),
-            Err(_) => member.to_string(),
-        });
-    }
+    let replication = arguments.how.with(arguments.copies);
+    let copies = when_there(&system, uid, &replication, arguments.wait).await?;
     out.facts(&[
         ("object", json!(arguments.object)),
         ("uid", json!(uid.to_string())),
         ("view", json!(copies.view)),
-        ("copies", json!(nodes)),
+        ("copies", json!(names(&system, &copies).await)),
     ])?;
-    if there < wanted && !arguments.wait.is_zero() {
-        let object = &arguments.object;
-        bail!(
-            "{object} has {there} of {wanted} copies after {:?}; more come when there are nodes \
-             that run its class and are not cordoned: `partha nodes -o wide`, `partha groups`",
-            arguments.wait
-        );
+    let (there, wanted) = (copies.members.len(), usize::from(arguments.copies));
+    if there == wanted || arguments.wait.is_zero() {
+        return Ok(());
     }
-    Ok(())
+    let (object, wait) = (&arguments.object, arguments.wait);
+    let why = match (there > wanted, copies.lacking.as_str()) {
+        (true, _) => "those that are too many go by and by; `partha groups`".to_owned(),
+        (false, "") => "more come by and by; `partha groups`".to_owned(),
+        (false, why) => format!(
+            "{why}; more come when there are other nodes: `partha nodes -o wide`, `partha groups`"
+        ),
+    };
+    bail!("{object} has {there} copies instead of {wanted} after {wait:?}: {why}");
+}
+
+/// The copies when there are as many as wanted, or no time is left.
+pub(crate) async fn when_there(
+    system: &System,
+    object: Uid,
+    replication: &Replication,
+    wait: Duration,
+) -> anyhow::Result<Copies> {
+    let until = Instant::now() + wait;
+    loop {
+        let copies = system.client.replicate_as(object, replication).await?;
+        let there = copies.members.len() == usize::from(replication.copies);
+        if there || Instant::now() + LOOK > until {
+            return Ok(copies);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// The names of their nodes.
+pub(crate) async fn names(system: &System, copies: &Copies) -> Vec<String> {
+    let mut names = Vec::new();
+    for member in &copies.members {
+        names.push(match system.registered(*member).await {
+            Ok(info) => info.description.name.clone(),
+            Err(_) => member.to_string(),
+        });
+    }
+    names
 }

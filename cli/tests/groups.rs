@@ -8,7 +8,7 @@ mod common;
 
 use common::LONG;
 use common::system::System;
-use partha::services::binder::{GroupPolicy, GroupView, ViewChange, ViewWish};
+use partha::services::binder::{GroupPlacement, GroupPolicy, GroupView, ViewChange, ViewWish};
 use partha::{Client, NodeId, Uid};
 use serde_json::{Value, json};
 use test_support::eventually;
@@ -36,6 +36,7 @@ async fn replicate(naming: &str, name: &str, members: [u64; 2]) -> Uid {
         members: members.to_vec(),
         wanted: 4,
         policy: GroupPolicy::Passive,
+        placement: GroupPlacement::default(),
     };
     let locator = client.locator();
     locator.make_group(&client, &view, LONG).await.unwrap();
@@ -73,7 +74,10 @@ fn listing() {
         "wanted": 4,
         "view": 2,
         "members": ["a", "b", &*stranger],
+        // These nodes know of no copy: the binder alone was told.
+        "lag": [null, null, null],
         "silent": [&*stranger],
+        "placement": "spread",
         "uid": uid.to_string(),
     });
     assert_eq!(system.json(&["groups"]), json!([expected]));
@@ -85,7 +89,16 @@ fn listing() {
     assert!(row.contains(&format!("a, b, {stranger}")), "{table}");
 
     let described = system.json(&["describe", "/bank/copied"]);
-    for fact in ["policy", "wanted", "view", "members", "silent"] {
+    let facts = [
+        "policy",
+        "wanted",
+        "view",
+        "members",
+        "lag",
+        "silent",
+        "placement",
+    ];
+    for fact in facts {
         assert_eq!(described[fact], expected[fact], "{fact}");
     }
     assert_eq!(described["node"], "a", "it is where its leader is");

@@ -1,16 +1,18 @@
 //! Making new persistent objects: choosing a node, and the answer of the shard that makes them.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use partha_core::id::{CallId, Uid};
 use partha_wire::{Message, Writer};
 
 use crate::abi::{ClassInfo, Transient, read_uid};
-use crate::caller::{CallOptions, Caller};
+use crate::action::Standing;
+use crate::caller::{CallOptions, CallScope, Caller};
 use crate::capability::Capability;
 use crate::client::Client;
-use crate::error::{ErrorKind, Result, SystemError};
+use crate::error::{Completed, ErrorKind, Result, SystemError};
 use crate::net::connection::Connection;
 use crate::reference::{Place, nowhere};
 use crate::services::binder::NodeEntry;
@@ -18,17 +20,51 @@ use crate::system::ConnectionManager;
 use crate::system::connection_manager::CreateError;
 use crate::wire::frame;
 
+/// How long the copies of a new object are waited for, if the caller does not say.
+const COPYING: Duration = Duration::from_secs(30);
+
 /// Makes an object of the class at the place.
 ///
 /// The call has an id, the caller's or a new one: asking again under it at the same node makes
-/// no second object.
+/// no second object, and goes on with its copies, if it is to have some.
 pub(crate) async fn create(
     caller: &impl Caller,
     place: &Place,
     info: &'static ClassInfo,
     arguments: Bytes,
 ) -> Result<Uid> {
-    let mut scope = caller.scope();
+    let scope = caller.scope();
+    let Place::Replicated(place, replication) = place else {
+        return create_one(scope, place, info, arguments).await;
+    };
+    let client = scope.client.clone();
+    let refuse = |error: SystemError| error.before_sending().of_call(scope.call, scope.named);
+    if matches!(scope.standing, Standing::In(..)) {
+        let detail = format!(
+            "{}: objects that have copies are made outside of actions",
+            info.name
+        );
+        return Err(refuse(SystemError::new(ErrorKind::BadOperation, detail)));
+    }
+    replication.check().map_err(refuse)?;
+    let until = scope.deadline.unwrap_or_else(|| Instant::now() + COPYING);
+    let named = scope.call.filter(|_| scope.named);
+    let object = create_one(scope, place, info, arguments).await?;
+    let copied = client.replicate_new(object, replication, until).await;
+    copied.map_err(|error| {
+        let error = error.context(format_args!("the copies of the new object {object}"));
+        error.completed(Completed::Maybe).of_call(named, false)
+    })?;
+    Ok(object)
+}
+
+/// Makes an object; copies of it are somebody else's to make.
+async fn create_one(
+    mut scope: CallScope,
+    place: &Place,
+    info: &'static ClassInfo,
+    arguments: Bytes,
+) -> Result<Uid> {
     let client = scope.client.clone();
     let call = *scope.call.get_or_insert_with(|| client.new_call_id());
     let manager = match client
@@ -82,6 +118,7 @@ pub(crate) fn fits(node: &NodeEntry, place: &Place, info: &ClassInfo) -> bool {
         Place::Named(name) => node.name == *name,
         Place::Node(id) => node.node == id.0,
         Place::Beside(uid) => node.node == uid.node.0,
+        Place::Replicated(place, _) => fits(node, place, info),
     }
 }
 

@@ -2,8 +2,10 @@
 //! handle by which others ask it.
 
 mod actions;
+mod copies;
 mod elsewhere;
 mod groups;
+mod making;
 mod moving;
 mod sessions;
 
@@ -12,27 +14,29 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use partha_core::group::View;
-use partha_core::id::{ClassId, NodeId, Peer, Uid};
+use partha_core::id::{ClassId, NodeId, Uid};
 use tokio::sync::oneshot;
 
 use crate::abi::{Struct, Transient};
 use crate::capability::Capability;
 use crate::context::Context;
-use crate::error::{Completed, ErrorKind, Result, SystemError};
+use crate::error::{ErrorKind, Result, SystemError};
 use crate::hash::shard_of;
 use crate::moved::Moved;
 use crate::net::connection::Connection;
 use crate::node::Home;
-use crate::shard::{Incoming, Job, ReplyTo, ShardReport, Waiting};
+use crate::replication::Replication;
+use crate::services::binder::{GroupPlacement, GroupPolicy};
+use crate::shard::{Job, ShardReport};
 use crate::system::connection_manager::{
-    self, AbortActionError, AcceptsError, BindingsError, CopyError, CreateError, EndSessionError,
-    EvictError, InitiateError, InspectError, JoinGroupError, METHODS, MoveObjectError,
-    ReplicateError, Servant, StageError,
+    self, AbortActionError, AcceptsError, BindingsError, CopyHashError, CreateError,
+    EndSessionError, EvictError, GiveUpCopyError, InitiateError, InspectError, JoinGroupError,
+    METHODS, MoveObjectError, ReplicateError, Servant, StageError,
 };
 use crate::system::{
     ActionDescription, ActionOutcome, BadArguments, BindingDescription, Bound, Cid,
-    ClassDescription, ConnectionManager, CopyDescription, Elsewhere, LockDescription, MovedPart,
-    MovingPage, NoSuchClass, NoSuchObject, NodeDescription, NodeStatistics, Object,
+    ClassDescription, ConnectionManager, CopyDescription, CopyHash, Elsewhere, LockDescription,
+    MovedPart, MovingPage, NoSuchClass, NoSuchObject, NodeDescription, NodeStatistics, Object,
     ObjectDescription, ServerProcess, SessionDescription, StoredObject, WrongClass,
 };
 use crate::wire::context::CallContext;
@@ -342,10 +346,12 @@ impl Servant for Manager {
             active.extend(receiver.await.map_err(|_| stopping())?);
         }
         active.sort_unstable();
+        let copies = self.copies_among(page.iter().map(|(uid, _)| *uid)).await?;
         let object = |(object, class): (Uid, ClassId)| StoredObject {
             object,
             class: class.0,
             active: active.binary_search(&object).is_ok(),
+            copy: copies.contains(&object),
         };
         Ok(page.into_iter().map(object).collect())
     }
@@ -495,8 +501,15 @@ impl Servant for Manager {
         cx: &Context,
         object: Uid,
         copies: u16,
+        policy: GroupPolicy,
+        placement: Option<GroupPlacement>,
     ) -> Result<CopyDescription, ReplicateError> {
-        self.replicate_object(cx, object, copies).await
+        let replication = Replication {
+            policy,
+            copies,
+            placement,
+        };
+        self.replicate_object(cx, object, replication).await
     }
 
     async fn join_group(
@@ -512,86 +525,32 @@ impl Servant for Manager {
             .await
     }
 
-    async fn copy(&self, _cx: &Context, object: Uid) -> Result<CopyDescription, CopyError> {
-        self.copy_here(object).await
+    async fn leave_group(&self, cx: &Context, object: Uid, number: u64) -> Result<()> {
+        let leader = cx.caller().node;
+        let shard = self.home.shard(object);
+        let left = shard.look(move |shard| shard.leave_group(object, leader, number));
+        left.await.ok_or_else(stopping)
+    }
+
+    async fn copies(&self, _cx: &Context, objects: Vec<Uid>) -> Result<Vec<CopyDescription>> {
+        self.copies_here(objects).await
+    }
+
+    async fn copy_hash(&self, _cx: &Context, object: Uid) -> Result<CopyHash, CopyHashError> {
+        self.hash_of(object).await
+    }
+
+    async fn give_up_copy(
+        &self,
+        cx: &Context,
+        object: Uid,
+        node: u64,
+        wait: Duration,
+    ) -> Result<(), GiveUpCopyError> {
+        self.give_up(cx, object, NodeId(node), wait).await
     }
 }
 
 fn stopping() -> SystemError {
     SystemError::new(ErrorKind::Draining, "the node is shutting down")
-}
-
-impl Home {
-    /// Makes an object of a class of this node: with this identity, or with a new one.
-    ///
-    /// The shard that makes it is chosen by the call id, so that a repeated request meets the
-    /// first one there; the new identity is one that belongs to the same shard.
-    pub(crate) async fn make(
-        &self,
-        wanted: Option<Uid>,
-        class: ClassId,
-        arguments: &[u8],
-        cx: &Context,
-    ) -> Result<Uid> {
-        let shards = self.shards.len() as u16;
-        let object = match (wanted, cx.call_id()) {
-            (Some(object), _) => object,
-            (None, None) => self.new_uid()?,
-            (None, Some(call)) => {
-                let Peer { node, .. } = call.caller;
-                let home = shard_of(
-                    Uid {
-                        node,
-                        local: call.sequence,
-                    },
-                    shards,
-                );
-                loop {
-                    let uid = self.new_uid()?;
-                    if shard_of(uid, shards) == home {
-                        break uid;
-                    }
-                }
-            }
-        };
-        let method = &METHODS[2];
-        let (mut w, slot) = frame::invoke(Target::Object(object), method.interface, method.ordinal);
-        let parameters = w.structure(slot, 1, 2);
-        let (deadline, call, trace) = (Some(cx.time_left()), cx.call_id(), cx.trace());
-        let (actions, track) = cx.relay()?;
-        CallContext {
-            deadline,
-            call,
-            again: false,
-            trace,
-            actions,
-        }
-        .write(&mut w, parameters.slot(0));
-        w.data(parameters.slot(1), arguments);
-        let (sender, receiver) = oneshot::channel();
-        let shard = self.shard(object);
-        if let Some(track) = &track {
-            track.reaching(self.site(shard.index()), None)?;
-        }
-        let open = shard.call(Incoming {
-            object,
-            interface: method.interface,
-            method: method.ordinal,
-            parameters: w.into_message()?.into_rooted(slot),
-            caller: cx.caller(),
-            reply: ReplyTo::Channel(sender),
-            held: None,
-            create: Some(class),
-            number: None,
-        });
-        let waiting = Waiting(open);
-        let gone = |_| stopping().completed(Completed::Maybe);
-        let answer = receiver.await.map_err(gone)?;
-        waiting.answered();
-        if let Some(track) = track {
-            track.answered(answer.outcome.as_ref().err(), answer.report.as_deref())?;
-        }
-        let made = crate::create::read_created(&answer.outcome?);
-        made.map_err(|error| error.completed(Completed::Yes))
-    }
 }

@@ -165,7 +165,8 @@ impl Node {
     }
 
     /// Stops in good order: takes no new calls, lets those that run, and actions that are under
-    /// way here, finish within `patience`, signs off at the binder, closes the store.
+    /// way here, finish within `patience`, signs off at the binder, waits some seconds until other
+    /// copies lead where its own do, closes the store.
     ///
     /// Actions that have not asked for their commit by then are aborted. What is prepared stays
     /// in the store until the node is started again and hears from its coordinator.
@@ -198,6 +199,7 @@ impl Node {
             }
             in_time = tokio::time::timeout(GIVE_UP, all).await.is_ok();
         }
+        groups::handed_over(&self.home).await;
         self.close().await?;
         if in_time {
             return Ok(());

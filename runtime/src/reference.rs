@@ -12,6 +12,7 @@ use crate::binding::{Binding, BindingHandle};
 use crate::caller::Caller;
 use crate::client::Client;
 use crate::error::{ErrorKind, Result, SystemError};
+use crate::replication::Replication;
 
 /// An object's identity and class, with a cache of where it was found.
 ///
@@ -39,6 +40,8 @@ pub enum Place {
     Node(NodeId),
     /// Where this object was born.
     Beside(Uid),
+    /// At that place, with copies at other nodes: [`Place::replicated`].
+    Replicated(Box<Self>, Box<Replication>),
 }
 
 impl Ref {
@@ -171,6 +174,7 @@ impl fmt::Display for Place {
             Self::Named(name) => write!(f, "node '{name}'"),
             Self::Node(node) => write!(f, "node {node}"),
             Self::Beside(uid) => write!(f, "the node of {uid}"),
+            Self::Replicated(place, replication) => write!(f, "{place}, with {replication}"),
         }
     }
 }

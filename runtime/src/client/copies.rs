@@ -1,6 +1,6 @@
 //! Copies of objects at several nodes.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use partha_core::binding::HOPS_MAX;
 use partha_core::id::{NodeId, Uid};
@@ -8,12 +8,16 @@ use partha_core::id::{NodeId, Uid};
 use super::Client;
 use crate::abi::Transient;
 use crate::capability::Capability;
-use crate::error::{ErrorKind, Result, SystemError};
+use crate::error::{Completed, ErrorKind, Result, SystemError};
+use crate::replication::Replication;
 use crate::system::connection_manager::ReplicateError;
 use crate::system::{ConnectionManager, CopyDescription};
 
 /// What making the first copy a group may take.
 const MAKING: Duration = Duration::from_secs(20);
+
+/// How often it is looked whether all copies of a new object are there.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// The copies of an object, as the one that leads them knows them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,13 +26,18 @@ pub struct Copies {
     pub view: u64,
     /// The nodes that have copies with the latest state, in the order in which they lead.
     pub members: Vec<NodeId>,
+    /// How many there are to be.
+    pub wanted: u16,
+    /// Why there are fewer; empty if that is not known, or there are enough.
+    pub lacking: String,
 }
 
 impl Client {
     /// Gives a persistent object copies, so that it outlives the loss of all nodes but one that
     /// have one: `copies` in all, at different nodes. Answers those that there are now; the others
     /// come by and by, as long as there are nodes that run its class, and take the places of those
-    /// that are lost.
+    /// that are lost. Of an object that has copies it changes the number: those that are too many
+    /// go, the youngest first.
     ///
     /// One copy leads and answers all calls. What a call changes is on the disks of all copies
     /// before it is answered. If the leader's node is lost, another copy leads; a call that was
@@ -52,9 +61,19 @@ impl Client {
     /// use all the time; `NoSuchObject`; those of its node and of the binder. Asking again is
     /// harmless.
     pub async fn replicate(&self, object: Uid, copies: u16) -> Result<Copies> {
+        self.replicate_as(object, &Replication::passive(copies))
+            .await
+    }
+
+    /// As [`Client::replicate`], with a policy, and with wishes where copies to come are to be.
+    ///
+    /// # Errors
+    /// As there; `BadOperation` for a policy that this version does not have.
+    pub async fn replicate_as(&self, object: Uid, replication: &Replication) -> Result<Copies> {
+        replication.check()?;
         let (mut hops, mut moves) = (0, 0);
         loop {
-            let error = match self.ask_to_replicate(object, copies).await {
+            let error = match self.ask_to_replicate(object, replication).await {
                 Ok(copies) => return Ok(Copies::from(copies)),
                 Err(ReplicateError::NoSuchObject(at)) => {
                     let detail = format!("node {} does not have object {object}", NodeId(at.node));
@@ -79,7 +98,7 @@ impl Client {
     async fn ask_to_replicate(
         &self,
         object: Uid,
-        copies: u16,
+        replication: &Replication,
     ) -> Result<CopyDescription, ReplicateError> {
         let home = self.home_if_any();
         let manager = match home.filter(|_| self.local_shard(object).is_some()) {
@@ -88,7 +107,42 @@ impl Client {
         };
         let manager = ConnectionManager::from_capability(manager);
         let caller = self.call().deadline(MAKING);
-        manager.replicate(&caller, object, copies).await
+        let Replication {
+            policy,
+            copies,
+            placement,
+        } = replication;
+        manager
+            .replicate(&caller, object, *copies, *policy, placement.as_ref())
+            .await
+    }
+
+    /// Gives a new object its copies, and waits until all are there that can be.
+    pub(crate) async fn replicate_new(
+        &self,
+        object: Uid,
+        replication: &Replication,
+        until: Instant,
+    ) -> Result<()> {
+        loop {
+            let copies = self.replicate_as(object, replication).await?;
+            let there = copies.members.len();
+            if there >= usize::from(replication.copies) {
+                return Ok(());
+            }
+            if !copies.lacking.is_empty() {
+                let (wanted, why) = (replication.copies, &copies.lacking);
+                tracing::warn!(%object, there, wanted, why, "fewer copies than wanted, for now");
+                return Ok(());
+            }
+            if Instant::now() >= until {
+                let wanted = replication.copies;
+                let detail = format!("{object} is made, and has {there} of {wanted} copies yet");
+                let error = SystemError::new(ErrorKind::Deadline, detail);
+                return Err(error.completed(Completed::Maybe));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     }
 }
 
@@ -97,6 +151,8 @@ impl From<CopyDescription> for Copies {
         Self {
             view: copies.number,
             members: copies.members.into_iter().map(NodeId).collect(),
+            wanted: copies.wanted,
+            lacking: copies.lacking,
         }
     }
 }

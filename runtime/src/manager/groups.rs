@@ -9,13 +9,14 @@ use partha_core::id::{ClassId, NodeId, Uid};
 use super::{Manager, stopping};
 use crate::context::Context;
 use crate::error::{ErrorKind, Result, SystemError};
-use crate::services::binder::{GroupPolicy, GroupView};
+use crate::replication::Replication;
+use crate::services::binder::{GroupPlacement, GroupView};
 use crate::shard::GroupReport;
-use crate::system::connection_manager::{CopyError, JoinGroupError, ReplicateError};
+use crate::system::connection_manager::{JoinGroupError, ReplicateError};
 use crate::system::{CopyDescription, NoSuchObject, NotReplicable};
 
 /// Between two looks whether a new group has a leader, and for how long.
-const LOOK: Duration = Duration::from_millis(10);
+pub(super) const LOOK: Duration = Duration::from_millis(10);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Manager {
@@ -24,14 +25,20 @@ impl Manager {
         &self,
         cx: &Context,
         object: Uid,
-        copies: u16,
+        replication: Replication,
     ) -> Result<CopyDescription, ReplicateError> {
         let refuse = |reason: String| ReplicateError::from(NotReplicable { object, reason });
-        if copies == 0 || usize::from(copies) > MEMBERS_MAX {
-            return Err(refuse(format!("an object has 1 to {MEMBERS_MAX} copies")));
+        if let Err(error) = replication.check() {
+            return Err(refuse(error.detail().to_owned()));
         }
+        let Replication {
+            copies,
+            policy,
+            placement,
+        } = replication;
         if let Some(report) = self.group_report(object).await? {
-            return self.change_wanted(cx, object, copies, report).await;
+            let change = self.change_wanted(cx, object, (copies, placement), report);
+            return change.await;
         }
         let class = match self.when_unused(object).await {
             Ok(class) => class,
@@ -50,7 +57,8 @@ impl Manager {
             number: 1,
             members: vec![me.0],
             wanted: copies,
-            policy: GroupPolicy::Passive,
+            policy,
+            placement: placement.unwrap_or_default(),
         };
         let locator = cx.client().locator();
         let made = locator.make_group(cx.client(), &view, PATIENCE).await?;
@@ -67,6 +75,11 @@ impl Manager {
         let shard = self.home.shard(object);
         let join = shard.look(move |shard| shard.join_group(object, view, true));
         join.await.ok_or_else(stopping)??;
+        Ok(self.when_it_leads(object).await?)
+    }
+
+    /// The first copy of a group, when it leads.
+    async fn when_it_leads(&self, object: Uid) -> Result<CopyDescription> {
         let waited = tokio::time::Instant::now() + PATIENCE;
         loop {
             if let Some(report) = self.group_report(object).await?
@@ -79,7 +92,7 @@ impl Manager {
                     "{object} at {}: no copy leads yet",
                     self.home.registry.here()
                 );
-                return Err(SystemError::new(ErrorKind::Unreachable, detail).into());
+                return Err(SystemError::new(ErrorKind::Unreachable, detail));
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -90,19 +103,22 @@ impl Manager {
         &self,
         cx: &Context,
         object: Uid,
-        copies: u16,
+        (copies, placement): (u16, Option<GroupPlacement>),
         report: GroupReport,
     ) -> Result<CopyDescription, ReplicateError> {
         if !report.leads {
             return Err(self.not_here(object).await?.into());
         }
         let locator = cx.client().locator();
-        let set = locator.set_wanted(cx.client(), object, copies, PATIENCE);
-        set.await?;
+        let set = locator.set_wanted(cx.client(), object, copies, placement.as_ref(), PATIENCE);
+        let placement = set.await?.placement;
         let shard = self.home.shard(object);
-        let set = shard.look(move |shard| shard.set_wanted(object, copies));
-        set.await.ok_or_else(stopping)?;
-        Ok(described(report))
+        let set = shard.look(move |shard| {
+            shard.set_wanted(object, copies, placement);
+            shard.group_report(object)
+        });
+        let now = set.await.ok_or_else(stopping)?;
+        Ok(described(now.unwrap_or(report)))
     }
 
     /// The class of an object that can have copies, at a moment when nobody has it locked.
@@ -138,6 +154,13 @@ impl Manager {
             return Err(refuse("a view has 1 to 16 members".to_owned()));
         }
         let shard = self.home.shard(object);
+        // An earlier one may be on its way out.
+        let until = tokio::time::Instant::now() + PATIENCE;
+        while shard.look(move |shard| shard.copy_goes(object)).await == Some(true)
+            && tokio::time::Instant::now() < until
+        {
+            tokio::time::sleep(LOOK).await;
+        }
         let joined = shard.look(move |shard| {
             if shard.is_group(object) {
                 return Ok(());
@@ -157,21 +180,13 @@ impl Manager {
         }
     }
 
-    /// What this node has of a replicated object.
-    pub(super) async fn copy_here(&self, object: Uid) -> Result<CopyDescription, CopyError> {
-        match self.group_report(object).await? {
-            Some(report) => Ok(described(report)),
-            None => Err(self.no_such(object).into()),
-        }
-    }
-
     pub(super) async fn group_report(&self, object: Uid) -> Result<Option<GroupReport>> {
         let shard = self.home.shard(object);
         let report = shard.look(move |shard| shard.group_report(object));
         report.await.ok_or_else(stopping)
     }
 
-    fn no_such(&self, object: Uid) -> NoSuchObject {
+    pub(super) fn no_such(&self, object: Uid) -> NoSuchObject {
         let node = self.home.me.node.0;
         NoSuchObject { object, node }
     }
@@ -188,12 +203,15 @@ impl Manager {
     }
 }
 
-fn described(report: GroupReport) -> CopyDescription {
+pub(super) fn described(report: GroupReport) -> CopyDescription {
     CopyDescription {
+        object: report.object,
         number: report.view.number,
         members: report.view.members.iter().map(|member| member.0).collect(),
         leads: report.leads,
         installed: report.installed,
         staged: report.staged,
+        wanted: report.wanted,
+        lacking: report.lacking,
     }
 }

@@ -1,4 +1,6 @@
-//! The copies of objects that an earlier life of the node had.
+//! The copies of objects that an earlier life of the node had, and those that lead when it stops.
+
+use std::time::Duration;
 
 use super::Home;
 use crate::error::{ErrorKind, Result, SystemError};
@@ -7,6 +9,25 @@ use crate::shard::Opened;
 
 /// Groups looked at in one go.
 const PAGE: usize = 1_000;
+
+/// How long a node that stops waits until others lead, and how often it looks.
+const HANDING_OVER: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Waits until other copies lead where there are some: a leader that ends before that is missed
+/// until another copy has found out.
+pub(super) async fn handed_over(home: &Home) {
+    let waiting = async {
+        for shard in &home.shards {
+            while shard.look(|shard| shard.leads_still()).await == Some(true) {
+                tokio::time::sleep(LOOK).await;
+            }
+        }
+    };
+    if tokio::time::timeout(HANDING_OVER, waiting).await.is_err() {
+        tracing::warn!("the node stops although copies lead here still");
+    }
+}
 
 /// Those of each shard.
 ///

@@ -172,6 +172,7 @@ impl Home {
             Place::Named(name) => *name == self.registry.name,
             Place::Node(node) => *node == self.me.node,
             Place::Beside(uid) => uid.node == self.me.node,
+            Place::Replicated(place, _) => return self.is_place(place, info),
         };
         here && self.registry.store.is_some() && self.registry.classes.contains_key(&info.id)
     }

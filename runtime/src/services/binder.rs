@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 pub use super::generated::binder::*;
+pub use super::generated::partha::{GroupOrder, GroupPlacement, GroupPolicy, Label};
 pub use super::group_view::{COPIES_MAX, GROUPS_MAX, VIEW_NUMBER_MAX};
 
 /// Objects that [`Binder::moved`] takes at a time, at most.

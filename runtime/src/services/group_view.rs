@@ -9,7 +9,9 @@ use partha_core::group::view::MEMBERS_MAX;
 use partha_core::group::{Change, View, Wish};
 use partha_core::id::{NodeId, Uid};
 
-use super::binder::{GroupPolicy, GroupView, ViewChange, ViewWish};
+use super::binder::{
+    GroupOrder, GroupPlacement, GroupPolicy, GroupView, LABELS_MAX, Label, ViewChange, ViewWish,
+};
 use crate::error::{ErrorKind, SystemError};
 
 /// Groups that the binder takes, and lists, at a time, at most.
@@ -47,7 +49,9 @@ impl GroupView {
                 return Err(format!("node {member} is nil, or twice a member"));
             }
         }
-        Self::check_wanted(self.wanted)
+        Self::check_wanted(self.wanted)?;
+        self.policy.is_there()?;
+        self.placement.check()
     }
 
     /// Refuses a number of copies that no group can have.
@@ -124,6 +128,67 @@ impl From<Wish> for ViewWish {
     }
 }
 
+impl GroupPolicy {
+    /// Refuses what this version does not have.
+    ///
+    /// # Errors
+    /// That, for people.
+    pub fn is_there(self) -> Result<(), String> {
+        match self {
+            Self::Passive => Ok(()),
+            Self::Cohort | Self::Active => Err(format!(
+                "the policy '{self}' is not in this version; 'passive' is"
+            )),
+        }
+    }
+}
+
+impl Default for GroupPlacement {
+    /// Spread, at any nodes.
+    fn default() -> Self {
+        Self {
+            order: GroupOrder::Spread,
+            on: Vec::new(),
+        }
+    }
+}
+
+impl GroupPlacement {
+    /// Refuses labels that no node can have, and too many of them.
+    ///
+    /// # Errors
+    /// What is wrong, for people.
+    pub fn check(&self) -> Result<(), String> {
+        if self.on.len() > LABELS_MAX {
+            let count = self.on.len();
+            return Err(format!("{count} labels for copies: at most {LABELS_MAX}"));
+        }
+        self.on.iter().try_for_each(Label::check)
+    }
+}
+
+impl fmt::Display for GroupOrder {
+    /// `spread`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Spread => "spread",
+            Self::Pack => "pack",
+        })
+    }
+}
+
+impl fmt::Display for GroupPlacement {
+    /// `spread, on zone=a zone=b`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.order.fmt(f)?;
+        for (index, label) in self.on.iter().enumerate() {
+            let before = if index == 0 { ", on" } else { "" };
+            write!(f, "{before} {label}")?;
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Display for GroupPolicy {
     /// `passive`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -149,6 +214,7 @@ mod tests {
             members: members.to_vec(),
             wanted: 3,
             policy: GroupPolicy::Passive,
+            placement: GroupPlacement::default(),
         }
     }
 

@@ -11,7 +11,7 @@ use partha_core::id::Uid;
 
 use super::Locator;
 use super::binder::binder::{ChangeViewsError, MakeGroupError, SetWantedError, ViewsError};
-use super::binder::{Binder, GROUPS_MAX, GroupView, TooManyGroups, ViewChange};
+use super::binder::{Binder, GROUPS_MAX, GroupPlacement, GroupView, TooManyGroups, ViewChange};
 use super::pauses::Pauses;
 use crate::caller::CallOptions;
 use crate::client::Client;
@@ -141,7 +141,8 @@ impl Locator {
         Ok(all)
     }
 
-    /// Says how many copies are wanted of a group; answers its view.
+    /// Says how many copies are wanted of a group, and where, if that is to change; answers its
+    /// view.
     ///
     /// # Errors
     /// `BadOperation` if it is no group, or none can have so many; those of finding and asking the
@@ -151,13 +152,14 @@ impl Locator {
         client: &Client,
         object: Uid,
         wanted: u16,
+        placement: Option<&GroupPlacement>,
         within: Duration,
     ) -> Result<GroupView> {
         let mut pauses = pauses(client, within)?;
         loop {
             let asked = async {
                 let (binder, caller) = self.ask(client, &pauses).await?;
-                Ok(binder.set_wanted(&caller, object, wanted).await)
+                Ok(binder.set_wanted(&caller, object, wanted, placement).await)
             };
             match asked.await {
                 Ok(Ok(view)) => return right(vec![view]).map(|mut view| view.remove(0)),

@@ -260,6 +260,12 @@ impl Member {
         &self.log
     }
 
+    /// Whether it has taken over the log of the leader of its view: it may be a member by now.
+    #[must_use]
+    pub fn has_adopted(&self) -> bool {
+        self.adopted
+    }
+
     /// Whether it has asked the binder for a change and does not know what has become of that.
     #[must_use]
     pub fn asks(&self) -> bool {

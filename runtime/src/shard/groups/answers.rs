@@ -9,7 +9,7 @@ use partha_core::group::{Input, Role};
 use partha_core::id::{NodeId, Uid};
 use partha_core::{Answer, Input as EngineInput, Ticket};
 
-use super::Group;
+use super::{Group, Groups};
 use crate::error::{ErrorKind, SystemError};
 use crate::moved::Moved;
 use crate::shard::arrive::Outcome;
@@ -58,6 +58,7 @@ impl Shard {
             return None;
         }
         group.incoming.push_back((Instant::now(), incoming));
+        groups.queued.insert(uid);
         None
     }
 
@@ -100,7 +101,9 @@ impl Shard {
             let Some(group) = groups.by_object.get_mut(&uid) else {
                 return;
             };
-            std::mem::take(&mut group.incoming)
+            let incoming = std::mem::take(&mut group.incoming);
+            groups.queued.remove(&uid);
+            incoming
         };
         for (_, incoming) in incoming {
             self.invoke(incoming);
@@ -112,7 +115,13 @@ impl Shard {
         let mut expired = Vec::new();
         {
             let mut groups = self.groups.borrow_mut();
-            for (uid, group) in &mut groups.by_object {
+            let Groups {
+                by_object, queued, ..
+            } = &mut *groups;
+            for uid in queued.iter() {
+                let Some(group) = by_object.get_mut(uid) else {
+                    continue;
+                };
                 while let Some((since, _)) = group.incoming.front()
                     && since.elapsed() > INCOMING_WAIT
                 {
@@ -273,6 +282,7 @@ impl Shard {
             if waits {
                 self.group_input(uid, Input::Confirm);
             }
+            self.size_changed(uid);
             return self.release_incoming(uid);
         }
         if group.leads() && in_memory {

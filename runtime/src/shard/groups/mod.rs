@@ -12,7 +12,9 @@
 //! | [`answers`] | turns calls away, holds answers back |
 //! | [`news`] | messages between copies, with the bytes they need |
 //! | [`state`] | a whole state on its way to a new copy |
-//! | [`views`] | asks the binder; who is lost; finds nodes for missing copies |
+//! | [`views`] | asks the binder; who is lost |
+//! | [`size`] | how many copies there are: more are made, and those that are too many go |
+//! | [`placement`] | at which nodes |
 //! | [`open`] | makes groups, and finds them again at the start |
 //!
 //! Not yet: actions on replicated objects, which are refused (`BadOperation`).
@@ -21,6 +23,8 @@ mod answers;
 mod entries;
 mod news;
 mod open;
+mod placement;
+mod size;
 mod state;
 mod views;
 
@@ -63,6 +67,11 @@ pub(super) struct Groups {
     /// Nodes that are being looked for.
     probed: BTreeSet<NodeId>,
     ticking: bool,
+    /// Groups whose views have a node.
+    by_node: BTreeMap<NodeId, BTreeSet<Uid>>,
+    /// Groups that calls wait for.
+    queued: BTreeSet<Uid>,
+    sizes: size::Sizes,
     /// The last life of a copy.
     lives: u64,
 }
@@ -101,11 +110,9 @@ struct Group {
     incoming: VecDeque<(std::time::Instant, Incoming)>,
     /// It leads, and what was in memory from before has gone.
     serves: bool,
-    /// A node is being asked to have a copy.
-    inviting: bool,
-    /// How often one was asked since the view is what it is, and when the next may be.
-    invited: u32,
-    invite_after: Option<std::time::Instant>,
+    size: size::Size,
+    /// The members that it is found by.
+    found_by: Vec<NodeId>,
     /// Its state is being read for a copy.
     sending: bool,
     /// It could not be written, and will begin again.
@@ -151,6 +158,71 @@ impl Groups {
         self.timers.first().map(|(at, _)| *at)
     }
 
+    /// Whether any group has a copy at a node.
+    pub(super) fn concern(&self, node: NodeId) -> bool {
+        self.by_node.contains_key(&node)
+    }
+
+    /// The groups that have a copy at a node.
+    fn with(&self, node: NodeId) -> Vec<Uid> {
+        let groups = self.by_node.get(&node).into_iter().flatten();
+        groups.copied().collect()
+    }
+
+    /// The view of a group may be another one: it is found by the members of that.
+    fn file(&mut self, uid: Uid) {
+        let Some(group) = self.by_object.get_mut(&uid) else {
+            return;
+        };
+        let members = &group.member.view().members;
+        if group.found_by == *members {
+            return;
+        }
+        let before = std::mem::replace(&mut group.found_by, members.clone());
+        for node in &group.found_by {
+            self.by_node.entry(*node).or_default().insert(uid);
+        }
+        for node in before {
+            if !self.by_object[&uid].found_by.contains(&node) {
+                self.unfile(uid, node);
+            }
+        }
+    }
+
+    fn unfile(&mut self, uid: Uid, node: NodeId) {
+        if let Some(groups) = self.by_node.get_mut(&node) {
+            groups.remove(&uid);
+            if groups.is_empty() {
+                self.by_node.remove(&node);
+            }
+        }
+    }
+
+    /// Enters a copy.
+    fn enter(&mut self, uid: Uid, group: Group) {
+        let queues = !group.incoming.is_empty();
+        self.by_object.insert(uid, group);
+        if queues {
+            self.queued.insert(uid);
+        }
+        self.file(uid);
+        self.rearm(uid);
+    }
+
+    /// Takes a copy out.
+    fn take(&mut self, uid: Uid) -> Option<Group> {
+        self.look_no_more(uid);
+        self.queued.remove(&uid);
+        let group = self.by_object.remove(&uid)?;
+        if let Some(armed) = group.armed {
+            self.timers.remove(&(armed, uid));
+        }
+        for node in &group.found_by {
+            self.unfile(uid, *node);
+        }
+        Some(group)
+    }
+
     fn rearm(&mut self, uid: Uid) {
         let Some(group) = self.by_object.get_mut(&uid) else {
             return;
@@ -191,9 +263,8 @@ impl Group {
             arrived: Vec::new(),
             incoming: VecDeque::new(),
             serves: false,
-            inviting: false,
-            invited: 0,
-            invite_after: None,
+            size: size::Size::default(),
+            found_by: Vec::new(),
             sending: false,
             reopening: false,
             leader_lost: false,
@@ -248,8 +319,12 @@ impl Shard {
             let Some(group) = groups.by_object.get_mut(&uid) else {
                 return;
             };
+            let is_view = matches!(input, Input::View(_));
             group.member.handle(now, input, &mut out);
             groups.outputs.extend(out.drain(..).map(|it| (uid, it)));
+            if is_view {
+                groups.file(uid);
+            }
             groups.rearm(uid);
         }
         self.perform();

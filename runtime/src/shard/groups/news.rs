@@ -89,6 +89,16 @@ impl Shard {
                 | Message::Check { .. }
                 | Message::Snapshot { .. } => &[],
             };
+            // Who comes back and is not wanted any more goes, unless the binder is just asked
+            // for something: it may be to include this one.
+            let is_strange = matches!(message, Message::Hello { .. })
+                && group.serves
+                && !group.member.asks()
+                && !group.has_room_for(from.node);
+            if is_strange {
+                drop(groups);
+                return self.dismiss(uid, from.node);
+            }
             let installed = group.member.log().installed().index;
             let leads = group.member.view().leader() == from.node;
             for (stamp, body) in stamps.iter().zip(bodies) {

@@ -38,10 +38,16 @@ pub(crate) struct Kept {
 /// What is known of a group at this shard.
 #[derive(Clone, Debug)]
 pub(crate) struct GroupReport {
+    pub(crate) object: Uid,
     pub(crate) view: View,
+    /// It is a member of the view.
+    pub(crate) member: bool,
     pub(crate) leads: bool,
     pub(crate) installed: u64,
     pub(crate) staged: u64,
+    pub(crate) wanted: u16,
+    /// Why there are fewer; empty if that is not known here.
+    pub(crate) lacking: String,
 }
 
 impl Opened {
@@ -80,7 +86,7 @@ impl Shard {
             return self.renew_copy(uid);
         }
         let Some(Kept { record, bodies }) = kept else {
-            let gone = self.groups.borrow_mut().by_object.remove(&uid);
+            let gone = self.groups.borrow_mut().take(uid);
             for (_, incoming) in gone.into_iter().flat_map(|group| group.incoming) {
                 self.invoke(incoming);
             }
@@ -111,19 +117,16 @@ impl Shard {
             groups.lives += 1;
             group.life = groups.lives;
             let mut waiting = Vec::new();
-            if let Some(old) = groups.by_object.remove(&uid) {
-                if let Some(armed) = old.armed {
-                    groups.timers.remove(&(armed, uid));
-                }
+            if let Some(old) = groups.take(uid) {
                 group.incoming = old.incoming;
                 group.held = old.held;
                 group.wanted = old.wanted;
                 group.class = old.class;
+                group.size = old.size.kept();
                 waiting = old.waiting;
             }
-            groups.by_object.insert(uid, group);
+            groups.enter(uid, group);
             self.has_groups.set(true);
-            groups.rearm(uid);
             waiting
         };
         self.look_now(waiting);
@@ -264,10 +267,14 @@ impl Shard {
         let groups = self.groups.borrow();
         let group = groups.by_object.get(&uid)?;
         Some(GroupReport {
+            object: uid,
             view: group.member.view().clone(),
+            member: group.member.view().has(self.registry.me.node),
             leads: group.serves,
             installed: group.member.log().installed().index,
             staged: group.member.log().staged_len() as u64,
+            wanted: group.wanted,
+            lacking: group.lacks().to_owned(),
         })
     }
 
@@ -277,12 +284,5 @@ impl Shard {
     /// If the store cannot tell.
     pub(crate) fn has_object(&self, uid: Uid) -> Result<bool> {
         Ok(self.class_of(uid)?.is_some())
-    }
-
-    /// Another number of copies is wanted.
-    pub(crate) fn set_wanted(&self, uid: Uid, wanted: u16) {
-        if let Some(group) = self.groups.borrow_mut().by_object.get_mut(&uid) {
-            group.wanted = wanted;
-        }
     }
 }

@@ -1,26 +1,20 @@
-//! The binder's part, and the other nodes': views, changes of them, who is lost, and nodes for
-//! copies that are missing.
+//! The binder's part, and the other nodes': views, changes of them, and who is lost.
 
-use std::collections::BTreeSet;
 use std::io::ErrorKind as IoErrorKind;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use partha_core::group::{Change, Input, Role, View};
 use partha_core::id::{ClassId, NodeId, Peer, Uid};
 
-use crate::error::Result;
-use crate::manager::NodeHandle;
-use crate::services::binder::{GroupView, NodeEntry, ViewChange};
+use crate::services::binder::{GroupView, ViewChange};
 use crate::shard::Shard;
 use crate::wire::message;
 
 /// How long one question may take.
-const ATTEMPT: Duration = Duration::from_secs(2);
+pub(super) const ATTEMPT: Duration = Duration::from_secs(2);
 /// Between two looks at who is there and what is missing.
-const TICK: Duration = Duration::from_millis(500);
-/// Nodes asked to have a copy in one look.
-const INVITES_MAX: usize = 64;
+pub(super) const TICK: Duration = Duration::from_millis(500);
 /// How long a node may take to answer a connection before it counts as lost.
 const PROBE: Duration = Duration::from_secs(1);
 
@@ -85,28 +79,23 @@ impl Shard {
         if let Some(group) = self.groups.borrow_mut().by_object.get_mut(&uid) {
             group.class = ClassId(view.class);
             group.wanted = view.wanted;
+            group.size.placement = view.placement;
             if group.member.view().number < view.number {
                 group.leader_lost = false;
-                if group.member.view().members.len() < view.members.len() {
-                    (group.invited, group.invite_after) = (0, None);
-                }
             }
         }
         let members = view.members.into_iter().map(NodeId).collect();
         let number = view.number;
         self.group_input(uid, Input::View(View { number, members }));
         self.settle_incoming(uid);
+        self.tell_excluded(uid);
+        self.size_changed(uid);
         self.keep_ticking();
     }
 
     /// A process has no connection here any more.
     pub(in crate::shard) fn group_peer_gone(self: &Rc<Self>, peer: Peer) {
-        let concerns = {
-            let groups = self.groups.borrow();
-            let mut all = groups.by_object.values();
-            all.any(|group| group.member.view().has(peer.node))
-        };
-        if concerns {
+        if self.groups.borrow().concern(peer.node) {
             self.probe(peer.node);
         }
     }
@@ -127,6 +116,20 @@ impl Shard {
         }
     }
 
+    /// Whether a copy leads here that others could lead in the place of. Those that have come to
+    /// lead since the node began to stop are handed over as well.
+    pub(crate) fn leads_still(self: &Rc<Self>) -> bool {
+        let leads = {
+            let groups = self.groups.borrow();
+            let mut all = groups.by_object.values();
+            all.any(|group| group.leads() && group.member.view().members.len() > 1)
+        };
+        if leads {
+            self.hand_over_groups();
+        }
+        leads
+    }
+
     /// From now on the shard looks now and then whether everybody is there.
     pub(super) fn keep_ticking(self: &Rc<Self>) {
         if std::mem::replace(&mut self.groups.borrow_mut().ticking, true) {
@@ -143,28 +146,17 @@ impl Shard {
     }
 
     fn tick(self: &Rc<Self>) {
-        let (nodes, growing) = {
+        let nodes: Vec<NodeId> = {
             let groups = self.groups.borrow();
-            let mut nodes = BTreeSet::new();
-            let mut growing = Vec::new();
-            for (uid, group) in &groups.by_object {
-                nodes.extend(group.member.view().others(self.registry.me.node));
-                let few = group.member.view().members.len() < usize::from(group.wanted);
-                let ripe = group.invite_after.is_none_or(|at| at <= Instant::now());
-                if group.serves && few && !group.inviting && ripe && growing.len() < INVITES_MAX {
-                    growing.push(*uid);
-                }
-            }
-            (nodes, growing)
+            groups.by_node.keys().copied().collect()
         };
+        let me = self.registry.me.node;
         for node in nodes {
-            if self.client.pool().known(node).is_none() {
+            if node != me && self.client.pool().known(node).is_none() {
                 self.probe(node);
             }
         }
-        for uid in growing {
-            self.invite(uid);
-        }
+        self.look_at_sizes();
         self.expire_incoming();
     }
 
@@ -182,13 +174,7 @@ impl Shard {
                 Reached::Ended => Input::Lost { node, ended: true },
                 Reached::Silent => Input::Lost { node, ended: false },
             };
-            let concerned: Vec<Uid> = {
-                let groups = shard.groups.borrow();
-                let all = groups.by_object.iter();
-                all.filter(|(_, group)| group.member.view().has(node))
-                    .map(|(uid, _)| *uid)
-                    .collect()
-            };
+            let concerned = shard.groups.borrow().with(node);
             if found != Reached::There {
                 tracing::info!(%node, ?found, groups = concerned.len(), "a node is lost");
             }
@@ -226,71 +212,6 @@ impl Shard {
         } else {
             Reached::Silent
         }
-    }
-
-    /// Asks a node to have a copy.
-    fn invite(self: &Rc<Self>, uid: Uid) {
-        let (class, attempt, view) = {
-            let mut groups = self.groups.borrow_mut();
-            let Some(group) = groups.by_object.get_mut(&uid) else {
-                return;
-            };
-            group.inviting = true;
-            // Each in vain makes the next pause longer, and chooses another node.
-            group.invited += 1;
-            let pause = TICK * (1 << group.invited.min(6));
-            group.invite_after = Some(Instant::now() + pause);
-            (group.class, group.invited, group.member.view().clone())
-        };
-        let shard = self.clone();
-        tokio::task::spawn_local(async move {
-            let asked = shard.ask_to_join(uid, class, attempt, &view).await;
-            if let Some(group) = shard.groups.borrow_mut().by_object.get_mut(&uid) {
-                group.inviting = false;
-            }
-            match asked {
-                Ok(Some(node)) => tracing::info!(%uid, node, "is to have a copy"),
-                Ok(None) => tracing::debug!(%uid, "no node can have another copy"),
-                Err(error) => tracing::warn!(%uid, %error, "a node has not taken a copy"),
-            }
-        });
-    }
-
-    async fn ask_to_join(
-        &self,
-        uid: Uid,
-        class: ClassId,
-        attempt: u32,
-        view: &View,
-    ) -> Result<Option<String>> {
-        let nodes = self.client.locator().nodes(&self.client).await?;
-        let fits = |node: &NodeEntry| {
-            let member = view.has(NodeId(node.node));
-            node.alive && !node.cordoned && !member && node.classes.contains(&class.0)
-        };
-        let mut fitting: Vec<NodeEntry> = nodes.into_iter().filter(fits).collect();
-        if fitting.is_empty() {
-            return Ok(None);
-        }
-        // Objects begin at different nodes, so that copies are spread; a node that cannot is
-        // passed by with the next attempt.
-        let turn = (uid.local ^ view.number).wrapping_add(attempt.into());
-        let turn = turn as usize % fitting.len();
-        let node = fitting.swap_remove(turn);
-        let connection = self
-            .client
-            .locator()
-            .connect_to(&self.client, &node)
-            .await?;
-        let manager = NodeHandle::new(connection);
-        let manager = manager.manager();
-        let caller = self.client.call().deadline(ATTEMPT);
-        let members: Vec<u64> = view.members.iter().map(|member| member.0).collect();
-        let joined = manager.join_group(&caller, uid, class.0, view.number, &members);
-        joined
-            .await
-            .map_err(|error| crate::SystemError::servant(error.to_string()))?;
-        Ok(Some(node.name))
     }
 
     /// Where it is settled who leads, calls that wait go on or away; where another copy does, what

@@ -1,0 +1,213 @@
+//! How many copies objects have, where, and what becomes of them when nodes are emptied and
+//! stopped: with naming service, binder and bank nodes as processes.
+
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod common;
+
+use std::collections::BTreeSet;
+
+use common::LONG;
+use common::system::System;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use test_support::eventually;
+
+const OWNER: &str = r#"{"owner": "alice"}"#;
+
+/// An account with so many copies, the first at this node.
+fn copied(system: &System, name: &str, node: &str, more: &[&str]) -> Value {
+    let create = ["create", "bank.Account", name, OWNER, "--node", node];
+    system.json(&[&create, more].concat())
+}
+
+/// The nodes of its copies, the leader first.
+fn members(system: &System, name: &str) -> Vec<String> {
+    let told = system.json(&["describe", name]);
+    let members = told["members"].as_array().unwrap().iter();
+    members.map(|it| it.as_str().unwrap().to_owned()).collect()
+}
+
+/// How many objects a node has, copies included.
+fn objects(system: &System, node: &str) -> usize {
+    let plan = system.json(&["node", "drain", node, "--dry-run"]);
+    let rows = plan.as_array().unwrap().iter();
+    let counts = rows.map(|row| row["objects"].as_u64().unwrap());
+    counts.sum::<u64>() as usize
+}
+
+fn deposit(system: &System, name: &str, amount: i64) -> String {
+    let amount = format!(r#"{{"amount": {amount}}}"#);
+    system.ok(&["call", name, "deposit", &amount])
+}
+
+/// What a drain said, with its exit status.
+fn drain(system: &System, node: &str) -> (i32, Value) {
+    let (status, out, err) = system.run(&["node", "drain", node, "--wait", "20s", "--json"]);
+    let told = serde_json::from_str(&out);
+    (
+        status,
+        told.unwrap_or_else(|error| panic!("{error}: {out}\n{err}")),
+    )
+}
+
+fn zoned() -> System {
+    System::labelled(&[
+        ("a", &["zone=x"]),
+        ("b", &["zone=x"]),
+        ("c", &["zone=y"]),
+        ("d", &["zone=z"]),
+    ])
+}
+
+#[test]
+fn an_object_is_made_with_its_copies_in_different_zones() {
+    let system = zoned();
+    let made = copied(&system, "/alice", "a", &["--replicas", "3"]);
+    let there: BTreeSet<_> = members(&system, "/alice").into_iter().collect();
+    assert_eq!(there, ["a", "c", "d"].map(str::to_owned).into());
+    assert_eq!(made["copies"].as_array().unwrap().len(), 3, "{made}");
+    assert_eq!(deposit(&system, "/alice", 5), "5\n");
+    let groups = system.json(&["groups"]);
+    assert_eq!(groups[0]["placement"], "spread");
+    eventually(LONG, || {
+        system.json(&["groups"])[0]["lag"] == json!([0, 0, 0])
+    });
+
+    // Packed, and at nodes with labels.
+    let packed = ["--replicas", "2", "--place", "pack"];
+    let made = copied(&system, "/bob", "d", &packed);
+    assert_eq!(made["copies"], json!(["d", "a"]));
+    let on = ["--replicas", "2", "--on", "zone=y,zone=q"];
+    let made = copied(&system, "/carol", "a", &on);
+    assert_eq!(made["copies"], json!(["a", "c"]));
+    let told = system.json(&["describe", "/carol"]);
+    assert_eq!(told["placement"], "spread, on zone=y zone=q");
+
+    // With fewer nodes than copies the object is there all the same.
+    let more = ["create", "bank.Account", "/dora", OWNER, "--replicas", "5"];
+    let (status, _, err) = system.run(&more);
+    assert_eq!(status, 0, "{err}");
+    assert!(err.contains("/dora has 4 of 5 copies"), "{err}");
+
+    for policy in ["cohort", "active"] {
+        let more = ["/eve", OWNER, "--replicas", "3", "--policy", policy];
+        let (status, err) = system.fails(&[&["create", "bank.Account"], &more[..]].concat());
+        assert_eq!(status, 1);
+        assert!(err.contains("not in this version"), "{err}");
+        let (_, err) = system.fails(&["replicate", "/alice", "2", "--policy", policy]);
+        assert!(err.contains("not in this version"), "{err}");
+    }
+    let alone = ["create", "bank.Account", "/eve", OWNER, "--on", "zone=y"];
+    let (status, err) = system.fails(&alone);
+    assert_eq!(status, 2);
+    assert!(err.contains("--replicas"), "{err}");
+    let (_, err) = system.fails(&["describe", "/eve"]);
+    assert!(err.contains("/eve"), "{err}");
+}
+
+#[test]
+fn copies_that_are_too_many_go_the_youngest_first() {
+    let system = zoned();
+    copied(&system, "/alice", "a", &["--replicas", "3"]);
+    deposit(&system, "/alice", 5);
+    system.json(&["replicate", "/alice", "4"]);
+    let four = members(&system, "/alice");
+    let now = system.json(&["replicate", "/alice", "2"]);
+    assert_eq!(now["copies"], json!(four[..2]));
+    for node in &four[2..] {
+        eventually(LONG, || objects(&system, node) == 0);
+    }
+    assert_eq!(deposit(&system, "/alice", 2), "7\n");
+    // A group of one is a group still, and grows again.
+    let now = system.json(&["replicate", "/alice", "1"]);
+    assert_eq!(now["copies"], json!(["a"]));
+    assert_eq!(deposit(&system, "/alice", 3), "10\n");
+    eventually(LONG, || {
+        let (status, _, err) = system.run(&["replicate", "/alice", "5", "--wait", "1s"]);
+        assert_eq!(status, 1);
+        err.contains("4 copies instead of 5") && err.contains("no other living node")
+    });
+    assert_eq!(deposit(&system, "/alice", 1), "11\n");
+}
+
+#[test]
+fn a_copy_that_comes_back_and_is_not_wanted_any_more_goes() {
+    let mut system = System::with_lease(&["a", "b", "c", "d"], "2s");
+    copied(&system, "/alice", "a", &["--replicas", "3"]);
+    deposit(&system, "/alice", 5);
+    let lost = members(&system, "/alice")[2].clone();
+    system.kill(&lost);
+    eventually(LONG, || {
+        let now = members(&system, "/alice");
+        now.len() == 3 && !now.contains(&lost)
+    });
+    let three = members(&system, "/alice");
+    system.revive(&lost);
+    eventually(LONG, || objects(&system, &lost) == 0);
+    assert_eq!(members(&system, "/alice"), three);
+    assert_eq!(deposit(&system, "/alice", 1), "6\n");
+}
+
+#[test]
+fn a_node_is_emptied_of_copies_while_others_can_have_them() {
+    let mut system = System::start(&["a", "b", "c", "d"]);
+    for name in ["/one", "/two", "/three"] {
+        copied(&system, name, "a", &["--replicas", "3"]);
+        deposit(&system, name, 4);
+    }
+    let (status, told) = drain(&system, "a");
+    assert_eq!(
+        (status, &told["may_be_stopped"]),
+        (0, &json!(true)),
+        "{told}"
+    );
+    assert_eq!(told["moved"], 3);
+    assert_eq!(objects(&system, "a"), 0);
+    for name in ["/one", "/two", "/three"] {
+        let now = members(&system, name);
+        assert_eq!(now.len(), 3);
+        assert!(!now.contains(&"a".to_owned()), "{now:?}");
+    }
+    system.kill("a");
+    assert_eq!(system.balances(["/one", "/two", "/three"]), [4, 4, 4]);
+
+    // There is no node for a third copy any more.
+    let (status, told) = drain(&system, "b");
+    assert_eq!(
+        (status, &told["may_be_stopped"]),
+        (1, &json!(false)),
+        "{told}"
+    );
+    let why = told["stays"][0]["why"].as_str().unwrap();
+    assert!(why.contains("cannot be replaced"), "{why}");
+    assert_eq!(told["stays"][0]["count"], 3);
+    for name in ["/one", "/two", "/three"] {
+        assert_ne!(members(&system, name)[0], "b", "others lead by now");
+        system.json(&["replicate", name, "2"]);
+    }
+    let (status, told) = drain(&system, "b");
+    assert_eq!(
+        (status, &told["may_be_stopped"]),
+        (0, &json!(true)),
+        "{told}"
+    );
+    system.kill("b");
+    assert_eq!(system.balances(["/one", "/two", "/three"]), [4, 4, 4]);
+}
+
+#[test]
+fn a_node_that_stops_lets_others_lead_first() {
+    let mut system = System::start(&["a", "b", "c"]);
+    for name in ["/one", "/two"] {
+        copied(&system, name, "a", &["--replicas", "3"]);
+        deposit(&system, name, 4);
+    }
+    system.signal("a", Signal::TERM);
+    system.ended("a");
+    let groups = system.json(&["groups"]);
+    for group in groups.as_array().unwrap() {
+        assert_ne!(group["members"][0], "a", "{group}");
+    }
+    assert_eq!(system.balances(["/one", "/two"]), [4, 4]);
+}
