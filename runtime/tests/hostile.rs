@@ -211,7 +211,7 @@ fn a_refusal_says_what_each_end_speaks() {
         (1, partha::ErrorKind::VersionMismatch as u16)
     );
     let reason = s.pointer(0).text().unwrap();
-    for part in ["versions 8 to 9", "2 to 4", "upgrade the older one"] {
+    for part in ["versions 8 to 9", "2 to 5", "upgrade the older one"] {
         assert!(reason.contains(part), "{reason}");
     }
     assert!(peer.frame().is_none(), "and then it closes");
