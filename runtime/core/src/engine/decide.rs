@@ -378,6 +378,10 @@ impl Engine {
         if told.sites.is_empty() && told.groups.is_empty() {
             return;
         }
+        if self.decisions.contains(action) {
+            // It was found in the decider's log before the store answered.
+            return self.acknowledged(action, None, ended, out);
+        }
         for site in &told.sites {
             let part = None;
             Self::send(*site, Message::Commit { action, part }, out);

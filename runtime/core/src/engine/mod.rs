@@ -408,6 +408,9 @@ impl Engine {
     /// Ends an input: whoever got a lock is looked at, leftovers are swept out.
     fn settle(&mut self, out: &mut Outbox) {
         loop {
+            if !self.parts.unlocked.is_empty() {
+                self.lock_parts();
+            }
             self.run_ready(out);
             match self.moved.pop() {
                 Some((uid, owner)) => self.look_at_move(uid, owner, out),

@@ -29,14 +29,14 @@
 //! Decisions in its log are the next leader's to tell. The object itself leaves memory as soon as
 //! no call is inside.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Engine, Mutation};
 use crate::action::coordinator::News;
 use crate::action::message::{Message, Verdict};
 use crate::action::mirror::Phase;
 use crate::action::path::{Coordinator, Path, Site};
-use crate::activation::Kind;
+use crate::activation::{Image, Kind};
 use crate::id::Uid;
 use crate::input::{Fault, Input};
 use crate::lock::locks::{Acquired, Asker, Owner, Request};
@@ -61,6 +61,8 @@ pub(super) struct Part {
 pub(super) struct Parts {
     /// By their objects: whoever locks one has it to itself.
     pub(super) rows: BTreeMap<Uid, Part>,
+    /// Those whose object is not free yet: calls of an earlier term are still inside.
+    pub(super) unlocked: BTreeSet<Uid>,
     /// Ends that are being added of parts that are not here, and who is told.
     strays: BTreeMap<(Uid, Uid), Site>,
 }
@@ -68,6 +70,9 @@ pub(super) struct Parts {
 impl Engine {
     /// What an earlier life has left, or an earlier leader of a replicated object.
     pub(super) fn taking_over(&mut self, input: Input, out: &mut Outbox) {
+        if self.is_drained() {
+            return;
+        }
         if let Input::RecoverPrepared {
             action,
             coordinator,
@@ -169,10 +174,6 @@ impl Engine {
         let slot = self
             .mirrors
             .insert_part(Path::top(action), object, self.now);
-        let root = self.mirrors.mirror(slot).root;
-        if self.mutation != Mutation::LosePartOnTakeover {
-            self.lock_recovered(root, object);
-        }
         let pause_ns = self.limits.resend_ns;
         let mirror = self.mirrors.mirror_mut(slot);
         mirror.stored_only = true;
@@ -190,11 +191,29 @@ impl Engine {
             ending: None,
         };
         self.parts.rows.insert(object, part);
+        if self.mutation != Mutation::LosePartOnTakeover {
+            self.parts.unlocked.insert(object);
+            self.lock_parts();
+        }
         let commits = self.mutation == Mutation::PresumePartCommit;
         if commits || self.mutation == Mutation::PresumePartAbort {
             self.end_part(object, commits, out);
         } else {
             self.query(slot, out);
+        }
+    }
+
+    /// Parts get the locks of their objects as soon as nothing of an earlier term has them. Nobody
+    /// comes before them: a call of an object that was expelled is turned away until all are out.
+    pub(super) fn lock_parts(&mut self) {
+        for object in self.parts.unlocked.clone() {
+            let inside = self.objects.slot(object).is_some();
+            let held = self.locks.holders(Self::lock_key(object)).next().is_some();
+            if !inside && !held {
+                self.parts.unlocked.remove(&object);
+                let slot = self.parts.rows[&object].slot;
+                self.lock_recovered(self.mirrors.mirror(slot).root, object);
+            }
         }
     }
 
@@ -217,9 +236,6 @@ impl Engine {
         let granted = matches!(acquired, Acquired::Granted(_));
         assert!(granted, "{uid} is prepared by an action and by another");
         self.mirrors.add_lock(root, uid, self.now);
-        if let Some(object) = self.objects.slot(uid) {
-            self.objects.entry_mut(object).held += 1;
-        }
     }
 
     /// The action of a part is committed, or aborted.
@@ -351,6 +367,7 @@ impl Engine {
 
     /// A part is here no more, and its object is free.
     fn drop_part(&mut self, object: Uid, out: &mut Outbox) {
+        self.parts.unlocked.remove(&object);
         if let Some(part) = self.parts.rows.remove(&object) {
             let root = self.mirrors.mirror(part.slot).root;
             self.release_all(root, out);
@@ -366,7 +383,10 @@ impl Engine {
         self.drop_part(uid, out);
         self.decisions.drop_of(uid);
         let known = self.objects.slot(uid);
-        if let Some(object) = known.filter(|it| self.is_persistent(*it)) {
+        if self.arrivals.brings(uid) || known.is_some_and(|object| !self.may_be_led(object)) {
+            return;
+        }
+        if let Some(object) = known {
             self.objects.entry_mut(object).kind = Kind::Expelled;
             // The entry must outlive the last of its calls, since the loop looks at it.
             self.objects.entry_mut(object).calls += 1;
@@ -383,9 +403,6 @@ impl Engine {
         let Some(object) = self.objects.slot(uid) else {
             return;
         };
-        if !self.objects.entry(object).is_expelled() {
-            return;
-        }
         if self.objects.is_idle(object) {
             self.passivate(object, Why::Expelled, out);
         } else {
@@ -393,9 +410,10 @@ impl Engine {
         }
     }
 
-    fn is_persistent(&self, object: Slot) -> bool {
+    /// Not one of a transient class, nor one that is being made, leaves or comes.
+    fn may_be_led(&self, object: Slot) -> bool {
         let entry = self.objects.entry(object);
-        !entry.is_volatile() && !entry.is_leaving()
+        !entry.is_volatile() && !entry.is_leaving() && entry.image != Image::Making
     }
 
     /// The mirrors that have an object locked, or were to decide in its log.

@@ -3,7 +3,7 @@
 use partha_core::Input;
 use partha_core::Ticket;
 use partha_core::action::message::{From, Message, Verdict, Vote};
-use partha_core::action::path::{Joined, Membership, Participant, Path, Site};
+use partha_core::action::path::{Coordinator, Joined, Membership, Participant, Path, Site};
 use partha_core::id::{Incarnation, NodeId, Peer, Uid};
 use partha_core::time::Time;
 
@@ -146,6 +146,32 @@ impl Monkey {
                 verdict: self.pick(&[Verdict::Committed, Verdict::Aborted, Verdict::InFlight]),
                 part: self.decider(),
             },
+        }
+    }
+
+    /// This shard leads an object no more, or again.
+    pub(crate) fn group_input(&mut self) -> Input {
+        let uid = Uid {
+            node: NodeId(0),
+            local: 1 + self.below(3),
+        };
+        let (action, site, decider) = (self.root(), self.site(), self.decider());
+        match self.below(4) {
+            0 => {
+                self.handle(Input::Expel { uid });
+                Input::RecoverPart {
+                    object: uid,
+                    action,
+                    coordinator: Coordinator { site, decider },
+                }
+            }
+            1 => Input::RecoverDecision {
+                action,
+                participants: vec![site],
+                groups: Vec::from_iter(self.decider()),
+                decider: Some(uid),
+            },
+            _ => Input::Expel { uid },
         }
     }
 

@@ -163,9 +163,10 @@ impl Monkey {
     fn input(&mut self) -> Input {
         let uid = self.uid();
         let caller = self.peer();
-        match self.below(32) {
+        match self.below(36) {
             20..=27 => self.action_input(),
             28..=31 => self.move_input(),
+            32..=35 => self.group_input(),
             0..=7 => {
                 let mode = self.pick(&[Mode::Read, Mode::Upgrade, Mode::Write, Mode::Write]);
                 Input::Invoke(self.invoke(uid, mode))
@@ -265,7 +266,7 @@ impl Monkey {
         }
     }
 
-    fn handle(&mut self, input: Input) {
+    pub(crate) fn handle(&mut self, input: Input) {
         let mut out = Outbox::new();
         self.engine.handle(Time(self.now), input, &mut out);
         self.take(out);
@@ -283,7 +284,12 @@ impl Monkey {
     fn take(&mut self, mut out: Outbox) {
         invariants::check(&self.engine);
         for output in out.drain() {
-            assert!(self.drained == 0, "{output:?} comes after the end");
+            // Whoever brings an object is answered, whenever it asks.
+            let answers = matches!(output, Output::Unloaded { .. });
+            assert!(
+                self.drained == 0 || answers,
+                "{output:?} comes after the end"
+            );
             self.note_image(&output);
             match output {
                 Output::Search { .. }
@@ -382,6 +388,21 @@ impl Monkey {
         }
     }
 
+    /// Ends an action at each object that may have a part of it.
+    fn end_parts(&mut self, action: Uid, verdict: Verdict) {
+        let site = self.site();
+        for local in 1..=3 {
+            let node = NodeId(0);
+            let part = Some(Uid { node, local });
+            let message = Message::Verdict {
+                action,
+                verdict,
+                part,
+            };
+            self.handle(Self::hear(site, message));
+        }
+    }
+
     /// Ends every action in the ways that must end it.
     fn end_actions(&mut self) {
         for _ in 0..8 {
@@ -397,6 +418,7 @@ impl Monkey {
                     }
                     ActionPhase::Preparing | ActionPhase::Prepared | ActionPhase::Installing => {
                         let verdict = self.pick(&[Verdict::Committed, Verdict::Aborted]);
+                        self.end_parts(action, verdict);
                         Message::Verdict {
                             action,
                             verdict,
