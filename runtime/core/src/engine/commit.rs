@@ -30,6 +30,8 @@ impl Engine {
                 aborted,
                 decider,
             } => {
+                let ignored = self.mutation == Mutation::IgnoreDecider;
+                let decider = decider.filter(|_| !ignored);
                 let coordinator = Coordinator { site, decider };
                 self.prepare_heard(coordinator, action, (incarnation, join), &aborted, out);
             }
@@ -391,6 +393,11 @@ impl Engine {
         let coordinator = self.coordinator(action);
         let coordinator = coordinator.expect("what is prepared has a coordinator");
         let groups = self.led_groups(slot);
+        if self.mutation == Mutation::AcknowledgeUnended {
+            for group in &groups {
+                Self::acknowledge_group(coordinator, action, *group, out);
+            }
+        }
         let batch = ActionBatch::Install { action, groups };
         let job = self.store(Work::Install(action), batch, out);
         self.mirrors.set_due(slot, Time::NEVER);

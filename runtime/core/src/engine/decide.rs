@@ -91,6 +91,15 @@ impl Engine {
         }
     }
 
+    /// A request has waited for a move, and its time is past.
+    pub(super) fn refuse_late(&mut self, slot: Slot, asked: &Asked, out: &mut Outbox) {
+        let me = self.identity.site();
+        if self.mirrors.find(asked.action) == Some(slot) && self.mirrors.mirror(slot).is_active() {
+            self.abort_mirror(slot, out);
+        }
+        self.refuse_commit(asked, Abort::Busy(me), out);
+    }
+
     /// The action cannot commit: it is aborted everywhere.
     pub(super) fn refuse_commit(&mut self, asked: &Asked, why: Abort, out: &mut Outbox) {
         let action = asked.action;
@@ -280,6 +289,9 @@ impl Engine {
         let mut own = Self::groups_of(&objects);
         own.retain(|uid| Some(*uid) != decider);
         groups.extend(&own);
+        if self.mutation == Mutation::HideGroups {
+            groups.clear();
+        }
         let batch = ActionBatch::Decide {
             action,
             decider,

@@ -169,6 +169,14 @@ pub enum Mutation {
     LosePartOnTakeover,
     /// Keep what a leader has of an object when it is deposed.
     ForgetExpel,
+    /// Name no replicated objects in decisions.
+    HideGroups,
+    /// Acknowledge a part before its end is in the log.
+    AcknowledgeUnended,
+    /// Ask the coordinator's site what became of an action, wherever its decision is.
+    IgnoreDecider,
+    /// Say that there is no decision without leading its decider. For the shell.
+    AnswerUnled,
 }
 
 /// Which shard this is.

@@ -278,6 +278,19 @@ impl Engine {
             // What was prepared here and has not been lost since.
             return self.commit_heard(from, action, None, out);
         }
+        let decides = |slot: &Slot| match &self.mirrors.mirror(*slot).phase {
+            Phase::Deciding { own, .. } => own.contains(&object),
+            Phase::Active
+            | Phase::Aborting
+            | Phase::Preparing { .. }
+            | Phase::Prepared { .. }
+            | Phase::Installing { .. }
+            | Phase::Voting(_) => false,
+        };
+        if mirror.filter(decides).is_some() {
+            // The store is about to say so, and has added the end by then.
+            return;
+        }
         let key = (object, action);
         if self.parts.strays.contains_key(&key) {
             return;
@@ -355,7 +368,7 @@ impl Engine {
         }
     }
 
-    fn acknowledge_group(to: Coordinator, action: Uid, object: Uid, out: &mut Outbox) {
+    pub(super) fn acknowledge_group(to: Coordinator, action: Uid, object: Uid, out: &mut Outbox) {
         let message = Message::Acknowledge {
             action,
             site: false,

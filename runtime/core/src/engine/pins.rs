@@ -90,7 +90,9 @@ impl Engine {
         };
         // Other objects that it has locked have waited for this.
         self.departures.look = true;
-        if let Some(prepare) = late.prepare {
+        // Whoever leads them was to be sure of it when the action prepares: that was then.
+        let replicated = self.replicated_of(root).next().is_some();
+        if let Some(prepare) = late.prepare.filter(|_| !replicated) {
             let Prepare {
                 from,
                 incarnation,
@@ -100,7 +102,10 @@ impl Engine {
             self.prepare_heard(from, root, (incarnation, join), &aborted, out);
         }
         for asked in late.commits {
-            self.commit_asked(asked, out);
+            match found.filter(|_| replicated) {
+                Some(slot) => self.refuse_late(slot, &asked, out),
+                None => self.commit_asked(asked, out),
+            }
         }
     }
 

@@ -103,10 +103,12 @@ pub(crate) enum FaultKind {
     Skew,
     /// An object moves to another node.
     Move,
+    /// The leader of a replicated object is taken for dead.
+    Depose,
 }
 
 impl FaultKind {
-    pub(crate) const ALL: [(Self, &'static str); 18] = [
+    pub(crate) const ALL: [(Self, &'static str); 19] = [
         (Self::Crash, "crash"),
         (Self::ClientCrash, "client-crash"),
         (Self::Cut, "cut"),
@@ -125,6 +127,7 @@ impl FaultKind {
         (Self::Cancel, "cancel"),
         (Self::Skew, "skew"),
         (Self::Move, "move"),
+        (Self::Depose, "depose"),
     ];
 
     pub(crate) fn bit(self) -> u32 {

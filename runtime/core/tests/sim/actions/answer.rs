@@ -60,6 +60,7 @@ impl World {
         if let Err(Refusal::Moved) = &result {
             let uid = held.uid;
             let forward = node.disk.forwards.get(&uid).copied();
+            let forward = forward.or_else(|| self.leader_site(uid));
             let to =
                 forward.ok_or_else(|| format!("moves: {uid} has moved, nobody knows where"))?;
             moved = Some((self.site_at(at), to));
@@ -101,7 +102,12 @@ impl World {
         let (node, shard) = match to {
             To::Site(site) => (Self::node_of(site.node), usize::from(site.shard)),
             To::Home { node, root } => (Self::node_of(node), self.shard_of(root)),
-            To::Leader { object } => panic!("{object} is not replicated"),
+            To::Leader { object } => {
+                let stale = self.group_rng.chance(50);
+                let known = self.leader_site(object).filter(|_| !stale);
+                let site = known.unwrap_or_else(|| self.site_of(object));
+                (Self::node_of(site.node), usize::from(site.shard))
+            }
         };
         let from = From {
             peer: Self::peer_of(Life {
@@ -196,6 +202,7 @@ impl World {
         let root = self.runs[asked.run].root;
         match verdict {
             Some(Verdict::Committed) => durable::told_committed(&self.truth, root)?,
+            Some(Verdict::Aborted) if self.truth.roots[&root].forgotten => {}
             Some(Verdict::Aborted) => {
                 atomic::told_aborted(&self.truth, root)?;
                 self.truth.root(root).dead = true;

@@ -113,7 +113,7 @@ impl World {
                     commit: true,
                 };
                 let request = self.runs[run].request.clone();
-                let (to, others, aborted) = request.expect("a commit was planned");
+                let (to, decider, others, aborted) = request.expect("a commit was planned");
                 let at = self.place(node, usize::from(to.site.shard));
                 if to.incarnation.0 != at.life {
                     // The mirror that is meant died with an earlier life.
@@ -121,8 +121,14 @@ impl World {
                     self.respond(conn, Response::Ended { run, end });
                     return Ok(());
                 }
-                let ticket = self.question(at, asked);
                 let action = self.runs[run].root;
+                if !self.may_vote(at, action) {
+                    self.summary.reach("group: a commit is held");
+                    let request = Request::Commit(run);
+                    self.schedule(self.now + MS, Event::Request { conn, request });
+                    return Ok(());
+                }
+                let ticket = self.question(at, asked);
                 let join = to.joined.join;
                 let input = Input::Commit {
                     ticket,
@@ -131,7 +137,7 @@ impl World {
                     join,
                     others,
                     aborted,
-                    decider: None,
+                    decider,
                 };
                 self.input(at, input)
             }
@@ -141,12 +147,10 @@ impl World {
                     run,
                     commit: false,
                 };
-                let to = self.runs[run]
-                    .request
-                    .as_ref()
-                    .expect("a commit was planned")
-                    .0;
-                let at = self.place(node, usize::from(to.site.shard));
+                let plea = self.runs[run].request.as_ref();
+                let &(to, decider, ..) = plea.expect("a commit was planned");
+                let shard = decider.map_or(usize::from(to.site.shard), |uid| self.shard_of(uid));
+                let at = self.place(node, shard);
                 let ticket = self.question(at, asked);
                 let action = self.runs[run].root;
                 self.input(
@@ -154,7 +158,7 @@ impl World {
                     Input::Ask {
                         ticket,
                         action,
-                        decider: None,
+                        decider,
                     },
                 )
             }
@@ -195,6 +199,9 @@ impl World {
         } else {
             self.truth.ops[op].uid
         };
+        if self.groups.contains_key(&uid) && !self.believes(node, uid) {
+            return self.led_elsewhere(conn, call, at, uid);
+        }
         let action = wire.map(|wire| Box::new(self.membership(node, wire)));
         let in_action = action.as_ref().is_some_and(|it| it.path.root().is_some());
         let due = self.now.max(deadline) + KILLED;

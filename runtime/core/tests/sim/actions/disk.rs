@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use partha_core::action::path::Site;
+use partha_core::action::path::{Coordinator, Site};
 use partha_core::id::{CallId, Uid};
 use partha_core::{Fault, Job, Ticket};
 
@@ -37,13 +37,14 @@ pub(crate) enum What {
     },
     Prepare {
         action: Uid,
-        coordinator: Site,
+        coordinator: Coordinator,
         states: Vec<State>,
     },
     Decide {
         action: Uid,
         states: Vec<State>,
         participants: Vec<Site>,
+        groups: Vec<Uid>,
     },
     Install {
         action: Uid,
@@ -76,6 +77,8 @@ pub(crate) enum What {
 pub(crate) enum For {
     Call(Ticket),
     Job(Job),
+    /// A step of it.
+    Step(Job),
     Move(MoveNo),
 }
 
@@ -108,9 +111,12 @@ pub(crate) enum Fact {
 /// One shard's part of a prepared action.
 #[derive(Clone, Debug)]
 pub(crate) struct Prepared {
-    pub(crate) coordinator: Site,
+    pub(crate) coordinator: Coordinator,
     pub(crate) shadows: Vec<State>,
 }
+
+/// The shard that tells a decision, the sites to be told, and the replicated objects.
+pub(crate) type Told = (usize, Vec<Site>, Vec<Uid>);
 
 /// The store of one node.
 #[derive(Debug, Default)]
@@ -123,7 +129,7 @@ pub(crate) struct Disk {
     /// Where objects are that have left.
     pub(crate) forwards: BTreeMap<Uid, Site>,
     /// Who is still to be told, and the shard that tells them.
-    pub(crate) decisions: BTreeMap<Uid, (usize, Vec<Site>)>,
+    pub(crate) decisions: BTreeMap<Uid, Told>,
     /// What is to go and could perhaps not be removed: it goes with the next that is prepared,
     /// so that no two are ever found to have prepared the same object. Not on disk.
     unwanted: BTreeSet<(Uid, usize)>,
@@ -226,12 +232,13 @@ impl Disk {
                 action,
                 states,
                 participants,
+                groups,
             } => {
                 if let Err(fault) = self.may_write(&states) {
                     return Ok(Err(fault));
                 }
                 states.into_iter().for_each(|state| self.write(state));
-                self.decide(action, (shard, participants))?;
+                self.decide(action, (shard, participants, groups))?;
                 facts.push(Fact::Decided(action));
             }
             What::Install { action } => {
@@ -247,6 +254,7 @@ impl Disk {
                 let record = self.decisions.get_mut(&action);
                 let record = record.ok_or_else(|| format!("store: {action} was never decided"))?;
                 record.1.clear();
+                record.2.clear();
             }
             What::Stage {
                 action,
@@ -255,7 +263,7 @@ impl Disk {
                 replies,
             } => {
                 self.replies.extend(replies);
-                self.prepare((action, shard), coordinator, vec![state])?;
+                self.prepare((action, shard), coordinator.into(), vec![state])?;
             }
             What::Depart {
                 action,
@@ -273,7 +281,7 @@ impl Disk {
     fn prepare(
         &mut self,
         (action, shard): (Uid, usize),
-        coordinator: Site,
+        coordinator: Coordinator,
         shadows: Vec<State>,
     ) -> Result<(), String> {
         self.remove_unwanted(shard);
@@ -311,10 +319,10 @@ impl Disk {
         if keep {
             self.forwards.insert(uid, to);
         }
-        self.decide(action, (shard, vec![to]))
+        self.decide(action, (shard, vec![to], Vec::new()))
     }
 
-    fn decide(&mut self, action: Uid, record: (usize, Vec<Site>)) -> Result<(), String> {
+    fn decide(&mut self, action: Uid, record: Told) -> Result<(), String> {
         match self.decisions.insert(action, record) {
             Some(_) => Err(format!("store: {action} is decided twice")),
             None => Ok(()),

@@ -46,6 +46,7 @@ pub(crate) enum Event {
         at: Place,
         work: Work,
         action: Uid,
+        decider: Option<Uid>,
     },
     Returns {
         at: Place,
@@ -81,6 +82,41 @@ pub(crate) enum Event {
     Moving {
         number: MoveNo,
         stage: Stage,
+    },
+    /// A leader is taken for dead.
+    Suspect {
+        uid: Uid,
+        term: u64,
+    },
+    /// A node begins to lead.
+    Leads {
+        uid: Uid,
+        term: u64,
+        node: usize,
+        life: u32,
+    },
+    /// A node hears that another leads.
+    Deposed {
+        uid: Uid,
+        term: u64,
+        node: usize,
+        life: u32,
+    },
+    /// The first entry that was not complete is.
+    Complete {
+        uid: Uid,
+        term: u64,
+    },
+    /// The end of a part could not be added.
+    NotEnded {
+        at: Place,
+        uid: Uid,
+        action: Uid,
+    },
+    /// A settled decision goes.
+    Forget {
+        uid: Uid,
+        action: Uid,
     },
     DiskDone {
         node: usize,

@@ -34,6 +34,9 @@ impl World {
         if self.plan.caps.lacks(kind) {
             return Ok(());
         }
+        if !self.groups.is_empty() && self.group_rng.chance(250) {
+            return self.suspect_some();
+        }
         self.say(|| format!("fault: {kind:?} {}", chosen + 1));
         self.befall(kind, chosen, uid)
     }
@@ -96,6 +99,7 @@ impl World {
             | FaultKind::HalfOpen
             | FaultKind::Cancel
             | FaultKind::Move
+            | FaultKind::Depose
             | FaultKind::Skew => {}
         }
         Ok(())
@@ -160,6 +164,7 @@ impl World {
         let it = self.life(process);
         self.schedule(self.now + EXTINCT, Event::Extinct { of: it });
         self.processes[process].up = false;
+        self.leaders_die(process);
         self.forget_known(it);
         for conn in 0..self.conns.len() {
             if self.conns[conn].caller == it || self.conns[conn].server == it {
@@ -198,7 +203,7 @@ impl World {
         let prepared = self.nodes[node].disk.prepared.iter();
         let prepared = prepared.map(|((action, shard), record)| {
             let objects = record.shadows.iter().map(|shadow| shadow.uid).collect();
-            let (action, coordinator) = (*action, record.coordinator.into());
+            let (action, coordinator) = (*action, record.coordinator);
             (
                 *shard,
                 Input::RecoverPrepared {
@@ -209,15 +214,17 @@ impl World {
             )
         });
         let decisions = self.nodes[node].disk.decisions.iter();
-        let decisions = decisions.filter(|(_, (_, participants))| !participants.is_empty());
-        let decisions = decisions.map(|(action, (shard, participants))| {
+        let decisions = decisions.filter(|(_, (_, participants, groups))| {
+            !participants.is_empty() || !groups.is_empty()
+        });
+        let decisions = decisions.map(|(action, (shard, participants, groups))| {
             let (action, participants) = (*action, participants.clone());
             (
                 *shard,
                 Input::RecoverDecision {
                     action,
                     participants,
-                    groups: Vec::new(),
+                    groups: groups.clone(),
                     decider: None,
                 },
             )

@@ -8,6 +8,7 @@
 //! | `program`, `run` | random programs; the action they are a part of, its commit |
 //! | `shell`, `servant`, `answer`, `image`, `disk` | what a node does besides deciding |
 //! | `moves` | objects that move to other nodes, callers that follow |
+//! | `groups` | replicated objects: logs, leaders, takeovers; work for the store in several steps |
 //! | `faults` | crashes, partitions, deaths |
 //! | `truth` | what really happened |
 //! | `checker` | what must be true of it |
@@ -21,6 +22,7 @@ mod checker;
 mod disk;
 mod event;
 mod faults;
+mod groups;
 mod image;
 mod moves;
 mod net;
@@ -83,25 +85,30 @@ fn close(world: &mut World) -> Check {
         let forgetful = world.plan.limits.actions_max < 100;
         rest::stored(&node.disk, forgetful)?;
     }
+    world.check_groups(world.plan.limits.actions_max < 100)?;
     for run in 0..world.runs.len() {
-        let Some((coordinator, ..)) = world.runs[run].request.clone() else {
+        let Some((coordinator, decider, ..)) = world.runs[run].request.clone() else {
             continue;
         };
-        let node = World::node_of(coordinator.site.node);
-        let at = world.place(node, usize::from(coordinator.site.shard));
+        let action = world.runs[run].root;
+        if world.truth.roots[&action].forgotten {
+            continue;
+        }
+        let leader = decider.and_then(|uid| world.leader_site(uid));
+        let site = leader.unwrap_or(coordinator.site);
+        let at = world.place(World::node_of(site.node), usize::from(site.shard));
         let asked = Asked {
             conn: None,
             run,
             commit: false,
         };
         let ticket = world.question(at, asked);
-        let action = world.runs[run].root;
         world.input(
             at,
             Input::Ask {
                 ticket,
                 action,
-                decider: None,
+                decider,
             },
         )?;
         world.run_to_end()?;
@@ -127,5 +134,8 @@ fn close(world: &mut World) -> Check {
 
 fn stored(world: &World) -> BTreeMap<Uid, Vec<OpNo>> {
     let states = world.nodes.iter().flat_map(|node| &node.disk.states);
-    states.map(|(uid, list)| (*uid, list.clone())).collect()
+    let groups = world.groups.iter();
+    let groups = groups.map(|(uid, group)| (uid, &group.shown.list));
+    let all = states.chain(groups);
+    all.map(|(uid, list)| (*uid, list.clone())).collect()
 }

@@ -376,7 +376,8 @@ impl World {
     pub(crate) fn check_owners(&self) -> Check {
         for uid in &self.objects {
             self.check_owner(*uid)?;
-            if uid.incarnation() == Incarnation(0) && self.owner(*uid).is_none() {
+            let replicated = self.groups.contains_key(uid);
+            if !replicated && uid.incarnation() == Incarnation(0) && self.owner(*uid).is_none() {
                 return Err(format!("moves: {uid} is nowhere"));
             }
         }

@@ -306,6 +306,12 @@ impl World {
         self.rng.pick(&self.objects)
     }
 
+    fn pick_plain(&mut self) -> Uid {
+        let all = self.objects.iter().copied();
+        let plain: Vec<Uid> = all.filter(|uid| !self.groups.contains_key(uid)).collect();
+        self.rng.pick(&plain)
+    }
+
     fn make_call(&mut self, task: TaskNo) -> Check {
         let (at, action) = (self.tasks[task].at, self.tasks[task].action);
         let key = match self.key_for(task) {
@@ -319,7 +325,10 @@ impl World {
             }
         };
         let kind = self.pick_kind(task);
-        let uid = self.pick_object();
+        let uid = match self.pick_object() {
+            uid if action.is_none() && self.groups.contains_key(&uid) => self.pick_plain(),
+            uid => uid,
+        };
         let to = self.known_site(at.process, uid);
         let process = &mut self.processes[at.process];
         let sequence = process.next_sequence;

@@ -1,7 +1,7 @@
 //! Top-level actions and parts of them, as whoever runs them sees them: the real scope machine,
 //! the messages it wants sent, the commit and the question what became of it.
 
-use partha_core::action::message::{From, Verdict};
+use partha_core::action::message::{From, Message, Verdict};
 use partha_core::action::path::{Participant, Path};
 use partha_core::action::scope::{Doom, Family, Over, Plan, Send};
 use partha_core::id::{NodeId, Uid};
@@ -21,6 +21,9 @@ pub(crate) enum Stage {
     Done,
 }
 
+/// What a commit is asked for with.
+pub(crate) type Plea = (Participant, Option<Uid>, Vec<Participant>, Vec<Uid>);
+
 /// One family: a top-level action, or a servant's part of its caller's.
 #[derive(Debug)]
 pub(crate) struct Run {
@@ -38,8 +41,8 @@ pub(crate) struct Run {
     pub(crate) until: u64,
     /// Objects whose servants wait for its calls.
     pub(crate) stack: Vec<Uid>,
-    /// Coordinator, others, nested actions that were aborted.
-    pub(crate) request: Option<(Participant, Vec<Participant>, Vec<Uid>)>,
+    /// Coordinator, decider, others, nested actions that were aborted.
+    pub(crate) request: Option<Plea>,
     /// Over which the last question about its end went.
     pub(crate) conn: Option<ConnNo>,
     pub(crate) asked: u32,
@@ -158,12 +161,18 @@ impl World {
         node: usize,
         shard: usize,
         from: From,
-        message: partha_core::action::message::Message,
+        message: Message,
     ) -> Check {
         if !self.processes[node].up {
             return Ok(());
         }
         let at = self.place(node, shard);
+        if let Message::Prepare { action, .. } = message
+            && !self.may_vote(at, action)
+        {
+            self.summary.reach("group: a prepare is held");
+            return Ok(());
+        }
         let message = Box::new(message);
         self.input(at, Input::Message { from, message })
     }
@@ -226,12 +235,12 @@ impl World {
                 coordinator,
                 others,
                 aborted,
-                ..
+                decider,
             }) => {
                 self.say(|| format!("commit {coordinator:?} {others:?} {aborted:?}"));
                 self.truth.end_level(self.runs[run].root, State::Merged);
                 let node = Self::node_of(coordinator.site.node);
-                self.runs[run].request = Some((coordinator, others, aborted));
+                self.runs[run].request = Some((coordinator, decider, others, aborted));
                 let Some(conn) = self.connect(self.runs[run].at, node) else {
                     self.summary.reach("commit: no way to the coordinator");
                     return self.abort_root(task);
@@ -357,12 +366,11 @@ impl World {
             return Ok(());
         }
         self.runs[run].asked += 1;
-        let coordinator = self.runs[run]
-            .request
-            .as_ref()
-            .expect("a commit was planned")
-            .0;
-        if let Some(conn) = self.connect(at, Self::node_of(coordinator.site.node)) {
+        let request = self.runs[run].request.as_ref();
+        let (coordinator, decider, ..) = request.expect("a commit was planned");
+        let leader = decider.and_then(|uid| self.leader_site(uid));
+        let site = leader.unwrap_or(coordinator.site);
+        if let Some(conn) = self.connect(at, Self::node_of(site.node)) {
             self.runs[run].conn = Some(conn);
             self.request(conn, Request::Ask(run));
         }

@@ -43,12 +43,22 @@ impl World {
             let image = shard.images.get(uid).ok_or("activation: no image to use")?;
             held.began_with = image.list.len();
             isolated::sees(&self.truth, op, held.path(), &image.list)?;
-            shard.images.check_rows(uid, node.disk.rows.get(&uid))?;
         }
+        if !new {
+            let node = &self.nodes[at.node];
+            let rows = match self.shown(at.node, uid) {
+                Some(shown) => Some(&shown.rows),
+                None => node.disk.rows.get(&uid),
+            };
+            node.shards[at.shard].images.check_rows(uid, rows)?;
+        }
+        let node = &mut self.nodes[at.node];
+        let shard = &mut node.shards[at.shard];
         if kind.writes() {
             let epoch = new.then(|| node.disk.activate(uid));
             shard.images.write(uid, ticket, op, epoch)?;
         }
+        let held = &shard.held[&ticket];
         let stack = held
             .membership
             .as_ref()

@@ -127,10 +127,23 @@ impl World {
             | Output::Release { .. } => self.undo_output(at, &output)?,
             Output::Store { job, batch } => self.store(at, job, *batch)?,
             Output::SearchDecision {
-                job: work, action, ..
+                job: work,
+                action,
+                decider,
             } => {
-                self.schedule(soon, Event::Decision { at, work, action });
+                let event = Event::Decision {
+                    at,
+                    work,
+                    action,
+                    decider,
+                };
+                self.schedule(soon, event);
             }
+            Output::EndPart {
+                object,
+                action,
+                commit,
+            } => self.end_part(at, object, action, commit),
             Output::Send { to, message } => self.mail_out(at, to, *message),
             Output::Ended { ticket, end } => self.ended(at, ticket, end)?,
             Output::Told { ticket, verdict } => self.told_out(at, ticket, verdict)?,
@@ -160,6 +173,11 @@ impl World {
 
     /// What leaves memory is in the store; of a node that stops it may be prepared only.
     fn passivated(&self, at: Place, uid: Uid, image: &Vec<usize>) -> Check {
+        if let Some(shown) = self.shown(at.node, uid) {
+            // What a deposed leader has in memory is what it was.
+            let leads = self.surely_leads(at.node, uid);
+            return if leads { shown.has(uid, image) } else { Ok(()) };
+        }
         let disk = &self.nodes[at.node].disk;
         let stored = disk.states.get(&uid);
         if disk.shadow(uid) == Some(image) || stored == Some(image) {
@@ -223,6 +241,9 @@ impl World {
     }
 
     pub(crate) fn load(&mut self, at: Place, uid: Uid) -> Check {
+        if self.groups.contains_key(&uid) {
+            return self.load_replicated(at, uid);
+        }
         let node = &mut self.nodes[at.node];
         let shard = &mut node.shards[at.shard];
         let full = self.now < self.plan.faults_until && self.rng.chance(self.plan.full / 2);
@@ -246,7 +267,17 @@ impl World {
         self.input(at, Input::Loaded { uid, outcome })
     }
 
-    pub(crate) fn decision(&mut self, at: Place, work: Work, action: Uid) -> Check {
+    pub(crate) fn decision(
+        &mut self,
+        at: Place,
+        work: Work,
+        action: Uid,
+        decider: Option<Uid>,
+    ) -> Check {
+        if let Some(uid) = decider {
+            let found = self.decision_in_log(at, uid, action);
+            return self.input(at, Input::DecisionFound { job: work, found });
+        }
         let fails = self.in_faults() && self.rng.chance(self.plan.full);
         let found = self.nodes[at.node].disk.decisions.contains_key(&action);
         let found = (!fails).then_some(found);
@@ -311,6 +342,9 @@ impl World {
 
     /// A batch about an action goes to the disk.
     fn store(&mut self, at: Place, job: Work, batch: ActionBatch) -> Check {
+        if self.store_in_logs(at, job, &batch)? {
+            return Ok(());
+        }
         let states = |world: &Self, action: Uid, objects: Vec<Written>| {
             let images = &world.nodes[at.node].shards[at.shard].images;
             let states = objects.into_iter().map(|Written { uid, create, .. }| {
@@ -334,7 +368,7 @@ impl World {
                 let states = states(self, action, objects)?;
                 What::Prepare {
                     action,
-                    coordinator: coordinator.site,
+                    coordinator,
                     states,
                 }
             }
@@ -342,6 +376,7 @@ impl World {
                 action,
                 objects,
                 participants,
+                groups,
                 ..
             } => {
                 let states = states(self, action, objects)?;
@@ -349,6 +384,7 @@ impl World {
                     action,
                     states,
                     participants,
+                    groups,
                 }
             }
             ActionBatch::Install { action, .. } => What::Install { action },
@@ -387,6 +423,11 @@ impl World {
             let input = match done.waits {
                 For::Call(ticket) => Input::Flushed { ticket, result },
                 For::Job(job) => Input::Stored { job, result },
+                For::Step(job) if self.lives(at) => {
+                    self.step_done(at, job, result, true)?;
+                    continue;
+                }
+                For::Step(_) => continue,
                 For::Move(number) => {
                     let stage = Stage::Written(result);
                     self.move_goes_on(number, stage)?;

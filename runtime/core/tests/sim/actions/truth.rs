@@ -112,6 +112,8 @@ pub(crate) struct Root {
     pub(crate) dead: bool,
     /// The commit point is on a disk.
     pub(crate) decided: bool,
+    /// Its decision was settled, and has gone from its log since.
+    pub(crate) forgotten: bool,
     /// Something other than a move has befallen it.
     pub(crate) misfortune: bool,
 }

@@ -6,11 +6,12 @@ use partha_core::action::path::Site;
 use partha_core::engine::Mutation;
 use partha_core::id::{Incarnation, NodeId, Peer, Uid};
 use partha_core::time::Time;
-use partha_core::{Engine, Identity, Input, Outbox, Ticket, invariants};
+use partha_core::{Engine, Identity, Input, Job as Work, Outbox, Ticket, invariants};
 
 use super::checker::{orphan, waits::Waits};
 use super::disk::Disk;
 pub(crate) use super::event::Event;
+use super::groups::{Group, Steps};
 use super::image::Images;
 use super::moves::Move;
 use super::net::{Conn, ConnNo, Life};
@@ -53,6 +54,8 @@ pub(crate) struct Shard {
     pub(crate) held: BTreeMap<Ticket, Held>,
     /// Requests to commit or to tell, and who made them; none for the checker itself.
     pub(crate) asked: BTreeMap<Ticket, Asked>,
+    /// Work for the store that has several steps.
+    pub(crate) steps: BTreeMap<Work, Steps>,
     pub(crate) next_ticket: u64,
     pub(crate) timer_at: Option<u64>,
     pub(crate) drained: bool,
@@ -114,6 +117,11 @@ pub(crate) struct World {
     pub(crate) runs: Vec<Run>,
     pub(crate) objects: Vec<Uid>,
     pub(crate) moves: Vec<Move>,
+    pub(crate) groups: BTreeMap<Uid, Group>,
+    /// Chances of groups have a stream of their own: a run without them is as if there were none.
+    pub(crate) group_rng: Rng,
+    /// How often a leader is taken for dead when it has just added something, of a thousand.
+    pub(crate) suspicious: u64,
     /// Where processes believe objects to be that have moved.
     pub(crate) known: BTreeMap<(usize, Uid), Site>,
     pub(crate) truth: Truth,
@@ -145,6 +153,9 @@ impl World {
             runs: Vec::new(),
             objects: Vec::new(),
             moves: Vec::new(),
+            groups: BTreeMap::new(),
+            group_rng: Rng::new(!job.seed),
+            suspicious: 0,
             known: BTreeMap::new(),
             truth: Truth::default(),
             waits: Waits::default(),
@@ -171,6 +182,7 @@ impl World {
         for node in 0..world.plan.nodes {
             world.add_node(node);
         }
+        world.make_groups();
         world
     }
 
@@ -200,6 +212,7 @@ impl World {
             images: Images::default(),
             held: BTreeMap::new(),
             asked: BTreeMap::new(),
+            steps: BTreeMap::new(),
             next_ticket: 1,
             timer_at: None,
             drained: false,
@@ -263,9 +276,18 @@ impl World {
             } => self.mail(node, shard, from, *message),
             Event::Search { at, ticket, call } if self.lives(at) => self.search(at, ticket, call),
             Event::Load { at, uid } if self.lives(at) => self.load(at, uid),
-            Event::Decision { at, work, action } if self.lives(at) => {
-                self.decision(at, work, action)
-            }
+            Event::Decision {
+                at,
+                work,
+                action,
+                decider,
+            } if self.lives(at) => self.decision(at, work, action, decider),
+            about @ (Event::Suspect { .. }
+            | Event::Leads { .. }
+            | Event::Deposed { .. }
+            | Event::Complete { .. }
+            | Event::NotEnded { .. }
+            | Event::Forget { .. }) => self.group_event(&about),
             Event::Returns { at, ticket } if self.lives(at) => self.returns(at, ticket),
             Event::Killed { at, ticket } if self.lives(at) => self.killed(at, ticket),
             Event::Extinct { of } => orphan::extinct(self, of),
@@ -324,7 +346,9 @@ impl World {
             }
             Event::Mail { node, .. } | Event::DiskDone { node, .. } => Some(*node),
             Event::Moving { number, stage } => Some(self.move_concerns(*number, stage)),
-            Event::Search { at, .. }
+            Event::Leads { node, .. } | Event::Deposed { node, .. } => Some(*node),
+            Event::NotEnded { at, .. }
+            | Event::Search { at, .. }
             | Event::Load { at, .. }
             | Event::Decision { at, .. }
             | Event::Returns { at, .. }
@@ -342,6 +366,9 @@ impl World {
             Event::Reborn { .. }
             | Event::Restart { .. }
             | Event::Extinct { .. }
+            | Event::Suspect { .. }
+            | Event::Complete { .. }
+            | Event::Forget { .. }
             | Event::Fault
             | Event::Move
             | Event::Watch => None,

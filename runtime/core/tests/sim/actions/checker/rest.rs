@@ -50,9 +50,11 @@ pub(crate) fn stored(disk: &Disk, forgetful: bool) -> Check {
     let unsettled = disk
         .decisions
         .iter()
-        .find(|(_, (_, left))| !left.is_empty());
-    if let Some((action, (_, left))) = unsettled.filter(|_| !forgetful) {
-        return Err(format!("rest: of {action} {left:?} was never told"));
+        .find(|(_, (_, left, groups))| !left.is_empty() || !groups.is_empty());
+    if let Some((action, (_, left, groups))) = unsettled.filter(|_| !forgetful) {
+        return Err(format!(
+            "rest: of {action} {left:?} {groups:?} was never told"
+        ));
     }
     for (uid, list) in &disk.states {
         let rows = disk.rows.get(uid);
