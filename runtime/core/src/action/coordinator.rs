@@ -21,6 +21,12 @@
 //! | Deciding | committed; Committing if anybody voted Yes | aborted | – | – |
 //! | Committing | – | – | noted | settled in the store; gone |
 //!
+//! With a *decider* the decision and its object's new state are an entry in the log of that
+//! replicated object; the coordinator's other replicated objects get parts before, and ends after.
+//! The decision names sites and replicated objects with parts: each is told until acknowledged, the
+//! latter by way of who leads them, when the decision is told again. A decision whose decider is
+//! led elsewhere from now on is forgotten here: who leads it tells it.
+//!
 //! *Aborted*: what the coordinator did is undone, the others are told once. Who misses that asks
 //! again and finds no decision (presumed abort). *Committed*: who asked is told, locks are freed,
 //! those who voted Yes are told until each has acknowledged.

@@ -26,6 +26,13 @@
 //! too, after telling the store to drop what it wrote; nobody waits for that, since a restart
 //! in between asks the coordinator once more. *Give up*: a caller is gone, or time is up. What
 //! is prepared is bound by the coordinator's decision alone, so nobody else can end it.
+//!
+//! *By the coordinator* means: from its site. Where the decision is in the log of a replicated
+//! object (the decider), that is no authority once prepared, since a later life of the site knows
+//! nothing of it: the abort makes the participant ask whoever leads the decider, at once. To
+//! *write it* is a part in the log of each replicated object besides, *install* and *undo* end
+//! these parts; what is led elsewhere by then is left to who leads it ([`crate::engine`], `parts`).
+//! What could not be written is undone, since some of the parts may be there.
 
 /// How far a top-level action is here, as far as these tables look at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,6 +6,11 @@
 //! | anybody (`Ask`) | its end | InFlight | what the store has; none if it cannot tell |
 //!
 //! What the store does not know is aborted, and stays so: presumed abort.
+//!
+//! Where the question names a decider the answer is in its log. The mirror counts then only if it
+//! votes, is being decided, or is active with that decider; that an action was aborted is never
+//! said from memory; and the store says that there is no decision only while this shard surely
+//! leads the decider. A request to commit that cannot be answered so ends as `Unknown`.
 
 use super::decide::Asked;
 use super::work::Work;

@@ -165,14 +165,14 @@ pub(crate) const MUTANTS: &[(Mutation, World, u64)] = &[
     (Mutation::ServeEarly, World::Actions, 0),
     (Mutation::TrustRecovered, World::Actions, 17575),
     (Mutation::RefuseWhileMoving, World::Actions, 20),
-    (Mutation::PresumePartCommit, World::Actions, 0),
-    (Mutation::PresumePartAbort, World::Actions, 0),
-    (Mutation::LosePartOnTakeover, World::Actions, 0),
-    (Mutation::ForgetExpel, World::Actions, 0),
-    (Mutation::HideGroups, World::Actions, 0),
-    (Mutation::AcknowledgeUnended, World::Actions, 0),
-    (Mutation::IgnoreDecider, World::Actions, 0),
-    (Mutation::AnswerUnled, World::Actions, 0),
+    (Mutation::PresumePartCommit, World::Actions, 16),
+    (Mutation::PresumePartAbort, World::Actions, 11),
+    (Mutation::LosePartOnTakeover, World::Actions, 11),
+    (Mutation::ForgetExpel, World::Actions, 265),
+    (Mutation::HideGroups, World::Actions, 11),
+    (Mutation::AcknowledgeUnended, World::Actions, 17326),
+    (Mutation::IgnoreDecider, World::Actions, 183),
+    (Mutation::AnswerUnled, World::Actions, 4),
 ];
 
 /// Runs a seed; an assert of the engine counts as a violation, too.

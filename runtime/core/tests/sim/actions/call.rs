@@ -106,41 +106,7 @@ impl World {
         match request {
             Request::Call(call) => self.admit(conn, call),
             Request::Cancel(call) => self.cancel(conn, call),
-            Request::Commit(run) => {
-                let asked = Asked {
-                    conn: Some(conn),
-                    run,
-                    commit: true,
-                };
-                let request = self.runs[run].request.clone();
-                let (to, decider, others, aborted) = request.expect("a commit was planned");
-                let at = self.place(node, usize::from(to.site.shard));
-                if to.incarnation.0 != at.life {
-                    // The mirror that is meant died with an earlier life.
-                    let end = End::Aborted(Abort::Lost(to.site));
-                    self.respond(conn, Response::Ended { run, end });
-                    return Ok(());
-                }
-                let action = self.runs[run].root;
-                if !self.may_vote(at, action) {
-                    self.summary.reach("group: a commit is held");
-                    let request = Request::Commit(run);
-                    self.schedule(self.now + MS, Event::Request { conn, request });
-                    return Ok(());
-                }
-                let ticket = self.question(at, asked);
-                let join = to.joined.join;
-                let input = Input::Commit {
-                    ticket,
-                    caller,
-                    action,
-                    join,
-                    others,
-                    aborted,
-                    decider,
-                };
-                self.input(at, input)
-            }
+            Request::Commit(run) => self.commit_at_server(conn, run),
             Request::Ask(run) => {
                 let asked = Asked {
                     conn: Some(conn),
@@ -149,7 +115,8 @@ impl World {
                 };
                 let plea = self.runs[run].request.as_ref();
                 let &(to, decider, ..) = plea.expect("a commit was planned");
-                let shard = decider.map_or(usize::from(to.site.shard), |uid| self.shard_of(uid));
+                let shard =
+                    decider.map_or_else(|| usize::from(to.site.shard), |uid| self.shard_of(uid));
                 let at = self.place(node, shard);
                 let ticket = self.question(at, asked);
                 let action = self.runs[run].root;
@@ -170,6 +137,44 @@ impl World {
                 self.input(at, Input::Message { from, message })
             }
         }
+    }
+
+    fn commit_at_server(&mut self, conn: ConnNo, run: RunNo) -> Check {
+        let it = &self.conns[conn];
+        let (node, caller) = (it.server.process, Self::peer_of(it.caller));
+        let asked = Asked {
+            conn: Some(conn),
+            run,
+            commit: true,
+        };
+        let request = self.runs[run].request.clone();
+        let (to, decider, others, aborted) = request.expect("a commit was planned");
+        let at = self.place(node, usize::from(to.site.shard));
+        if to.incarnation.0 != at.life {
+            // The mirror that is meant died with an earlier life.
+            let end = End::Aborted(Abort::Lost(to.site));
+            self.respond(conn, Response::Ended { run, end });
+            return Ok(());
+        }
+        let action = self.runs[run].root;
+        if !self.may_vote(at, action) {
+            self.summary.reach("group: a commit is held");
+            let request = Request::Commit(run);
+            self.schedule(self.now + MS, Event::Request { conn, request });
+            return Ok(());
+        }
+        let ticket = self.question(at, asked);
+        let join = to.joined.join;
+        let input = Input::Commit {
+            ticket,
+            caller,
+            action,
+            join,
+            others,
+            aborted,
+            decider,
+        };
+        self.input(at, input)
     }
 
     /// A new ticket for a question about an action.

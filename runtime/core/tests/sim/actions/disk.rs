@@ -238,8 +238,8 @@ impl Disk {
                     return Ok(Err(fault));
                 }
                 states.into_iter().for_each(|state| self.write(state));
-                self.decide(action, (shard, participants, groups))?;
                 facts.push(Fact::Decided(action));
+                self.decide(action, (shard, participants, groups))?;
             }
             What::Install { action } => {
                 let record = self.prepared.remove(&(action, shard));
@@ -250,12 +250,7 @@ impl Disk {
                 self.prepared.remove(&(action, shard));
                 self.unwanted.remove(&(action, shard));
             }
-            What::Settle { action } => {
-                let record = self.decisions.get_mut(&action);
-                let record = record.ok_or_else(|| format!("store: {action} was never decided"))?;
-                record.1.clear();
-                record.2.clear();
-            }
+            What::Settle { action } => self.settle(action, shard)?,
             What::Stage {
                 action,
                 coordinator,
@@ -263,7 +258,8 @@ impl Disk {
                 replies,
             } => {
                 self.replies.extend(replies);
-                self.prepare((action, shard), coordinator.into(), vec![state])?;
+                let coordinator = coordinator.into();
+                self.prepare((action, shard), coordinator, vec![state])?;
             }
             What::Depart {
                 action,
@@ -327,6 +323,13 @@ impl Disk {
             Some(_) => Err(format!("store: {action} is decided twice")),
             None => Ok(()),
         }
+    }
+
+    fn settle(&mut self, action: Uid, shard: usize) -> Result<(), String> {
+        let record = self.decisions.get_mut(&action);
+        let record = record.ok_or_else(|| format!("store: {action} was never decided"))?;
+        *record = (shard, Vec::new(), Vec::new());
+        Ok(())
     }
 
     fn remove_unwanted(&mut self, shard: usize) {

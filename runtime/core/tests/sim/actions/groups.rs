@@ -7,77 +7,18 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use partha_core::action::path::{Coordinator, Site};
+use partha_core::action::path::Site;
 use partha_core::action::scope::Report;
 use partha_core::engine::Mutation;
 use partha_core::id::{Epoch, Uid};
-use partha_core::{ActionBatch, Fault, Input, Job as Work, Loaded, Refusal, Written};
+use partha_core::{Fault, Input, Loaded, Refusal};
 
-use super::disk::{Fact, For, State, What};
-use super::image::Rows;
+use super::log::{Added, Entry, Shown, Waits};
 use super::net::{ConnNo, Request, Response};
 use super::plan::MS;
 use super::servant::size_of;
-use super::truth::OpNo;
 use super::world::{CallNo, Check, Event, Place, World};
 use crate::options::FaultKind;
-
-/// What a log's entry says.
-#[derive(Clone, Debug)]
-pub(crate) enum Entry {
-    Part {
-        action: Uid,
-        coordinator: Coordinator,
-        state: State,
-    },
-    End {
-        action: Uid,
-        commit: bool,
-    },
-    Decide {
-        action: Uid,
-        state: Option<State>,
-        participants: Vec<Site>,
-        groups: Vec<Uid>,
-    },
-    Settle {
-        action: Uid,
-    },
-}
-
-/// Who waits for an entry at the leader that added it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Waits {
-    /// A piece of work of several steps.
-    Step(Work),
-    /// The end of a part that the engine asked for.
-    Ended(Uid),
-}
-
-/// An entry that is not complete.
-#[derive(Clone, Debug)]
-struct Added {
-    entry: Entry,
-    at: Place,
-    waits: Waits,
-}
-
-/// What a decision in a log names, and whether all of them know.
-#[derive(Clone, Debug)]
-pub(crate) struct Decision {
-    participants: Vec<Site>,
-    groups: Vec<Uid>,
-    settled: bool,
-}
-
-/// What is complete.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Shown {
-    pub(crate) list: Vec<OpNo>,
-    pub(crate) rows: Rows,
-    part: Option<(Uid, Coordinator, State)>,
-    pub(crate) decisions: BTreeMap<Uid, Decision>,
-}
 
 /// One replicated object.
 #[derive(Debug)]
@@ -99,27 +40,6 @@ struct Belief {
     stale: Option<Shown>,
     /// It hears just now that it leads no more.
     over: bool,
-}
-
-/// A piece of work for the store that has several steps.
-#[derive(Clone, Debug)]
-pub(crate) struct Steps {
-    pub(crate) action: Uid,
-    /// Answers that are missing in this step.
-    open: usize,
-    failed: Option<Fault>,
-    stage: Stage,
-    /// What is left to do: parts first, then the local batch or the decision, then ends.
-    local: Option<What>,
-    decision: Option<(Uid, Entry)>,
-    ends: Vec<(Uid, bool)>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Parts,
-    Point,
-    Ends,
 }
 
 impl World {
@@ -378,6 +298,14 @@ impl World {
             return self.depose(uid);
         }
         self.learns_deposition(uid, node)?;
+        let belief = Belief {
+            term,
+            life,
+            stale: None,
+            over: false,
+        };
+        let group = self.groups.get_mut(&uid).expect("it is a group");
+        group.believers.insert(node, belief);
         let at = self.place(node, self.shard_of(uid));
         let shown = self.groups[&uid].shown.clone();
         for (action, decision) in &shown.decisions {
@@ -405,14 +333,6 @@ impl World {
                 },
             )?;
         }
-        let belief = Belief {
-            term,
-            life,
-            stale: None,
-            over: false,
-        };
-        let group = self.groups.get_mut(&uid).expect("it is a group");
-        group.believers.insert(node, belief);
         Ok(())
     }
 
@@ -466,7 +386,7 @@ impl World {
     }
 
     /// Adds an entry, at a node that believes to lead.
-    fn add_entry(&mut self, at: Place, uid: Uid, entry: Entry, waits: Waits) {
+    pub(crate) fn add_entry(&mut self, at: Place, uid: Uid, entry: Entry, waits: Waits) {
         let term = self.groups[&uid].believers[&at.node].term;
         let sure = self.surely_leads(at.node, uid);
         let added = Added { entry, at, waits };
@@ -502,82 +422,6 @@ impl World {
         Ok(())
     }
 
-    /// An entry is complete: what it says is so.
-    fn apply_entry(&mut self, uid: Uid, entry: Entry) -> Check {
-        self.say(|| format!("complete in {uid}: {entry:?}"));
-        let group = self.groups.get_mut(&uid).expect("it is a group");
-        let shown = &mut group.shown;
-        match entry {
-            Entry::Part {
-                action,
-                coordinator,
-                state,
-            } => {
-                if let Some((other, ..)) = &shown.part
-                    && *other != action
-                {
-                    return Err(format!("groups: {uid} has parts of {other} and {action}"));
-                }
-                shown.part = Some((action, coordinator, state));
-            }
-            Entry::End { action, commit } => {
-                let mine = shown.part.as_ref().is_some_and(|(it, ..)| *it == action);
-                if let Some((_, _, state)) = shown.part.take_if(|_| mine) {
-                    if commit {
-                        shown.write(state);
-                    }
-                    let decided = self.truth.roots[&action].decided;
-                    if decided != commit {
-                        return Err(format!(
-                            "atomic: the part of {action} at {uid} ends as {commit}, decided: {decided}"
-                        ));
-                    }
-                }
-            }
-            Entry::Decide {
-                action,
-                state,
-                participants,
-                groups,
-            } => {
-                let settled = participants.is_empty() && groups.is_empty();
-                let decision = Decision {
-                    participants,
-                    groups,
-                    settled,
-                };
-                if shown.decisions.insert(action, decision).is_some() {
-                    return Err(format!("groups: {action} is decided twice"));
-                }
-                if let Some(state) = state {
-                    shown.write(state);
-                }
-                self.learn(vec![Fact::Decided(action)])?;
-            }
-            Entry::Settle { action } => {
-                if let Some(decision) = shown.decisions.get_mut(&action) {
-                    decision.settled = true;
-                    let at = self.now + self.group_rng.range(MS, 100 * MS);
-                    self.schedule(at, Event::Forget { uid, action });
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// A settled decision has stayed for long enough: whoever ran the action knows.
-    pub(crate) fn forget_decision(&mut self, uid: Uid, action: Uid) {
-        let over =
-            |run: &super::run::Run| run.root != action || run.stage == super::run::Stage::Done;
-        if !self.runs.iter().filter(|run| !run.is_branch).all(over) {
-            let at = self.now + 100 * MS;
-            return self.schedule(at, Event::Forget { uid, action });
-        }
-        self.truth.root(action).forgotten = true;
-        let group = self.groups.get_mut(&uid).expect("it is a group");
-        group.shown.decisions.remove(&action);
-    }
-
     /// Whoever waits for an entry is told.
     fn entry_done(&mut self, uid: Uid, added: &Added, ok: bool) -> Check {
         let result = if ok { Ok(()) } else { Err(Fault::Store) };
@@ -601,293 +445,6 @@ impl World {
             self.add_entry(at, uid, entry, Waits::Ended(action));
         } else {
             self.schedule(self.now + MS / 10, Event::NotEnded { at, uid, action });
-        }
-    }
-
-    /// A batch about replicated objects, perhaps besides others. Says whether it is one.
-    pub(crate) fn store_in_logs(
-        &mut self,
-        at: Place,
-        job: Work,
-        batch: &ActionBatch,
-    ) -> Result<bool, String> {
-        let steps = match batch {
-            ActionBatch::Prepare {
-                action,
-                coordinator,
-                objects,
-            } if objects.iter().any(|it| it.replicated) => {
-                let (parts, states) = self.split(at, *action, objects)?;
-                let local = (!states.is_empty()).then(|| What::Prepare {
-                    action: *action,
-                    coordinator: *coordinator,
-                    states,
-                });
-                let steps = Steps::new(*action, local, None, Vec::new());
-                self.begin_steps(at, job, steps, parts, *coordinator)?;
-                return Ok(true);
-            }
-            ActionBatch::Decide {
-                action,
-                decider,
-                objects,
-                participants,
-                groups,
-            } if decider.is_some() || objects.iter().any(|it| it.replicated) => {
-                let (mut parts, states) = self.split(at, *action, objects)?;
-                let mut own = None;
-                parts.retain(|state| {
-                    let is = Some(state.uid) == *decider;
-                    if is {
-                        own = Some(state.clone());
-                    }
-                    !is
-                });
-                let ends = parts.iter().map(|state| (state.uid, true)).collect();
-                let (mut local, mut decision) = (None, None);
-                match decider {
-                    Some(uid) => {
-                        if !states.is_empty() {
-                            return Err(format!("groups: {action} decides {states:?} in {uid}"));
-                        }
-                        let entry = Entry::Decide {
-                            action: *action,
-                            state: own,
-                            participants: participants.clone(),
-                            groups: groups.clone(),
-                        };
-                        decision = Some((*uid, entry));
-                    }
-                    None => {
-                        local = Some(What::Decide {
-                            action: *action,
-                            states,
-                            participants: participants.clone(),
-                            groups: groups.clone(),
-                        });
-                    }
-                }
-                let site = self.site_at(at);
-                let coordinator = Coordinator {
-                    site,
-                    decider: *decider,
-                };
-                let steps = Steps::new(*action, local, decision, ends);
-                self.begin_steps(at, job, steps, parts, coordinator)?;
-                return Ok(true);
-            }
-            ActionBatch::Install { action, groups } if !groups.is_empty() => {
-                let key = (*action, at.shard);
-                let plain = self.nodes[at.node].disk.prepared.contains_key(&key);
-                let local = plain.then_some(What::Install { action: *action });
-                let ends = groups.iter().map(|uid| (*uid, true)).collect();
-                Steps::new(*action, local, None, ends)
-            }
-            ActionBatch::Install { action, .. } => {
-                let key = (*action, at.shard);
-                let plain = self.nodes[at.node].disk.prepared.contains_key(&key);
-                if plain {
-                    return Ok(false);
-                }
-                // All that it had prepared is led elsewhere by now.
-                Steps::new(*action, None, None, Vec::new())
-            }
-            ActionBatch::Undo { action, groups } if !groups.is_empty() => {
-                let ends = groups.iter().map(|uid| (*uid, false)).collect();
-                let mut steps = Steps::new(*action, None, None, ends);
-                steps.local = Some(What::Undo { action: *action });
-                // The end is added at once: whatever comes next must find it before it.
-                steps.stage = Stage::Ends;
-                self.begin_undo(at, job, steps)?;
-                return Ok(true);
-            }
-            ActionBatch::Settle {
-                action,
-                decider: Some(uid),
-            } => {
-                if self.believes(at.node, *uid) {
-                    let mut steps = Steps::new(*action, None, None, Vec::new());
-                    (steps.open, steps.stage) = (1, Stage::Ends);
-                    self.nodes[at.node].shards[at.shard]
-                        .steps
-                        .insert(job, steps);
-                    let entry = Entry::Settle { action: *action };
-                    self.add_entry(at, *uid, entry, Waits::Step(job));
-                    return Ok(true);
-                }
-                Steps::new(*action, None, None, Vec::new())
-            }
-            _ => return Ok(false),
-        };
-        let coordinator = Coordinator::default();
-        self.begin_steps(at, job, steps, Vec::new(), coordinator)?;
-        Ok(true)
-    }
-
-    /// What is replicated, and what is not.
-    fn split(
-        &self,
-        at: Place,
-        action: Uid,
-        objects: &[Written],
-    ) -> Result<(Vec<State>, Vec<State>), String> {
-        let images = &self.nodes[at.node].shards[at.shard].images;
-        let (mut parts, mut states) = (Vec::new(), Vec::new());
-        for Written {
-            uid,
-            create,
-            replicated,
-        } in objects
-        {
-            let (list, rows, epoch) = images.written(*uid, action)?;
-            let state = State {
-                uid: *uid,
-                list,
-                rows,
-                epoch,
-                create: *create,
-            };
-            if *replicated {
-                parts.push(state);
-            } else {
-                states.push(state);
-            }
-        }
-        Ok((parts, states))
-    }
-
-    fn begin_steps(
-        &mut self,
-        at: Place,
-        job: Work,
-        mut steps: Steps,
-        parts: Vec<State>,
-        coordinator: Coordinator,
-    ) -> Check {
-        let action = steps.action;
-        if parts.iter().any(|part| !self.believes(at.node, part.uid)) {
-            return Err(format!(
-                "groups: {action} has parts of what is not led here"
-            ));
-        }
-        steps.open = parts.len();
-        let none = parts.is_empty();
-        self.nodes[at.node].shards[at.shard]
-            .steps
-            .insert(job, steps);
-        for state in parts {
-            let uid = state.uid;
-            let entry = Entry::Part {
-                action,
-                coordinator,
-                state,
-            };
-            self.add_entry(at, uid, entry, Waits::Step(job));
-        }
-        if none {
-            self.next_step(at, job)
-        } else {
-            Ok(())
-        }
-    }
-
-    fn begin_undo(&mut self, at: Place, job: Work, mut steps: Steps) -> Check {
-        let action = steps.action;
-        let local = steps.local.take().expect("there may be shadows");
-        let ends = core::mem::take(&mut steps.ends);
-        let led = ends.into_iter().map(|(uid, _)| uid);
-        let led: Vec<Uid> = led.filter(|uid| self.believes(at.node, *uid)).collect();
-        steps.open = 1 + led.len();
-        self.nodes[at.node].shards[at.shard]
-            .steps
-            .insert(job, steps);
-        for uid in led {
-            let commit = false;
-            self.add_entry(at, uid, Entry::End { action, commit }, Waits::Step(job));
-        }
-        self.submit(at, For::Step(job), local);
-        Ok(())
-    }
-
-    /// One answer to a piece of work.
-    pub(crate) fn step_done(
-        &mut self,
-        at: Place,
-        job: Work,
-        result: Result<(), Fault>,
-        local: bool,
-    ) -> Check {
-        let shard = &mut self.nodes[at.node].shards[at.shard];
-        let steps = shard.steps.get_mut(&job);
-        let steps = steps.ok_or_else(|| format!("groups: {job:?} is not under way"))?;
-        // An end that its leader could not add is the next leader's.
-        if local || steps.stage != Stage::Ends {
-            steps.failed = steps.failed.or(result.err());
-        }
-        steps.open -= 1;
-        if steps.open == 0 {
-            return self.next_step(at, job);
-        }
-        Ok(())
-    }
-
-    fn next_step(&mut self, at: Place, job: Work) -> Check {
-        let shard = &mut self.nodes[at.node].shards[at.shard];
-        let steps = shard.steps.get_mut(&job).expect("it is under way");
-        let action = steps.action;
-        if let Some(fault) = steps.failed {
-            shard.steps.remove(&job);
-            let result = Err(fault);
-            return self.input(at, Input::Stored { job, result });
-        }
-        match steps.stage {
-            Stage::Parts => {
-                steps.stage = Stage::Point;
-                let (local, decision) = (steps.local.take(), steps.decision.take());
-                if let Some(what) = local {
-                    steps.open = 1;
-                    self.submit(at, For::Step(job), what);
-                    return Ok(());
-                }
-                if let Some((uid, entry)) = decision {
-                    steps.open = 1;
-                    if self.believes(at.node, uid) {
-                        self.add_entry(at, uid, entry, Waits::Step(job));
-                        return Ok(());
-                    }
-                    return self.step_done(at, job, Err(Fault::Store), false);
-                }
-                self.next_step(at, job)
-            }
-            Stage::Point => {
-                steps.stage = Stage::Ends;
-                let ends = core::mem::take(&mut steps.ends);
-                let led = ends.into_iter();
-                let led: Vec<(Uid, bool)> = led
-                    .filter(|(uid, _)| self.believes(at.node, *uid))
-                    .collect();
-                let none = led.is_empty();
-                let shard = &mut self.nodes[at.node].shards[at.shard];
-                shard.steps.get_mut(&job).expect("it is there").open = led.len();
-                for (uid, commit) in led {
-                    self.add_entry(at, uid, Entry::End { action, commit }, Waits::Step(job));
-                }
-                if none {
-                    self.next_step(at, job)
-                } else {
-                    Ok(())
-                }
-            }
-            Stage::Ends => {
-                shard.steps.remove(&job);
-                self.input(
-                    at,
-                    Input::Stored {
-                        job,
-                        result: Ok(()),
-                    },
-                )
-            }
         }
     }
 
@@ -942,43 +499,5 @@ impl Group {
     fn is_busy(&self) -> bool {
         let open = self.shown.decisions.values().any(|it| !it.settled);
         !self.pending.is_empty() || self.shown.part.is_some() || open
-    }
-}
-
-impl Shown {
-    /// What leaves memory is in the log.
-    pub(crate) fn has(&self, uid: Uid, image: &Vec<OpNo>) -> Check {
-        let part = self.part.as_ref().map(|(_, _, state)| &state.list);
-        if *image == self.list || part == Some(image) {
-            return Ok(());
-        }
-        Err(format!(
-            "durable: {uid} loses {image:?}, its log shows {:?}",
-            self.list
-        ))
-    }
-
-    fn write(&mut self, state: State) {
-        self.rows.extend(state.rows);
-        self.list = state.list;
-    }
-}
-
-impl Steps {
-    fn new(
-        action: Uid,
-        local: Option<What>,
-        decision: Option<(Uid, Entry)>,
-        ends: Vec<(Uid, bool)>,
-    ) -> Self {
-        Self {
-            action,
-            open: 0,
-            failed: None,
-            stage: Stage::Parts,
-            local,
-            decision,
-            ends,
-        }
     }
 }

@@ -8,7 +8,9 @@
 //! | `program`, `run` | random programs; the action they are a part of, its commit |
 //! | `shell`, `servant`, `answer`, `image`, `disk` | what a node does besides deciding |
 //! | `moves` | objects that move to other nodes, callers that follow |
-//! | `groups` | replicated objects: logs, leaders, takeovers; work for the store in several steps |
+//! | `groups` | replicated objects: leaders, takeovers |
+//! | `log` | what their logs say |
+//! | `steps` | work for the store in several steps, some of them in logs |
 //! | `faults` | crashes, partitions, deaths |
 //! | `truth` | what really happened |
 //! | `checker` | what must be true of it |
@@ -24,6 +26,7 @@ mod event;
 mod faults;
 mod groups;
 mod image;
+mod log;
 mod moves;
 mod net;
 mod plan;
@@ -32,6 +35,7 @@ mod reached;
 mod run;
 mod servant;
 mod shell;
+mod steps;
 mod truth;
 mod world;
 

@@ -7,7 +7,7 @@ use partha_core::{Abort, ActionBatch, Answer, End, Event, GaveUp, Orphan, Output
 use crate::Summary;
 
 /// The points to be reached.
-pub(crate) const POINTS: [&str; 91] = [
+pub(crate) const POINTS: [&str; 99] = [
     "abort: busy",
     "abort: ended",
     "abort: lost",
@@ -57,6 +57,14 @@ pub(crate) const POINTS: [&str; 91] = [
     "moves: with nested actions",
     "moves: with several actions",
     "moves: without actions",
+    "group: a commit is held",
+    "group: a decision got lost",
+    "group: a decision is recovered",
+    "group: a decision survived its leader",
+    "group: a part is recovered",
+    "group: a prepare is held",
+    "group: another leads",
+    "group: expelled",
     "nested: aborted",
     "nested: begun",
     "nested: beside its parent",

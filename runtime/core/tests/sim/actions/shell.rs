@@ -126,19 +126,7 @@ impl World {
             | Output::Inherit { .. }
             | Output::Release { .. } => self.undo_output(at, &output)?,
             Output::Store { job, batch } => self.store(at, job, *batch)?,
-            Output::SearchDecision {
-                job: work,
-                action,
-                decider,
-            } => {
-                let event = Event::Decision {
-                    at,
-                    work,
-                    action,
-                    decider,
-                };
-                self.schedule(soon, event);
-            }
+            search @ Output::SearchDecision { .. } => self.search_decision(at, &search),
             Output::EndPart {
                 object,
                 action,
@@ -265,6 +253,25 @@ impl World {
         let found = matches!(outcome, Loaded::Found { .. });
         shard.activations.loaded(uid, found);
         self.input(at, Input::Loaded { uid, outcome })
+    }
+
+    fn search_decision(&mut self, at: Place, search: &Output) {
+        let Output::SearchDecision {
+            job: work,
+            action,
+            decider,
+        } = *search
+        else {
+            return;
+        };
+        let soon = self.now + self.rng.range(0, MS / 2);
+        let event = Event::Decision {
+            at,
+            work,
+            action,
+            decider,
+        };
+        self.schedule(soon, event);
     }
 
     pub(crate) fn decision(

@@ -11,7 +11,7 @@ use partha_core::{Engine, Identity, Input, Job as Work, Outbox, Ticket, invarian
 use super::checker::{orphan, waits::Waits};
 use super::disk::Disk;
 pub(crate) use super::event::Event;
-use super::groups::{Group, Steps};
+use super::groups::Group;
 use super::image::Images;
 use super::moves::Move;
 use super::net::{Conn, ConnNo, Life};
@@ -20,6 +20,7 @@ use super::program::Task;
 use super::reached;
 use super::run::Run;
 use super::shell::Held;
+use super::steps::Steps;
 use super::truth::{OpNo, Truth};
 use crate::calls::checker::{activation::Activations, memory, tickets::Tickets};
 use crate::rng::Rng;
@@ -282,12 +283,6 @@ impl World {
                 action,
                 decider,
             } if self.lives(at) => self.decision(at, work, action, decider),
-            about @ (Event::Suspect { .. }
-            | Event::Leads { .. }
-            | Event::Deposed { .. }
-            | Event::Complete { .. }
-            | Event::NotEnded { .. }
-            | Event::Forget { .. }) => self.group_event(&about),
             Event::Returns { at, ticket } if self.lives(at) => self.returns(at, ticket),
             Event::Killed { at, ticket } if self.lives(at) => self.killed(at, ticket),
             Event::Extinct { of } => orphan::extinct(self, of),
@@ -322,16 +317,8 @@ impl World {
             Event::Restart { node } => self.restart(node),
             Event::Fault => self.fault(),
             Event::Watch => self.watch(),
-            Event::Search { .. }
-            | Event::Load { .. }
-            | Event::Decision { .. }
-            | Event::Returns { .. }
-            | Event::Killed { .. }
-            | Event::Orphans { .. }
-            | Event::GivenUp { .. }
-            | Event::Overdue { .. }
-            | Event::DiskDone { .. }
-            | Event::Timer { .. } => Ok(()),
+            // Of a life that is over, or about a group.
+            other => self.group_event(&other),
         }
     }
 
