@@ -152,8 +152,7 @@ impl Engine {
         let uid = self.objects.entry(slot).uid;
         self.change_image(slot, Cue::Dropped);
         self.objects.set_size(slot, 0);
-        out.push(Output::Passivate { uid });
-        out.push(Output::Event(Event::Passivated { uid, why }));
+        Self::push_gone(uid, why, out);
         if let Refusal::Overloaded { what, limit } = refusal {
             out.push(Output::Event(Event::Overloaded { what, limit }));
         }
@@ -247,7 +246,17 @@ impl Engine {
         self.change_image(slot, Cue::Dropped);
         self.objects.set_size(slot, 0);
         self.objects.remove(slot);
-        out.push(Output::Passivate { uid });
+        Self::push_gone(uid, why, out);
+    }
+
+    /// An image goes. What a deposed leader has may be out of date.
+    fn push_gone(uid: Uid, why: Why, out: &mut Outbox) {
+        out.push(match why {
+            Why::Expelled => Output::Discard { uid },
+            Why::Idle | Why::Memory | Why::NoRoom | Why::Operator | Why::Drain => {
+                Output::Passivate { uid }
+            }
+        });
         out.push(Output::Event(Event::Passivated { uid, why }));
     }
 
