@@ -112,7 +112,7 @@ impl World {
             Entry::Settle { action } => {
                 if let Some(decision) = shown.decisions.get_mut(&action) {
                     decision.settled = true;
-                    let at = self.now + self.group_rng.range(MS, 100 * MS);
+                    let at = self.now + self.group_rng.range(0, 5 * MS);
                     self.schedule(at, Event::Forget { uid, action });
                 }
             }
@@ -145,7 +145,7 @@ impl World {
         let over =
             |run: &super::run::Run| run.root != action || run.stage == super::run::Stage::Done;
         if !self.runs.iter().filter(|run| !run.is_branch).all(over) {
-            let at = self.now + 100 * MS;
+            let at = self.now + 2 * MS;
             return self.schedule(at, Event::Forget { uid, action });
         }
         self.truth.root(action).forgotten = true;
