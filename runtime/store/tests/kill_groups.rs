@@ -5,7 +5,8 @@
 //! A child opens two stores, one for the leader of all groups and one for the other member, and
 //! keeps adding entries: staged at both, then installed at both without waiting. Now and then an
 //! entry is taken back that only one of them had, and the other member begins again with a
-//! snapshot.
+//! snapshot. The entries tell of actions, too: in turns one brings a part, ends it, decides on an
+//! action, and settles that decision.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
 
@@ -19,12 +20,14 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{Random, at, commit, eventually, install_entries, join, submit, uid, view};
+use common::{
+    Random, action, at, commit, eventually, install_entries, join, site, submit, uid, view,
+};
 use partha_core::group::Stamp;
 use partha_core::id::Epoch;
 use partha_store::{
-    Batch, CLEAR_AT_ONCE, GroupRecord, Item, LmdbOptions, LmdbStore, ObjectStore, StoreError,
-    crash_point, entry,
+    ActionCursor, Batch, CLEAR_AT_ONCE, GroupRecord, Item, LmdbOptions, LmdbStore, ObjectStore,
+    StoreError, crash_point, entry,
 };
 
 const KILLS: u32 = 25;
@@ -46,6 +49,56 @@ fn open(dir: &Path) -> Stores {
     ["leader", "other"].map(|name| LmdbStore::open_with(dir.join(name), &options).unwrap())
 }
 
+/// What the entry with this number says about actions. Of the parts every other one is committed,
+/// and has one more row.
+fn about_actions(local: u64, index: u64) -> Item {
+    let (uid, number) = (uid(local), action(index - (index + 3) % 4));
+    let coordinator = site(1).into();
+    match index % 4 {
+        1 => Item::PreparePart {
+            uid,
+            action: number,
+            coordinator,
+            body: entry::encode(&common::put_row(local, 4, &index.to_be_bytes(), "").into()),
+        },
+        2 => Item::EndPart {
+            uid,
+            action: number,
+            commit: index % 8 == 2,
+        },
+        3 => Item::DecideGroup {
+            uid,
+            action: number,
+            participants: vec![site(2)],
+            groups: vec![common::uid(index)],
+            keep_ms: 3_600_000,
+        },
+        _ => Item::SettleGroup {
+            uid,
+            action: number,
+        },
+    }
+}
+
+/// Whether what is known of actions is what entries up to this one said.
+fn check_actions(store: &LmdbStore, local: u64, installed: u64) {
+    let part = store.read_part(uid(local)).unwrap();
+    let expected = (installed % 4 == 1).then(|| action(installed));
+    assert_eq!(part.map(|part| part.action), expected, "object {local}");
+    let committed = (installed + 6) / 8;
+    let rows = store.count_rows(uid(local), 4).unwrap();
+    assert_eq!(rows, committed, "object {local}: rows of parts");
+    let open = store.unsettled(uid(local)).unwrap();
+    let decided: Vec<_> = open.iter().map(|(action, _)| *action).collect();
+    let expected = (installed % 4 == 3).then(|| action(installed - 2));
+    assert_eq!(decided, Vec::from_iter(expected), "object {local}");
+    // The last of those that are settled.
+    if let Some(settled) = (installed / 4 * 4).checked_sub(3) {
+        let found = store.read_group_decision(uid(local), action(settled));
+        assert!(found.unwrap().unwrap().settled, "object {local}");
+    }
+}
+
 /// What the call with this number changes: state, a row, one more row.
 fn changes(local: u64, index: u64) -> Batch {
     // Sizes vary, so that pages split, overflow and are freed.
@@ -54,6 +107,7 @@ fn changes(local: u64, index: u64) -> Batch {
         common::write(local, Epoch(u64::MAX), &text),
         common::put_row(local, 1, b"count", &index.to_string()),
         common::put_row(local, 2, &index.to_be_bytes(), ""),
+        about_actions(local, index),
     ])
 }
 
@@ -86,6 +140,7 @@ fn read(store: &LmdbStore, local: u64) -> Option<GroupRecord> {
     assert_eq!(rows, index, "object {local}: one row a call");
     let rows = store.count_rows(uid(local), 3).unwrap();
     assert_eq!(rows as usize, ROWS[local as usize], "object {local}");
+    check_actions(store, local, index);
     for stamp in &group.staged {
         let bytes = store.read_entry(uid(local), stamp.index).unwrap().unwrap();
         assert_eq!(entry::decode(bytes).unwrap(), changes(local, stamp.index));
@@ -291,31 +346,44 @@ fn join_again(stores: &Stores, local: u64, number: u64) {
     let end = last(&leader.read_group(uid(local)).unwrap().unwrap()).index;
     submit_install(leader, local, end).recv().unwrap();
     let state = leader.group_state(uid(local)).unwrap().unwrap();
-    let page = |rows, page: u32, last: bool| Item::GroupSnapshot {
+    let page = |rows, actions, page: u32, last: bool| Item::GroupSnapshot {
         uid: uid(local),
         view: view(number),
         at: state.at,
         record: state.record.clone().filter(|_| last),
         rows,
         replies: vec![],
-        actions: None,
+        actions,
         page,
         last,
     };
-    commit(other, vec![page(vec![], 0, false)]).unwrap();
+    commit(other, vec![page(vec![], None, 0, false)]).unwrap();
+    let mut next = 1;
     let mut after: Option<(u16, Bytes)> = None;
-    for number in 1.. {
+    loop {
         let from = after.as_ref().map(|(part, key)| (*part, &key[..]));
         let rows = leader.export_rows(uid(local), from, PAGE_BYTES).unwrap();
         after = rows.rows.last().map(|row| (row.part, row.key.clone()));
         eventually("the old rows are gone", || {
-            match commit(other, vec![page(rows.rows.clone(), number, !rows.more)]) {
+            match commit(other, vec![page(rows.rows.clone(), None, next, false)]) {
                 Ok(()) => true,
                 Err(StoreError::Clearing { .. }) => false,
                 Err(error) => panic!("{error}"),
             }
         });
+        next += 1;
         if !rows.more {
+            break;
+        }
+    }
+    let mut from = ActionCursor::default();
+    loop {
+        let found = leader.export_actions(uid(local), from, PAGE_BYTES).unwrap();
+        from = found.next;
+        let last = found.actions.is_none();
+        commit(other, vec![page(vec![], found.actions, next, last)]).unwrap();
+        next += 1;
+        if last {
             break;
         }
     }
