@@ -299,3 +299,80 @@ fn read_actions(
 fn unreadable(uid: Uid, error: &StoreError) -> SystemError {
     SystemError::new(ErrorKind::Store, format!("the state of {uid}: {error}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use partha_core::action::path::Site;
+    use partha_core::id::ClassId;
+    use partha_store::{MemoryStore, entry};
+
+    use super::*;
+
+    const UID: Uid = Uid {
+        node: NodeId(1),
+        local: 2,
+    };
+
+    fn action(local: u64) -> Uid {
+        Uid { local, ..UID }
+    }
+
+    /// What an action has prepared at the copy, and what the copy has decided on, come along.
+    #[test]
+    fn a_state_has_what_is_about_actions() {
+        let view = View::first(vec![NodeId(1), NodeId(2)]);
+        let at = Stamp { view: 1, index: 1 };
+        let record = Record {
+            class: ClassId(1),
+            schema: 0,
+            version: 1,
+            epoch: Epoch(1),
+            state: Bytes::from_static(b"state"),
+        };
+        let mut changed = vec![Item::PreparePart {
+            uid: UID,
+            action: action(90),
+            coordinator: Site::default().into(),
+            body: entry::encode(&Batch::default()),
+        }];
+        // More than a page of them.
+        let groups = vec![action(3); 64];
+        let decisions = 1 + (PAGE_BYTES / (16 * groups.len())) as u64;
+        changed.extend((0..decisions).map(|number| Item::DecideGroup {
+            uid: UID,
+            action: action(100 + number),
+            participants: vec![Site::default()],
+            groups: groups.clone(),
+            keep_ms: 1 << 40,
+        }));
+        let from: Arc<dyn ObjectStore> = Arc::new(MemoryStore::new());
+        let join = |has_state| Item::JoinGroup {
+            uid: UID,
+            view: view.clone(),
+            has_state,
+        };
+        let log = Item::GroupLog {
+            uid: UID,
+            view: view.clone(),
+            truncate: None,
+            add: vec![(at, entry::encode(&Batch::new(changed)))],
+        };
+        let create = Item::Create { uid: UID, record };
+        let install = Item::GroupInstall { uid: UID, index: 1 };
+        let items = vec![create, join(true), log, install];
+        from.commit(Batch::new(items)).unwrap();
+
+        let pages = read_pages(&from, UID).unwrap();
+        assert!(pages.iter().filter(|page| page.actions.is_some()).count() > 1);
+        let to = MemoryStore::new();
+        to.commit(join(false).into()).unwrap();
+        for batch in batches(UID, &view, at, pages) {
+            to.commit(batch).unwrap();
+        }
+        assert_eq!(to.read_part(UID).unwrap(), from.read_part(UID).unwrap());
+        let unsettled = to.unsettled(UID).unwrap();
+        assert_eq!(unsettled.len() as u64, decisions);
+        assert_eq!(unsettled, from.unsettled(UID).unwrap());
+    }
+}
