@@ -231,6 +231,14 @@ impl Shard {
         }
     }
 
+    /// Runs a task on this thread, whichever of its tasks asks for that: those of connections that
+    /// a client has opened are not among the shard's own.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        if let Some(local) = self.local.upgrade() {
+            local.spawn_local(task);
+        }
+    }
+
     fn begin_drain(self: &Rc<Self>, done: oneshot::Sender<()>) {
         for connection in self.connections.borrow().iter().filter_map(Weak::upgrade) {
             connection.send_short(&Frame::Goodbye);

@@ -288,7 +288,7 @@ impl Shard {
         if group.leads() && in_memory {
             // Its last calls are being turned away; then it goes.
             let shard = self.clone();
-            tokio::task::spawn_local(async move {
+            self.spawn(async move {
                 tokio::time::sleep(Duration::from_millis(5)).await;
                 shard.begin_serving_if_not(uid);
             });

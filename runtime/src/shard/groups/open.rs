@@ -144,7 +144,7 @@ impl Shard {
             return;
         };
         let shard = self.clone();
-        tokio::task::spawn_local(async move {
+        self.spawn(async move {
             // What has failed is not tried again and again at once.
             tokio::time::sleep(AGAIN).await;
             shard.open_group(Opened::read(&*store, uid));
@@ -219,7 +219,7 @@ impl Shard {
     /// A copy that is broken could not be made anew.
     pub(super) fn renew_later(self: &Rc<Self>, uid: Uid) {
         let shard = self.clone();
-        tokio::task::spawn_local(async move {
+        self.spawn(async move {
             tokio::time::sleep(AGAIN).await;
             shard.renew_copy(uid);
         });

@@ -173,7 +173,7 @@ impl Shard {
             }
         }
         let shard = self.clone();
-        tokio::task::spawn_local(async move {
+        self.spawn(async move {
             tokio::task::yield_now().await;
             shard.groups.borrow_mut().sizes.looking = false;
             shard.look_at_sizes();
@@ -264,7 +264,7 @@ impl Shard {
             group.member.view().number
         };
         let shard = self.clone();
-        tokio::task::spawn_local(async move {
+        self.spawn(async move {
             let told = async {
                 let manager = shard.manager_of(node).await?;
                 let caller = shard.client.call().deadline(ATTEMPT);
@@ -296,7 +296,7 @@ impl Shard {
             group.size.inviting = true;
         }
         let shard = self.clone();
-        tokio::task::spawn_local(async move {
+        self.spawn(async move {
             let invited = shard.ask_some(uid, count).await;
             if let Some(group) = shard.groups.borrow_mut().by_object.get_mut(&uid) {
                 group.size.inviting = false;
@@ -359,7 +359,7 @@ impl Shard {
                     true
                 }
                 Err(error) => {
-                    tracing::warn!(%uid, node = node.name, %error, "a node takes no copy");
+                    tracing::debug!(%uid, node = node.name, %error, "a node takes no copy");
                     let mut groups = self.groups.borrow_mut();
                     if let Some(group) = groups.by_object.get_mut(&uid) {
                         let until = Instant::now() + JOINING;

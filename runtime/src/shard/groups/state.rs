@@ -150,7 +150,7 @@ impl Shard {
             (to, group.member.view().clone(), at)
         };
         let shard = self.clone();
-        tokio::task::spawn_local(async move {
+        self.spawn(async move {
             let reading = tokio::task::spawn_blocking(move || read_pages(&store, uid));
             let read = reading.await;
             if let Some(group) = shard.groups.borrow_mut().by_object.get_mut(&uid) {

@@ -26,7 +26,7 @@ impl Shard {
         };
         if first {
             let shard = self.clone();
-            tokio::task::spawn_local(async move {
+            self.spawn(async move {
                 // Whoever else asks in this turn is asked for in the same call.
                 tokio::task::yield_now().await;
                 let asked = std::mem::take(&mut shard.groups.borrow_mut().to_ask);
@@ -57,7 +57,7 @@ impl Shard {
         };
         if first {
             let shard = self.clone();
-            tokio::task::spawn_local(async move {
+            self.spawn(async move {
                 // A node that is lost is lost to many groups in the same turn.
                 tokio::task::yield_now().await;
                 let changes = std::mem::take(&mut shard.groups.borrow_mut().to_change);
@@ -136,7 +136,7 @@ impl Shard {
             return;
         }
         let shard = Rc::downgrade(self);
-        tokio::task::spawn_local(async move {
+        self.spawn(async move {
             loop {
                 tokio::time::sleep(TICK).await;
                 let Some(shard) = shard.upgrade() else { return };
@@ -166,7 +166,7 @@ impl Shard {
             return;
         }
         let shard = self.clone();
-        tokio::task::spawn_local(async move {
+        self.spawn(async move {
             let found = shard.reach(node).await;
             shard.groups.borrow_mut().probed.remove(&node);
             let input = match found {
