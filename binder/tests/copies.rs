@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use common::{LONG, System};
 use partha::services::naming::name_context::PutError;
 use partha::services::naming::{Entry, NameContext};
-use partha::{Client, Completed, Copies, ErrorKind, Node, NodeId, Place, Uid};
+use partha::{Client, Completed, Copies, ErrorKind, Node, NodeId, Place, Replication, Uid};
 
 /// The copies are as wanted, in the end.
 async fn copies(client: &Client, object: Uid, wanted: impl Fn(&Copies) -> bool) -> Copies {
@@ -143,6 +143,33 @@ async fn a_group_is_there_again_when_all_its_nodes_were_down() {
     assert_eq!(names(&context, client).await, expected(10));
     put(&context, client, 10).await;
     copies(client, context.uid(), |copies| copies.members.len() == 2).await;
+    stop([a, b]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_binder_is_asked_for_a_change_alone() {
+    let system = System::start().await;
+    let a = system.node("a", "a").await;
+    let b = system.node("b", "b").await;
+    let place = Place::Named("a".to_owned());
+    let context = NameContext::create(&system.client, &place, "x").await;
+    let object = context.unwrap().uid();
+    let packed = Replication::passive(2).packed();
+    let made = system.client.replicate_as(object, &packed).await.unwrap();
+    assert_eq!(made.wanted, 2);
+    let away = system.stop_binder().await;
+    // Whoever waits for the copies asks so again and again.
+    for same in [&packed, &Replication::passive(2)] {
+        let told = away.client.replicate_as(object, same).await.unwrap();
+        assert_eq!(told.wanted, 2);
+    }
+    for other in [Replication::passive(3), Replication::passive(2).spread()] {
+        let error = away.client.replicate_as(object, &other).await.unwrap_err();
+        assert_ne!(error.completion(), Completed::Yes, "{error}");
+    }
+    let system = away.start().await;
+    let changed = system.client.replicate(object, 3).await.unwrap();
+    assert_eq!(changed.wanted, 3);
     stop([a, b]).await;
 }
 

@@ -109,6 +109,12 @@ impl Manager {
         if !report.leads {
             return Err(self.not_here(object).await?.into());
         }
+        let placed = placement.as_ref().is_none_or(|it| *it == report.placement);
+        if report.wanted == copies && placed {
+            // Whoever waits for the copies asks again and again: that is no write at the binder,
+            // and no reason to look for nodes once more.
+            return Ok(described(report));
+        }
         let locator = cx.client().locator();
         let set = locator.set_wanted(cx.client(), object, copies, placement.as_ref(), PATIENCE);
         let placement = set.await?.placement;
