@@ -12,7 +12,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use common::behaviour::{Counter, counter};
-use common::raw::{self, ANY_SHARD, FILL, Hello, INVOKE, MAGIC, Raw, frame, initiate, invoke};
+use common::raw::{
+    self, ANY_SHARD, FILL, Hello, INVOKE, MAGIC, RETURN, Raw, frame, initiate, invoke,
+};
 use common::{logs, new_gate, open};
 use partha::{Node, Uid};
 use test_support::{TempDir, temp_dir};
@@ -288,6 +290,7 @@ fn after_a_handshake(object: Uid) -> Vec<(&'static str, Vec<u8>, &'static str)> 
 const ACTION: u16 = 8;
 const ABORT: u16 = 4;
 const ASK: u16 = 15;
+const ASK_DECIDER: u16 = 26;
 
 /// The same, about actions.
 fn about_actions() -> Vec<(&'static str, Vec<u8>, &'static str)> {
@@ -395,6 +398,39 @@ fn bad_calls_are_answered_with_errors() {
     peer.send(&frame(raw::RELEASE, 77, |_, _| {}));
     peer.send(&invoke(9, object, VALUE, |_, _| {}));
     assert_eq!(peer.answer(), Some((9, None)));
+    scene.end();
+}
+
+/// That there is no such decision means aborted, and only whoever has the decisions may say so.
+#[test]
+fn an_outcome_in_the_log_of_an_object_that_is_not_led_here_is_not_known() {
+    let scene = Scene::new();
+    let mut peer = Raw::meet(scene.address);
+    let mut told = |question: u32, bytes: &[u8]| {
+        peer.send(bytes);
+        loop {
+            let message = peer.frame().expect("the connection stays");
+            let s = message.reader().unwrap();
+            if (s.u16(0), s.u32(1)) == (RETURN, question) {
+                let told = s.pointer(0).structure().unwrap();
+                return (told.bool(0), told.u16(1));
+            }
+        }
+    };
+    let aborted = (true, 1);
+    assert_eq!(told(5, &action(5, ASK)), aborted);
+    let object = scene.object;
+    let with_decider = frame(ACTION, 6, |w, s| {
+        let body = w.structure(s.slot(0), 1, 2);
+        w.set_u16(body, 2, ASK_DECIDER);
+        let asked = w.structure(body.slot(1), 0, 2);
+        for (slot, uid) in [(0, (4711, 4712)), (1, (object.node.0, object.local))] {
+            let at = w.structure(asked.slot(slot), 2, 0);
+            w.set_u64(at, 0, uid.0);
+            w.set_u64(at, 1, uid.1);
+        }
+    });
+    assert_eq!(told(6, &with_decider), (false, 0));
     scene.end();
 }
 

@@ -236,9 +236,11 @@ impl Shard {
         });
     }
 
-    /// Looks for a decision.
-    pub(super) fn search_decision(&self, job: partha_core::Job, action: Uid) {
+    /// Looks for a decision. One in the log of a replicated object cannot be told yet, since no
+    /// action is let in at one: least of all that there is none.
+    pub(super) fn search_decision(&self, job: partha_core::Job, action: Uid, decider: Option<Uid>) {
         let found = match &self.registry.store {
+            _ if decider.is_some() => None,
             None => Some(false),
             Some(store) => match store.read_decision(action) {
                 Ok(decision) => Some(decision.is_some()),

@@ -159,7 +159,11 @@ impl Shard {
                 } => self.inherit(uid, child, parent, keep),
                 Output::Release { uid, action } => self.release(uid, action),
                 Output::Store { job, batch } => self.store(job, *batch),
-                Output::SearchDecision { job, action, .. } => self.search_decision(job, action),
+                Output::SearchDecision {
+                    job,
+                    action,
+                    decider,
+                } => self.search_decision(job, action, decider),
                 Output::EndPart { object, action, .. } => self.end_part(object, action),
                 Output::Send { to, message } => self.send(to, *message),
                 Output::Ended { ticket, end } => self.ended_action(ticket, end),
