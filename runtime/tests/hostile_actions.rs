@@ -23,9 +23,11 @@ const ROUNDS: usize = 30_000;
 const OBJECTS: usize = 64;
 /// Frames about actions; see `struct Action` of wire.capnp for the rest.
 const ACTION: u16 = 8;
-const TAGS: u16 = 16;
+const TAGS: u16 = 27;
 const ABORT: u16 = 4;
 const VERDICT: u16 = 7;
+const GROUP: u16 = 17;
+const VERDICT_PART: u16 = 24;
 
 /// The peer, as it calls itself.
 const SELF: u64 = 0x4711_4711;
@@ -176,7 +178,7 @@ impl Fool {
 
     /// Any message or request.
     fn message(&mut self, tag: u16) -> Vec<u8> {
-        let is_request = tag >= 14;
+        let is_request = matches!(tag, 14 | 15 | 25 | 26);
         let question = if is_request {
             8001 + self.below(100) as u32
         } else {
@@ -199,8 +201,11 @@ impl Fool {
         let slot = body.slot(1);
         match tag {
             // Prepare: of this life or another, of a mirror that may be there.
-            0 => {
-                let s = w.structure(slot, 2, 2);
+            0 | 18 => {
+                let s = w.structure(slot, 2, if tag == 18 { 3 } else { 2 });
+                if tag == 18 {
+                    self.put_group(w, s.slot(2));
+                }
                 let life = 1 + u32::from(self.below(8) == 0);
                 w.set_u32(s, 0, life);
                 let part = self.part();
@@ -233,10 +238,52 @@ impl Fool {
                 self.put_action(w, s.slot(1));
             }
             8..=13 => self.about_waits(w, slot, tag),
-            14 => self.request(w, body),
+            14 | 25 => self.request(w, body, tag == 25),
+            16 | 19..=24 | 26 => self.about_groups(w, slot, tag),
             // Those that name an action and no more.
             _ => self.put_action(w, slot),
         }
+    }
+
+    /// Votes that name others, and what is said of replicated objects, of which there are none.
+    fn about_groups(&mut self, w: &mut Writer, slot: Slot, tag: u16) {
+        let (data, pointers) = match tag {
+            16 => (1, 2),
+            19 => (1, 4),
+            21 => (1, 3),
+            23 => (0, 3),
+            24 => (1, 2),
+            _ => (0, 2),
+        };
+        let s = w.structure(slot, data, pointers);
+        if data == 1 {
+            w.set_u16(s, 0, self.below(3) as u16);
+        }
+        self.put_action(w, s.slot(0));
+        // A vote with that tag names somebody.
+        let count = self.below(3).max(u64::from(tag == 16)) as usize;
+        match tag {
+            16 | 19 => self.participants(w, s.slot(1), count),
+            21 => drop(self.put_actions(w, s.slot(1), count)),
+            _ => self.put_group(w, s.slot(1)),
+        }
+        match tag {
+            19 => {
+                self.put_actions(w, s.slot(2), count);
+                self.put_group(w, s.slot(3));
+            }
+            21 | 23 => self.put_group(w, s.slot(2)),
+            _ => {}
+        }
+    }
+
+    /// An object of the node, or one that is nowhere.
+    fn put_group(&mut self, w: &mut Writer, slot: Slot) {
+        let object = self.object();
+        let s = w.structure(slot, 2, 0);
+        w.set_u64(s, 0, object.node.0);
+        let nowhere = u64::from(self.below(4) == 0) << 63;
+        w.set_u64(s, 1, object.local | nowhere);
     }
 
     /// Waits, probes, and what becomes of them.
@@ -280,9 +327,12 @@ impl Fool {
     }
 
     /// A request to commit.
-    fn request(&mut self, w: &mut Writer, body: StructAt) {
+    fn request(&mut self, w: &mut Writer, body: StructAt, has_decider: bool) {
         let slot = body.slot(1);
-        let s = w.structure(slot, 0, 4);
+        let s = w.structure(slot, 0, if has_decider { 5 } else { 4 });
+        if has_decider {
+            self.put_group(w, s.slot(4));
+        }
         let part = self.part().filter(|_| self.below(4) > 0);
         match part {
             Some(part) => {
@@ -358,8 +408,10 @@ impl Fool {
             _ => {
                 let tag = self.below(TAGS.into()) as u16;
                 // What ends actions is said less often, so that they come to something.
-                let rare = [ABORT, VERDICT].contains(&tag) && self.below(6) > 0;
-                self.message(if rare { 0 } else { tag })
+                let rare = [ABORT, VERDICT, VERDICT_PART].contains(&tag) && self.below(6) > 0;
+                // What copies tell each other is no message about actions.
+                let other = rare || tag == GROUP;
+                self.message(if other { 0 } else { tag })
             }
         };
         self.peer.send(&said);
