@@ -1,11 +1,11 @@
 //! Objects that come: carries out [`crate::migrate::arrivals`].
 
 use super::{Drain, Engine, Mutation};
-use crate::action::mirror::{Before, Ending, Phase};
+use crate::action::mirror::{Before, Ending};
 use crate::action::path::{Joined, Path, Site};
 use crate::activation::{self, Image};
 use crate::id::{Peer, Uid};
-use crate::lock::locks::{Acquired, Asker, Holding, Owner, Request};
+use crate::lock::locks::{Holding, Owner};
 use crate::lock::mode::Mode;
 use crate::migrate::arrivals::{Arrival, State};
 use crate::migrate::{Cargo, CargoAction};
@@ -132,33 +132,12 @@ impl Engine {
             .insert(Path::top(action), Time::NEVER, self.now);
         let root = self.mirrors.mirror(slot).root;
         if self.mutation != Mutation::ServeEarly {
-            let request = Request {
-                owner: Owner::level(root.0),
-                asker: Asker(u32::MAX),
-                mode: Mode::Write,
-                passes: false,
-            };
-            let kin = super::locking::kin(&self.mirrors, self.mutation);
-            let granted = &mut self.granted;
-            let acquired = self
-                .locks
-                .acquire(Self::lock_key(uid), request, &kin, granted);
-            let free = matches!(acquired, Acquired::Granted(_));
-            assert!(free, "{uid} comes by {action}, but is locked");
-            self.mirrors.add_lock(root, uid, self.now);
+            self.lock_recovered(root, uid);
         }
-        let pause_ns = self.limits.resend_ns;
-        let due = self.resend_at(pause_ns);
         let mirror = self.mirrors.mirror_mut(slot);
-        mirror.stored_only = true;
         (mirror.updated, mirror.plain) = (true, true);
-        mirror.home = coordinator.node;
-        mirror.phase = Phase::Prepared {
-            coordinator: coordinator.into(),
-            pause_ns,
-            doubted: false,
-        };
-        self.mirrors.note_prepared(slot);
+        self.bind_stored(slot, coordinator.into());
+        let due = self.resend_at(self.limits.resend_ns);
         self.mirrors.set_due(slot, due);
         let result = Ok(());
         out.push(Output::Arriving {

@@ -418,6 +418,10 @@ impl Engine {
             let part = None;
             Self::send(site, Message::Commit { action, part }, out);
         }
+        self.tell_groups(action, out);
+    }
+
+    fn tell_groups(&self, action: Uid, out: &mut Outbox) {
         for object in self.decisions.untold_groups(action) {
             let part = Some(object);
             let to = To::Leader { object };
@@ -477,10 +481,6 @@ impl Engine {
             return;
         }
         self.tell_decision(action, told, &[], out);
-        for object in self.decisions.untold_groups(action) {
-            let part = Some(object);
-            let to = To::Leader { object };
-            Self::send_to(to, Message::Commit { action, part }, out);
-        }
+        self.tell_groups(action, out);
     }
 }

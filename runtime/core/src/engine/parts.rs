@@ -144,10 +144,18 @@ impl Engine {
             }
             self.lock_recovered(root, *uid);
         }
+        let mirror = self.mirrors.mirror_mut(slot);
+        (mirror.updated, mirror.plain) = (true, true);
+        self.bind_stored(slot, coordinator);
+        self.query(slot, out);
+    }
+
+    /// A mirror whose objects are not in memory is prepared: it was found so, or is about to be
+    /// written so.
+    pub(super) fn bind_stored(&mut self, slot: Slot, coordinator: Coordinator) {
         let pause_ns = self.limits.resend_ns;
         let mirror = self.mirrors.mirror_mut(slot);
         mirror.stored_only = true;
-        (mirror.updated, mirror.plain) = (true, true);
         // It waits for nothing, so any node will do for whoever looks for a deadlock.
         mirror.home = coordinator.site.node;
         mirror.phase = Phase::Prepared {
@@ -156,7 +164,6 @@ impl Engine {
             doubted: false,
         };
         self.mirrors.note_prepared(slot);
-        self.query(slot, out);
     }
 
     /// This shard leads an object with a part.
@@ -174,17 +181,7 @@ impl Engine {
         let slot = self
             .mirrors
             .insert_part(Path::top(action), object, self.now);
-        let pause_ns = self.limits.resend_ns;
-        let mirror = self.mirrors.mirror_mut(slot);
-        mirror.stored_only = true;
-        // It waits for nothing, so any node will do for whoever looks for a deadlock.
-        mirror.home = coordinator.site.node;
-        mirror.phase = Phase::Prepared {
-            coordinator,
-            pause_ns,
-            doubted: false,
-        };
-        self.mirrors.note_prepared(slot);
+        self.bind_stored(slot, coordinator);
         let part = Part {
             slot,
             action,
