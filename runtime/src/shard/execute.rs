@@ -132,9 +132,7 @@ impl Shard {
                     state,
                     reply,
                     create,
-                } => {
-                    self.flush(ticket, uid, state, reply, create);
-                }
+                } => self.flush(ticket, uid, state, reply, create),
                 Output::Reply {
                     ticket,
                     answer,
