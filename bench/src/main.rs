@@ -12,8 +12,8 @@
 //!
 //! The benchmarks: [`network`] is about calls between processes and between shards, [`disk`]
 //! about what needs a disk or a whole system, [`locks`] about the lock table alone; [`scale`]
-//! fills stores.
-//! [`count`] repeats steps for a tool that counts instructions.
+//! fills stores. `bench/count`, a program of its own, repeats steps for a tool that counts
+//! instructions.
 //!
 //! It does not judge unless it is told to: no figure makes it fail without `--assert`.
 
@@ -27,7 +27,6 @@ mod cell;
     reason = "written by a foreign generator"
 )]
 mod cell_capnp;
-mod count;
 mod disk;
 mod figure;
 mod generated;
@@ -118,13 +117,6 @@ enum Role {
     /// The client of a peer: one run
     #[command(hide = true)]
     Drive(network::DriveArguments),
-    /// So many steps, for a tool that counts instructions
-    #[command(hide = true)]
-    Count {
-        scenario: count::Scenario,
-        #[command(flatten)]
-        steps: count::Steps,
-    },
     /// A server of the benchmarks that need a disk, until standard input ends
     #[command(hide = true)]
     ServeDisk {
@@ -150,7 +142,6 @@ fn main() -> ExitCode {
         None => measure(&arguments.measure),
         Some(Role::Serve(arguments)) => network::serve(&arguments),
         Some(Role::Drive(arguments)) => network::drive(&arguments),
-        Some(Role::Count { scenario, steps }) => count::run(scenario, steps),
         Some(Role::ServeDisk { told }) => disk::role::serve(&told),
         Some(Role::DriveDisk) => disk::role::drive(),
         Some(Role::Fill(fill)) => fill.run(),

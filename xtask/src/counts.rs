@@ -1,6 +1,6 @@
 //! `cargo xtask bench --check`: instructions of one step beside those that are written down.
 //!
-//! The benchmark program does a fixed number of steps under valgrind's callgrind;
+//! The program `bench/count` does a fixed number of steps under valgrind's callgrind;
 //! `bench/counts.toml` keeps what a step took when it was last blessed. Instructions, unlike
 //! times, hardly depend on the machine and on what else it does, so a few per cent are a fact
 //! about the code.
@@ -24,7 +24,7 @@ use crate::{cargo, workspace_root};
 /// Where the counts are kept.
 const FILE: &str = "bench/counts.toml";
 /// What callgrind is to write a part at: the name in the program, up to the compiler's suffix.
-const MARK: &str = "bench::count::mark*";
+const MARK: &str = "bench_count::mark*";
 /// Instructions may differ by so much, in per cent.
 const TOLERANCE_PERCENT: f64 = 5.0;
 /// Leaves out the variants of memcpy and the like that not every processor has.
@@ -32,7 +32,7 @@ const TUNABLES: &str = "glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX512BW,-ERMS,-FSR
 /// Parts that are counted; the median is taken.
 const SEGMENTS: u64 = 7;
 
-/// What the benchmark program can do step by step, and how many steps are a segment.
+/// What the program can do step by step, and how many steps are a segment.
 const SCENARIOS: &[(&str, u64)] = &[
     ("call", 100),
     ("call-of64", 320),
@@ -103,15 +103,15 @@ fn is_installed() -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
-/// Builds the benchmark program; its path.
+/// Builds the program; its path.
 fn build() -> anyhow::Result<PathBuf> {
     let mut command = cargo();
     command.args(["build", "--quiet", "--locked", "--release"]);
-    let status = command.args(["--package", "bench"]).status()?;
-    ensure!(status.success(), "the benchmark program cannot be built");
+    let status = command.args(["--package", "bench-count"]).status()?;
+    ensure!(status.success(), "the program `bench-count` cannot be built");
     let target = std::env::var_os("CARGO_TARGET_DIR");
     let target = target.map_or_else(|| workspace_root().join("target"), PathBuf::from);
-    Ok(target.join("release").join("bench"))
+    Ok(target.join("release").join("bench-count"))
 }
 
 /// Runs one scenario twice under callgrind, for parts with all threads and for parts with the
@@ -158,7 +158,7 @@ fn count_threads(
         ))
         .args(client_only.then_some("--separate-threads=yes"))
         .arg(program)
-        .args(["count", scenario])
+        .arg(scenario)
         .args(["--steps", &steps.to_string()])
         .args(["--segments", &SEGMENTS.to_string()])
         .env("GLIBC_TUNABLES", TUNABLES)

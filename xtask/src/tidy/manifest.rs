@@ -64,6 +64,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "partha-store",
         ],
     ),
+    ("bench-count", &["partha"]),
     (TEST_SUPPORT, &[]),
     ("xtask", &["partha-codegen", "partha-idl"]),
 ];

@@ -8,17 +8,43 @@
 //!
 //! Between equal segments of steps [`mark`] is called; callgrind writes down what it has counted
 //! since the mark before. What start-up and warm-up cost is in the first part and is not used.
+//!
+//! It is a program of its own, since that of the benchmarks has all the peers in it, which take
+//! minutes to be compiled.
 
+#[path = "../../src/cell.rs"]
+mod cell;
+#[rustfmt::skip]
+#[allow(
+    missing_docs, unreachable_pub, unused_qualifications, dead_code, clippy::all,
+    clippy::unimplemented,
+    clippy::use_self,
+    reason = "written by a foreign generator"
+)]
+#[path = "../../src/cell_capnp.rs"]
+mod cell_capnp;
 mod foreign;
+#[path = "../../src/generated.rs"]
+mod generated;
 mod native;
 
-use clap::{Args, ValueEnum};
+use std::process::ExitCode;
 
-use crate::process;
+use anyhow::Context as _;
+use clap::{Parser, ValueEnum};
+use tokio::task::LocalSet;
+
+/// Steps of one kind, for a tool that counts instructions: `cargo xtask bench --check` runs it
+#[derive(Parser)]
+struct Arguments {
+    scenario: Scenario,
+    #[command(flatten)]
+    steps: Steps,
+}
 
 /// What one step is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Scenario {
+enum Scenario {
     /// A null call over the native face, alone on its connection
     Call,
     /// A null call over the native face, one of 64 made at once
@@ -32,8 +58,8 @@ pub(crate) enum Scenario {
 }
 
 /// How many steps
-#[derive(Args, Clone, Copy, Debug)]
-pub(crate) struct Steps {
+#[derive(clap::Args, Clone, Copy, Debug)]
+struct Steps {
     /// Steps between two marks
     #[arg(long)]
     steps: u64,
@@ -48,9 +74,28 @@ trait Step {
     async fn run(&self, count: u64) -> anyhow::Result<()>;
 }
 
+/// That of our daemons.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    let Arguments { scenario, steps } = Arguments::parse();
+    match run(scenario, steps) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Does the steps of a scenario.
-pub(crate) fn run(scenario: Scenario, steps: Steps) -> anyhow::Result<()> {
-    process::block_on(async {
+fn run(scenario: Scenario, steps: Steps) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot make a runtime")?;
+    LocalSet::new().block_on(&runtime, async {
         match scenario {
             Scenario::Call => count(native::Call::new(1).await?, steps).await,
             Scenario::CallOf64 => count(native::Call::new(64).await?, steps).await,
