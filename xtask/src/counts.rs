@@ -108,7 +108,10 @@ fn build() -> anyhow::Result<PathBuf> {
     let mut command = cargo();
     command.args(["build", "--quiet", "--locked", "--release"]);
     let status = command.args(["--package", "bench-count"]).status()?;
-    ensure!(status.success(), "the program `bench-count` cannot be built");
+    ensure!(
+        status.success(),
+        "the program `bench-count` cannot be built"
+    );
     let target = std::env::var_os("CARGO_TARGET_DIR");
     let target = target.map_or_else(|| workspace_root().join("target"), PathBuf::from);
     Ok(target.join("release").join("bench-count"))
