@@ -97,9 +97,21 @@ const STEPS: &[Step] = &[
     Step {
         name: "test",
         action: Action::Cargo(
-            &["test", "--locked", "--workspace"],
+            &[
+                "nextest",
+                "run",
+                "--locked",
+                "--workspace",
+                "--profile",
+                "ci",
+                "--no-fail-fast",
+            ],
             &[("PARTHA_REQUIRE_TOOLS", "1")],
         ),
+    },
+    Step {
+        name: "examples",
+        action: Action::Cargo(&["test", "--locked", "--workspace", "--doc"], &[]),
     },
     Step {
         name: "sim",

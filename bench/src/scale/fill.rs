@@ -34,6 +34,9 @@ const BATCH: u64 = 20_000;
 const FIRST: u64 = 1_000;
 /// Disk to be left over by whoever fills a store, in bytes.
 const SPARE_BYTES: u64 = 8 << 30;
+/// And what a small fill leaves, as a multiple of what it may need: a few thousand objects can do
+/// no harm on a disk that is nearly full.
+const SPARE_OF_NEED: u64 = 8;
 /// What an object takes on disk besides its state, at most: key, record, and a page half full.
 const OVERHEAD_BYTES: u64 = 256;
 
@@ -146,12 +149,13 @@ fn check_room(dir: &Path, objects: u64, state_bytes: u64) -> anyhow::Result<()> 
     let disk = statvfs(dir).with_context(|| format!("cannot ask how full {} is", dir.display()))?;
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
     let need = objects.saturating_mul(2 * state_bytes + OVERHEAD_BYTES);
+    let spare = need.saturating_mul(SPARE_OF_NEED).min(SPARE_BYTES);
     ensure!(
-        free >= need.saturating_add(SPARE_BYTES),
+        free >= need.saturating_add(spare),
         "{objects} objects need up to {} MiB and {} MiB to spare, but only {} MiB are free at \
          {}: free some, or name another folder with TMPDIR",
         need >> 20,
-        SPARE_BYTES >> 20,
+        spare >> 20,
         free >> 20,
         dir.display()
     );

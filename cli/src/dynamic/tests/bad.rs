@@ -108,7 +108,7 @@ fn a_description_that_is_none_is_an_error_and_never_a_panic() {
         .find(|output| output.file_name == "m.cgr")
         .unwrap();
     // A prime, so that all eight bytes of words are met.
-    for byte in (0..cgr.bytes.len()).step_by(17) {
+    for byte in (0..cgr.bytes.len()).step_by(61) {
         let mut bytes = cgr.bytes.clone();
         bytes[byte] ^= 0x15;
         let Ok(schema) = Schema::read(&bytes) else {

@@ -12,7 +12,7 @@ use super::{corpus, decoded, encoded, named};
 
 #[test]
 fn every_struct_of_the_corpus_carries_random_values() {
-    const VALUES: u64 = 40;
+    const VALUES: u64 = 20;
     let (mut structs, mut texts) = (0, 0);
     for (module, schema) in corpus() {
         for node in schema.all() {
