@@ -1,6 +1,6 @@
 //! `partha demo`: a bank under load, whose nodes are killed, and whose books must agree.
 //!
-//! Naming service, binder and two nodes run as processes on fresh stores. Clients pay in and out
+//! Naming service, binder and nodes run as processes on fresh stores. Clients pay in and out
 //! by single calls, and transfer money between accounts in actions, and keep books of their own:
 //! what was acknowledged counts, what was refused does not. A call whose outcome is unknown,
 //! since its node was killed under it, is asked for again under the same id until there is an
@@ -11,6 +11,7 @@
 mod bank;
 mod books;
 mod counts;
+mod failover;
 mod histogram;
 mod load;
 mod pay;
@@ -22,12 +23,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use clap::Args;
-use partha::Client;
+use partha::{Client, Replication};
 use partha_daemon::Stop;
 
 use bank::{ACCOUNTS_MAX, Bank};
 use books::Verdict;
+use failover::Copies;
 use load::{Known, Load};
+
+use crate::replicate::Policy;
+
+/// Accounts if it is not said how many: with copies, each is a group, and each kill changes most.
+const ACCOUNTS: u32 = 1_000;
+const ACCOUNTS_COPIED: u32 = 100;
 
 /// A load of so many seconds and clients is sure to have deadlocks, if they are provoked.
 const SURE_SECONDS: u64 = 10;
@@ -37,9 +45,11 @@ const SURE_CLIENTS: u32 = 8;
 ///
 /// Starts everything it needs as child processes, on fresh stores in a temporary folder and free
 /// ports of this machine. Exit status 1 if a single account or transfer differs from the clients'
-/// books, or if there was no deadlock although they are provoked.
+/// books, or if there was no deadlock although they are provoked; with copies, also if two copies
+/// of an account are not equal in the end, or no other one answered when a leader was killed.
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  partha demo --seconds 10 --kill")]
+#[command(after_help = "Examples:\n  partha demo --seconds 10 --kill\n  \
+                  partha demo --replicas 3 --policy passive --kill --seconds 30")]
 pub(crate) struct Arguments {
     /// How long to run the load
     #[arg(long, value_name = "COUNT", default_value_t = 10,
@@ -53,10 +63,19 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "COUNT", default_value_t = 16,
           value_parser = clap::value_parser!(u32).range(1..=1_000))]
     clients: u32,
-    /// How many accounts there are
-    #[arg(long, value_name = "COUNT", default_value_t = 1_000,
+    /// How many accounts there are; 1000 if not said, or 100 with copies
+    #[arg(long, value_name = "COUNT",
           value_parser = clap::value_parser!(u32).range(2..=ACCOUNTS_MAX))]
-    accounts: u32,
+    accounts: Option<u32>,
+    /// How many copies each account has, at four nodes instead of two
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=4))]
+    replicas: Option<u16>,
+    /// How the copies keep up with each other
+    #[arg(long, value_enum, value_name = "POLICY", default_value_t = Policy::Passive)]
+    policy: Policy,
+    /// Only payments, which are single calls, and no actions
+    #[arg(long)]
+    no_transfers: bool,
     /// All transfers take their accounts in one order, so that there is no deadlock
     #[arg(long)]
     no_crossing: bool,
@@ -71,8 +90,34 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
 }
 
+impl Arguments {
+    /// The copies of each account, if they have any.
+    fn replication(&self) -> Option<Replication> {
+        self.replicas.map(|copies| self.policy.with(copies))
+    }
+
+    /// The names of the bank's nodes.
+    fn nodes(&self) -> &'static [&'static str] {
+        match self.replicas {
+            Some(_) => &["a", "b", "c", "d"],
+            None => &["a", "b"],
+        }
+    }
+
+    fn accounts(&self) -> u32 {
+        let usual = match self.replicas {
+            Some(_) => ACCOUNTS_COPIED,
+            None => ACCOUNTS,
+        };
+        self.accounts.unwrap_or(usual)
+    }
+}
+
 async fn show(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let mut bank = Bank::start().await?;
+    if let Some(replication) = arguments.replication() {
+        replication.check()?;
+    }
+    let mut bank = Bank::start(arguments.nodes()).await?;
     let ended = measure(&mut bank, arguments).await;
     let logs = if ended.is_err() {
         bank.log_lines()
@@ -89,15 +134,21 @@ async fn show(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 async fn measure(bank: &mut Bank, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let client = Client::connect(bank.naming()).await?;
     let begun = Instant::now();
-    let accounts = bank::open_accounts(&client, arguments.accounts).await?;
-    let tills = bank::open_tills(&client, arguments.clients).await?;
+    let (nodes, replication) = (arguments.nodes(), arguments.replication());
+    let count = arguments.accounts();
+    let accounts = bank::open_accounts(&client, count, nodes, replication.as_ref()).await?;
+    let tills = bank::open_tills(&client, arguments.clients, nodes).await?;
     println!(
-        "{} accounts opened over nodes a and b in {:.1} s",
+        "{} accounts opened over nodes {} in {:.1} s",
         accounts.len(),
+        nodes.join(" and "),
         begun.elapsed().as_secs_f64()
     );
     let crossing = !arguments.no_crossing;
-    let load = Load::new(bank.naming(), accounts.clone(), tills.clone(), crossing);
+    let transfers = !arguments.no_transfers;
+    let naming = bank.naming();
+    let load = Load::new(naming, accounts.clone(), tills.clone(), crossing, transfers);
+    let mut copies = replication.map(|it| Copies::new(&client, &accounts, &it));
     let time = Duration::from_secs(arguments.seconds);
     let begun = Instant::now();
     let end = tokio::time::Instant::now() + time;
@@ -105,7 +156,10 @@ async fn measure(bank: &mut Bank, arguments: &Arguments) -> anyhow::Result<ExitC
         load.run(end),
         async {
             match arguments.kill {
-                true => bank.kill_some(&client, end, load.counts()).await,
+                true => {
+                    let counts = load.counts();
+                    bank.kill_some(&client, end, counts, copies.as_mut()).await
+                }
                 false => Ok(String::new()),
             }
         },
@@ -115,14 +169,26 @@ async fn measure(bank: &mut Bank, arguments: &Arguments) -> anyhow::Result<ExitC
     let kills_counted = load.counts().kills.get();
     figure("kills", format!("{kills_counted}{kills}"));
     figure("re-activations", bank.reactivations(&client).await?);
+    let equal = match copies {
+        Some(copies) => {
+            if arguments.kill {
+                show_failovers(&load);
+            }
+            let verdict = copies.compare().await?;
+            known.book.add(&copies.into_book());
+            println!("{}", verdict.text);
+            verdict.agree && load.counts().stuck.get() == 0
+        }
+        None => true,
+    };
     bank::fund(&mut known.book);
     let agree = compare(bank, &accounts, &tills, &known).await?;
     let sure = arguments.seconds >= SURE_SECONDS && arguments.clients >= SURE_CLIENTS;
-    let missed = crossing && sure && load.counts().deadlocks.count() == 0;
+    let missed = transfers && crossing && sure && load.counts().deadlocks.count() == 0;
     if missed {
         println!("deadlocks: there was none, although transfers cross");
     }
-    Ok(match agree && !missed {
+    Ok(match agree && equal && !missed {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     })
@@ -175,6 +241,23 @@ fn show_figures(load: &Load, elapsed: Duration) {
             counts.payments_settled.get(),
             counts.transfers_settled.get()
         ),
+    );
+}
+
+/// How long it took until another copy answered.
+fn show_failovers(load: &Load) {
+    let (found, stuck) = (&load.counts().failovers, load.counts().stuck.get());
+    let (median, worst) = (millis(found.quantile(0.50)), millis(found.quantile(0.99)));
+    figure(
+        "fail-overs",
+        format!(
+            "{} leaders killed, {stuck} without another one",
+            found.count() + stuck
+        ),
+    );
+    figure(
+        "  p50 / p99",
+        format!("{median} / {worst} from the kill to the next payment"),
     );
 }
 

@@ -211,3 +211,23 @@ fn a_node_that_stops_lets_others_lead_first() {
     }
     assert_eq!(system.balances(["/one", "/two"]), [4, 4]);
 }
+
+#[test]
+fn a_node_that_gave_its_copy_up_gets_one_again() {
+    let mut system = System::start(&["a", "b"]);
+    copied(&system, "/alice", "a", &["--replicas", "1"]);
+    deposit(&system, "/alice", 3);
+    for (from, to) in [("a", "b"), ("b", "a")] {
+        let (status, told) = drain(&system, from);
+        assert_eq!((status, &told["moved"]), (0, &json!(1)), "{told}");
+        assert_eq!(members(&system, "/alice"), [to]);
+        assert_eq!(objects(&system, from), 0);
+        system.ok(&["node", "uncordon", from]);
+        deposit(&system, "/alice", 2);
+    }
+    system.kill("a");
+    system.revive("a");
+    eventually(LONG, || {
+        system.run(&["call", "/alice", "balance"]).1 == "7\n"
+    });
+}

@@ -10,12 +10,13 @@ use anyhow::Context as _;
 use bank::{Account, AuditLine, AuditLog, Branch, Statement};
 use futures_util::future::try_join_all;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
-use partha::{Client, Place};
+use partha::{Client, NodeId, Place, Replication};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
 use super::books::Book;
 use super::counts::Counts;
+use super::failover::Copies;
 use super::load::Random;
 use super::transfer::Till;
 use crate::supervise::{Process, Program, Sink, free_ports};
@@ -56,11 +57,11 @@ struct Daemon {
 }
 
 impl Bank {
-    /// Starts naming service, binder and two nodes, and waits until they serve.
-    pub(super) async fn start() -> anyhow::Result<Self> {
+    /// Starts naming service, binder and these nodes, and waits until they serve.
+    pub(super) async fn start(names: &[&str]) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("partha-demo-").tempdir();
         let folder = folder.context("cannot make a temporary folder")?;
-        let ports = free_ports(4)?;
+        let ports = free_ports(2 + names.len())?;
         let log = Arc::new(Mutex::new(VecDeque::new()));
         let sink = sink(log.clone());
         let naming = ports[0];
@@ -68,7 +69,9 @@ impl Bank {
             |service, name, address| start(service, name, address, naming, folder.path(), &sink);
         let naming = start("naming", "naming", naming)?;
         let binder = start("binder", "binder", ports[1])?;
-        let nodes = vec![start("bank", "a", ports[2])?, start("bank", "b", ports[3])?];
+        let nodes = names.iter().zip(&ports[2..]);
+        let nodes = nodes.map(|(name, port)| start("bank", name, *port));
+        let nodes = nodes.collect::<anyhow::Result<Vec<_>>>()?;
         let (reactivations, _folder) = (0, folder);
         let mut bank = Self {
             naming,
@@ -111,12 +114,15 @@ impl Bank {
     }
 
     /// Kills a random process every second and restarts it, until `end`; answers how often each,
-    /// for people. Nodes of the bank come thrice as often as the services.
+    /// for people. Nodes of the bank come thrice as often as the services. Where the accounts have
+    /// copies, a leader's node is away until another copy has answered, and the next one is killed
+    /// when all copies are there again.
     pub(super) async fn kill_some(
         &mut self,
         client: &Client,
         end: Instant,
         counts: &Counts,
+        mut copies: Option<&mut Copies<'_>>,
     ) -> anyhow::Result<String> {
         let mut random = Random::new(std::process::id());
         let sink = sink(self.log.clone());
@@ -125,7 +131,9 @@ impl Bank {
         while next < end {
             tokio::time::sleep_until(next).await;
             if deck.is_empty() {
-                deck = vec![0, 1, 2, 2, 2, 3, 3, 3];
+                let nodes = 2..2 + self.nodes.len();
+                deck = [0, 1].into_iter().chain(nodes.clone()).collect();
+                deck.extend(nodes.clone().chain(nodes));
             }
             let chosen = deck.swap_remove(random.below(deck.len() as u64) as usize);
             let reactivations = match chosen {
@@ -141,12 +149,23 @@ impl Bank {
                 1 => &mut self.binder,
                 node => &mut self.nodes[node - 2],
             };
+            let led = match copies.as_mut().filter(|_| chosen > 1) {
+                Some(copies) => copies.led_by(daemon.node(client).await?).await?,
+                None => None,
+            };
+            let killed = Instant::now();
             daemon.process.kill().await?;
             daemon.kills += 1;
             counts.kills.add(1);
+            if let (Some(copies), Some(account)) = (copies.as_mut(), led) {
+                copies.next_call(account, killed, counts).await?;
+            }
             daemon.process = daemon.program.spawn(&sink)?;
             let ready = daemon.process.ready().await;
             ready.context("after it was killed")?;
+            if let Some(copies) = &copies {
+                copies.all_there().await?;
+            }
             next = Instant::now().max(next + KILL_PAUSE);
         }
         let all = [&self.naming, &self.binder].into_iter().chain(&self.nodes);
@@ -174,6 +193,14 @@ impl Bank {
 }
 
 impl Daemon {
+    /// Which node it is.
+    async fn node(&self, client: &Client) -> anyhow::Result<NodeId> {
+        Ok(client
+            .node_at(&self.program.address.to_string())
+            .await?
+            .id())
+    }
+
     /// Objects that this life has brought into memory, if it is not the first: they all had been
     /// there before the node was killed. (Activations are more: an object whose method raised is
     /// read from the store again, too.)
@@ -222,11 +249,21 @@ pub(super) fn account_name(index: u32) -> String {
     format!("/bank/{:04}/{:02}", index / 100, index % 100)
 }
 
-/// Opens the accounts, in turn at both nodes, names them, and pays in what they begin with.
-pub(super) async fn open_accounts(client: &Client, count: u32) -> anyhow::Result<Vec<Account>> {
+/// Opens the accounts, in turn at all nodes, names them, and pays in what they begin with. Copies
+/// are a matter of the place alone.
+pub(super) async fn open_accounts(
+    client: &Client,
+    count: u32,
+    nodes: &[&str],
+    replication: Option<&Replication>,
+) -> anyhow::Result<Vec<Account>> {
     let opening = stream::iter(0..count).map(|index| async move {
         let name = account_name(index);
-        let account = Account::create(client, &place(index), &name).await?;
+        let mut place = place(index, nodes);
+        if let Some(replication) = replication {
+            place = place.replicated(replication.clone());
+        }
+        let account = Account::create(client, &place, &name).await?;
         account.deposit(client, FUNDS).await?;
         let naming = client.naming()?;
         naming
@@ -239,18 +276,22 @@ pub(super) async fn open_accounts(client: &Client, count: u32) -> anyhow::Result
 }
 
 /// Opens a branch for each client at one node, its audit log at the other.
-pub(super) async fn open_tills(client: &Client, count: u32) -> anyhow::Result<Vec<Till>> {
+pub(super) async fn open_tills(
+    client: &Client,
+    count: u32,
+    nodes: &[&str],
+) -> anyhow::Result<Vec<Till>> {
     let opening = stream::iter(0..count).map(|index| async move {
-        let log = AuditLog::create(client, &place(index + 1)).await?;
-        let branch = Branch::create(client, &place(index), &log).await?;
+        let log = AuditLog::create(client, &place(index + 1, nodes)).await?;
+        let branch = Branch::create(client, &place(index, nodes), &log).await?;
         anyhow::Ok(Till { branch, log })
     });
     let opened = opening.buffered(TOGETHER).try_collect().await;
     opened.context("cannot open the branches")
 }
 
-fn place(index: u32) -> Place {
-    Place::Named(if index.is_multiple_of(2) { "a" } else { "b" }.to_owned())
+fn place(index: u32, nodes: &[&str]) -> Place {
+    Place::Named(nodes[index as usize % nodes.len()].to_owned())
 }
 
 /// What accounts begin with, in the books.

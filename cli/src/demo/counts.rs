@@ -28,6 +28,10 @@ pub(super) struct Counts {
     pub(super) transfers_settled: Counter,
     /// Nodes that were killed.
     pub(super) kills: Counter,
+    /// From the kill of a leader to the next call of its account.
+    pub(super) failovers: Histogram,
+    /// Killed leaders in whose place no other copy answered.
+    pub(super) stuck: Counter,
 }
 
 /// A number that goes up.
@@ -47,6 +51,8 @@ impl Counts {
             resolved: Counter::default(),
             transfers_settled: Counter::default(),
             kills: Counter::default(),
+            failovers: Histogram::new(),
+            stuck: Counter::default(),
         }
     }
 

@@ -29,6 +29,8 @@ pub(super) struct Load {
     tills: Vec<Till>,
     /// Transfers that meet take their accounts in opposite orders.
     crossing: bool,
+    /// Without, there are payments alone.
+    transfers: bool,
     counts: Counts,
 }
 
@@ -46,12 +48,14 @@ impl Load {
         accounts: Vec<Account>,
         tills: Vec<Till>,
         crossing: bool,
+        transfers: bool,
     ) -> Self {
         Self {
             naming,
             accounts,
             tills,
             crossing,
+            transfers,
             counts: Counts::new(),
         }
     }
@@ -84,9 +88,10 @@ impl Load {
         let mut book = Book::new(self.accounts.len());
         let (mut transfers, mut number) = (Transfers::new(), 0);
         while tokio::time::Instant::now() < end {
-            let worked = match random.below(2) {
-                0 => self.payment(&client, &mut random, &mut book).await,
-                _ => {
+            let pays = random.below(2) == 0 || !self.transfers;
+            let worked = match pays {
+                true => self.payment(&client, &mut random, &mut book).await,
+                false => {
                     number += 1;
                     let place = (index, number);
                     self.transfer(&client, &mut random, place, &mut book, &mut transfers)

@@ -329,8 +329,8 @@ impl Shard {
             // What is on its way to a copy must not meet one that was just asked for.
             let going = size.dismissed.iter().filter(|(_, (_, waits))| *waits);
             let going: Vec<_> = going.map(|(node, _)| *node).collect();
-            let without = size.joining.keys().chain(size.leaving.keys()).copied();
-            let without: Vec<_> = without.chain(going.iter().copied()).collect();
+            let without = size.joining.keys().chain(&going);
+            let without: Vec<_> = without.copied().collect();
             let placing = Placing {
                 object: uid,
                 class: group.class,
@@ -342,7 +342,10 @@ impl Shard {
             let chosen: Vec<NodeEntry> = chosen.into_iter().cloned().collect();
             let until = Instant::now() + JOINING;
             for node in &chosen {
-                size.joining.insert(NodeId(node.node), (until, false));
+                let node = NodeId(node.node);
+                size.joining.insert(node, (until, false));
+                // It went once, and may come again by now: else it would be cordoned.
+                size.leaving.remove(&node);
             }
             size.lacking = match chosen.len() < count && going.is_empty() {
                 true => lack(&size.placement),
