@@ -27,6 +27,14 @@ pub(crate) struct Recovered {
     decided: Vec<(Uid, Decision)>,
 }
 
+/// Where what is left of a prepared action is.
+#[derive(Clone, Debug)]
+pub(crate) struct Parts {
+    pub(crate) shards: Vec<u16>,
+    /// The replicated object whose log has the decision, if it is one's.
+    pub(crate) decider: Option<Uid>,
+}
+
 #[derive(Debug)]
 struct Prepared {
     action: Uid,
@@ -134,11 +142,14 @@ impl Recovered {
     }
 
     /// Which shards have a part of each prepared action.
-    pub(crate) fn shards(&self, shards: u16) -> HashMap<Uid, Vec<u16>> {
+    pub(crate) fn shards(&self, shards: u16) -> HashMap<Uid, Parts> {
         let of = |prepared: &Prepared| {
             let spread = prepared.spread(shards);
-            let shards = spread.into_iter().map(|(shard, _)| shard).collect();
-            (prepared.action, shards)
+            let parts = Parts {
+                shards: spread.into_iter().map(|(shard, _)| shard).collect(),
+                decider: prepared.coordinator.decider,
+            };
+            (prepared.action, parts)
         };
         self.prepared.iter().map(of).collect()
     }
@@ -187,7 +198,7 @@ mod tests {
             epoch: Epoch(0),
             state: Bytes::new(),
         };
-        let coordinator = Site::default();
+        let coordinator = Coordinator::default();
         for action in [uid(1), uid(2)] {
             let (uid, record) = (uid(9), record.clone());
             let shadow = Item::CreateShadow {
@@ -197,7 +208,7 @@ mod tests {
             };
             let prepare = Item::Prepare {
                 action,
-                coordinator: coordinator.into(),
+                coordinator,
             };
             store.commit(Batch::new(vec![shadow, prepare])).unwrap();
         }
@@ -208,13 +219,13 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_is_found_goes_to_the_shards_of_its_objects() {
-        let store = MemoryStore::with_node(NodeId(5));
-        let site = |shard| Site {
-            node: NodeId(6),
-            shard,
-        };
+    fn site(shard: u16) -> Site {
+        let node = NodeId(6);
+        Site { node, shard }
+    }
+
+    /// So many actions that are prepared, and as many that are decided.
+    fn fill(store: &MemoryStore, actions: u64) {
         let record = Record {
             class: ClassId(1),
             schema: 0,
@@ -222,8 +233,6 @@ mod tests {
             epoch: Epoch(0),
             state: Bytes::new(),
         };
-        // More than a page of each.
-        let actions = PAGE as u64 + 7;
         for n in 0..actions {
             let action = uid(n);
             let objects = (0..5).map(|k| uid(10_000 + 10 * n + k));
@@ -243,11 +252,19 @@ mod tests {
             let decide = Item::Decide {
                 action: uid(1_000_000 + n),
                 participants: vec![site(1), site(2)],
-                groups: vec![],
+                groups: vec![uid(7)],
                 keep_ms: 1000,
             };
             store.commit(decide.into()).unwrap();
         }
+    }
+
+    #[test]
+    fn what_is_found_goes_to_the_shards_of_its_objects() {
+        let store = MemoryStore::with_node(NodeId(5));
+        // More than a page of each.
+        let actions = PAGE as u64 + 7;
+        fill(&store, actions);
         let found = Recovered::read(&store).unwrap();
         let inputs = found.inputs(3);
         let by_action = found.shards(3);
@@ -261,7 +278,7 @@ mod tests {
                         coordinator,
                         objects,
                     } => {
-                        assert!(by_action[action].contains(&shard));
+                        assert!(by_action[action].shards.contains(&shard));
                         assert_eq!(u64::from(coordinator.site.shard), action.counter());
                         assert!(!objects.is_empty());
                         objects_seen += objects.len() as u64;
@@ -269,8 +286,14 @@ mod tests {
                             assert_eq!(shard_of(*object, 3), shard);
                         }
                     }
-                    Input::RecoverDecision { participants, .. } => {
+                    Input::RecoverDecision {
+                        participants,
+                        groups,
+                        decider: None,
+                        ..
+                    } => {
                         assert_eq!(participants, &[site(1), site(2)]);
+                        assert_eq!(groups, &[uid(7)]);
                         decided += 1;
                     }
                     other => panic!("{other:?}"),

@@ -83,7 +83,7 @@ fn a_ring_of_actions_is_broken_and_named() {
             else {
                 panic!("{text}");
             };
-            assert_eq!(action, victim);
+            assert_eq!(action.uid(), *victim);
             for counter in &counters {
                 let uid = counter.uid().to_string();
                 assert!(cycle.contains(&uid), "{uid} is not in: {cycle}");

@@ -80,7 +80,8 @@ fn nodes_recover_from_every_crash_point() {
     let only = std::env::var(ONLY).unwrap_or_default();
     let wanted = |point: &&&str| only.split(',').any(|start| point.starts_with(start));
     // When the store writes its log to LMDB depends on how much there is, and no object moves or
-    // has copies here; the store's own tests go through these.
+    // has copies here; the store's own tests and `binder/tests/copies_crash_points.rs` go through
+    // these.
     let not_by_itself = [
         "store/checkpoint/",
         "store/arrive/",
@@ -88,6 +89,7 @@ fn nodes_recover_from_every_crash_point() {
         "store/stage/",
         "store/apply/",
         "store/snapshot/",
+        "group/",
     ];
     let by_itself = |point: &&&str| !not_by_itself.iter().any(|start| point.starts_with(start));
     let points = crash_point::ALL.iter().filter(by_itself);

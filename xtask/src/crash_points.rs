@@ -3,8 +3,9 @@
 //! The points are compiled in only with `--cfg partha_crash_points`, which makes everything
 //! different from the usual build; so it has a target folder of its own, `target/crash-points`.
 //! The names are in `runtime/store/src/crash_point.rs`. The tests that go through them are
-//! `runtime/tests/crash_points.rs` and, for those of the store alone,
-//! `runtime/store/tests/kill_actions.rs`, `kill_moves.rs` and `kill_groups.rs`.
+//! `runtime/tests/crash_points.rs`, for objects with copies `binder/tests/copies_crash_points.rs`,
+//! and, for those of the store alone, `runtime/store/tests/kill_actions.rs`, `kill_moves.rs` and
+//! `kill_groups.rs`.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -65,6 +66,12 @@ fn test() -> Command {
     command
         .args(["test", "--locked"])
         .args(["--package", "partha", "--test", "crash_points"])
+        .args([
+            "--package",
+            "partha-binder",
+            "--test",
+            "copies_crash_points",
+        ])
         .args(["--package", "partha-store", "--test", "kill_actions"])
         .args(["--test", "kill_moves", "--test", "kill_groups"])
         .env("RUSTFLAGS", flags.trim())

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub(crate) mod carry;
+
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -21,6 +23,16 @@ pub(crate) struct System {
 }
 
 impl System {
+    /// Where the naming service listens.
+    pub(crate) fn naming(&self) -> SocketAddr {
+        self.naming.address()
+    }
+
+    /// Where nodes have their data.
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
     pub(crate) async fn start() -> Self {
         let folder = temp_dir("binder");
         let builder = Node::builder()

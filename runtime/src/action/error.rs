@@ -32,7 +32,7 @@ pub enum ActionError<E = Infallible> {
         /// Which has ended.
         action: ActionId,
         /// Which had to be aborted: the same, or one that it is in.
-        victim: ActionId,
+        victim: Uid,
         /// Who waited for whom: actions, objects and nodes, for people.
         cycle: String,
         /// What its closure returned, if it ended by itself with an error.
@@ -164,7 +164,7 @@ impl<E> ActionError<E> {
         };
         // The receiver is concerned only if it runs that action, or works for it.
         let victim = match &self {
-            Self::Deadlock { victim, .. } => victim.uid(),
+            Self::Deadlock { victim, .. } => *victim,
             Self::Aborted { action, .. } | Self::OutcomeUnknown { action, .. } => action.uid(),
         };
         let error = SystemError::new(kind, text).completed(completed);
@@ -243,6 +243,8 @@ pub(super) fn is_passing(error: &SystemError) -> bool {
                 | ErrorKind::BindingBroken
                 | ErrorKind::Overloaded
                 | ErrorKind::Draining
+                // Another copy leads, or will.
+                | ErrorKind::Fenced
         )
 }
 
@@ -397,6 +399,7 @@ mod tests {
             ErrorKind::Deadlock,
             ErrorKind::BindingBroken,
             ErrorKind::LockTimeout,
+            ErrorKind::Fenced,
         ] {
             assert!(call(kind).is_passing(), "{kind:?}");
         }

@@ -3,16 +3,17 @@
 use std::fmt;
 use std::str::FromStr;
 
-use partha_core::action::path::Site;
+use partha_core::action::path::{Coordinator, Site};
 use partha_core::id::{NodeId, Uid};
 
 /// The identity of an action and, once its commit was asked for, who decides about it.
 ///
-/// It prints as `UID` or `UID@NODE#SHARD`; `partha outcome` takes either.
+/// It prints as `UID`, `UID@NODE#SHARD`, or, if the decision is in the log of an object with
+/// copies, `UID@NODE#SHARD+OBJECT`; `partha outcome` takes any.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ActionId {
     uid: Uid,
-    coordinator: Option<Site>,
+    coordinator: Option<Coordinator>,
 }
 
 /// Why a text is no [`ActionId`].
@@ -38,15 +39,22 @@ impl ActionId {
     /// The node that decides about it, where known.
     #[must_use]
     pub fn coordinator(self) -> Option<NodeId> {
-        self.coordinator.map(|site| site.node)
+        self.coordinator.map(|it| it.site.node)
     }
 
-    pub(super) fn decided_at(uid: Uid, site: Site) -> Self {
-        let coordinator = Some(site);
+    /// The object with copies whose log has the decision, if there is one: whoever leads it can
+    /// tell the outcome, also when the coordinator is gone.
+    #[must_use]
+    pub fn decider(self) -> Option<Uid> {
+        self.coordinator.and_then(|it| it.decider)
+    }
+
+    pub(super) fn decided_at(uid: Uid, coordinator: impl Into<Coordinator>) -> Self {
+        let coordinator = Some(coordinator.into());
         Self { uid, coordinator }
     }
 
-    pub(super) fn site(self) -> Option<Site> {
+    pub(super) fn decided_by(self) -> Option<Coordinator> {
         self.coordinator
     }
 }
@@ -60,7 +68,10 @@ impl From<Uid> for ActionId {
 impl fmt::Display for ActionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.coordinator {
-            Some(site) => write!(f, "{}@{site:?}", self.uid),
+            Some(Coordinator { site, decider }) => {
+                write!(f, "{}@{site:?}", self.uid)?;
+                decider.map_or(Ok(()), |decider| write!(f, "+{decider}"))
+            }
             None => write!(f, "{}", self.uid),
         }
     }
@@ -81,11 +92,19 @@ impl FromStr for ActionId {
                 return Some(Self::of(text.parse().ok()?));
             };
             let (node, shard) = site.split_once('#')?;
+            let (shard, decider) = match shard.split_once('+') {
+                Some((shard, decider)) => (shard, Some(decider.parse().ok()?)),
+                None => (shard, None),
+            };
             let hex = node.len() == 16 && node.bytes().all(|b| b.is_ascii_hexdigit());
             let node = NodeId(u64::from_str_radix(node, 16).ok().filter(|_| hex)?);
             let digits = shard.bytes().all(|b| b.is_ascii_digit());
             let shard = shard.parse().ok().filter(|_| digits)?;
-            Some(Self::decided_at(uid.parse().ok()?, Site { node, shard }))
+            let site = Site { node, shard };
+            Some(Self::decided_at(
+                uid.parse().ok()?,
+                Coordinator { site, decider },
+            ))
         };
         parse().ok_or_else(|| ParseActionIdError {
             text: text.chars().take(80).collect(),
@@ -118,7 +137,11 @@ mod tests {
         };
         let (node, shard) = (NodeId(9), 3);
         let with = ActionId::decided_at(uid, Site { node, shard });
-        for id in [ActionId::of(uid), with] {
+        let site = Site { node, shard };
+        let decider = Some(uid);
+        let of_copies = ActionId::decided_at(uid, Coordinator { site, decider });
+        assert_eq!(of_copies.decider(), decider);
+        for id in [ActionId::of(uid), with, of_copies] {
             assert_eq!(id.to_string().parse(), Ok(id));
         }
         assert_eq!(

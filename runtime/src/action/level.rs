@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use partha_core::End;
 use partha_core::action::message::Verdict;
-use partha_core::action::path::{Participant, Path};
+use partha_core::action::path::{Coordinator, Participant, Path, Site};
 use partha_core::action::scope::{Doom, Family, Over, Plan};
 use partha_core::id::Uid;
 
@@ -24,6 +24,8 @@ use crate::wire::context::TraceId;
 /// votes, and a little for the disk. It cannot be taken back then, so there is nothing to gain
 /// from a shorter wait.
 const COMMIT_TIME: Duration = Duration::from_secs(8);
+/// How long one question to whoever leads a decider may take: another one may lead by then.
+const ASK_TIME: Duration = Duration::from_secs(2);
 
 /// A level that is to be ended. Dropped before that, it is aborted.
 pub(crate) struct Level {
@@ -203,7 +205,7 @@ impl Level {
                 decider,
                 others,
                 aborted,
-            }) => self.ask(coordinator, decider, &others, &aborted).await?,
+            }) => self.ask((coordinator, decider), &others, &aborted).await?,
             Err(over) => return Err(self.not_idle(over)),
         }
         self.ended = true;
@@ -215,18 +217,18 @@ impl Level {
     /// Has the coordinator commit, and finds out how that ended.
     async fn ask<E>(
         &mut self,
-        coordinator: Participant,
-        decider: Option<Uid>,
+        (coordinator, decider): (Participant, Option<Uid>),
         others: &[Participant],
         aborted_below: &[Uid],
     ) -> Result<(), ActionError<E>> {
         let action = self.action;
         let (client, limit) = (self.client(), self.line.until());
         let limit = limit.max(Instant::now() + COMMIT_TIME);
-        tracing::debug!(%action, ?coordinator, others = others.len(), "commit asked for");
-        let asked = (action, decider);
-        let answer =
-            actions::commit(client, coordinator, asked, others, aborted_below, limit).await;
+        tracing::debug!(
+            %action, ?coordinator, ?decider, others = others.len(), "commit asked for"
+        );
+        let asked = (coordinator, decider);
+        let answer = actions::commit(client, asked, action, others, aborted_below, limit).await;
         let lost = match answer {
             Ok(End::Committed) => return Ok(()),
             Ok(End::Aborted(abort)) => {
@@ -235,8 +237,8 @@ impl Level {
                 return Err(not_committed(action, error));
             }
             Ok(End::Unknown) => {
-                let detail = format!("node {} cannot tell", coordinator.site.node);
-                SystemError::new(ErrorKind::Unreachable, detail).completed(Completed::Maybe)
+                let detail = "the coordinator ceased to lead while it decided";
+                SystemError::new(ErrorKind::Fenced, detail).completed(Completed::Maybe)
             }
             Err(error) if error.completion() == Completed::No => {
                 self.abort(&"nobody was asked to commit");
@@ -244,14 +246,10 @@ impl Level {
             }
             Err(error) => error,
         };
-        match find_out(
-            client,
-            ActionId::decided_at(action, coordinator.site),
-            lost,
-            limit,
-        )
-        .await
-        {
+        let site = coordinator.site;
+        let decided_at = Coordinator { site, decider };
+        let id = ActionId::decided_at(action, decided_at);
+        match find_out(client, id, lost, limit).await {
             Ok(Outcome::Committed) => Ok(()),
             Ok(Outcome::Aborted | Outcome::InFlight) => {
                 self.abort(&"the coordinator has aborted it");
@@ -311,7 +309,7 @@ impl Level {
                 match is_deadlock {
                     true => ActionError::Deadlock {
                         action: ActionId::of(action),
-                        victim: ActionId::of(error.victim().unwrap_or(doomed)),
+                        victim: error.victim().unwrap_or(doomed),
                         cycle: error.detail().to_owned(),
                         cause,
                     },
@@ -370,21 +368,50 @@ fn not_committed<E>(action: Uid, error: SystemError) -> ActionError<E> {
     }
 }
 
-/// What became of an action, asked once.
+/// What became of an action, asked once: of one with a decider, whoever was last heard to lead it,
+/// and then whoever the binder says.
 pub(super) async fn outcome(client: &Client, action: ActionId, limit: Instant) -> Result<Outcome> {
-    let Some(site) = action.site() else {
+    let Some(coordinator) = action.decided_by() else {
         let detail = format!(
             "who decides about action {action} is not known here; `partha outcome {action}` asks \
              all nodes"
         );
         return Err(SystemError::new(ErrorKind::BadOperation, detail));
     };
-    let verdict = actions::ask(client, site, action.uid(), limit).await?;
+    let verdict = match coordinator.decider {
+        None => actions::ask(client, coordinator, action.uid(), limit).await?,
+        Some(decider) => {
+            let heard = ask_leader(client, (action.uid(), decider), false, limit).await;
+            match heard {
+                Ok(Some(verdict)) => Some(verdict),
+                Ok(None) | Err(_) => {
+                    ask_leader(client, (action.uid(), decider), true, limit).await?
+                }
+            }
+        }
+    };
     Ok(match verdict {
         Some(Verdict::Committed) => Outcome::Committed,
         Some(Verdict::Aborted) => Outcome::Aborted,
         Some(Verdict::InFlight) | None => Outcome::InFlight,
     })
+}
+
+/// Asks whoever leads the decider of an action, which may die meanwhile.
+async fn ask_leader(
+    client: &Client,
+    (action, decider): (Uid, Uid),
+    anew: bool,
+    limit: Instant,
+) -> Result<Option<Verdict>> {
+    let limit = limit.min(Instant::now() + ASK_TIME);
+    let within = limit.saturating_duration_since(Instant::now());
+    let node = actions::leader_of(client, decider, anew, within).await;
+    let coordinator = Coordinator {
+        site: Site { node, shard: 0 },
+        decider: Some(decider),
+    };
+    actions::ask(client, coordinator, action, limit).await
 }
 
 /// What became of an action whose commit was asked for, asked until somebody knows or it is too

@@ -84,7 +84,15 @@ impl Manager {
             let found = shard.look(move |shard| shard.trace(action));
             traces.push(found.await.ok_or_else(stopping)?);
         }
-        let best = traces.into_iter().max_by_key(|trace| weight(*trace));
+        let mut best = traces.into_iter().max_by_key(|trace| weight(*trace));
+        if best.is_none_or(|trace| matches!(trace, Trace::None)) {
+            for shard in &self.home.shards {
+                let found = shard.look(move |shard| shard.is_decided_by_copies(action));
+                if found.await.ok_or_else(stopping)? {
+                    best = Some(Trace::Committed);
+                }
+            }
+        }
         match best.unwrap_or(Trace::None) {
             Trace::Committed => Ok(ActionOutcome::Committed),
             Trace::Aborted => Ok(ActionOutcome::Aborted),
@@ -117,7 +125,7 @@ impl Manager {
                 node: self.home.me.node,
                 shard: shard.index(),
             };
-            match ask(cx.client(), site, action, deadline).await? {
+            match ask(cx.client(), site.into(), action, deadline).await? {
                 Some(Verdict::Committed) => return Ok(ActionOutcome::Committed),
                 Some(Verdict::Aborted) => {}
                 Some(Verdict::InFlight) => outcome = ActionOutcome::InFlight,

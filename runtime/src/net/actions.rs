@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use partha_core::End;
 use partha_core::action::message::{Message, Verdict};
-use partha_core::action::path::{Participant, Site};
+use partha_core::action::path::{Coordinator, Participant, Site};
 use partha_core::id::{NodeId, Uid};
 use tokio::sync::{mpsc, oneshot};
 
@@ -20,6 +20,7 @@ use super::pending::Answer;
 use crate::client::{Client, WeakClient};
 use crate::config::DEADLINE_GRACE;
 use crate::error::{Completed, ErrorKind, Result, SystemError};
+use crate::moved::Moved;
 use crate::shard::{ReplyTo, Wish};
 use crate::wire::frame;
 use crate::wire::message::{self, Action, CommitRequest, Shard, What};
@@ -111,15 +112,16 @@ fn encode(shard: Shard, from: u16, what: What) -> Option<Vec<u8>> {
         .ok()
 }
 
-/// Asks a participant to commit the action, as its coordinator.
+/// Asks a participant to commit the action, as its coordinator, with the decision in the log of
+/// `decider` if there is one.
 ///
 /// # Errors
 /// With [`Completed::No`] nobody was asked. With [`Completed::Maybe`] the answer was lost: the
 /// action is committed, aborted, or will be either; [`ask`] tells.
 pub(crate) async fn commit(
     client: &Client,
-    coordinator: Participant,
-    (action, decider): (Uid, Option<Uid>),
+    (coordinator, decider): (Participant, Option<Uid>),
+    action: Uid,
     others: &[Participant],
     aborted: &[Uid],
     deadline: Instant,
@@ -136,19 +138,56 @@ pub(crate) async fn commit(
     message::read_ended(body.root()).map_err(unreadable)
 }
 
-/// Asks the shard that was to coordinate an action what became of it; none if its store could
-/// not tell.
+/// Asks the shard that was to coordinate an action what became of it, or, of one with a decider,
+/// the shard that this has at the given node; none if its store could not tell, or it does not lead
+/// the decider.
 ///
 /// # Errors
 /// If it cannot be reached in time.
 pub(crate) async fn ask(
     client: &Client,
-    site: Site,
+    coordinator: Coordinator,
     action: Uid,
     deadline: Instant,
 ) -> Result<Option<Verdict>> {
-    let body = request_at(client, site, Wish::Ask(action, None), deadline).await?;
+    let Coordinator { site, decider } = coordinator;
+    let shard = decider.map_or(Shard::Number(site.shard), Shard::Of);
+    let wish = Wish::Ask { action, decider };
+    let body = request_to(client, site.node, shard, wish, deadline).await?;
     message::read_told(body.root()).map_err(unreadable)
+}
+
+/// The node that leads a replicated object, as far as it is known: as it was heard last, or, if it
+/// is asked for `anew`, as the binder knows.
+pub(crate) async fn leader_of(
+    client: &Client,
+    object: Uid,
+    anew: bool,
+    within: Duration,
+) -> NodeId {
+    let locator = client.locator();
+    let heard = locator.moved().of(object).map(|moved| moved.node);
+    if let Some(heard) = heard.filter(|_| !anew) {
+        return heard;
+    }
+    let views = locator.views(client, &[object], within).await;
+    match views.as_deref() {
+        Ok([view]) => {
+            let leader = NodeId(view.members.first().copied().unwrap_or_default());
+            let to = Moved {
+                node: leader,
+                addresses: locator.addresses_of(leader),
+                moves: view.number,
+            };
+            locator.moved().note(object, &to);
+            leader
+        }
+        Ok(_) => heard.unwrap_or(object.node),
+        Err(error) => {
+            tracing::debug!(%object, %error, "the binder does not say who leads");
+            heard.unwrap_or(object.node)
+        }
+    }
 }
 
 fn unreadable(error: partha_wire::DecodeError) -> SystemError {
@@ -161,23 +200,33 @@ async fn request_at(
     wish: Wish,
     deadline: Instant,
 ) -> Result<partha_wire::Message> {
+    request_to(client, site.node, Shard::Number(site.shard), wish, deadline).await
+}
+
+async fn request_to(
+    client: &Client,
+    node: NodeId,
+    shard: Shard,
+    wish: Wish,
+    deadline: Instant,
+) -> Result<partha_wire::Message> {
     let limit = tokio::time::Instant::from_std(deadline + DEADLINE_GRACE);
-    if let Some(home) = client.home_if_any().filter(|home| home.has(site)) {
+    if let Some(home) = client.home_if_any().filter(|home| home.me.node == node) {
         let (sender, receiver) = oneshot::channel();
-        home.request(site, wish, ReplyTo::Channel(sender));
+        home.request(shard, wish, ReplyTo::Channel(sender));
         let answering = async { receiver.await.ok() };
         return answer(answering, limit, &"this node").await;
     }
-    let connecting = connect(client, site.node, Shard::Number(site.shard));
+    let connecting = connect(client, node, shard);
     let connection = tokio::time::timeout_at(limit, connecting)
         .await
         .map_err(|_| {
-            let detail = format!("no connection to node {} in time", site.node);
+            let detail = format!("no connection to node {node} in time");
             SystemError::new(ErrorKind::Unreachable, detail)
         })??;
     let mut w = frame::action(&Action {
         question: 1,
-        shard: Shard::Number(site.shard),
+        shard,
         from: RUNNER,
         what: wish.into(),
     });

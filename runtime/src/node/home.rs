@@ -19,6 +19,7 @@ use crate::error::{ErrorKind, Result, SystemError};
 use crate::hash::shard_of;
 use crate::moved::Moved;
 use crate::net::connection::lock;
+use crate::recovery::Parts;
 use crate::reference::Place;
 use crate::services::Nodes;
 use crate::services::binder::Label;
@@ -42,7 +43,7 @@ pub(crate) struct Home {
     /// No new connections are accepted.
     pub(super) draining: AtomicBool,
     /// Actions that were prepared when the node started, and the shards that have a part.
-    pub(crate) recovered: HashMap<Uid, Vec<u16>>,
+    pub(crate) recovered: HashMap<Uid, Parts>,
     /// An object has come of which the binder is to be told.
     pub(crate) untold: Notify,
     /// Searches for saved replies.
@@ -53,7 +54,7 @@ impl Home {
     pub(super) fn new(
         registry: Arc<Registry>,
         shards: Vec<ShardHandle>,
-        recovered: HashMap<Uid, Vec<u16>>,
+        recovered: HashMap<Uid, Parts>,
     ) -> Arc<Self> {
         Arc::new(Self {
             me: registry.me,

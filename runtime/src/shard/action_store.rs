@@ -33,20 +33,30 @@ pub(crate) enum Work {
 }
 
 impl Shard {
-    /// Writes a batch about an action.
-    pub(super) fn store(&self, job: partha_core::Job, batch: ActionBatch) {
+    /// Writes a batch about an action. What is about replicated objects in it is done in their
+    /// logs.
+    pub(super) fn store(self: &Rc<Self>, job: partha_core::Job, batch: ActionBatch) {
+        let batch = match self.has_groups.get() {
+            true => self.store_in_steps(job, batch),
+            false => Some(batch),
+        };
+        if let Some(batch) = batch {
+            self.store_batch(job, batch);
+        }
+    }
+
+    /// The same, of what is not about replicated objects.
+    pub(super) fn store_batch(self: &Rc<Self>, job: partha_core::Job, batch: ActionBatch) {
         let (work, items) = match self.items(batch) {
             Ok(found) => found,
             Err(error) => {
                 tracing::error!(%error, "a batch of an action cannot be made");
-                let result = Err(partha_core::Fault::Store);
-                return self.later(Input::Stored { job, result });
+                return self.not_stored(job);
             }
         };
         let Some(store) = &self.registry.store else {
             tracing::error!("an action changed something, but there is no store");
-            let result = Err(partha_core::Fault::Store);
-            return self.later(Input::Stored { job, result });
+            return self.not_stored(job);
         };
         let handle = self.handle.clone();
         let done = move |result| handle.post(Job::Stored { job, work, result });
@@ -85,16 +95,14 @@ impl Shard {
                 });
                 Ok((Work::Decide(action, uids), items))
             }
-            ActionBatch::Install { action, groups: _ } => {
+            ActionBatch::Install { action, .. } => {
                 Ok((Work::Other, vec![Item::CommitShadow { action }]))
             }
-            ActionBatch::Undo { action, groups: _ } => {
+            ActionBatch::Undo { action, .. } => {
                 self.unwanted.borrow_mut().insert(action);
                 Ok((Work::Undo(action), vec![Item::DeleteShadow { action }]))
             }
-            ActionBatch::Settle { action, decider: _ } => {
-                Ok((Work::Other, vec![Item::Settle { action }]))
-            }
+            ActionBatch::Settle { action, .. } => Ok((Work::Other, vec![Item::Settle { action }])),
             ActionBatch::Depart { action, uid, to } => self.items_to_depart(action, uid, to),
         }
     }
@@ -152,29 +160,43 @@ impl Shard {
                 Work::Decide(..) | Work::Other => {}
             }
             drop(unwanted);
-            return self.feed(Input::Stored {
-                job,
-                result: Ok(()),
-            });
+            return self.batch_stored(job, Ok(()));
         };
         tracing::warn!(%error, ?work, "the store refused a batch of an action");
         let unknown = error.outcome_unknown();
         match work {
             Work::Decide(action, objects) if unknown => {
                 let shard = self.clone();
-                tokio::task::spawn_local(async move {
+                self.spawn(async move {
                     let found = shard.look_up(action).await;
                     shard.activate_again(&objects);
                     let result = found.then_some(()).ok_or_else(|| fault(&error));
-                    shard.feed(Input::Stored { job, result });
+                    shard.batch_stored(job, result);
                 });
                 return;
             }
             Work::Prepare(action, _) if unknown => self.withdraw(action),
             Work::Prepare(..) | Work::Decide(..) | Work::Undo(_) | Work::Other => {}
         }
-        let result = Err(fault(&error));
-        self.feed(Input::Stored { job, result });
+        self.batch_stored(job, Err(fault(&error)));
+    }
+
+    fn not_stored(self: &Rc<Self>, job: partha_core::Job) {
+        let result = Err(partha_core::Fault::Store);
+        if !self.stored_in_steps(job, result) {
+            self.later(Input::Stored { job, result });
+        }
+    }
+
+    /// A batch is on disk, or nothing of it: that is all, or a step of several.
+    fn batch_stored(
+        self: &Rc<Self>,
+        job: partha_core::Job,
+        result: Result<(), partha_core::Fault>,
+    ) {
+        if !self.stored_in_steps(job, result) {
+            self.feed(Input::Stored { job, result });
+        }
     }
 
     /// Whether a decision is on disk, once the store can tell. Until then nobody may be told
@@ -225,22 +247,17 @@ impl Shard {
         }
     }
 
-    /// Adds the end of a part to an object's log. No object has a part yet, since no action is let
-    /// in at a replicated one.
-    pub(super) fn end_part(&self, object: Uid, action: Uid) {
-        let result = Err(partha_core::Fault::Store);
-        self.later(Input::PartEnded {
-            object,
-            action,
-            result,
-        });
-    }
-
-    /// Looks for a decision. One in the log of a replicated object cannot be told yet, since no
-    /// action is let in at one: least of all that there is none.
-    pub(super) fn search_decision(&self, job: partha_core::Job, action: Uid, decider: Option<Uid>) {
+    /// Looks for a decision: in the log of a replicated object, or in the store.
+    pub(super) fn search_decision(
+        self: &Rc<Self>,
+        job: partha_core::Job,
+        action: Uid,
+        decider: Option<Uid>,
+    ) {
+        if let Some(decider) = decider {
+            return self.search_group_decision(job, action, decider);
+        }
         let found = match &self.registry.store {
-            _ if decider.is_some() => None,
             None => Some(false),
             Some(store) => match store.read_decision(action) {
                 Ok(decision) => Some(decision.is_some()),

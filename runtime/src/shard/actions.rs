@@ -33,7 +33,7 @@ impl Home {
                 return self.deliver(from, action.shard, message);
             }
             What::Commit(request) => Wish::Commit(request),
-            What::Ask { action, decider } => Wish::Ask(action, decider),
+            What::Ask { action, decider } => Wish::Ask { action, decider },
             // Only nodes have copies.
             What::Group(_) if !self.is_node(caller) => return,
             What::Group(news) => {
@@ -74,11 +74,12 @@ impl Home {
                         action,
                         to,
                         from: addressed,
+                        decider: parts.decider,
                     });
                 }
                 Some(Ok(_)) | None => {
-                    for part in parts {
-                        self.shards[usize::from(*part)].message(from, message.clone());
+                    for shard in &parts.shards {
+                        self.shards[usize::from(*shard)].message(from, message.clone());
                     }
                 }
                 Some(Err(error)) => {
@@ -175,7 +176,13 @@ impl Shard {
             | Message::Query { .. }
             | Message::Verdict { .. } => count(&self.counters.messages),
         }
-        self.feed(Input::Message { from, message });
+        match *message {
+            // What was read counts from here on.
+            Message::Prepare { action, .. } => {
+                self.feed_when_sure(action, Input::Message { from, message });
+            }
+            _ => self.feed(Input::Message { from, message }),
+        }
     }
 
     /// Whoever runs an action wants something.
@@ -186,12 +193,15 @@ impl Shard {
             reply,
         } = request;
         let ticket = self.ticket();
-        let input = match wish {
-            Wish::Ask(action, decider) => Input::Ask {
-                ticket,
-                action,
-                decider,
-            },
+        let (sure, input) = match wish {
+            Wish::Ask { action, decider } => (
+                None,
+                Input::Ask {
+                    ticket,
+                    action,
+                    decider,
+                },
+            ),
             // The number of the mirror says in which life of the node it was made; what an
             // earlier life decided is in the store.
             Wish::Commit(request) => {
@@ -202,7 +212,7 @@ impl Shard {
                     aborted,
                     decider,
                 } = request;
-                Input::Commit {
+                let commit = Input::Commit {
                     ticket,
                     caller,
                     action,
@@ -210,11 +220,15 @@ impl Shard {
                     others,
                     aborted,
                     decider,
-                }
+                };
+                (Some(action), commit)
             }
         };
         self.requests.borrow_mut().insert(ticket, reply);
-        self.feed(input);
+        match sure {
+            Some(action) => self.feed_when_sure(action, input),
+            None => self.feed(input),
+        }
     }
 
     /// The node stops: actions that may go on for long are aborted.
@@ -231,7 +245,8 @@ impl Shard {
                 peer: self.registry.me,
                 shard: actions::RUNNER,
             };
-            let message = Box::new(Message::Abort { action, part: None });
+            let part = None;
+            let message = Box::new(Message::Abort { action, part });
             self.feed(Input::Message { from, message });
         }
     }
@@ -261,21 +276,22 @@ impl Shard {
     }
 
     /// Sends a message: at once if it is for this shard.
-    pub(super) fn send(&self, to: To, message: Message) {
-        let (node, shard) = match to {
-            To::Site(site) => (site.node, message::Shard::Number(site.shard)),
-            To::Home { node, root } => (node, message::Shard::Of(root)),
-            // Whoever leads it now; if that is not known here it is sent again.
-            To::Leader { object } => match self.leader_of(object) {
-                Some(node) => (node, message::Shard::Of(object)),
-                None => return,
-            },
-        };
+    pub(super) fn send(self: &Rc<Self>, to: To, message: Message) {
         let step = Step::of(&message);
         if let Some(step) = step {
             step.crash_before();
         }
-        self.send_as(self.handle.index(), node, shard, message);
+        let from = self.handle.index();
+        match to {
+            To::Site(site) => {
+                let shard = message::Shard::Number(site.shard);
+                self.send_as(from, site.node, shard, message);
+            }
+            To::Home { node, root } => {
+                self.send_as(from, node, message::Shard::Of(root), message);
+            }
+            To::Leader { object } => self.send_to_leader(object, message),
+        }
         if let Some(step) = step {
             step.crash_after();
         }
@@ -283,18 +299,18 @@ impl Shard {
 
     /// Tells a coordinator that nothing is left here of what an earlier life, or another shard,
     /// had prepared.
-    pub(super) fn acknowledge(&self, action: Uid, to: Site, from: u16) {
+    pub(super) fn acknowledge(&self, action: Uid, to: Site, from: u16, decider: Option<Uid>) {
         let shard = message::Shard::Number(to.shard);
         let message = Message::Acknowledge {
             action,
             site: true,
             groups: Vec::new(),
-            decider: None,
+            decider,
         };
         self.send_as(from, to.node, shard, message);
     }
 
-    fn send_as(&self, from: u16, node: NodeId, shard: message::Shard, message: Message) {
+    pub(super) fn send_as(&self, from: u16, node: NodeId, shard: message::Shard, message: Message) {
         let me = self.registry.me;
         let own = node == me.node;
         match own.then(|| self.client.home_if_any()).flatten() {
@@ -339,9 +355,9 @@ impl Home {
     }
 
     /// Asks a shard of this process.
-    pub(crate) fn request(&self, site: Site, wish: Wish, reply: ReplyTo) {
+    pub(crate) fn request(&self, shard: message::Shard, wish: Wish, reply: ReplyTo) {
         let caller = self.me;
-        let index = self.shard_index(message::Shard::Number(site.shard));
+        let index = self.shard_index(shard);
         self.shards[index].request(Request {
             wish,
             caller,

@@ -127,7 +127,11 @@ impl Shard {
 
     /// The object has gone to another node, and the call has to go there.
     fn moved_away(&self, entry: &mut Entry) -> SystemError {
-        match self.forward(entry.object) {
+        let to = match self.is_group(entry.object) {
+            true => self.led_elsewhere(entry.object).map(Some),
+            false => self.forward(entry.object),
+        };
+        match to {
             Ok(Some(to)) => {
                 let Entry { object, method, .. } = entry;
                 let here = self.registry.here();

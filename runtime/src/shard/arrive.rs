@@ -223,14 +223,6 @@ impl Shard {
         if volatile {
             membership.path = membership.path.outside();
         }
-        let object = incoming.object;
-        if membership.path.leaf().is_some() && self.is_group(object) {
-            let detail = format!(
-                "{object} at {} is replicated: it cannot be called in actions yet, only outside",
-                self.registry.here()
-            );
-            return Err(SystemError::new(ErrorKind::BadOperation, detail));
-        }
         Ok(Some(Box::new(membership)))
     }
 

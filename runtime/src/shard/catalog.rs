@@ -66,7 +66,13 @@ const _: () = assert!(size_of::<Option<Active>>() == 64, "more than a cache line
 
 impl Catalog {
     /// Brings an object in from the store.
-    pub(super) fn load(&mut self, uid: Uid, slot: ObjectSlot, registry: &Registry) -> Loaded {
+    pub(super) fn load(
+        &mut self,
+        uid: Uid,
+        slot: ObjectSlot,
+        replicated: bool,
+        registry: &Registry,
+    ) -> Loaded {
         let Some(store) = &registry.store else {
             return Loaded::Absent;
         };
@@ -94,7 +100,7 @@ impl Catalog {
                 Loaded::Found {
                     epoch,
                     size_bytes,
-                    replicated: false,
+                    replicated,
                 }
             }
             Err(error) => {

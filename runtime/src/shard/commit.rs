@@ -60,7 +60,7 @@ impl Shard {
             }
         };
         if !create && self.is_group(uid) {
-            return self.add_entry(uid, ticket, &batch);
+            return self.add_entry(uid, ticket, batch);
         }
         let Some(store) = &self.registry.store else {
             let error = SystemError::new(ErrorKind::Internal, "a flush without a store");

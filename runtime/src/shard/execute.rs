@@ -157,25 +157,37 @@ impl Shard {
                 } => self.inherit(uid, child, parent, keep),
                 Output::Release { uid, action } => self.release(uid, action),
                 Output::Store { job, batch } => self.store(job, *batch),
-                Output::SearchDecision {
-                    job,
-                    action,
-                    decider,
-                } => self.search_decision(job, action, decider),
-                Output::EndPart { object, action, .. } => self.end_part(object, action),
                 Output::Send { to, message } => self.send(to, *message),
                 Output::Ended { ticket, end } => self.ended_action(ticket, end),
                 Output::Told { ticket, verdict } => self.told(ticket, verdict),
                 Output::Event(event) => self.note(event),
                 Output::Drained => self.tell_drained(),
-                about_a_move => self.moving(about_a_move),
+                other => self.execute_rarer(other),
             }
+        }
+    }
+
+    /// What is wanted of few actions.
+    fn execute_rarer(self: &Rc<Self>, output: Output) {
+        match output {
+            Output::SearchDecision {
+                job,
+                action,
+                decider,
+            } => self.search_decision(job, action, decider),
+            Output::EndPart {
+                object,
+                action,
+                commit,
+            } => self.end_part(object, action, commit),
+            about_a_move => self.moving(about_a_move),
         }
     }
 
     pub(super) fn load(&self, uid: Uid, slot: ObjectSlot) {
         let mut catalog = self.catalog.borrow_mut();
-        let outcome = catalog.load(uid, slot, &self.registry);
+        let replicated = self.is_group(uid);
+        let outcome = catalog.load(uid, slot, replicated, &self.registry);
         self.later(Input::Loaded { uid, outcome });
     }
 

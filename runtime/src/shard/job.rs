@@ -82,7 +82,13 @@ pub(crate) enum Job {
     /// Whoever runs an action wants something.
     Request(Box<Request>),
     /// Nothing is left here of an action that a shard of this node had prepared.
-    Acknowledge { action: Uid, to: Site, from: u16 },
+    Acknowledge {
+        action: Uid,
+        to: Site,
+        from: u16,
+        /// The replicated object whose log has the decision, if it is one's.
+        decider: Option<Uid>,
+    },
     /// A servant's call in an action goes to another shard.
     Reached { action: Uid, site: Site },
     /// The store has done with a batch about an action.
@@ -208,15 +214,18 @@ pub(crate) enum Wish {
     /// Commit, as the coordinator.
     Commit(CommitRequest),
     /// Tell what became of an action.
-    /// With the replicated object whose log has the decision, if one has.
-    Ask(Uid, Option<Uid>),
+    Ask {
+        action: Uid,
+        /// The replicated object whose log has the decision, if it is one's.
+        decider: Option<Uid>,
+    },
 }
 
 impl std::convert::From<Wish> for What {
     fn from(wish: Wish) -> Self {
         match wish {
             Wish::Commit(request) => Self::Commit(request),
-            Wish::Ask(action, decider) => Self::Ask { action, decider },
+            Wish::Ask { action, decider } => Self::Ask { action, decider },
         }
     }
 }

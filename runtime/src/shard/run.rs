@@ -207,7 +207,12 @@ impl Shard {
             Job::Active { objects, answer } => drop(answer.send(self.active_among(objects))),
             Job::Report { answer } => drop(answer.send(self.report())),
             Job::Look(look) => look.take(self),
-            Job::Acknowledge { action, to, from } => self.acknowledge(action, to, from),
+            Job::Acknowledge {
+                action,
+                to,
+                from,
+                decider,
+            } => self.acknowledge(action, to, from, decider),
             Job::Recover(inputs) => inputs.into_iter().for_each(|input| {
                 self.note_recovered(&input);
                 self.feed(input);

@@ -21,12 +21,14 @@
 /// its way to a node, `store/depart/…` the decision that it is not at the node it was at any more.
 /// `store/stage/…` surround entries of groups' logs, `store/snapshot/…` pages of a snapshot,
 /// `store/apply/…` entries that become parts of an object: after it they can be seen, and may be
-/// on disk with the next set only.
+/// on disk with the next set only. `group/…` are passed at the leader of a group, when an entry of
+/// an action stands in its log, and when all copies have it: what is prepared, the decision, the
+/// end.
 /// `send/…` surround handing over a message between shards:
 /// `before` means that it is lost. `ended/…` surround the answer to whoever asked for the
 /// commit. `after` both the process lives on for a moment ([`LINGER`]), so that what it said
 /// leaves it; the answer to that takes longer.
-pub const ALL: [&str; 38] = [
+pub const ALL: [&str; 44] = [
     "send/prepare/before",
     "send/prepare/after",
     "store/prepare/before",
@@ -65,6 +67,12 @@ pub const ALL: [&str; 38] = [
     "store/snapshot/after",
     "store/checkpoint/before",
     "store/checkpoint/after",
+    "group/part/added",
+    "group/part/complete",
+    "group/decide/added",
+    "group/decide/complete",
+    "group/end/added",
+    "group/end/complete",
 ];
 
 /// How long a process lives on after the point where it handed over something to be sent.

@@ -64,20 +64,33 @@ impl Shard {
 
     /// Who leads, if this copy follows one that is not known to be gone.
     fn elsewhere(&self, uid: Uid, group: &Group) -> Option<SystemError> {
+        let to = self.leads_elsewhere(group)?;
+        let here = self.registry.here();
+        let what = format_args!("{uid} at {here}: another copy leads");
+        Some(SystemError::moved_to(what, to, None))
+    }
+
+    fn leads_elsewhere(&self, group: &Group) -> Option<Moved> {
         let view = group.member.view();
         let leader = view.leader();
         let follows = matches!(group.member.role(), Role::Following | Role::Outside);
         if !follows || leader == self.registry.me.node || group.leader_lost {
             return None;
         }
-        let to = Moved {
+        Some(Moved {
             node: leader,
             addresses: self.client.locator().addresses_of(leader),
             moves: view.number,
-        };
-        let here = self.registry.here();
-        let what = format_args!("{uid} at {here}: another copy leads");
-        Some(SystemError::moved_to(what, to, None))
+        })
+    }
+
+    /// What a call is told that was waiting in the engine when this copy ceased to lead: where to
+    /// go, if it is known, or that it was not executed.
+    pub(in crate::shard) fn led_elsewhere(&self, uid: Uid) -> Result<Moved, SystemError> {
+        let groups = self.groups.borrow();
+        let group = groups.by_object.get(&uid);
+        let to = group.and_then(|group| self.leads_elsewhere(group));
+        to.ok_or_else(|| self.leads_no_more(uid))
     }
 
     /// The node that leads a replicated object, as far as it is known here.
@@ -269,15 +282,20 @@ impl Shard {
         let Some(group) = groups.by_object.get_mut(&uid) else {
             return;
         };
-        group.serves = group.leads() && !in_memory;
-        if group.serves {
+        if group.leads() && !in_memory {
             drop(groups);
+            if !self.recover_parts(uid) {
+                return self.reopen(uid);
+            }
+            if let Some(group) = self.groups.borrow_mut().by_object.get_mut(&uid) {
+                group.serves = group.leads();
+            }
             // What callers have done at the leader before this one is in the store alone.
             self.newest.borrow_mut().doubt_all();
             let waits = {
                 let groups = self.groups.borrow();
                 let group = groups.by_object.get(&uid);
-                group.is_some_and(|group| !group.held.is_empty())
+                group.is_some_and(|group| !group.held.is_empty() || !group.unsure.is_empty())
             };
             if waits {
                 self.group_input(uid, Input::Confirm);
@@ -314,7 +332,11 @@ impl Shard {
         let why = "another copy took over before all copies had the change";
         self.fail_calls(uid, why);
         self.fail_held(uid);
-        self.feed(EngineInput::Evict { uid });
+        // Before what its entries were added for is given up: the engine is not to believe that
+        // anything of the object is here still.
+        self.feed(EngineInput::Expel { uid });
+        self.fail_steps(uid);
+        self.go_on_when_sure(uid);
     }
 
     /// Answers that are held back are not given: they may be of an older state.

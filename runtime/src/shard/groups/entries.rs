@@ -3,11 +3,12 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use partha_core::group::{Input, NotAdded, Stamp, Write};
+use partha_core::group::{Input, NotAdded, Output, Stamp, Write};
 use partha_core::id::{CallId, Uid};
 use partha_core::{Fault, Input as EngineInput, ObjectSlot, Ticket};
 use partha_store::{Batch, Item, StoreError, entry};
 
+use super::parts::{PlanKey, Step};
 use super::{GroupJob, Waiting};
 use crate::error::{Completed, ErrorKind, SystemError};
 use crate::shard::arrive::Outcome;
@@ -15,39 +16,121 @@ use crate::shard::{Job, Shard};
 
 /// Bytes of entries of one group that may be on their way; one alone may be as large.
 const STAGED_BYTES_MAX: usize = 2 << 20;
+/// Decisions that one entry says are settled.
+const SETTLED_MAX: usize = 1_024;
+
+/// Why an entry was not added.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum NotKept {
+    Refused(NotAdded),
+    /// What is on its way and this have too many bytes.
+    Crowded,
+    /// It has too many bytes itself.
+    TooLarge,
+}
+
+/// Whose entry it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Of {
+    Call(Ticket),
+    /// A step of what is done for an action.
+    Step(PlanKey, Step),
+    /// Nobody waits for it.
+    Nobody,
+}
+
+/// Entries that are no call's have names of their own.
+const NAMES_OF_OTHERS: u64 = 1 << 63;
 
 impl Shard {
     /// A call has changed a replicated object: its batch is an entry of the log.
-    pub(in crate::shard) fn add_entry(self: &Rc<Self>, uid: Uid, ticket: Ticket, batch: &Batch) {
-        let body = entry::encode(batch);
-        let staged: usize = {
-            let groups = self.groups.borrow();
-            let group = groups.by_object.get(&uid);
-            group.map_or(0, |group| {
-                let all = group.bodies.values().chain(group.adding.values());
-                all.map(Bytes::len).sum()
-            })
-        };
-        let (alone, crowded) = (body.len(), staged + body.len());
-        if alone > STAGED_BYTES_MAX || (staged > 0 && crowded > STAGED_BYTES_MAX) {
-            let (what, kind) = if alone > STAGED_BYTES_MAX {
-                ("what the call has changed", ErrorKind::TooLarge)
-            } else {
-                (
-                    "what calls have changed and copies have not",
-                    ErrorKind::Overloaded,
-                )
+    pub(in crate::shard) fn add_entry(self: &Rc<Self>, uid: Uid, ticket: Ticket, batch: Batch) {
+        if let Err(refused) = self.add(uid, Of::Call(ticket), batch) {
+            let (error, fault) = self.not_added(uid, refused);
+            self.not_flushed(ticket, error, fault);
+        }
+    }
+
+    /// Adds an entry: it is in the log, and `entry_complete` or the end of this copy's lead is to
+    /// come; or it is not, and nothing of it stays.
+    pub(super) fn add(self: &Rc<Self>, uid: Uid, of: Of, mut batch: Batch) -> Result<(), NotKept> {
+        let is_end = matches!(of, Of::Step(_, Step::End));
+        let settled = {
+            let mut groups = self.groups.borrow_mut();
+            let group = groups.by_object.get_mut(&uid);
+            let group = group.ok_or(NotKept::Refused(NotAdded::NotLeading))?;
+            if !is_end && !group.owed.is_empty() {
+                return Err(NotKept::Refused(NotAdded::Overloaded));
+            }
+            let few = group.settled.len().min(SETTLED_MAX);
+            let settled: Vec<Uid> = group.settled.drain(..few).collect();
+            let settle = |action: &Uid| Item::SettleGroup {
+                uid,
+                action: *action,
             };
-            let detail = format!(
-                "{uid} at {}: {what} has more than {STAGED_BYTES_MAX} bytes",
-                self.registry.here()
-            );
-            return self.not_flushed(ticket, SystemError::new(kind, detail), Fault::Store);
+            batch.items.extend(settled.iter().map(settle));
+            settled
+        };
+        let added = self.add_encoded(uid, of, entry::encode(&batch), is_end);
+        if added.is_err()
+            && let Some(group) = self.groups.borrow_mut().by_object.get_mut(&uid)
+        {
+            group.settled.extend(settled);
         }
-        if let Some(group) = self.groups.borrow_mut().by_object.get_mut(&uid) {
-            group.adding.insert(ticket.0, body);
-        }
-        self.group_input(uid, Input::Add { entry: ticket.0 });
+        added
+    }
+
+    fn add_encoded(
+        self: &Rc<Self>,
+        uid: Uid,
+        of: Of,
+        body: Bytes,
+        is_end: bool,
+    ) -> Result<(), NotKept> {
+        let now = self.now();
+        let mut out = Vec::new();
+        let refused = {
+            let mut groups = self.groups.borrow_mut();
+            let groups = &mut *groups;
+            let group = groups.by_object.get_mut(&uid);
+            let group = group.ok_or(NotKept::Refused(NotAdded::NotLeading))?;
+            let all = group.bodies.values().map(Bytes::len);
+            let staged: usize = all.sum();
+            let (alone, crowded) = (body.len(), staged + body.len());
+            if alone > STAGED_BYTES_MAX {
+                return Err(NotKept::TooLarge);
+            }
+            // An end is short, and makes room.
+            if !is_end && staged > 0 && crowded > STAGED_BYTES_MAX {
+                return Err(NotKept::Crowded);
+            }
+            let name = match of {
+                Of::Call(ticket) => ticket.0,
+                Of::Step(..) | Of::Nobody => {
+                    groups.named += 1;
+                    NAMES_OF_OTHERS | groups.named
+                }
+            };
+            group.adding.insert(name, (of, body));
+            let add = Input::Add { entry: name };
+            group.member.handle(now, add, &mut out);
+            let mut refused = None;
+            out.retain(|output| match output {
+                Output::NotAdded { entry, why } if *entry == name => {
+                    refused = Some(*why);
+                    false
+                }
+                _ => true,
+            });
+            if refused.is_some() {
+                group.adding.remove(&name);
+            }
+            groups.outputs.extend(out.drain(..).map(|it| (uid, it)));
+            groups.rearm(uid);
+            refused
+        };
+        self.perform();
+        refused.map_or(Ok(()), |why| Err(NotKept::Refused(why)))
     }
 
     pub(super) fn entry_added(&self, uid: Uid, entry: u64, stamp: Stamp) {
@@ -55,27 +138,41 @@ impl Shard {
         let Some(group) = groups.by_object.get_mut(&uid) else {
             return;
         };
-        let Some(body) = group.adding.remove(&entry) else {
+        let Some((of, body)) = group.adding.remove(&entry) else {
             return;
         };
         group.bodies.insert(stamp, body);
-        group.calls.insert(stamp, Ticket(entry));
+        group.entries.insert(stamp, of);
+        if let Of::Step(_, step) = of {
+            step.crash_when_added();
+        }
     }
 
-    pub(super) fn entry_not_added(self: &Rc<Self>, uid: Uid, entry: u64, why: NotAdded) {
-        if let Some(group) = self.groups.borrow_mut().by_object.get_mut(&uid) {
-            group.adding.remove(&entry);
-        }
-        let (error, fault) = match why {
-            NotAdded::NotLeading => (self.leads_no_more(uid), Fault::Fenced),
-            NotAdded::Overloaded => {
-                let here = self.registry.here();
-                let detail = format!("{uid} at {here}: too many changes are not at all copies");
-                let error = SystemError::new(ErrorKind::Overloaded, detail);
-                (error, Fault::Store)
-            }
+    /// Why an entry was not added, for whoever called.
+    pub(super) fn not_added(&self, uid: Uid, why: NotKept) -> (SystemError, Fault) {
+        let here = self.registry.here();
+        let error = |kind, what: &str| {
+            let detail = format!("{uid} at {here}: {what}");
+            (SystemError::new(kind, detail), Fault::Store)
         };
-        self.not_flushed(Ticket(entry), error, fault);
+        match why {
+            NotKept::Refused(NotAdded::NotLeading) => (self.leads_no_more(uid), Fault::Fenced),
+            NotKept::Refused(NotAdded::Overloaded) => error(
+                ErrorKind::Overloaded,
+                "too many changes are not at all copies",
+            ),
+            NotKept::Crowded => error(
+                ErrorKind::Overloaded,
+                &format!(
+                    "what calls have changed and copies have not has more than \
+                     {STAGED_BYTES_MAX} bytes"
+                ),
+            ),
+            NotKept::TooLarge => error(
+                ErrorKind::TooLarge,
+                &format!("what the call has changed has more than {STAGED_BYTES_MAX} bytes"),
+            ),
+        }
     }
 
     /// The change of a call is not kept, or perhaps not.
@@ -91,20 +188,31 @@ impl Shard {
 
     /// The entry will never be lost. Its call is over when the store shows what it did: rows are
     /// read from there.
-    pub(super) fn entry_complete(&self, uid: Uid, stamp: Stamp) {
-        let mut groups = self.groups.borrow_mut();
-        let Some(group) = groups.by_object.get_mut(&uid) else {
-            return;
+    pub(super) fn entry_complete(self: &Rc<Self>, uid: Uid, stamp: Stamp) {
+        let of = {
+            let mut groups = self.groups.borrow_mut();
+            let Some(group) = groups.by_object.get_mut(&uid) else {
+                return;
+            };
+            let of = group.entries.remove(&stamp);
+            match of {
+                Some(Of::Call(_) | Of::Step(_, Step::Decide | Step::End)) => {
+                    group.complete.extend(of.map(|of| (stamp.index, of)));
+                }
+                Some(Of::Step(_, Step::Part) | Of::Nobody) | None => {}
+            }
+            of
         };
-        if let Some(ticket) = group.calls.remove(&stamp) {
-            group.complete.push_back((stamp.index, ticket));
+        if let Some(Of::Step(key, step)) = of {
+            step.crash_when_complete();
+            self.step_complete(key, step);
         }
     }
 
-    /// Calls whose entries are a part of the state are over.
+    /// What entries that are a part of the state were added for is over.
     fn end_complete(self: &Rc<Self>, uid: Uid) {
         loop {
-            let ticket = {
+            let of = {
                 let mut groups = self.groups.borrow_mut();
                 let Some(group) = groups.by_object.get_mut(&uid) else {
                     return;
@@ -115,12 +223,18 @@ impl Shard {
                     _ => None,
                 }
             };
-            let Some((_, ticket)) = ticket else { return };
-            if let Some(entry) = self.entries.borrow_mut().find_mut(ticket) {
-                entry.replicated = true;
+            match of {
+                None => return,
+                Some((_, Of::Call(ticket))) => {
+                    if let Some(entry) = self.entries.borrow_mut().find_mut(ticket) {
+                        entry.replicated = true;
+                    }
+                    let result = Ok(());
+                    self.feed(EngineInput::Flushed { ticket, result });
+                }
+                Some((_, Of::Step(key, _))) => self.step_shown(key),
+                Some((_, Of::Nobody)) => {}
             }
-            let result = Ok(());
-            self.feed(EngineInput::Flushed { ticket, result });
         }
     }
 
@@ -131,15 +245,18 @@ impl Shard {
             let Some(group) = groups.by_object.get_mut(&uid) else {
                 return;
             };
-            let complete = group.complete.drain(..).map(|(_, ticket)| ticket);
-            let complete: Vec<Ticket> = complete.collect();
-            let calls = std::mem::take(&mut group.calls).into_values();
-            let adding = std::mem::take(&mut group.adding).into_keys().map(Ticket);
-            complete
-                .into_iter()
-                .chain(calls)
-                .chain(adding)
-                .collect::<Vec<_>>()
+            let mut calls = Vec::new();
+            let call = |of: &Of| match of {
+                Of::Call(ticket) => Some(*ticket),
+                Of::Step(..) | Of::Nobody => None,
+            };
+            calls.extend(group.complete.iter().filter_map(|(_, of)| call(of)));
+            calls.extend(group.entries.values().filter_map(call));
+            calls.extend(group.adding.values().filter_map(|(of, _)| call(of)));
+            group.complete.retain(|(_, of)| call(of).is_none());
+            group.entries.retain(|_, of| call(of).is_none());
+            group.adding.retain(|_, (of, _)| call(of).is_none());
+            calls
         };
         for ticket in calls {
             let detail = format!("{uid} at {}: {why}", self.registry.here());
@@ -264,15 +381,21 @@ impl Shard {
         self.group_input(uid, Input::Written { job });
         self.send_states(uid);
         self.look_now(waiting);
+        self.pay_ends(uid);
         self.go_on();
     }
 
     /// Looks into the store for what has waited to.
-    pub(super) fn look_now(&self, waiting: Vec<Waiting>) {
+    pub(super) fn look_now(self: &Rc<Self>, waiting: Vec<Waiting>) {
         for waiting in waiting {
             match waiting {
                 Waiting::Load { uid, slot } => self.load(uid, slot),
                 Waiting::Search { ticket, call } => self.search(ticket, call),
+                Waiting::Decision {
+                    job,
+                    action,
+                    decider,
+                } => self.search_group_decision(job, action, decider),
             }
         }
     }
@@ -303,7 +426,7 @@ impl Shard {
         }
     }
 
-    fn waits_for_copies(&self, uid: Uid, waiting: Waiting) -> bool {
+    pub(super) fn waits_for_copies(&self, uid: Uid, waiting: Waiting) -> bool {
         let mut groups = self.groups.borrow_mut();
         let group = groups.by_object.get_mut(&uid);
         let Some(group) = group.filter(|group| !group.is_current()) else {

@@ -11,21 +11,25 @@
 //! | [`entries`] | adds what calls change; writes the log; installs |
 //! | [`answers`] | turns calls away, holds answers back |
 //! | [`news`] | messages between copies, with the bytes they need |
+//! | [`parts`] | what actions have prepared, their decisions and ends |
+//! | [`lead`] | what an action needs of leaders: that this copy surely is one, and who is one |
+//! | [`takeover`] | actions when leads end and begin |
 //! | [`state`] | a whole state on its way to a new copy |
 //! | [`views`] | asks the binder; who is lost |
 //! | [`size`] | how many copies there are: more are made, and those that are too many go |
 //! | [`placement`] | at which nodes |
 //! | [`open`] | makes groups, and finds them again at the start |
-//!
-//! Not yet: actions on replicated objects, which are refused (`BadOperation`).
 
 mod answers;
 mod entries;
+mod lead;
 mod news;
 mod open;
+mod parts;
 mod placement;
 mod size;
 mod state;
+mod takeover;
 mod views;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -74,6 +78,15 @@ pub(super) struct Groups {
     sizes: size::Sizes,
     /// The last life of a copy.
     lives: u64,
+    /// Counts entries that are no call's.
+    named: u64,
+    /// What is done for actions in several steps.
+    plans: BTreeMap<parts::PlanKey, parts::Plan>,
+    /// Objects with something that is tried again now and then: ends that are owed, what waits
+    /// until this copy surely leads, decisions that are settled.
+    busy: BTreeSet<Uid>,
+    /// Of which action what was said last to whoever leads an object.
+    told: lead::Told,
 }
 
 /// One copy.
@@ -87,12 +100,20 @@ struct Group {
     armed: Option<Time>,
     /// The bytes of entries that are not installed.
     bodies: BTreeMap<Stamp, Bytes>,
-    /// Entries that are being added, by the tickets of their calls.
-    adding: BTreeMap<u64, Bytes>,
-    /// Calls that wait until their entries are complete.
-    calls: BTreeMap<Stamp, Ticket>,
-    /// Calls whose entries are complete, until the store shows them.
-    complete: VecDeque<(u64, Ticket)>,
+    /// Entries that are being added, by their names.
+    adding: BTreeMap<u64, (entries::Of, Bytes)>,
+    /// What waits until entries are complete.
+    entries: BTreeMap<Stamp, entries::Of>,
+    /// What waits until the store shows entries that are complete.
+    complete: VecDeque<(u64, entries::Of)>,
+    /// The action that has a part in the log, as far as this copy leads.
+    part: Option<Uid>,
+    /// Ends that found no room: nothing else is added before them.
+    owed: VecDeque<parts::End>,
+    /// Decisions that nobody is to be told of any more; said with the next entry.
+    settled: Vec<Uid>,
+    /// What waits until this copy surely leads.
+    unsure: Vec<lead::Unsure>,
     /// Writes under way: their numbers, and up to where each installs.
     writes: VecDeque<(u64, Option<u64>)>,
     /// The entry up to which the store shows all.
@@ -144,8 +165,19 @@ pub(crate) enum GroupJob {
 /// What the engine has asked for, of a state that the store does not show yet.
 #[derive(Clone, Copy)]
 enum Waiting {
-    Load { uid: Uid, slot: ObjectSlot },
-    Search { ticket: Ticket, call: CallId },
+    Load {
+        uid: Uid,
+        slot: ObjectSlot,
+    },
+    Search {
+        ticket: Ticket,
+        call: CallId,
+    },
+    Decision {
+        job: partha_core::Job,
+        action: Uid,
+        decider: Uid,
+    },
 }
 
 impl Groups {
@@ -252,8 +284,12 @@ impl Group {
             armed: None,
             bodies: BTreeMap::new(),
             adding: BTreeMap::new(),
-            calls: BTreeMap::new(),
+            entries: BTreeMap::new(),
             complete: VecDeque::new(),
+            part: None,
+            owed: VecDeque::new(),
+            settled: Vec::new(),
+            unsure: Vec::new(),
             writes: VecDeque::new(),
             visible,
             waiting: Vec::new(),
@@ -273,6 +309,11 @@ impl Group {
 
     fn leads(&self) -> bool {
         self.member.role() == Role::Leading { active: true }
+    }
+
+    /// Whether something of it is to be tried again.
+    fn is_busy(&self) -> bool {
+        !(self.owed.is_empty() && self.unsure.is_empty() && self.settled.is_empty())
     }
 
     /// Whether the store shows all that is complete.
@@ -377,13 +418,17 @@ impl Shard {
             Output::Send { to, message } => self.send_news(uid, to, message),
             Output::Write { job, write } => self.write_log(uid, job, write),
             Output::Added { entry, stamp } => self.entry_added(uid, entry, stamp),
-            Output::NotAdded { entry, why } => self.entry_not_added(uid, entry, why),
+            // The answer to adding one, which is asked for and answered at once.
+            Output::NotAdded { .. } => {}
             Output::Complete { stamp } => self.entry_complete(uid, stamp),
             Output::Leads { view } => {
                 tracing::info!(%uid, view = view.number, copies = view.members.len(), "leads");
                 self.begin_serving(uid);
             }
-            Output::Confirmed => self.release_held(uid),
+            Output::Confirmed => {
+                self.release_held(uid);
+                self.go_on_when_sure(uid);
+            }
             Output::Deposed => {
                 tracing::info!(%uid, "leads no more");
                 self.deposed(uid);

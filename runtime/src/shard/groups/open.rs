@@ -114,6 +114,7 @@ impl Shard {
     fn put_group(self: &Rc<Self>, uid: Uid, mut group: Group) {
         let why = "a copy began again before it was known that all copies had the change";
         self.fail_calls(uid, why);
+        self.fail_steps(uid);
         let waiting = {
             let mut groups = self.groups.borrow_mut();
             groups.lives += 1;
@@ -122,6 +123,7 @@ impl Shard {
             if let Some(old) = groups.take(uid) {
                 group.incoming = old.incoming;
                 group.held = old.held;
+                group.unsure = old.unsure;
                 group.wanted = old.wanted;
                 group.class = old.class;
                 group.size = old.size.kept();

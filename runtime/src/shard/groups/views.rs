@@ -158,6 +158,7 @@ impl Shard {
         }
         self.look_at_sizes();
         self.expire_incoming();
+        self.look_after_actions();
     }
 
     /// Looks whether a node is there; what comes of it is told to all groups.

@@ -1,0 +1,292 @@
+//! Money that is moved between accounts with and without copies while nodes are killed.
+//!
+//! An account's balance is compared with what was acknowledged of each transfer: none is lost,
+//! doubled or half done, and the outcome of each is known while the node that was killed is away.
+
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bank::Account;
+use bank::account::{DepositError, WithdrawError};
+use common::LONG;
+use common::system::System;
+use partha::{Action, ActionError, ActionOptions, Client, Outcome, SystemError};
+use rustix::process::Signal;
+use test_support::eventually;
+
+/// What each account begins with.
+const MONEY: i64 = 10_000;
+/// Who moves money at the same time.
+const TELLERS: usize = 4;
+/// Nodes that are killed, and that are frozen, one after the other.
+const KILLS: usize = 4;
+const FREEZES: usize = 1;
+/// Longer than this nobody is to be in doubt because of a node that is away.
+const IN_DOUBT: Duration = Duration::from_secs(20);
+
+/// An account, and what it has to hold.
+struct Known {
+    account: Account,
+    holds: AtomicI64,
+}
+
+/// One whole transfer in an action.
+async fn transfer(
+    action: &Action,
+    from: &Account,
+    to: &Account,
+    amount: i64,
+) -> Result<(), SystemError> {
+    match from.withdraw(action, amount).await {
+        Ok(_) => {}
+        Err(WithdrawError::System(error)) => return Err(error),
+        Err(error) => return Err(SystemError::servant(error.to_string())),
+    }
+    match to.deposit(action, amount).await {
+        Ok(_) => Ok(()),
+        Err(DepositError::System(error)) => Err(error),
+        Err(error) => Err(SystemError::servant(error.to_string())),
+    }
+}
+
+/// Moves money until told to stop, and knows of each transfer in the end whether it was made.
+async fn teller(
+    client: Client,
+    number: usize,
+    accounts: Arc<Vec<Known>>,
+    stop: Arc<AtomicBool>,
+    made: Arc<AtomicUsize>,
+) -> Duration {
+    let mut longest = Duration::ZERO;
+    let mut turn = number;
+    while !stop.load(Ordering::Relaxed) {
+        turn += 1;
+        let from = &accounts[turn % accounts.len()];
+        let to = &accounts[(turn + 1 + turn / accounts.len() % 2) % accounts.len()];
+        let amount = 1 + (turn % 7) as i64;
+        let options = ActionOptions::new().deadline(LONG).tries(10_000);
+        let begun = Instant::now();
+        let done = client
+            .action_retry_with(options, async |action| {
+                transfer(action, &from.account, &to.account, amount).await
+            })
+            .await;
+        let committed = match done {
+            Ok(()) => true,
+            Err(ActionError::OutcomeUnknown { action, .. }) => loop {
+                match client.outcome(action).await {
+                    Ok(Outcome::Committed) => break true,
+                    Ok(Outcome::Aborted) => break false,
+                    other => assert!(begun.elapsed() < 2 * LONG, "{action}: {other:?}"),
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            },
+            Err(error) => {
+                let passing = error.is_passing();
+                assert!(passing || stop.load(Ordering::Relaxed), "{error}");
+                false
+            }
+        };
+        longest = longest.max(begun.elapsed());
+        if committed {
+            from.holds.fetch_sub(amount, Ordering::Relaxed);
+            to.holds.fetch_add(amount, Ordering::Relaxed);
+            made.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    longest
+}
+
+/// What an account holds, as soon as somebody leads it.
+async fn balance(client: &Client, account: &Account) -> i64 {
+    let begun = Instant::now();
+    loop {
+        let call = client.call().deadline(Duration::from_secs(2));
+        match account.balance(&call).await {
+            Ok(balance) => return balance,
+            Err(error) => assert!(begun.elapsed() < LONG, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    system: System,
+    work: impl FnOnce(&mut System) -> T + Send + 'static,
+) -> (System, T) {
+    let mut system = system;
+    let done = tokio::task::spawn_blocking(move || {
+        let done = work(&mut system);
+        (system, done)
+    });
+    done.await.unwrap()
+}
+
+fn start() -> System {
+    let system = System::with_lease(&["a", "b", "c", "d"], "2s");
+    // One without copies, at a node that has none and is not killed.
+    system.account("/bank/z", "d", MONEY);
+    system.ok(&["node", "cordon", "d"]);
+    // Two with copies, led at different nodes.
+    for (name, node) in [("/bank/x", "a"), ("/bank/y", "b")] {
+        system.account(name, node, MONEY);
+        system.json(&["replicate", name, "3"]);
+        eventually(LONG, || members(&system, name).len() == 3);
+    }
+    system
+}
+
+/// The nodes with copies of an account, the leader first.
+fn members(system: &System, name: &str) -> Vec<String> {
+    let groups = system.json(&["groups"]);
+    let mut groups = groups.as_array().unwrap().iter();
+    let group = groups.find(|group| group["name"] == name).unwrap();
+    let members = group["members"].as_array().unwrap().iter();
+    members.map(|it| it.as_str().unwrap().to_owned()).collect()
+}
+
+/// What becomes of a leader.
+#[derive(Clone, Copy)]
+enum Loss {
+    /// Killed, and started again later.
+    Killed,
+    /// Stopped where it is, and woken up later: it may believe that it leads still.
+    Frozen,
+}
+
+/// What the test goes on with from round to round.
+struct Town {
+    client: Client,
+    accounts: Arc<Vec<Known>>,
+    made: Arc<AtomicUsize>,
+    longest: Duration,
+}
+
+impl Town {
+    async fn open(system: &System) -> Self {
+        let client = Client::connect(system.naming.clone()).await.unwrap();
+        let mut accounts = Vec::new();
+        for name in ["/bank/x", "/bank/y", "/bank/z"] {
+            let naming = client.naming().unwrap();
+            let entry = naming.lookup(&client, name).await.unwrap();
+            accounts.push(Known {
+                account: Account::from_uid(entry.object),
+                holds: AtomicI64::new(MONEY),
+            });
+        }
+        Self {
+            client,
+            accounts: Arc::new(accounts),
+            made: Arc::default(),
+            longest: Duration::ZERO,
+        }
+    }
+
+    /// Waits until there are so many transfers.
+    async fn wait_for(&self, transfers: usize) {
+        let begun = Instant::now();
+        while self.made.load(Ordering::Relaxed) < transfers {
+            assert!(begun.elapsed() < LONG, "nothing goes on");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Money is moved, a leader is lost, and money is moved; what the accounts hold is then as it
+    /// has to be, while the node is away.
+    async fn round(&mut self, system: System, round: usize, loss: Loss) -> System {
+        let stop = Arc::new(AtomicBool::new(false));
+        let begin = |number| {
+            let (accounts, stop) = (self.accounts.clone(), stop.clone());
+            let (client, made) = (self.client.clone(), self.made.clone());
+            tokio::spawn(teller(client, number, accounts, stop, made))
+        };
+        let tellers: Vec<_> = (0..TELLERS).map(begin).collect();
+        let before = self.made.load(Ordering::Relaxed);
+        self.wait_for(before + 20 + 7 * round).await;
+        let name = ["/bank/x", "/bank/y"][round % 2];
+        let (system, lost) = blocking(system, move |system| {
+            let leader = members(system, name).remove(0);
+            match loss {
+                Loss::Killed => system.kill(&leader),
+                Loss::Frozen => system.freeze(&leader),
+            }
+            leader
+        })
+        .await;
+        // It goes on without the node, and nobody stays in doubt because of it.
+        self.wait_for(before + 60 + 14 * round).await;
+        stop.store(true, Ordering::Relaxed);
+        for teller in tellers {
+            let took = tokio::time::timeout(IN_DOUBT, teller).await;
+            let took = took.expect("somebody is in doubt").unwrap();
+            self.longest = self.longest.max(took);
+        }
+        self.check(&format!("round {round}, without {lost}")).await;
+        let lost_again = lost.clone();
+        let (system, ()) = blocking(system, move |system| {
+            match loss {
+                Loss::Killed => system.revive(&lost),
+                Loss::Frozen => system.signal(&lost, Signal::CONT),
+            }
+            for name in ["/bank/x", "/bank/y"] {
+                eventually(LONG, || members(system, name).len() == 3);
+            }
+        })
+        .await;
+        self.check(&format!("round {round}, with {lost_again}"))
+            .await;
+        system
+    }
+
+    /// Each account holds what it has to.
+    async fn check(&self, when: &str) {
+        for known in self.accounts.iter() {
+            let holds = balance(&self.client, &known.account).await;
+            let expected = known.holds.load(Ordering::Relaxed);
+            assert_eq!(holds, expected, "{when}");
+        }
+    }
+
+    /// Nothing is prepared or locked, and no money has come or gone.
+    async fn end(&self, system: System) {
+        let holds = self.accounts.iter();
+        let total: i64 = holds.map(|it| it.holds.load(Ordering::Relaxed)).sum();
+        assert_eq!(total, 3 * MONEY);
+        let (_system, ()) = blocking(system, |system| {
+            for of in ["actions", "locks"] {
+                eventually(LONG, || {
+                    let left = system.json(&[of]);
+                    left.as_array().is_some_and(Vec::is_empty)
+                });
+            }
+        })
+        .await;
+        let (made, longest) = (self.made.load(Ordering::Relaxed), self.longest);
+        println!("{made} transfers, the longest {longest:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_transfer_is_lost_doubled_or_halved_when_nodes_are_killed() {
+    let mut system = tokio::task::spawn_blocking(start).await.unwrap();
+    let mut town = Town::open(&system).await;
+    for round in 0..KILLS {
+        system = town.round(system, round, Loss::Killed).await;
+    }
+    town.end(system).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_was_frozen_undoes_nothing_when_it_wakes_up() {
+    let mut system = tokio::task::spawn_blocking(start).await.unwrap();
+    let mut town = Town::open(&system).await;
+    for round in 0..FREEZES {
+        system = town.round(system, round, Loss::Frozen).await;
+    }
+    town.end(system).await;
+}
