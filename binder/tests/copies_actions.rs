@@ -102,6 +102,29 @@ async fn nested_levels_at_an_object_with_copies_are_undone_one_by_one() {
     stop([b]).await;
 }
 
+/// Who calls from a node with a copy that does not lead gets to the one that does, and back when
+/// its own does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_with_a_copy_that_follows_calls_the_leader() {
+    let system = System::start().await;
+    let a = system.node("a", "a").await;
+    let b = system.node("b", "b").await;
+    let from = directory(&system.client, "a", 2).await;
+    let to = directory(&system.client, "a", 2).await;
+    let client = b.client();
+    fill(client, &from, 0..NAMES).await;
+    for number in 0..NAMES / 2 {
+        let carried = client.action(async |action| carry(action, &from, &to, number).await);
+        carried.await.unwrap();
+    }
+    stop([a]).await;
+    for number in NAMES / 2..NAMES {
+        carry_surely(client, &from, &to, number).await;
+    }
+    assert_eq!(names(client, &to).await, expected(0..NAMES));
+    stop([b]).await;
+}
+
 /// Leaders change while names are carried; the client retries whole actions, asks for outcomes
 /// where it does not know them, and never sees one done twice.
 #[tokio::test(flavor = "multi_thread")]

@@ -24,7 +24,7 @@ const MONEY: i64 = 10_000;
 /// Who moves money at the same time.
 const TELLERS: usize = 4;
 /// Nodes that are killed, and that are frozen, one after the other.
-const KILLS: usize = 4;
+const KILLS: usize = 3;
 const FREEZES: usize = 1;
 /// Longer than this nobody is to be in doubt because of a node that is away.
 const IN_DOUBT: Duration = Duration::from_secs(20);
@@ -155,6 +155,8 @@ fn members(system: &System, name: &str) -> Vec<String> {
 enum Loss {
     /// Killed, and started again later.
     Killed,
+    /// The other account's leader, too, at the same time.
+    BothKilled,
     /// Stopped where it is, and woken up later: it may believe that it leads still.
     Frozen,
 }
@@ -208,14 +210,21 @@ impl Town {
         let tellers: Vec<_> = (0..TELLERS).map(begin).collect();
         let before = self.made.load(Ordering::Relaxed);
         self.wait_for(before + 20 + 7 * round).await;
-        let name = ["/bank/x", "/bank/y"][round % 2];
         let (system, lost) = blocking(system, move |system| {
-            let leader = members(system, name).remove(0);
+            let mut lost = ["/bank/x", "/bank/y"]
+                .map(|name| members(system, name).remove(0))
+                .to_vec();
             match loss {
-                Loss::Killed => system.kill(&leader),
-                Loss::Frozen => system.freeze(&leader),
+                Loss::BothKilled => lost.dedup(),
+                Loss::Killed | Loss::Frozen => drop(lost.remove(round % 2)),
             }
-            leader
+            for node in &lost {
+                match loss {
+                    Loss::Killed | Loss::BothKilled => system.kill(node),
+                    Loss::Frozen => system.freeze(node),
+                }
+            }
+            lost
         })
         .await;
         // It goes on without the node, and nobody stays in doubt because of it.
@@ -226,19 +235,22 @@ impl Town {
             let took = took.expect("somebody is in doubt").unwrap();
             self.longest = self.longest.max(took);
         }
-        self.check(&format!("round {round}, without {lost}")).await;
+        self.check(&format!("round {round}, without {lost:?}"))
+            .await;
         let lost_again = lost.clone();
         let (system, ()) = blocking(system, move |system| {
-            match loss {
-                Loss::Killed => system.revive(&lost),
-                Loss::Frozen => system.signal(&lost, Signal::CONT),
+            for node in &lost {
+                match loss {
+                    Loss::Killed | Loss::BothKilled => system.revive(node),
+                    Loss::Frozen => system.signal(node, Signal::CONT),
+                }
             }
             for name in ["/bank/x", "/bank/y"] {
                 eventually(LONG, || members(system, name).len() == 3);
             }
         })
         .await;
-        self.check(&format!("round {round}, with {lost_again}"))
+        self.check(&format!("round {round}, with {lost_again:?}"))
             .await;
         system
     }
@@ -278,6 +290,7 @@ async fn no_transfer_is_lost_doubled_or_halved_when_nodes_are_killed() {
     for round in 0..KILLS {
         system = town.round(system, round, Loss::Killed).await;
     }
+    system = town.round(system, KILLS, Loss::BothKilled).await;
     town.end(system).await;
 }
 

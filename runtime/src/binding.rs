@@ -226,8 +226,9 @@ impl Binding {
     /// Finds the object from where it is thought to be, by what those say that it has left.
     async fn follow(&self, client: &Client) -> Result<Route> {
         let (mut moves, mut hops, mut idle_hops) = (0, 0, 0);
+        let mut elsewhere = false;
         loop {
-            let error = match self.find(client).await {
+            let error = match self.find(client, elsewhere).await {
                 Ok(route) => return Ok(route),
                 Err(error) => error,
             };
@@ -237,6 +238,8 @@ impl Binding {
                     whereabouts.note(self.object, to);
                     idle_hops += u32::from(to.moves <= moves);
                     (moves, hops) = (moves.max(to.moves), hops + 1);
+                    // A copy that is here and does not lead has said so.
+                    elsewhere = to.node != client.me().node;
                 }
                 // What is remembered may be wrong: without it the next one asks elsewhere.
                 Some(_) => {
@@ -249,14 +252,16 @@ impl Binding {
                 {
                     whereabouts.forget(self.object);
                     hops += 1;
+                    elsewhere = false;
                 }
                 None => return Err(error),
             }
         }
     }
 
-    async fn find(&self, client: &Client) -> Result<Route> {
-        if let Some(shard) = client.local_shard(self.object) {
+    async fn find(&self, client: &Client, elsewhere: bool) -> Result<Route> {
+        let here = (!elsewhere).then(|| client.local_shard(self.object));
+        if let Some(shard) = here.flatten() {
             let (answer, initiated) = oneshot::channel();
             let (object, class, caller) = (self.object, self.class, client.me());
             shard.post(Job::Initiate {

@@ -8,6 +8,7 @@ use partha_core::action::path::Joined;
 use partha_core::group::{Input, Role};
 use partha_core::id::{NodeId, Uid};
 use partha_core::{Answer, Input as EngineInput, Ticket};
+use partha_wire::Message;
 
 use super::{Group, Groups};
 use crate::error::{ErrorKind, SystemError};
@@ -42,8 +43,10 @@ impl Shard {
         if group.serves {
             return Some(incoming);
         }
-        if let Some(error) = self.elsewhere(uid, group) {
+        if let Some(to) = self.leads_elsewhere(group) {
             drop(groups);
+            // Whoever calls from within this process gets what it has written back, to send it on.
+            let error = self.led_by(uid, to, Some(incoming.parameters));
             incoming.reply.fail(error);
             return None;
         }
@@ -62,14 +65,13 @@ impl Shard {
         None
     }
 
-    /// Who leads, if this copy follows one that is not known to be gone.
-    fn elsewhere(&self, uid: Uid, group: &Group) -> Option<SystemError> {
-        let to = self.leads_elsewhere(group)?;
+    fn led_by(&self, uid: Uid, to: Moved, parameters: Option<Message>) -> SystemError {
         let here = self.registry.here();
         let what = format_args!("{uid} at {here}: another copy leads");
-        Some(SystemError::moved_to(what, to, None))
+        SystemError::moved_to(what, to, parameters)
     }
 
+    /// Who leads, if this copy follows one that is not known to be gone.
     fn leads_elsewhere(&self, group: &Group) -> Option<Moved> {
         let view = group.member.view();
         let leader = view.leader();
@@ -104,7 +106,8 @@ impl Shard {
     pub(crate) fn bound_elsewhere(&self, uid: Uid) -> Option<SystemError> {
         let groups = self.groups.borrow();
         let group = groups.by_object.get(&uid).filter(|group| !group.serves)?;
-        self.elsewhere(uid, group)
+        let to = self.leads_elsewhere(group)?;
+        Some(self.led_by(uid, to, None))
     }
 
     /// Calls that have waited go in, or where the leader is.
