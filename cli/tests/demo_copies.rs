@@ -27,7 +27,7 @@ fn number(out: &str, word: &str) -> u64 {
 }
 
 #[test]
-fn payments_go_on_when_leaders_are_killed_and_copies_are_equal() {
+fn payments_and_transfers_go_on_when_leaders_are_killed_and_copies_are_equal() {
     let out = demo(&[
         "--replicas",
         "3",
@@ -38,12 +38,13 @@ fn payments_go_on_when_leaders_are_killed_and_copies_are_equal() {
         "20",
         "--clients",
         "4",
-        "--no-transfers",
     ]);
     let equal = "copies: 20 accounts have 3 copies each, all equal";
     assert!(out.lines().any(|line| line == equal), "{out}");
     assert!(out.ends_with("ledger: 20 accounts agree\n"), "{out}");
     assert!(number(&out, "payments") > 0, "{out}");
+    assert!(number(&out, "transfers") > 0, "{out}");
+    assert!(out.contains(" transfers are there, each once\n"), "{out}");
     assert!(number(&out, "kills") >= 2, "{out}");
     assert!(out.contains("from the kill to the next payment"), "{out}");
     assert!(out.contains(", 0 without another one"), "{out}");
