@@ -131,7 +131,8 @@ fn can_be_refused(item: &Item) -> bool {
         | Item::PreparePart { .. }
         | Item::EndPart { .. }
         | Item::DecideGroup { .. }
-        | Item::SettleGroup { .. } => true,
+        | Item::SettleGroup { .. }
+        | Item::CheckpointGroup { .. } => true,
         Item::SaveReply { .. }
         | Item::Prepare { .. }
         | Item::DeleteShadow { .. }
@@ -190,7 +191,8 @@ fn apply_item<W: Writes>(
         Item::PreparePart { .. }
         | Item::EndPart { .. }
         | Item::DecideGroup { .. }
-        | Item::SettleGroup { .. } => unreachable!("refused when it was submitted"),
+        | Item::SettleGroup { .. }
+        | Item::CheckpointGroup { .. } => unreachable!("refused when it was submitted"),
     }
 }
 

@@ -1,15 +1,18 @@
 //! Batches: what is written to a store, all or nothing.
 
+mod check;
+
 use bytes::Bytes;
 use partha_core::action::path::{Coordinator, Site};
 use partha_core::group::{Stamp, View};
 use partha_core::id::{CallId, Uid};
 
-use crate::StoreError;
-use crate::entry;
 use crate::format;
+use crate::group::GroupCheckpoint;
 use crate::place::{KeptReply, Place, Row};
-use crate::store::{Record, check_row};
+use crate::store::Record;
+
+pub(crate) use self::check::check_limits;
 
 /// Changes that are applied all or nothing, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -322,7 +325,7 @@ pub enum Item {
         /// Some saved replies.
         replies: Vec<KeptReply>,
         /// Some of what is about actions, as [`crate::ObjectStore::export_actions`] tells it: an
-        /// entry of `PreparePart` and `DecideGroup`, or nothing.
+        /// entry of `PreparePart`, `DecideGroup` and `CheckpointGroup`, or nothing.
         actions: Option<Bytes>,
         /// Which page it is, counted from 0.
         page: u32,
@@ -388,6 +391,15 @@ pub enum Item {
         /// The root action.
         action: Uid,
     },
+    /// What running actions have of the object: it takes the place of the checkpoint that is there.
+    /// An action goes out of it by `PreparePart` and by `DecideGroup`. One with nothing in it is
+    /// none.
+    CheckpointGroup {
+        /// The object.
+        uid: Uid,
+        /// The checkpoint. Of one that names an action twice the entry is refused with `BadEntry`.
+        checkpoint: GroupCheckpoint,
+    },
 }
 
 impl Item {
@@ -418,7 +430,8 @@ impl Item {
             | Self::PreparePart { .. }
             | Self::EndPart { .. }
             | Self::DecideGroup { .. }
-            | Self::SettleGroup { .. } => None,
+            | Self::SettleGroup { .. }
+            | Self::CheckpointGroup { .. } => None,
         }
     }
 
@@ -447,6 +460,7 @@ impl Item {
                     ..
                 } => format::decision_bytes(participants.len(), groups.len()),
                 Self::PreparePart { body, .. } => body.len(),
+                Self::CheckpointGroup { checkpoint, .. } => format::checkpoint_len(checkpoint),
                 Self::GroupLog { add, .. } => {
                     add.iter().map(|(_, bytes)| OVERHEAD + bytes.len()).sum()
                 }
@@ -520,73 +534,4 @@ impl Step {
         Self::Apply,
         Self::Snapshot,
     ];
-}
-
-/// Checks what can be told of a batch without looking into the store.
-pub(crate) fn check_limits(batch: &Batch, batch_bytes_max: usize) -> Result<(), StoreError> {
-    let weight = batch.weight_bytes();
-    if weight > batch_bytes_max {
-        return Err(StoreError::TooLarge {
-            what: "a batch",
-            len: weight,
-            max: batch_bytes_max,
-        });
-    }
-    for item in &batch.items {
-        match item {
-            Item::PutRow { uid, part, key, .. }
-            | Item::RemoveRow { uid, part, key }
-            | Item::ShadowRow { uid, part, key, .. } => {
-                check_row(*uid, *part, key)?;
-            }
-            Item::GroupLog { uid, add, .. } => {
-                for (_, bytes) in add {
-                    entry::check(bytes, *uid)?;
-                }
-            }
-            Item::GroupSnapshot {
-                uid,
-                rows,
-                replies,
-                actions,
-                ..
-            } => {
-                if let Some(bytes) = actions {
-                    entry::check_actions(bytes, *uid)?;
-                }
-                for row in rows {
-                    check_row(*uid, row.part, &row.key)?;
-                }
-                if let Some(reply) = replies.iter().find(|reply| reply.uid != *uid) {
-                    let why = format!("a saved reply of object {}", reply.uid);
-                    return Err(StoreError::BadEntry { why });
-                }
-            }
-            Item::PreparePart { .. }
-            | Item::EndPart { .. }
-            | Item::DecideGroup { .. }
-            | Item::SettleGroup { .. } => {
-                let why = "an item of entries, alone in a batch".to_owned();
-                return Err(StoreError::BadEntry { why });
-            }
-            Item::Create { .. }
-            | Item::WriteState { .. }
-            | Item::Delete { .. }
-            | Item::SaveReply { .. }
-            | Item::WriteShadow { .. }
-            | Item::CreateShadow { .. }
-            | Item::Prepare { .. }
-            | Item::CommitShadow { .. }
-            | Item::DeleteShadow { .. }
-            | Item::Decide { .. }
-            | Item::Settle { .. }
-            | Item::PutPlace { .. }
-            | Item::ShadowPlace { .. }
-            | Item::Told { .. }
-            | Item::JoinGroup { .. }
-            | Item::GroupInstall { .. }
-            | Item::LeaveGroup { .. } => {}
-        }
-    }
-    Ok(())
 }

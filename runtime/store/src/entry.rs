@@ -22,6 +22,7 @@
 //! | 6 `EndPart` | uid (16), action (16), 1 to commit or 0 |
 //! | 7 `DecideGroup` | uid (16), action (16), time to be kept in ms (8), number of participants (4), of groups (4), participants (10 each), groups (16 each) |
 //! | 8 `SettleGroup` | uid (16), action (16) |
+//! | 9 `CheckpointGroup` | uid (16), length (4), a checkpoint (`format/checkpoint.rs`) |
 //!
 //! The body of a part is an entry itself, of items 1 to 3.
 //!
@@ -51,6 +52,7 @@ const PREPARE_PART: u8 = 5;
 const END_PART: u8 = 6;
 const DECIDE_GROUP: u8 = 7;
 const SETTLE_GROUP: u8 = 8;
+const CHECKPOINT_GROUP: u8 = 9;
 
 /// The batch as an entry.
 ///
@@ -119,7 +121,8 @@ fn encode_item(item: &Item, bytes: &mut Vec<u8>) {
         Item::PreparePart { .. }
         | Item::EndPart { .. }
         | Item::DecideGroup { .. }
-        | Item::SettleGroup { .. } => encode_about_action(item, bytes),
+        | Item::SettleGroup { .. }
+        | Item::CheckpointGroup { .. } => encode_about_action(item, bytes),
         Item::Create { .. }
         | Item::Delete { .. }
         | Item::WriteShadow { .. }
@@ -177,6 +180,13 @@ fn encode_about_action(item: &Item, bytes: &mut Vec<u8>) {
             bytes.extend(groups.iter().flat_map(|group| group.to_bytes()));
         }
         Item::SettleGroup { uid, action } => encode_action(SETTLE_GROUP, *uid, *action, bytes),
+        Item::CheckpointGroup { uid, checkpoint } => {
+            bytes.push(CHECKPOINT_GROUP);
+            bytes.extend_from_slice(&uid.to_bytes());
+            let checkpoint = format::checkpoint_bytes(checkpoint);
+            bytes.extend_from_slice(&length(checkpoint.len()));
+            bytes.extend_from_slice(&checkpoint);
+        }
         other => unreachable!("the caller sorts items: {other:?}"),
     }
 }
@@ -238,7 +248,7 @@ pub(crate) fn has_part(bytes: &[u8]) -> bool {
 pub(crate) fn check_actions(bytes: &[u8], uid: Uid) -> Result<(), StoreError> {
     check(bytes, uid)?;
     each(bytes, |item| match item {
-        ItemRef::Part { .. } | ItemRef::Decide { .. } => Ok(()),
+        ItemRef::Part { .. } | ItemRef::Decide { .. } | ItemRef::Checkpoint { .. } => Ok(()),
         other => Err(bad(&format!("{other:?} in a snapshot"))),
     })
 }
@@ -363,6 +373,11 @@ pub(crate) enum ItemRef<'e> {
         uid: Uid,
         action: Uid,
     },
+    Checkpoint {
+        uid: Uid,
+        /// Bytes that were found to be one.
+        checkpoint: &'e [u8],
+    },
 }
 
 impl ItemRef<'_> {
@@ -375,7 +390,8 @@ impl ItemRef<'_> {
             | Self::Part { uid, .. }
             | Self::End { uid, .. }
             | Self::Decide { uid, .. }
-            | Self::Settle { uid, .. } => *uid,
+            | Self::Settle { uid, .. }
+            | Self::Checkpoint { uid, .. } => *uid,
         }
     }
 
@@ -425,9 +441,11 @@ impl ItemRef<'_> {
                 body: bytes.slice_ref(body),
                 keep_ms,
             },
-            Self::Part { .. } | Self::End { .. } | Self::Decide { .. } | Self::Settle { .. } => {
-                self.item_about_action(bytes)
-            }
+            Self::Part { .. }
+            | Self::End { .. }
+            | Self::Decide { .. }
+            | Self::Settle { .. }
+            | Self::Checkpoint { .. } => self.item_about_action(bytes),
         }
     }
 
@@ -465,6 +483,14 @@ impl ItemRef<'_> {
                 keep_ms: decided.keep_ms,
             },
             Self::Settle { uid, action } => Item::SettleGroup { uid, action },
+            Self::Checkpoint { uid, checkpoint } => {
+                let checkpoint = format::split_checkpoint(checkpoint);
+                let checkpoint = checkpoint.expect("the reader has looked at it");
+                Item::CheckpointGroup {
+                    uid,
+                    checkpoint: checkpoint.owned(|value| bytes.slice_ref(value)),
+                }
+            }
             other => unreachable!("the caller sorts items: {other:?}"),
         }
     }

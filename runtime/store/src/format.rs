@@ -24,6 +24,7 @@
 //! | `group_decision` | uid (16) ‖ action (16) | time to be kept in ms (8) ‖ number of participants (4) ‖ participants (10 each) ‖ groups (16 each) |
 //! | `group_outcome` | uid (16) ‖ action (16) | expiry in ms (8) ‖ time to be kept in ms (8) |
 //! | `group_outcome_expiry` | expiry in ms (8) ‖ uid (16) ‖ action (16) | nothing |
+//! | `group_checkpoint` | uid (16) | a checkpoint ([`checkpoint`]) |
 //!
 //! The numbers of shadow rows count up from 0, in the order in which they were written; `what`
 //! is 1 and a value, or 0 to remove the row. Their keys have no room for the row's.
@@ -48,6 +49,7 @@
 //! for the wrong key. A record is class (8), schema (8), version (8), epoch (8), state.
 
 mod action;
+mod checkpoint;
 mod group;
 mod part;
 mod place;
@@ -64,6 +66,10 @@ pub(crate) use self::action::{
     outcome_expiry_key, seal_decided, seal_decision, seal_outcome, seal_prepared, seal_shadow_row,
     shadow_row_key, site_bytes, split_coordinator, split_outcome_expiry_key, unseal_decided,
     unseal_decision, unseal_outcome, unseal_prepared, unseal_shadow_row,
+};
+pub(crate) use self::checkpoint::{
+    CheckpointRef, checkpoint_bytes, checkpoint_len, seal_checkpoint, split_checkpoint,
+    unseal_checkpoint,
 };
 pub(crate) use self::group::{
     GroupCopy, Has, entry_key, entry_prefix, entry_stamp, seal_copy, unseal_copy,
@@ -137,6 +143,8 @@ pub(crate) enum Kind {
     GroupOutcome = 21,
     /// An entry of the index of expiry times of those.
     GroupOutcomeExpiry = 22,
+    /// What running actions have of a replicated object.
+    GroupCheckpoint = 23,
 }
 
 impl Kind {
@@ -164,6 +172,7 @@ impl Kind {
             Self::GroupDecision => "a decision in a group's log",
             Self::GroupOutcome => "the outcome of an action in a group's log",
             Self::GroupOutcomeExpiry => "an expiry entry of an outcome in a group's log",
+            Self::GroupCheckpoint => "a checkpoint of running actions",
         }
     }
 }

@@ -6,7 +6,8 @@
 //! decided by [`partha_core::group`].
 //!
 //! A copy has besides its object what is about actions: the *part* that one has prepared, and
-//! decisions of actions whose *decider* the object is. Entries bring them, too.
+//! decisions of actions whose *decider* the object is, and a *checkpoint* of actions that run.
+//! Entries bring them, too.
 
 use bytes::Bytes;
 use partha_core::action::path::{Coordinator, Site};
@@ -59,6 +60,16 @@ pub struct GroupDecision {
     pub settled: bool,
 }
 
+/// What running actions have of a replicated object, for whoever leads it next. The bytes are its
+/// leader's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupCheckpoint {
+    /// About actions that have ended there without a trace in the log.
+    pub ended: Bytes,
+    /// The root of each action, once, and what there is of it.
+    pub actions: Vec<(Uid, Bytes)>,
+}
+
 /// Where telling what is about actions at a copy goes on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ActionCursor(pub(crate) Told);
@@ -72,6 +83,8 @@ pub(crate) enum Told {
     Unsettled(Option<Uid>),
     /// All these, and settled ones up to this action, if it is one.
     Settled(Option<Uid>),
+    /// All there is: the checkpoint comes last, since what is before it would take actions out.
+    All,
 }
 
 /// Some of what is about actions at a copy.

@@ -40,7 +40,9 @@ mod writer;
 
 pub use batch::{Batch, CLEAR_AT_ONCE, Item};
 pub use error::StoreError;
-pub use group::{ActionCursor, ActionPage, GroupDecision, GroupRecord, GroupState, Part};
+pub use group::{
+    ActionCursor, ActionPage, GroupCheckpoint, GroupDecision, GroupRecord, GroupState, Part,
+};
 pub use lmdb::{LmdbOptions, LmdbStore};
 pub use memory::MemoryStore;
 pub use place::{KeptReply, Place, ReplyCursor, ReplyNames, ReplyPage, Row, RowPage};

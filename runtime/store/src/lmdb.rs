@@ -35,7 +35,9 @@ use self::logged::{Layers, LoggedBackend};
 use crate::batch::Batch;
 use crate::fence::Fences;
 use crate::format::{self, OLDEST_STORE_FORMAT, STORE_FORMAT};
-use crate::group::{ActionCursor, ActionPage, GroupDecision, GroupRecord, GroupState, Part};
+use crate::group::{
+    ActionCursor, ActionPage, GroupCheckpoint, GroupDecision, GroupRecord, GroupState, Part,
+};
 use crate::place::{KeptReply, Place, ReplyCursor, ReplyNames, ReplyPage, RowPage};
 use crate::store::{Completion, Decision, ObjectStore, Prepared, Record, SavedReply};
 use crate::tables::{Reads, Table, Writes};
@@ -533,6 +535,10 @@ impl ObjectStore for LmdbStore {
 
     fn read_part(&self, uid: Uid) -> Result<Option<Part>, StoreError> {
         self.read(|view| queries::read_part(view, uid))
+    }
+
+    fn read_checkpoint(&self, uid: Uid) -> Result<Option<GroupCheckpoint>, StoreError> {
+        self.read(|view| queries::read_checkpoint(view, uid))
     }
 
     fn read_group_decision(

@@ -18,7 +18,9 @@ use crate::apply::{self, Sweep};
 use crate::batch::Batch;
 use crate::fence::Fences;
 use crate::format;
-use crate::group::{ActionCursor, ActionPage, GroupDecision, GroupRecord, GroupState, Part};
+use crate::group::{
+    ActionCursor, ActionPage, GroupCheckpoint, GroupDecision, GroupRecord, GroupState, Part,
+};
 use crate::place::{KeptReply, Place, ReplyCursor, ReplyNames, ReplyPage, RowPage};
 use crate::store::{Completion, Decision, ObjectStore, Prepared, Record, SavedReply};
 use crate::tables::{Range, Reads, Table, Visit, Writes};
@@ -342,6 +344,10 @@ impl ObjectStore for MemoryStore {
 
     fn read_part(&self, uid: Uid) -> Result<Option<Part>, StoreError> {
         queries::read_part(&*self.read()?, uid)
+    }
+
+    fn read_checkpoint(&self, uid: Uid) -> Result<Option<GroupCheckpoint>, StoreError> {
+        queries::read_checkpoint(&*self.read()?, uid)
     }
 
     fn read_group_decision(

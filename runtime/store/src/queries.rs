@@ -9,8 +9,8 @@ use bytes::Bytes;
 use partha_core::id::{CallId, ClassId, Uid};
 
 pub(crate) use self::group::{
-    export_actions, group_state, read_entry, read_group, read_group_decision, read_part,
-    scan_groups, unsettled,
+    export_actions, group_state, read_checkpoint, read_entry, read_group, read_group_decision,
+    read_part, scan_groups, unsettled,
 };
 pub(crate) use self::place::{
     ReplyWalk, export_rows, kept_replies, read_place, replies_of, reply_names, scan_places,

@@ -14,7 +14,9 @@ use partha_core::id::{CallId, ClassId, Epoch, Peer, Uid};
 use crate::StoreError;
 use crate::batch::Batch;
 use crate::format::{self, KEY_BYTES_MAX};
-use crate::group::{ActionCursor, ActionPage, GroupDecision, GroupRecord, GroupState, Part};
+use crate::group::{
+    ActionCursor, ActionPage, GroupCheckpoint, GroupDecision, GroupRecord, GroupState, Part,
+};
 use crate::place::{KeptReply, Place, ReplyCursor, ReplyNames, ReplyPage, RowPage};
 use crate::usage::Usage;
 
@@ -315,6 +317,13 @@ pub trait ObjectStore: Send + Sync + 'static {
     /// # Errors
     /// As [`ObjectStore::read_state`].
     fn read_part(&self, uid: Uid) -> Result<Option<Part>, StoreError>;
+
+    /// What running actions have of a replicated object, as far as entries are installed; none if
+    /// they have nothing.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::read_state`].
+    fn read_checkpoint(&self, uid: Uid) -> Result<Option<GroupCheckpoint>, StoreError>;
 
     /// What the log of this object says about `action`, as far as it is installed: none means that
     /// it does not say that the action is committed, or that the decision was settled longer ago

@@ -50,11 +50,13 @@ pub(crate) enum Table {
     GroupOutcome,
     /// When those expire.
     GroupOutcomeExpiry,
+    /// What running actions have of replicated objects.
+    GroupCheckpoint,
 }
 
 impl Table {
     /// All tables, in the order of [`Table::index`].
-    pub(crate) const ALL: [Self; 20] = [
+    pub(crate) const ALL: [Self; 21] = [
         Self::Meta,
         Self::State,
         Self::Shadow,
@@ -75,6 +77,7 @@ impl Table {
         Self::GroupDecision,
         Self::GroupOutcome,
         Self::GroupOutcomeExpiry,
+        Self::GroupCheckpoint,
     ];
 
     /// So many of [`Table::ALL`] are in stores of formats 1, of 2 and 3, and of this one.
@@ -108,6 +111,7 @@ impl Table {
             Self::GroupDecision => "group_decision",
             Self::GroupOutcome => "group_outcome",
             Self::GroupOutcomeExpiry => "group_outcome_expiry",
+            Self::GroupCheckpoint => "group_checkpoint",
         }
     }
 }

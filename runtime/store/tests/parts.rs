@@ -15,8 +15,8 @@ use common::{
 use partha_core::action::path::Site;
 use partha_core::id::{Epoch, Uid};
 use partha_store::{
-    Batch, GroupDecision, Item, LmdbOptions, LmdbStore, MemoryStore, ObjectStore, Part, StoreError,
-    entry,
+    Batch, GroupCheckpoint, GroupDecision, Item, LmdbOptions, LmdbStore, MemoryStore, ObjectStore,
+    Part, StoreError, entry,
 };
 
 const HOUR_MS: u64 = 3_600_000;
@@ -56,6 +56,21 @@ fn decide(local: u64, number: u64, sites: Vec<Site>, groups: Vec<Uid>, keep_ms: 
     }
 }
 
+/// What an action that runs has of an object.
+fn checkpoint(local: u64, number: u64, text: &str) -> Item {
+    Item::CheckpointGroup {
+        uid: uid(local),
+        checkpoint: checkpointed(number, text),
+    }
+}
+
+fn checkpointed(number: u64, text: &str) -> GroupCheckpoint {
+    GroupCheckpoint {
+        ended: Bytes::from_static(b"ended"),
+        actions: vec![(action(number), text.to_owned().into())],
+    }
+}
+
 fn settle(local: u64, number: u64) -> Item {
     Item::SettleGroup {
         uid: uid(local),
@@ -87,7 +102,7 @@ fn parts_and_decisions_are_there_in_a_later_life() {
         vec![prepare(1, 91, "by 91")],
         vec![decide(1, 92, vec![site(2)], vec![uid(5)], HOUR_MS)],
         vec![decide(1, 93, vec![], vec![], HOUR_MS)],
-        vec![decide(1, 94, vec![], vec![], 1)],
+        vec![decide(1, 94, vec![], vec![], 1), checkpoint(1, 95, "it")],
     ];
     for (index, items) in (1..).zip(entries) {
         commit(&store, vec![log(1, index, items)]).unwrap();
@@ -114,6 +129,8 @@ fn parts_and_decisions_are_there_in_a_later_life() {
         }
         store = LmdbStore::open(dir.path()).unwrap();
         assert_eq!(store.read_part(uid(1)).unwrap(), Some(part.clone()));
+        let found = store.read_checkpoint(uid(1)).unwrap();
+        assert_eq!(found, Some(checkpointed(95, "it")));
         let unsettled = store.unsettled(uid(1)).unwrap();
         assert_eq!(unsettled, [(action(92), open.clone())]);
         assert!(decision(&store, 1, 93).unwrap().settled);
@@ -147,22 +164,25 @@ fn damage(path: &Path, key: &[u8], kind: u8) {
     fs::write(path, bytes).unwrap();
 }
 
-/// Group 1 has a damaged part, group 2 damaged decisions, group 3 is sound; each has an entry that
-/// ends and settles them.
+/// Group 1 has a damaged part, group 2 damaged decisions, group 3 is sound, group 4 has a damaged
+/// checkpoint; each has an entry that ends and settles them.
 fn make_damaged(dir: &Path) {
     const PART: u8 = 19;
     const DECISION: u8 = 20;
     const OUTCOME: u8 = 21;
+    const CHECKPOINT: u8 = 23;
     let store = LmdbStore::open(dir).unwrap();
-    for local in 1..=3 {
+    for local in 1..=4 {
         commit(&store, vec![create(local, "begin"), join(local, true)]).unwrap();
         let items = vec![
             prepare(local, 91, "by 91"),
             decide(local, 92, vec![site(2)], vec![], HOUR_MS),
             decide(local, 93, vec![], vec![], HOUR_MS),
+            checkpoint(local, 95, "it"),
         ];
         commit(&store, vec![log(local, 1, items)]).unwrap();
-        let items = vec![end(local, 91), settle(local, 92)];
+        let decided = decide(local, 95, vec![], vec![], HOUR_MS);
+        let items = vec![end(local, 91), decided, settle(local, 92)];
         let batch = vec![install_entries(local, 1), log(local, 2, items)];
         commit(&store, batch).unwrap();
     }
@@ -172,6 +192,7 @@ fn make_damaged(dir: &Path) {
     damage(&path, &uid(1).to_bytes(), PART);
     damage(&path, &pair(2, 92), DECISION);
     damage(&path, &pair(2, 93), OUTCOME);
+    damage(&path, &uid(4).to_bytes(), CHECKPOINT);
 }
 
 #[test]
@@ -192,7 +213,8 @@ fn damage_is_an_error_and_the_copy_can_begin_again() {
         corrupt(store.read_group_decision(uid(2), action(number)).map(drop));
     }
     corrupt(store.unsettled(uid(2)).map(drop));
-    for local in [1, 2] {
+    corrupt(store.read_checkpoint(uid(4)).map(drop));
+    for local in [1, 2, 4] {
         let from = Default::default();
         corrupt(store.export_actions(uid(local), from, 1000).map(drop));
         let broken = commit(&store, vec![create(9, "x"), install_entries(local, 2)]);
@@ -207,7 +229,7 @@ fn damage_is_an_error_and_the_copy_can_begin_again() {
     assert_eq!(state(&store, 3).unwrap(), "by 91");
 
     // The way out: what is damaged goes, and a snapshot brings it.
-    for local in [1, 2] {
+    for local in [1, 2, 4] {
         let uid = uid(local);
         let keep_object = false;
         let leave = Item::LeaveGroup { uid, keep_object };
@@ -228,6 +250,7 @@ fn damage_is_an_error_and_the_copy_can_begin_again() {
         };
         commit(&store, vec![snapshot]).unwrap();
         assert_eq!(store.read_part(uid).unwrap(), None);
+        assert_eq!(store.read_checkpoint(uid).unwrap(), None);
         for number in [92, 93] {
             let found = decision(&store, local, number).unwrap();
             assert_eq!(Some(found), decision(&store, 3, number));
@@ -244,6 +267,10 @@ fn assert_never_wrong(store: &LmdbStore, what: &str) {
             let part = part.unwrap_or_else(|| panic!("{what}: the part of {local} is lost"));
             let body = entry::encode(&Batch::new(changes(local, &"x".repeat(300))));
             assert_eq!((part.action, part.body), (action(91), body), "{what}");
+        }
+        if let Ok(found) = store.read_checkpoint(uid(local)) {
+            let expected = checkpointed(95, &"y".repeat(300));
+            assert_eq!(found, Some(expected), "{what}: the checkpoint of {local}");
         }
         let open = GroupDecision {
             participants: vec![site(2)],
@@ -273,6 +300,7 @@ fn random_damage_is_never_a_wrong_answer() {
             prepare(local, 91, &"x".repeat(300)),
             decide(local, 92, vec![site(2)], vec![uid(5); 9], HOUR_MS),
             decide(local, 93, vec![], vec![], HOUR_MS),
+            checkpoint(local, 95, &"y".repeat(300)),
         ];
         let items = vec![
             create(local, "begin"),

@@ -94,7 +94,8 @@ pub(super) fn apply<W: Writes>(
         | Item::PreparePart { .. }
         | Item::EndPart { .. }
         | Item::DecideGroup { .. }
-        | Item::SettleGroup { .. } => unreachable!("the caller sorts items"),
+        | Item::SettleGroup { .. }
+        | Item::CheckpointGroup { .. } => unreachable!("the caller sorts items"),
     }
 }
 

@@ -101,7 +101,8 @@ pub(super) fn apply<W: Writes>(
         | Item::PreparePart { .. }
         | Item::EndPart { .. }
         | Item::DecideGroup { .. }
-        | Item::SettleGroup { .. } => unreachable!("the caller sorts items"),
+        | Item::SettleGroup { .. }
+        | Item::CheckpointGroup { .. } => unreachable!("the caller sorts items"),
     }
 }
 
@@ -503,7 +504,9 @@ fn leave<W: Writes>(
         journal.remove(Table::GroupLog, &key)?;
     }
     if stays {
-        // Whoever asks late for an outcome is still to be told.
+        // Whoever asks late for an outcome is still to be told; of a checkpoint only what has ended
+        // is left, and nobody takes it over.
+        journal.remove_if_there(Table::GroupCheckpoint, &key)?;
         return Ok(());
     }
     outcome::forget(journal, uid)?;

@@ -1,5 +1,7 @@
 //! What is about actions at copies of groups: parts, and decisions in the logs of deciders.
 
+mod checkpoints;
+
 use bytes::Bytes;
 use partha_core::action::path::{Coordinator, Site};
 use partha_core::group::{Stamp, View};
@@ -19,6 +21,7 @@ pub(super) fn all(make: Make<'_>) {
     a_group_with_unfinished_actions_does_not_end(make);
     snapshots_bring_what_is_about_actions(make);
     exports_do_not_depend_on_how_entries_come(make);
+    checkpoints::all(make);
 }
 
 const SITE: Site = Site {
@@ -244,6 +247,7 @@ fn items_of_entries_are_nothing_else(make: Make<'_>) {
         end(91, true),
         decide(91, vec![], vec![], 0),
         settle(91),
+        checkpoints::item(1, &[91]),
     ];
     for item in alone {
         let refused = commit(&*store, vec![create(9, "x"), item]);
@@ -494,7 +498,7 @@ impl Random {
     }
 }
 
-/// A log of actions that prepare, end, decide and settle, between calls.
+/// A log of actions that prepare, end, decide and settle, between calls and checkpoints.
 fn history(random: &mut Random, len: u64) -> Vec<Vec<Item>> {
     let (mut entries, mut here) = (Vec::new(), None);
     for index in 0..len {
@@ -502,7 +506,7 @@ fn history(random: &mut Random, len: u64) -> Vec<Vec<Item>> {
         let text = format!("call {index}");
         let key = random.below(4).to_be_bytes();
         let call = || vec![write(1, Epoch(7), &text), put_row(1, 1, &key, &text)];
-        let items = match (random.below(7), here) {
+        let items = match (random.below(8), here) {
             (0 | 1, None) => {
                 here = Some(action);
                 vec![prepare(action)]
@@ -518,6 +522,11 @@ fn history(random: &mut Random, len: u64) -> Vec<Vec<Item>> {
                 items
             }
             (4, _) => vec![settle(action)],
+            (7, _) => {
+                let others = 106..106 + random.below(2);
+                let actions: Vec<u64> = others.chain([action]).collect();
+                vec![checkpoints::item(index % 3, &actions)]
+            }
             (5, _) => vec![end(action, true)]
                 .into_iter()
                 .filter(|_| here != Some(action))
@@ -542,7 +551,7 @@ fn fingerprint(store: &dyn ObjectStore) -> impl PartialEq + std::fmt::Debug + us
 
 fn exports_do_not_depend_on_how_entries_come(make: Make<'_>) {
     const LEN: u64 = 40;
-    let mut seen_parts = 0;
+    let (mut seen_parts, mut seen_checkpoints) = (0, 0);
     for seed in 1..=12 {
         let mut random = Random(seed * 0x9e37_79b9);
         let entries = history(&mut random, LEN);
@@ -553,6 +562,8 @@ fn exports_do_not_depend_on_how_entries_come(make: Make<'_>) {
         }
         let expected = fingerprint(&*one_by_one);
         seen_parts += u32::from(part_of(&*one_by_one).is_some());
+        let checkpoint = one_by_one.read_checkpoint(uid(1)).unwrap();
+        seen_checkpoints += u32::from(checkpoint.is_some_and(|it| !it.actions.is_empty()));
         let at_once = first_member(make);
         commit(&*at_once, vec![log(1, entries.clone()), install(LEN)]).unwrap();
         assert_eq!(fingerprint(&*at_once), expected, "seed {seed}");
@@ -575,4 +586,5 @@ fn exports_do_not_depend_on_how_entries_come(make: Make<'_>) {
         assert_eq!(fingerprint(&*store), expected, "seed {seed}");
     }
     assert!(seen_parts > 0, "some of them end with a part");
+    assert!(seen_checkpoints > 0, "and some with a checkpoint");
 }

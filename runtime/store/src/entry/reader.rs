@@ -3,8 +3,8 @@
 use partha_core::id::{ClassId, Epoch, Uid};
 
 use super::{
-    DECIDE_GROUP, END_PART, ItemRef, PREPARE_PART, PUT_ROW, REMOVE_ROW, SAVE_REPLY, SETTLE_GROUP,
-    WRITE_STATE,
+    CHECKPOINT_GROUP, DECIDE_GROUP, END_PART, ItemRef, PREPARE_PART, PUT_ROW, REMOVE_ROW,
+    SAVE_REPLY, SETTLE_GROUP, WRITE_STATE,
 };
 use crate::format::{self, Decided, RecordHead};
 
@@ -117,6 +117,12 @@ impl<'e> Reader<'e> {
             SETTLE_GROUP => {
                 let (uid, action) = (self.uid()?, self.uid()?);
                 Some(ItemRef::Settle { uid, action })
+            }
+            CHECKPOINT_GROUP => {
+                let (uid, len) = (self.uid()?, self.length()?);
+                let checkpoint = self.bytes(len)?;
+                format::split_checkpoint(checkpoint)?;
+                Some(ItemRef::Checkpoint { uid, checkpoint })
             }
             _ => None,
         }

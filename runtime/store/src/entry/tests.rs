@@ -4,6 +4,7 @@ use partha_core::action::path::Site;
 use partha_core::id::{ClassId, Epoch, Incarnation, NodeId, Peer};
 
 use super::*;
+use crate::GroupCheckpoint;
 
 const UID: Uid = Uid {
     node: NodeId(1),
@@ -67,6 +68,18 @@ fn part(body: Bytes, decider: Option<Uid>) -> Item {
     }
 }
 
+fn checkpoint(actions: &[u64]) -> Item {
+    let of = |local: &u64| (action(*local), Bytes::from_static(b"what it has"));
+    let checkpoint = GroupCheckpoint {
+        ended: Bytes::from_static(b"what has ended"),
+        actions: actions.iter().map(of).collect(),
+    };
+    Item::CheckpointGroup {
+        uid: UID,
+        checkpoint,
+    }
+}
+
 /// What a part may change.
 fn body() -> Bytes {
     let mut batch = batch();
@@ -99,6 +112,8 @@ fn about_actions() -> Batch {
             uid: UID,
             action: action(13),
         },
+        checkpoint(&[12, 13]),
+        checkpoint(&[]),
     ])
 }
 
@@ -246,7 +261,14 @@ fn the_body_of_a_part_is_checked_with_the_entry() {
     };
     let end = about_actions().items.remove(1);
     let reply = batch().items.pop().unwrap();
-    for item in [of_another, part(whole.clone(), None), end, reply] {
+    let checkpoint = checkpoint(&[1]);
+    for item in [
+        of_another,
+        part(whole.clone(), None),
+        end,
+        reply,
+        checkpoint,
+    ] {
         let mut inner = batch();
         inner.items.pop();
         inner.items.push(item.clone());
@@ -258,13 +280,19 @@ fn the_body_of_a_part_is_checked_with_the_entry() {
 }
 
 #[test]
-fn a_snapshot_tells_of_parts_and_decisions_alone() {
+fn a_snapshot_tells_of_parts_decisions_and_checkpoints_alone() {
     let items = about_actions().items;
     for (index, item) in items.iter().enumerate() {
         let bytes = encode(&item.clone().into());
-        let fits = [0, 2, 4, 5].contains(&index);
+        let fits = [0, 2, 4, 5, 7, 8].contains(&index);
         assert_eq!(check_actions(&bytes, UID).is_ok(), fits, "{item:?}");
         assert!(check_actions(&bytes, action(3)).is_err());
     }
     assert!(check_actions(&encode(&batch()), UID).is_err());
+}
+
+#[test]
+fn a_checkpoint_that_names_an_action_twice_is_none() {
+    assert!(!is_bad(encode(&checkpoint(&[1, 2, 3]).into())));
+    assert!(is_bad(encode(&checkpoint(&[1, 2, 1]).into())));
 }

@@ -492,6 +492,7 @@ fn check_value(table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError>
         Table::GroupDecision => Kind::GroupDecision,
         Table::GroupOutcome => Kind::GroupOutcome,
         Table::GroupOutcomeExpiry => Kind::GroupOutcomeExpiry,
+        Table::GroupCheckpoint => Kind::GroupCheckpoint,
     };
     format::unseal(kind, key, value).map(|_| ())
 }

@@ -11,7 +11,9 @@ use crate::StoreError;
 use crate::batch::{Batch, Item};
 use crate::entry;
 use crate::format::{self, Decided, GroupCopy, Has, Kind};
-use crate::group::{ActionCursor, ActionPage, GroupDecision, GroupRecord, GroupState, Part, Told};
+use crate::group::{
+    ActionCursor, ActionPage, GroupCheckpoint, GroupDecision, GroupRecord, GroupState, Part, Told,
+};
 use crate::tables::{Reads, Table, below, prefix_end};
 
 /// See [`crate::ObjectStore::read_group`].
@@ -108,6 +110,19 @@ pub(crate) fn read_part(tables: &impl Reads, uid: Uid) -> Result<Option<Part>, S
         coordinator: part.coordinator,
         body: Bytes::copy_from_slice(part.body),
     }))
+}
+
+/// See [`crate::ObjectStore::read_checkpoint`].
+pub(crate) fn read_checkpoint(
+    tables: &impl Reads,
+    uid: Uid,
+) -> Result<Option<GroupCheckpoint>, StoreError> {
+    let key = uid.to_bytes();
+    let Some(value) = tables.value(Table::GroupCheckpoint, &key)? else {
+        return Ok(None);
+    };
+    let checkpoint = format::unseal_checkpoint(&key, value)?;
+    Ok(Some(checkpoint.owned(Bytes::copy_from_slice)))
 }
 
 /// See [`crate::ObjectStore::read_group_decision`].
@@ -236,10 +251,18 @@ impl Collected {
             }
             self.told = Told::Settled(None);
         }
-        match self.told {
-            Told::Settled(after) => self.collect_settled(tables, uid, after),
-            Told::Nothing | Told::Unsettled(_) => Ok(()),
+        let Told::Settled(after) = self.told else {
+            return Ok(());
+        };
+        if self.collect_settled(tables, uid, after)?.is_break() {
+            return Ok(());
         }
+        let checkpoint = read_checkpoint(tables, uid)?;
+        let item = checkpoint.map(|checkpoint| Item::CheckpointGroup { uid, checkpoint });
+        if item.is_none_or(|item| self.push(item).is_continue()) {
+            self.told = Told::All;
+        }
+        Ok(())
     }
 
     /// Whether there is no room for more.
@@ -276,7 +299,8 @@ impl Collected {
         tables: &impl Reads,
         uid: Uid,
         after: Option<Uid>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<ControlFlow<()>, StoreError> {
+        let mut ended = ControlFlow::Continue(());
         let visitor = &mut |key: &[u8], value: &[u8]| {
             let (_, keep_ms) = format::unseal_group_outcome(key, value)?;
             let action = format::paired_action(Kind::GroupOutcome, key)?;
@@ -288,13 +312,14 @@ impl Collected {
                 groups: Vec::new(),
                 keep_ms,
             };
-            let ended = self.push(decision);
+            ended = self.push(decision);
             if ended.is_continue() {
                 self.told = Told::Settled(Some(action));
             }
             Ok(ended)
         };
-        visit_actions_of(tables, Table::GroupOutcome, uid, after, visitor)
+        visit_actions_of(tables, Table::GroupOutcome, uid, after, visitor)?;
+        Ok(ended)
     }
 
     /// Takes the item in, unless there is no room beside others.

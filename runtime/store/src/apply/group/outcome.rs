@@ -1,14 +1,15 @@
 //! What entries of a group's log come to together.
 //!
-//! | item of an entry | `state` | `group_part` | `group_decision` | `group_outcome` |
-//! |---|---|---|---|---|
-//! | `WriteState`, `PutRow`, `RemoveRow` | put, removed | | | |
-//! | `PreparePart` | | put | | |
-//! | `EndPart`, to commit | as its body says | removed | | |
-//! | `EndPart`, to abort | | removed | | |
-//! | `DecideGroup` | | | put | removed |
-//! | `DecideGroup` with nobody to be told | | | removed | put |
-//! | `SettleGroup` | | | removed | put |
+//! | item of an entry | `state` | `group_part` | `group_decision` | `group_outcome` | `group_checkpoint` |
+//! |---|---|---|---|---|---|
+//! | `WriteState`, `PutRow`, `RemoveRow` | put, removed | | | | |
+//! | `PreparePart` | | put | | | without the action |
+//! | `EndPart`, to commit | as its body says | removed | | | |
+//! | `EndPart`, to abort | | removed | | | |
+//! | `DecideGroup` | | | put | removed | without the action |
+//! | `DecideGroup` with nobody to be told | | | removed | put | without the action |
+//! | `SettleGroup` | | | removed | put | |
+//! | `CheckpointGroup` | | | | | put; removed if empty |
 //!
 //! It is the same for every copy, in however many installs the entries come: each item sees what
 //! those before it have done, be it in this install or before. Only the times at which things
@@ -25,7 +26,7 @@ use super::out_of_step;
 use crate::StoreError;
 use crate::entry::{self, ItemRef};
 use crate::fence::Fences;
-use crate::format::{self, Decided, Kind, PartRef, RecordHead};
+use crate::format::{self, CheckpointRef, Decided, Kind, PartRef, RecordHead};
 use crate::tables::{Reads, Table, Writes, below, keys_with_prefix, prefix_end};
 
 /// The epoch of the record that is there.
@@ -43,6 +44,8 @@ struct Outcome<'e> {
     replies: BTreeMap<CallId, (&'e [u8], u64)>,
     /// The part that is there then, if that was asked for or changed.
     part: Option<Option<PartRef<'e>>>,
+    /// What is there then, if that was changed.
+    checkpoint: Option<CheckpointRef<'e>>,
     /// By actions.
     decisions: BTreeMap<Uid, Fate<'e>>,
 }
@@ -78,6 +81,21 @@ impl<'e> Outcome<'e> {
             } => {
                 self.replies.insert(call, (body, keep_ms));
             }
+            ItemRef::Part { .. }
+            | ItemRef::End { .. }
+            | ItemRef::Decide { .. }
+            | ItemRef::Settle { .. }
+            | ItemRef::Checkpoint { .. } => self.take_about_action(tables, item)?,
+        }
+        Ok(())
+    }
+
+    fn take_about_action(
+        &mut self,
+        tables: &'e impl Reads,
+        item: ItemRef<'e>,
+    ) -> Result<(), StoreError> {
+        match item {
             ItemRef::Part {
                 uid,
                 action,
@@ -86,6 +104,7 @@ impl<'e> Outcome<'e> {
             } => {
                 let here = self.part(tables, uid)?.map(|part| part.action);
                 check_vacant(uid, here, action)?;
+                self.uncheckpoint(tables, uid, action)?;
                 self.part = Some(Some(PartRef {
                     action,
                     coordinator,
@@ -109,8 +128,11 @@ impl<'e> Outcome<'e> {
                 }
             }
             ItemRef::Decide {
-                action, decided, ..
+                uid,
+                action,
+                decided,
             } => {
+                self.uncheckpoint(tables, uid, action)?;
                 let keep_ms = decided.keep_ms;
                 let fate = match decided.is_settled() {
                     true => Fate::Settled { keep_ms },
@@ -119,6 +141,10 @@ impl<'e> Outcome<'e> {
                 self.decisions.insert(action, fate);
             }
             ItemRef::Settle { uid, action } => self.settle(tables, uid, action)?,
+            ItemRef::Checkpoint { checkpoint, .. } => {
+                self.checkpoint = format::split_checkpoint(checkpoint);
+            }
+            other => unreachable!("the caller sorts items: {other:?}"),
         }
         Ok(())
     }
@@ -131,6 +157,23 @@ impl<'e> Outcome<'e> {
         };
         if let Some(Decided { keep_ms, .. }) = open {
             self.decisions.insert(action, Fate::Settled { keep_ms });
+        }
+        Ok(())
+    }
+
+    /// The log has what the action has changed: it is in the checkpoint no more.
+    fn uncheckpoint(
+        &mut self,
+        tables: &'e impl Reads,
+        uid: Uid,
+        action: Uid,
+    ) -> Result<(), StoreError> {
+        if self.checkpoint.is_none() {
+            let stored = stored_checkpoint(tables, uid)?;
+            self.checkpoint = stored.filter(|stored| stored.has(action));
+        }
+        if let Some(checkpoint) = &mut self.checkpoint {
+            checkpoint.settle(action);
         }
         Ok(())
     }
@@ -180,6 +223,13 @@ impl<'e> Outcome<'e> {
             let value = part.map(seal).transpose()?;
             put_or_remove(tables, &mut sealed, Table::GroupPart, &key, value)?;
         }
+        if let Some(checkpoint) = self.checkpoint {
+            let key = uid.to_bytes();
+            let some = (!checkpoint.is_empty()).then_some(&checkpoint);
+            let seal = |checkpoint| format::seal_checkpoint(&key, checkpoint);
+            let value = some.map(seal).transpose()?;
+            put_or_remove(tables, &mut sealed, Table::GroupCheckpoint, &key, value)?;
+        }
         for (action, fate) in self.decisions {
             let key = format::group_pair_key(uid, action);
             let (open, settled) = match fate {
@@ -222,6 +272,17 @@ fn stored_part(tables: &impl Reads, uid: Uid) -> Result<Option<PartRef<'_>>, Sto
     let value = tables.value(Table::GroupPart, &key)?;
     value
         .map(|value| format::unseal_part(&key, value))
+        .transpose()
+}
+
+fn stored_checkpoint(
+    tables: &impl Reads,
+    uid: Uid,
+) -> Result<Option<CheckpointRef<'_>>, StoreError> {
+    let key = uid.to_bytes();
+    let value = tables.value(Table::GroupCheckpoint, &key)?;
+    value
+        .map(|value| format::unseal_checkpoint(&key, value))
         .transpose()
 }
 
@@ -290,6 +351,7 @@ pub(super) fn of_page(
     let mut outcome = Outcome::default();
     if is_first {
         outcome.part = Some(None);
+        outcome.checkpoint = Some(CheckpointRef::default());
     }
     entry::each(bytes, |item| outcome.take(tables, item))?;
     outcome.seal(tables, uid, Epoch::default, now_ms)
@@ -366,6 +428,11 @@ pub(super) fn check_finished(tables: &impl Reads, uid: Uid) -> Result<(), StoreE
         let action = part.action;
         return Err(StoreError::UnfinishedAction { uid, action, what });
     }
+    let checkpoint = stored_checkpoint(tables, uid)?.unwrap_or_default();
+    if let Some((action, _)) = checkpoint.actions.first() {
+        let (action, what) = (*action, "has called it, and has not ended");
+        return Err(StoreError::UnfinishedAction { uid, action, what });
+    }
     let prefix = uid.to_bytes();
     let end = prefix_end(&prefix);
     let range = (Bound::Included(&prefix[..]), below(end.as_deref()));
@@ -388,6 +455,7 @@ pub(super) fn check_finished(tables: &impl Reads, uid: Uid) -> Result<(), StoreE
 pub(super) fn forget<W: Writes>(journal: &mut Journal<'_, W>, uid: Uid) -> Result<(), StoreError> {
     let prefix = uid.to_bytes();
     journal.remove_if_there(Table::GroupPart, &prefix)?;
+    journal.remove_if_there(Table::GroupCheckpoint, &prefix)?;
     for table in [Table::GroupDecision, Table::GroupOutcome] {
         for key in keys_with_prefix(journal.tables, table, &prefix)? {
             journal.remove(table, &key)?;
