@@ -29,6 +29,8 @@ pub(crate) const PEERS: &[(&str, &str)] = &[
     ("partha-core", "partha's core alone"),
     ("partha-null", "partha, a call that reads"),
     ("partha-counted", "partha, counted on the wire"),
+    ("partha-plain", "partha, no copies"),
+    ("partha-passive", "partha, three copies, passive"),
     ("fdatasync", "fdatasync"),
     ("heed", "LMDB by heed 0.23"),
     ("heed-same-puts", "LMDB by heed 0.23, the same puts"),

@@ -1,11 +1,12 @@
 //! The benchmarks that need a disk, or a system of several processes: durable calls, transfers
-//! between two nodes, binding, memory, growth, start-up, compile times.
+//! between two nodes, copies, binding, memory, growth, start-up, compile times.
 //!
 //! Everything they store is in one temporary folder each, on the disk of `TMPDIR`, and goes with
 //! them. [`device`] says what a sync costs there. Servers and clients are this program again, in
 //! the roles of [`role`]; [`external`] are the databases of others.
 
 mod bind;
+mod copies;
 mod device;
 mod durable;
 mod external;
@@ -23,6 +24,7 @@ pub(crate) const BENCHMARKS: &[Benchmark] = &[
     device::BENCHMARK,
     durable::BENCHMARK,
     transfer::BENCHMARK,
+    copies::BENCHMARK,
     bind::BENCHMARK,
     scale::memory::BENCHMARK,
     scale::growth::GROWTH,

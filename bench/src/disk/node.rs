@@ -1,6 +1,7 @@
 //! Nodes of our own as servers of the benchmarks that need a disk: accounts of the example bank,
 //! and cells, which hold a number.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -85,8 +86,13 @@ pub(crate) async fn serve(wishes: Wishes, kind: Kind) -> anyhow::Result<()> {
         process::keep_to(core)?;
     }
     let advertise: Vec<_> = wishes.advertise.into_iter().collect();
+    // Two of one name at one naming service would be two lives of one node.
+    let name = wishes
+        .dir
+        .file_name()
+        .map_or("bench".into(), OsStr::to_string_lossy);
     let mut builder = Node::builder()
-        .name("bench")
+        .name(name)
         .data_dir(&wishes.dir)
         .listen(wishes.listen)
         .shards(wishes.shards)

@@ -15,7 +15,7 @@ use anyhow::{Context as _, bail, ensure};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::disk::{bind, durable, external, node, scale, transfer};
+use crate::disk::{bind, copies, durable, external, node, scale, transfer};
 use crate::process::{self, Running, Start, block_on, ourselves};
 
 /// All that a client may take, its load and what is before and after, before it has failed.
@@ -61,6 +61,10 @@ pub(crate) enum Client {
     Transfers(transfer::partha::Transfers),
     /// The same between two databases.
     TwoPhase(external::postgres::Transfers),
+    /// Makes accounts that have copies, or none; prints their uids.
+    MakeCopies(copies::client::Making),
+    /// Calls accounts that have copies, or none.
+    Copies(copies::client::Load),
     /// Puts values into etcd.
     Puts(external::etcd::Puts),
     /// Finds and binds objects.
@@ -114,6 +118,8 @@ async fn drive_one(client: Client) -> anyhow::Result<String> {
         Client::TwoPhase(transfers) => {
             serde_json::to_string(&external::postgres::run(transfers).await?)?
         }
+        Client::MakeCopies(making) => serde_json::to_string(&copies::client::make(making).await?)?,
+        Client::Copies(load) => serde_json::to_string(&copies::client::run(load).await?)?,
         Client::Puts(puts) => serde_json::to_string(&external::etcd::run(puts).await?)?,
         Client::Binds(binds) => serde_json::to_string(&bind::client::run(binds).await?)?,
         Client::Activate(activate) => {
