@@ -8,10 +8,12 @@ use partha_core::id::{CallId, Peer, Uid};
 
 use crate::action::{Branch, Serving, Standing, Track, Within};
 use crate::caller::{CallOptions, CallScope, Caller};
+use crate::chosen::Chosen;
 use crate::client::Client;
 use crate::elsewhere::Cancel;
 use crate::error::Result;
 use crate::rows::Rows;
+use crate::timestamp::Timestamp;
 use crate::wire::context::{Actions, TraceId};
 
 /// The context of one call: who calls what, until when, and the way to call others.
@@ -29,6 +31,8 @@ pub struct Context {
     pub(crate) rows: Rows,
     /// Set where the servant runs elsewhere than on its shard's thread.
     cancel: Option<Cancel>,
+    /// Made when it is asked for.
+    chosen: OnceLock<Box<Chosen>>,
 }
 
 /// Who calls, and how.
@@ -56,6 +60,7 @@ impl Context {
             foreign,
             rows,
             cancel: None,
+            chosen: OnceLock::new(),
         }
     }
 
@@ -157,6 +162,26 @@ impl Context {
             // Such a servant is dropped where it waits.
             None => std::future::pending().await,
         }
+    }
+
+    /// The time, for what the call decides by it or writes down: the moment when this was first
+    /// asked in the call, the same from then on. A servant that asks a clock instead may find
+    /// another time where the call is executed once more.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.chosen().now()
+    }
+
+    /// The next of the call's random numbers, evenly spread over all `u64`. They are not for
+    /// secrets. Servants draw here instead of from a generator of their own for the reason that
+    /// [`now`](Self::now) gives.
+    #[must_use]
+    pub fn random(&self) -> u64 {
+        self.chosen().random()
+    }
+
+    fn chosen(&self) -> &Chosen {
+        self.chosen.get_or_init(Box::default)
     }
 
     /// The trace the call belongs to.

@@ -62,6 +62,7 @@ mod action;
 mod binding;
 mod caller;
 mod capability;
+mod chosen;
 mod client;
 mod config;
 mod context;
