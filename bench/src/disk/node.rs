@@ -90,7 +90,7 @@ pub(crate) async fn serve(wishes: Wishes, kind: Kind) -> anyhow::Result<()> {
     let name = wishes
         .dir
         .file_name()
-        .map_or("bench".into(), OsStr::to_string_lossy);
+        .map_or_else(|| "bench".into(), OsStr::to_string_lossy);
     let mut builder = Node::builder()
         .name(name)
         .data_dir(&wishes.dir)
