@@ -190,6 +190,7 @@ fn leak_method(interface: u64, method: &Method) -> &'static RuntimeMethod {
         mode: Mode::Write,
         idempotent: false,
         blocking: false,
+        any_replica: false,
         deadline_us: None,
     }))
 }

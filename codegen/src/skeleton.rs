@@ -110,6 +110,7 @@ fn method_row(abi: &TokenStream, interface: &TokenStream, method: &Method) -> To
         upgrade,
         idempotent,
         blocking,
+        any_replica,
         deadline_us,
         ..
     } = method;
@@ -132,6 +133,7 @@ fn method_row(abi: &TokenStream, interface: &TokenStream, method: &Method) -> To
             mode: #abi::Mode::#mode,
             idempotent: #idempotent,
             blocking: #blocking,
+            any_replica: #any_replica,
             deadline_us: #deadline,
         }
     }

@@ -65,6 +65,8 @@ pub(crate) struct Attributes {
     pub(crate) blocking: bool,
     /// Where `#[upgrade]` stands.
     pub(crate) upgrade: Option<Span>,
+    /// Where `#[any_replica]` stands.
+    pub(crate) any_replica: Option<Span>,
     pub(crate) id: Option<(u64, Span)>,
 }
 

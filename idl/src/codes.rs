@@ -233,17 +233,18 @@ codes! {
     // Attributes and ordinals
     ATTRIBUTE_UNKNOWN "E0501" "an attribute is not known"
         example!("fail", "attribute_unknown"),
-        "The attributes are `idempotent`, `deadline`, `upgrade`, `blocking`, `deprecated` and \
-         `id`.";
+        "The attributes are `idempotent`, `deadline`, `upgrade`, `blocking`, `any_replica`, \
+         `deprecated` and `id`.";
     ATTRIBUTE_PLACE "E0502" "an attribute stands in the wrong place"
         example!("fail", "attribute_place"),
-        "`#[idempotent]`, `#[deadline]`, `#[upgrade]` and `#[blocking]` stand before methods, \
-         `#[id]` before `module`, `#[deprecated]` before declarations, members and methods.";
+        "`#[idempotent]`, `#[deadline]`, `#[upgrade]`, `#[blocking]` and `#[any_replica]` stand \
+         before methods, `#[id]` before `module`, `#[deprecated]` before declarations, members \
+         and methods.";
     ATTRIBUTE_ARGUMENT "E0503" "an attribute's argument is wrong"
         example!("fail", "attribute_argument"),
         "`#[deadline(\"5s\")]` takes a time with a unit of us, ms, s, m or h; \
-         `#[deprecated(\"why\")]` a reason; `#[idempotent]`, `#[upgrade]` and `#[blocking]` \
-         nothing.";
+         `#[deprecated(\"why\")]` a reason; `#[idempotent]`, `#[upgrade]`, `#[blocking]` and \
+         `#[any_replica]` nothing.";
     ATTRIBUTE_TWICE "E0504" "an attribute stands twice"
         example!("fail", "attribute_twice"),
         "Each attribute stands once before a declaration.";
@@ -263,6 +264,12 @@ codes! {
         "`#[upgrade]` is for methods with `&self` of persistent interfaces: such a method reads, \
          and its action is going to write. One with `&mut self` takes the stronger write lock \
          anyway, and objects that are not persistent take no part in actions.";
+    ANY_REPLICA_METHOD "E0509" "`#[any_replica]` stands before a method that it is not for"
+        example!("fail", "attribute_any_replica"),
+        "`#[any_replica]` is for methods with `&self` of persistent interfaces: such a method \
+         reads, so that any copy of the object can answer it. What changes an object goes \
+         through the copy that leads, `#[upgrade]` is about an action that is going to, and \
+         objects that are not persistent have no copies.";
     // Planned
     LATER_STREAM "E0901" "`stream` is not supported yet"
         example!("fail", "later_stream"),
@@ -274,9 +281,6 @@ codes! {
         example!("fail", "later_lock"),
         "`#[lock(name)]` and `locks { … }` are reserved for locks with a table of \
          conflicts. Today `&self` takes a read lock and `&mut self` a write lock.";
-    LATER_ANY_REPLICA "E0904" "`#[any_replica]` is not supported yet"
-        example!("fail", "later_any_replica"),
-        "`#[any_replica]` is reserved for methods that any replica may answer.";
     LATER_TABLE "E0905" "`table` is not supported yet"
         example!("fail", "later_table"),
         "`table<K, V>` is reserved for rows that are stored each on its own. A `map` is \

@@ -180,6 +180,9 @@ pub struct Method {
     /// `#[blocking]`: its servant may compute or block for long, so it runs on a thread of its
     /// own.
     pub blocking: bool,
+    /// `#[any_replica]`, of a method that is not mutating: any copy of the object may answer it,
+    /// and the nearest one is asked.
+    pub any_replica: bool,
     /// `#[deadline("5s")]` in microseconds.
     pub deadline_us: Option<u64>,
 }

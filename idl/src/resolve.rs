@@ -207,6 +207,7 @@ impl Resolver<'_> {
             raises: self.raises(&method.raises),
             idempotent: method.attributes.idempotent,
             blocking: method.attributes.blocking,
+            any_replica: method.attributes.any_replica.is_some(),
             deadline_us: method.attributes.deadline_us,
         };
         self.from_deprecated = outer;

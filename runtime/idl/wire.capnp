@@ -146,12 +146,14 @@ struct GroupNews {
   # An entry: the one before those told (adopt, append), the last that the sender has on disk
   # (appended), the last that is installed (hello) or in the state (snapshot).
   complete @4 :UInt64;
-  # The entry up to which all are complete; of a hello the view of the last entry.
+  # The entry up to which all are complete (of a readAt: that the reads have to show); of a hello
+  # the view of the last entry.
   asked @5 :UInt64;
-  # The leader's time, which is answered with the promise not to replace it; of a hello the index
-  # of the last entry.
+  # The leader's time, which is answered with the promise not to replace it; of a read and its
+  # answer the member's time; of a hello the index of the last entry.
   kind @6 :UInt16;
-  # 0 adopt, 1 append, 2 appended, 3 stale, 4 hello, 5 check, 6 snapshot.
+  # 0 adopt, 1 append, 2 appended, 3 stale, 4 hello, 5 check, 6 snapshot; 7 read, 8 readAt with
+  # version 5.
   members @7 :List(UInt64);
   # Of the view, the leader first: adopt, stale, snapshot.
   entries @8 :List(GroupEntry);
@@ -159,7 +161,7 @@ struct GroupNews {
   page @9 :StatePage;
   # With a snapshot.
   empty @10 :Bool;
-  # Hello: the copy has no state.
+  # Hello: the copy has no state. ReadAt: reads are to come to the leader.
 }
 
 struct GroupEntry {

@@ -6,6 +6,7 @@
 //! context, the name server's hint for the binder, the binder for everything else.
 
 mod handle;
+mod nearest;
 
 use std::collections::hash_map::RandomState;
 use std::fmt;
@@ -18,7 +19,7 @@ use futures_util::future::BoxFuture;
 use partha_core::binding::{
     Attempt, Binding as Machine, HOPS_MAX, IDLE_HOPS_MAX, Jitter, Step, Why,
 };
-use partha_core::id::{ClassId, Peer, Uid};
+use partha_core::id::{ClassId, NodeId, Peer, Uid};
 use partha_core::time::Time;
 use tokio::sync::{Notify, oneshot};
 
@@ -32,6 +33,7 @@ use crate::shard::{Job, ShardHandle};
 use crate::system::{Cid, ConnectionManager};
 
 pub use handle::BindingHandle;
+pub(crate) use nearest::Near;
 
 /// Where calls of an object go; the last owner to let go of it gives the binding back.
 pub(crate) type Route = Arc<Bound>;
@@ -67,6 +69,8 @@ pub(crate) struct Binding {
     changed: Notify,
     /// The words for the machine's latest failure.
     failure: Mutex<Option<Box<SystemError>>>,
+    /// Who else has the object.
+    nearest: nearest::Nearest,
 }
 
 impl Binding {
@@ -80,6 +84,7 @@ impl Binding {
             epoch: Instant::now(),
             changed: Notify::new(),
             failure: Mutex::new(None),
+            nearest: nearest::Nearest::default(),
         }
     }
 
@@ -271,7 +276,8 @@ impl Binding {
                 answer,
             });
             let gone = |_| SystemError::new(ErrorKind::Draining, "this node is shutting down");
-            initiated.await.map_err(gone)??;
+            let initiated = initiated.await.map_err(gone)??;
+            self.nearest.learn(initiated.copies);
             let user = caller;
             return Ok(Arc::new(Bound::Local {
                 shard,
@@ -284,6 +290,7 @@ impl Binding {
         let manager = ConnectionManager::from_capability(manager);
         let bound = manager.initiate(client, self.object, self.class.0).await;
         let bound = bound.map_err(|error| initiate_error(error, &connection))?;
+        self.nearest.learn(bound.copies.into_iter().map(NodeId));
         let cid = bound.cid;
         Ok(Arc::new(Bound::Remote { connection, cid }))
     }

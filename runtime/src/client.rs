@@ -22,6 +22,7 @@ use crate::net::handshake::ANY_SHARD;
 use crate::net::links::Links;
 use crate::net::pool::Pool;
 use crate::node::Home;
+use crate::services::binder::Label;
 use crate::services::{Locator, Naming};
 use crate::shard::ShardHandle;
 
@@ -62,6 +63,8 @@ struct Inner {
     home: OnceLock<Arc<Home>>,
     /// Held by who starts the home.
     starting: Mutex<()>,
+    /// What is true of where the process runs, if it is no node.
+    labels: Vec<Label>,
     /// Nobody else may be who this client is while somebody outside uses it.
     identity: Mutex<Option<Identity>>,
 }
@@ -113,7 +116,8 @@ impl Client {
         index: u16,
         home: Option<Arc<Home>>,
     ) -> Self {
-        Self::of(me, name, naming, links, index, home, None)
+        let own = (None, Vec::new());
+        Self::of(me, name, naming, links, (index, home), own)
     }
 
     fn of(
@@ -121,9 +125,8 @@ impl Client {
         name: &str,
         naming: Option<Naming>,
         links: Links,
-        index: u16,
-        home: Option<Arc<Home>>,
-        identity: Option<Identity>,
+        (index, home): (u16, Option<Arc<Home>>),
+        (identity, labels): (Option<Identity>, Vec<Label>),
     ) -> Self {
         static IDS: AtomicU64 = AtomicU64::new(1);
         let nodes = home.as_ref().map(|home| home.nodes.clone());
@@ -147,6 +150,7 @@ impl Client {
             lines: Lines::default(),
             home: home.map_or_else(OnceLock::new, OnceLock::from),
             starting: Mutex::new(()),
+            labels,
             identity: Mutex::new(identity),
         });
         let user = User {
@@ -301,6 +305,14 @@ impl Client {
 
     pub(crate) fn home_if_any(&self) -> Option<Arc<Home>> {
         self.inner.home.get().cloned()
+    }
+
+    /// What is true of where this process runs, by name.
+    pub(crate) fn labels(&self) -> Vec<Label> {
+        match self.inner.home.get().map(|home| &home.registry.labels) {
+            Some(labels) if self.inner.labels.is_empty() => labels.clone(),
+            Some(_) | None => self.inner.labels.clone(),
+        }
     }
 
     /// Whether this process is a node, which others can reach, and not just a caller.

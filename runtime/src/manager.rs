@@ -220,6 +220,7 @@ impl Servant for Manager {
             cid,
             class: initiated.class.0,
             object: capability,
+            copies: initiated.copies.iter().map(|node| node.0).collect(),
         })
     }
 

@@ -5,6 +5,7 @@
 //! the object's state.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -30,7 +31,43 @@ pub struct Rows {
     writable: bool,
     /// What the actions that the call is made in have changed, outermost first.
     overlays: Box<[Arc<Changes>]>,
+    /// What is stored has to be of this moment.
+    moment: Option<Arc<Moment>>,
     changes: Mutex<Changes>,
+}
+
+/// What an object was when its state was loaded, at a copy where more may be installed at any time.
+#[derive(Debug)]
+pub(crate) struct Moment {
+    /// What the store was told to install last.
+    installing: Arc<AtomicU64>,
+    at: u64,
+    left: AtomicBool,
+}
+
+impl Moment {
+    pub(crate) fn new(installing: Arc<AtomicU64>, at: u64) -> Self {
+        Self {
+            installing,
+            at,
+            left: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether something was read that is not of it, or may not be.
+    pub(crate) fn was_left(&self) -> bool {
+        self.left.load(Ordering::Relaxed)
+    }
+
+    /// Whether what was read just now is of it.
+    fn check(&self) -> Result<()> {
+        if self.installing.load(Ordering::Acquire) == self.at {
+            return Ok(());
+        }
+        self.left.store(true, Ordering::Relaxed);
+        let detail = "rows have changed since the state was read at this copy";
+        Err(SystemError::new(ErrorKind::Fenced, detail))
+    }
 }
 
 #[derive(Clone)]
@@ -51,8 +88,21 @@ impl Rows {
             object,
             writable,
             overlays,
+            moment: None,
             changes,
         }
+    }
+
+    /// The same at a copy that follows.
+    pub(crate) fn of_moment(mut self, moment: Option<Arc<Moment>>) -> Self {
+        self.moment = moment;
+        self
+    }
+
+    /// What was read just now, if it is of the moment that is to be read.
+    fn checked<T>(&self, read: T) -> Result<T> {
+        self.moment.as_ref().map_or(Ok(()), |it| it.check())?;
+        Ok(read)
     }
 
     /// Those of an object whose servant runs in a server process.
@@ -79,10 +129,10 @@ impl Rows {
         let overlaid = || self.overlays.iter().rev().find_map(|rows| rows.get(&at));
         match own.or_else(|| overlaid().cloned()) {
             Some(row) => Ok(row),
-            None => self
-                .store()?
-                .read_row(self.object, part, key)
-                .map_err(failed),
+            None => {
+                let row = self.store()?.read_row(self.object, part, key);
+                self.checked(row.map_err(failed)?)
+            }
         }
     }
 
@@ -125,6 +175,7 @@ impl Rows {
             .store()?
             .scan_rows(self.object, part, after, wanted)
             .map_err(failed)?;
+        let stored = self.checked(stored)?;
         let complete = stored.len() < wanted;
         let last = stored.last().map(|(key, _)| key.clone());
         let mut rows: BTreeMap<Bytes, Bytes> = stored.into_iter().collect();
@@ -224,6 +275,20 @@ mod tests {
             .into_iter()
             .map(|(key, _)| String::from_utf8(key.to_vec()).unwrap())
             .collect()
+    }
+
+    #[test]
+    fn rows_are_of_the_moment_of_the_state_or_not_given() {
+        let installing = Arc::new(AtomicU64::new(7));
+        let moment = Arc::new(Moment::new(installing.clone(), 7));
+        let rows = rows_with(&["b", "d"]).of_moment(Some(moment.clone()));
+        assert_eq!(keys(&rows, None, 10), ["b", "d"]);
+        assert_eq!(rows.read(1, b"b").unwrap().unwrap(), "old");
+        assert!(!moment.was_left());
+        installing.store(8, Ordering::Release);
+        assert!(rows.scan(1, None, 10).is_err());
+        assert!(rows.read(1, b"b").is_err());
+        assert!(moment.was_left());
     }
 
     #[test]

@@ -328,6 +328,7 @@ impl Maker {
             ordinal,
             mutating,
             upgrade: !mutating && self.random.one_in(4),
+            any_replica: !mutating && self.random.one_in(4),
             params: self.fields(6),
             result: (!self.random.one_in(4)).then(|| self.ty(0)),
             raises,

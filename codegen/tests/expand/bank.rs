@@ -414,6 +414,7 @@ pub mod account {
             mode: ::partha::abi::Mode::Read,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -424,6 +425,7 @@ pub mod account {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -434,6 +436,7 @@ pub mod account {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -444,6 +447,7 @@ pub mod account {
             mode: ::partha::abi::Mode::Write,
             idempotent: true,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -454,6 +458,7 @@ pub mod account {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
     ];
@@ -1070,6 +1075,7 @@ pub mod savings {
             mode: ::partha::abi::Mode::Read,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -1080,6 +1086,7 @@ pub mod savings {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -1090,6 +1097,7 @@ pub mod savings {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -1100,6 +1108,7 @@ pub mod savings {
             mode: ::partha::abi::Mode::Write,
             idempotent: true,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -1110,6 +1119,7 @@ pub mod savings {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -1120,6 +1130,7 @@ pub mod savings {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
     ];
@@ -1506,6 +1517,7 @@ pub mod watcher {
             mode: ::partha::abi::Mode::Read,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
     ];
@@ -1750,6 +1762,7 @@ pub mod branch {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -1760,6 +1773,7 @@ pub mod branch {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
     ];

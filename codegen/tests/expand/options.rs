@@ -810,6 +810,7 @@ pub mod parameters {
             mode: ::partha::abi::Mode::Read,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -820,6 +821,7 @@ pub mod parameters {
             mode: ::partha::abi::Mode::Read,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
     ];

@@ -82,17 +82,13 @@ const KNOWN: &[(&str, &[Place], Option<&Explanation>)] = &[
     ("deadline", &[Place::Method], None),
     ("upgrade", &[Place::Method], None),
     ("blocking", &[Place::Method], None),
+    ("any_replica", &[Place::Method], None),
     ("id", &[Place::Module], None),
     ("lock", &[Place::Method], Some(&codes::LATER_LOCK)),
     (
         "compensate",
         &[Place::Method],
         Some(&codes::LATER_COMPENSATE),
-    ),
-    (
-        "any_replica",
-        &[Place::Method],
-        Some(&codes::LATER_ANY_REPLICA),
     ),
 ];
 
@@ -246,6 +242,10 @@ impl<'a> Parser<'a> {
             }
             "upgrade" => {
                 to.upgrade = Some(name.span);
+                self.no_argument(name, argument);
+            }
+            "any_replica" => {
+                to.any_replica = Some(name.span);
                 self.no_argument(name, argument);
             }
             "deprecated" => to.deprecated = self.deprecated(name, argument),

@@ -128,6 +128,9 @@ impl Dump<'_> {
             if method.blocking {
                 line.push_str(" blocking");
             }
+            if method.any_replica {
+                line.push_str(" any_replica");
+            }
             if let Some(time) = method.deadline_us {
                 let _ = write!(line, " deadline {time} us");
             }

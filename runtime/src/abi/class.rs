@@ -49,6 +49,8 @@ pub struct Method {
     pub idempotent: bool,
     /// Its servant may compute or block for long, and runs on a thread of its own.
     pub blocking: bool,
+    /// Any copy of the object may answer it.
+    pub any_replica: bool,
     /// How long a call may take, in microseconds, where the IDL says so.
     pub deadline_us: Option<u64>,
 }

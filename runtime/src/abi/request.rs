@@ -1,6 +1,7 @@
 //! One call on its way from a stub: fill in the arguments, send, decode the answer.
 
 mod follow;
+mod near;
 mod times;
 
 use std::sync::Arc;
@@ -162,6 +163,10 @@ impl Request {
             Ok(track) => {
                 let answer = match &self.callee {
                     Callee::Capability(_) => self.send_to_capability(track.as_ref()).await,
+                    Callee::Object(binding) if self.may_go_near(binding) => {
+                        // Finding it takes calls of other objects.
+                        Box::pin(self.send_to_nearest()).await
+                    }
                     Callee::Object(_) => self.send_to_object(track.as_ref()).await,
                     Callee::Taken => unreachable!("it is taken below"),
                 };

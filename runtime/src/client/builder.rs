@@ -11,6 +11,7 @@ use crate::error::{ErrorKind, Result, SystemError};
 use crate::net::links::{Lease, Links};
 use crate::net::traffic::{Backpressure, Traffic};
 use crate::services::Naming;
+use crate::services::binder::Label;
 
 /// What a client is made of: [`Client::builder`].
 #[derive(Clone, Debug)]
@@ -21,6 +22,7 @@ pub struct ClientBuilder {
     /// Heartbeat and lease, where they are not the usual ones.
     lease: Option<(Duration, Duration)>,
     traffic: Traffic,
+    labels: Vec<Label>,
 }
 
 impl ClientBuilder {
@@ -31,6 +33,7 @@ impl ClientBuilder {
             name: "client".to_owned(),
             lease: None,
             traffic: Traffic::default(),
+            labels: Vec::new(),
         }
     }
 
@@ -61,6 +64,18 @@ impl ClientBuilder {
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
+        self
+    }
+
+    /// Something that is true of where the client runs, as `zone` and `a`: of the copies of an
+    /// object the nearest one is asked by methods that any may answer (`#[any_replica]`), which is
+    /// one whose node has the same `rack`, then the same `zone`.
+    #[must_use]
+    pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.push(Label {
+            name: name.into(),
+            value: value.into(),
+        });
         self
     }
 
@@ -120,9 +135,11 @@ impl ClientBuilder {
     /// # Errors
     /// `Store` if the identity is in use, damaged, used up, or cannot be written, a full disk for
     /// instance; the error says what to do. `BadOperation` if the lease is too short for its
-    /// heartbeat, the identity has no folder, or the largest message is out of range. `Internal`
-    /// if the system gives no random numbers.
+    /// heartbeat, the identity has no folder, a label is none, or the largest message is out of
+    /// range. `Internal` if the system gives no random numbers.
     pub fn build(self) -> Result<Client> {
+        Label::check_all(&self.labels)
+            .map_err(|reason| SystemError::new(ErrorKind::BadOperation, reason))?;
         let lease = self
             .lease
             .map(|(heartbeat, lease)| Lease::new(heartbeat, lease));
@@ -149,6 +166,7 @@ impl ClientBuilder {
             },
         };
         let naming = self.naming.map(|address| Naming::new(Some(address)));
-        Ok(Client::of(me, &self.name, naming, links, 0, None, identity))
+        let own = (identity, self.labels);
+        Ok(Client::of(me, &self.name, naming, links, (0, None), own))
     }
 }

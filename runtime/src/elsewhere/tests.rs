@@ -37,6 +37,7 @@ const fn method(ordinal: u16, name: &'static str) -> Method {
         mutating: false,
         mode: Mode::Read,
         idempotent: false,
+        any_replica: false,
         blocking: true,
         deadline_us: None,
     }

@@ -276,6 +276,21 @@ impl Locator {
         Ok(fitting.swap_remove(index))
     }
 
+    /// What is known of a node, asked from the binder if nothing is.
+    pub(crate) async fn entry_of(
+        &self,
+        client: &Client,
+        node: NodeId,
+        within: Duration,
+    ) -> Option<NodeEntry> {
+        let known = lock(&self.nodes).get(&node).cloned();
+        if known.is_some() {
+            return known;
+        }
+        let asked = self.locate(client, Uid::connection_manager(node));
+        tokio::time::timeout(within, asked).await.ok()?.ok()
+    }
+
     /// Where a node listens, as far as is remembered.
     pub(crate) fn addresses_of(&self, node: NodeId) -> Vec<String> {
         let nodes = lock(&self.nodes);

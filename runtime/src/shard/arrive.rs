@@ -14,6 +14,7 @@ use partha_wire::{Message, Writer};
 
 use super::catalog::{Active, Catalog};
 use super::give_up::Stoppable;
+use super::groups::AtCopy;
 use super::held::HeldHere;
 use super::job::{Incoming, ReplyTo};
 use super::{Shard, count};
@@ -64,6 +65,8 @@ pub(super) struct Entry {
     pub(super) in_action: bool,
     /// What it did to a replicated object is at all copies, or surely at none.
     pub(super) replicated: bool,
+    /// It reads at a copy that follows.
+    pub(super) at_copy: Option<Box<AtCopy>>,
     /// The servant, once it waits for something.
     pub(super) running: Option<Rc<Stoppable>>,
     /// By which a caller on another thread gives it up.
@@ -105,9 +108,18 @@ impl Shard {
             true => self.at_the_door(incoming)?,
             false => incoming,
         };
+        self.take_in(incoming, false)
+    }
+
+    /// The same of one that may be done here; at a copy that follows, if it is so.
+    pub(super) fn take_in(self: &Rc<Self>, incoming: Incoming, at_copy: bool) -> Option<Ticket> {
         match self.admit(&incoming) {
             Ok((invoke, now, mut entry)) => {
                 let (is_new, ticket) = (incoming.create.is_some(), invoke.ticket);
+                if at_copy {
+                    entry.at_copy = Some(Box::new(AtCopy::new(&incoming)));
+                    self.note_read(incoming.object, ticket);
+                }
                 entry.parameters = Some(incoming.parameters);
                 entry.held = incoming.held;
                 entry.reply = Some(incoming.reply);
@@ -143,10 +155,8 @@ impl Shard {
         let wish = context
             .deadline
             .or_else(|| info.deadline_us.map(std::time::Duration::from_micros));
-        let (now, left) = (
-            Instant::now(),
-            wish.unwrap_or(CALL_DEADLINE).min(CALL_DEADLINE_MAX),
-        );
+        let now = Instant::now();
+        let left = wish.unwrap_or(CALL_DEADLINE).min(CALL_DEADLINE_MAX);
         let (deadline, now) = (now + left, self.time_of(now));
 
         let creating = incoming.create.is_some();
@@ -195,6 +205,7 @@ impl Shard {
             before: None,
             in_action: false,
             replicated: false,
+            at_copy: None,
             running: None,
             number: incoming.number,
         };

@@ -188,6 +188,9 @@ impl Shard {
         let mut catalog = self.catalog.borrow_mut();
         let replicated = self.is_group(uid);
         let outcome = catalog.load(uid, slot, replicated, &self.registry);
+        if replicated {
+            self.note_loaded(uid);
+        }
         self.later(Input::Loaded { uid, outcome });
     }
 

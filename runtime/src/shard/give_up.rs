@@ -246,8 +246,12 @@ impl Shard {
         }
         // What a servant leaves behind is its author's code, which may call objects of this shard.
         let running = entry.running.take();
+        let read = entry.at_copy.is_some().then_some(entry.object);
         entries.remove(ticket);
         drop(entries);
+        if let Some(object) = read {
+            self.forget_read(object, ticket);
+        }
         drop(running);
     }
 }

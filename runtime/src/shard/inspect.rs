@@ -51,6 +51,7 @@ impl Shard {
         Ok(Initiated {
             class: found,
             shard: self.handle.index(),
+            copies: self.copies_of(object),
         })
     }
 

@@ -275,10 +275,12 @@ pub(crate) fn send(connection: &Connection, framed: Vec<u8>, question: u32) {
 }
 
 /// A binding was made.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Initiated {
     pub(crate) class: ClassId,
     pub(crate) shard: u16,
+    /// The nodes that have copies of it, the one that leads first.
+    pub(crate) copies: Vec<NodeId>,
 }
 
 /// What is known of one object.

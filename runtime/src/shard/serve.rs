@@ -134,7 +134,7 @@ impl Shard {
             call: entry.call,
             foreign: matches!(entry.reply, Some(ReplyTo::Foreign(_))),
         };
-        let context = Context::new(serving, asked, self.rows(store, uid, mode));
+        let context = Context::new(serving, asked, self.rows(store, entry, mode));
         entry.branch = context.branch();
         let parameters = entry.parameters.take().expect("a call is dispatched once");
         let running = match place {
@@ -164,9 +164,14 @@ impl Shard {
     }
 
     /// The rows of an object, as the actions that have changed them have left them.
-    fn rows(&self, store: Option<Arc<dyn ObjectStore>>, uid: Uid, mode: Mode) -> Rows {
+    fn rows(&self, store: Option<Arc<dyn ObjectStore>>, entry: &mut Entry, mode: Mode) -> Rows {
+        let uid = entry.object;
         let overlays = self.images.borrow().overlays(uid);
-        Rows::new(store, uid, mode == Mode::Write).beneath(overlays)
+        let rows = Rows::new(store, uid, mode == Mode::Write).beneath(overlays);
+        match entry.at_copy {
+            None => rows,
+            Some(_) => rows.of_moment(self.moment_of(entry)),
+        }
     }
 
     fn construct(&self, ticket: Ticket, uid: Uid, slot: ObjectSlot) -> Input {
@@ -229,6 +234,16 @@ impl Shard {
             }
             Err(error) => (Outcome::Failed(error), Ended::Failed),
         };
+        if entry.at_copy.is_some()
+            && let Some(error) = self.outpaced(entry)
+        {
+            entry.outcome = Outcome::Failed(error);
+            return Input::Returned {
+                ticket,
+                ended: Ended::Failed,
+                size_bytes: 0,
+            };
+        }
         if entry.method.mutating && ended == Ended::Normal {
             return self.keep_state(ticket, entry, outcome, ended);
         }

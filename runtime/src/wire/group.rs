@@ -61,6 +61,8 @@ mod kind {
     pub(super) const HELLO: u16 = 4;
     pub(super) const CHECK: u16 = 5;
     pub(super) const SNAPSHOT: u16 = 6;
+    pub(super) const READ: u16 = 7;
+    pub(super) const READ_AT: u16 = 8;
 }
 
 /// The bit of `GroupNews.empty`.
@@ -109,6 +111,22 @@ pub(super) fn write(w: &mut Writer, slot: Slot, news: &GroupNews) {
             set_progress(w, s, 0, *asked);
             kind::APPENDED
         }
+        Message::Snapshot { view, at } => {
+            set_view(w, s, view);
+            set_stamp(w, s, *at);
+            kind::SNAPSHOT
+        }
+        short => write_short(w, s, short),
+    };
+    w.set_u16(s, 20, kind);
+    if let Some(page) = &news.page {
+        write_page(w, s.slot(3), page);
+    }
+}
+
+/// What names no entries and brings no state: its kind.
+fn write_short(w: &mut Writer, s: StructAt, message: &Message) -> u16 {
+    match message {
         Message::Stale { view } => {
             set_view(w, s, view);
             kind::STALE
@@ -128,15 +146,25 @@ pub(super) fn write(w: &mut Writer, slot: Slot, news: &GroupNews) {
             w.set_u64(s, 0, *number);
             kind::CHECK
         }
-        Message::Snapshot { view, at } => {
-            set_view(w, s, view);
-            set_stamp(w, s, *at);
-            kind::SNAPSHOT
+        Message::Read { number, asked } => {
+            w.set_u64(s, 0, *number);
+            set_progress(w, s, 0, *asked);
+            kind::READ
         }
-    };
-    w.set_u16(s, 20, kind);
-    if let Some(page) = &news.page {
-        write_page(w, s.slot(3), page);
+        Message::ReadAt {
+            number,
+            asked,
+            index,
+        } => {
+            w.set_u64(s, 0, *number);
+            w.set_bool(s, EMPTY_BIT, index.is_none());
+            set_progress(w, s, index.unwrap_or_default(), *asked);
+            kind::READ_AT
+        }
+        Message::Adopt { .. }
+        | Message::Append { .. }
+        | Message::Appended { .. }
+        | Message::Snapshot { .. } => unreachable!("it is written by whoever asks for this"),
     }
 }
 
@@ -206,10 +234,7 @@ fn write_page(w: &mut Writer, slot: Slot, page: &Page) {
 pub(super) fn read(body: PointerReader<'_>) -> Result<GroupNews, DecodeError> {
     let s = required(body)?;
     let number = s.u64(0);
-    let stamp = Stamp {
-        view: s.u64(1),
-        index: s.u64(2),
-    };
+    let stamp = read_stamp(s, 1);
     let (complete, asked) = (s.u64(3), Time(s.u64(4)));
     let (stamps, bodies) = read_entries(s.pointer(2)).map_err(|e| e.at("entries"))?;
     let view = || {
@@ -242,15 +267,18 @@ pub(super) fn read(body: PointerReader<'_>) -> Result<GroupNews, DecodeError> {
         kind::HELLO => Message::Hello {
             number,
             installed: (!s.bool(EMPTY_BIT)).then_some(stamp),
-            last: Stamp {
-                view: s.u64(3),
-                index: s.u64(4),
-            },
+            last: read_stamp(s, 3),
         },
         kind::CHECK => Message::Check { number },
         kind::SNAPSHOT => Message::Snapshot {
             view: view()?,
             at: stamp,
+        },
+        kind::READ => Message::Read { number, asked },
+        kind::READ_AT => Message::ReadAt {
+            number,
+            asked,
+            index: (!s.bool(EMPTY_BIT)).then_some(complete),
         },
         other => return Err(DecodeError::enumerant("GroupNews", other)),
     };
@@ -270,6 +298,14 @@ pub(super) fn read(body: PointerReader<'_>) -> Result<GroupNews, DecodeError> {
         bodies,
         page,
     })
+}
+
+/// The name of an entry in this word and the next.
+fn read_stamp(s: StructReader<'_>, word: u32) -> Stamp {
+    Stamp {
+        view: s.u64(word),
+        index: s.u64(word + 1),
+    }
 }
 
 /// A view has members, each once.
@@ -426,8 +462,20 @@ pub(super) mod tests {
             one(hello, &[]),
             one(empty, &[]),
             one(Message::Check { number }, &[]),
+            one(Message::Read { number, asked }, &[]),
+            one(read_at(number, Some(43)), &[]),
+            one(read_at(number, None), &[]),
             snapshot,
         ]
+    }
+
+    fn read_at(number: u64, index: Option<u64>) -> Message {
+        let asked = Time(78);
+        Message::ReadAt {
+            number,
+            asked,
+            index,
+        }
     }
 
     fn page() -> Page {

@@ -248,6 +248,7 @@ impl Obj {
             mode: partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         };
         match &self.way {

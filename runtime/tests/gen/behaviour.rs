@@ -140,6 +140,7 @@ pub mod listener {
             mode: ::partha::abi::Mode::Read,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
     ];
@@ -631,6 +632,7 @@ pub mod counter {
             mode: ::partha::abi::Mode::Read,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -641,6 +643,7 @@ pub mod counter {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -651,6 +654,7 @@ pub mod counter {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -661,6 +665,7 @@ pub mod counter {
             mode: ::partha::abi::Mode::Write,
             idempotent: true,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -671,6 +676,7 @@ pub mod counter {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -681,6 +687,7 @@ pub mod counter {
             mode: ::partha::abi::Mode::Read,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -691,6 +698,7 @@ pub mod counter {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -701,6 +709,7 @@ pub mod counter {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -711,6 +720,7 @@ pub mod counter {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -721,6 +731,7 @@ pub mod counter {
             mode: ::partha::abi::Mode::Read,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -731,6 +742,7 @@ pub mod counter {
             mode: ::partha::abi::Mode::Read,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -741,6 +753,7 @@ pub mod counter {
             mode: ::partha::abi::Mode::Read,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -751,6 +764,7 @@ pub mod counter {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -761,6 +775,7 @@ pub mod counter {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -771,6 +786,7 @@ pub mod counter {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -781,6 +797,7 @@ pub mod counter {
             mode: ::partha::abi::Mode::Read,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -791,6 +808,7 @@ pub mod counter {
             mode: ::partha::abi::Mode::Read,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -801,6 +819,7 @@ pub mod counter {
             mode: ::partha::abi::Mode::Read,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
     ];
@@ -2085,6 +2104,7 @@ pub mod named {
             mode: ::partha::abi::Mode::Read,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -2095,6 +2115,7 @@ pub mod named {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -2105,6 +2126,7 @@ pub mod named {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -2115,6 +2137,7 @@ pub mod named {
             mode: ::partha::abi::Mode::Write,
             idempotent: true,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -2125,6 +2148,7 @@ pub mod named {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -2135,6 +2159,7 @@ pub mod named {
             mode: ::partha::abi::Mode::Read,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -2145,6 +2170,7 @@ pub mod named {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -2155,6 +2181,7 @@ pub mod named {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -2165,6 +2192,7 @@ pub mod named {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -2175,6 +2203,7 @@ pub mod named {
             mode: ::partha::abi::Mode::Read,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -2185,6 +2214,7 @@ pub mod named {
             mode: ::partha::abi::Mode::Read,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -2195,6 +2225,7 @@ pub mod named {
             mode: ::partha::abi::Mode::Read,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -2205,6 +2236,7 @@ pub mod named {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -2215,6 +2247,7 @@ pub mod named {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -2225,6 +2258,7 @@ pub mod named {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -2235,6 +2269,7 @@ pub mod named {
             mode: ::partha::abi::Mode::Read,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -2245,6 +2280,7 @@ pub mod named {
             mode: ::partha::abi::Mode::Read,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -2255,6 +2291,7 @@ pub mod named {
             mode: ::partha::abi::Mode::Read,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -2265,6 +2302,7 @@ pub mod named {
             mode: ::partha::abi::Mode::Read,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
     ];
@@ -3301,6 +3339,7 @@ pub mod mover {
             mode: ::partha::abi::Mode::Read,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -3311,6 +3350,7 @@ pub mod mover {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -3321,6 +3361,7 @@ pub mod mover {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -3331,6 +3372,7 @@ pub mod mover {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -3341,6 +3383,7 @@ pub mod mover {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -3351,6 +3394,7 @@ pub mod mover {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -3361,6 +3405,7 @@ pub mod mover {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -3371,6 +3416,7 @@ pub mod mover {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
     ];
@@ -4095,6 +4141,7 @@ pub mod other {
             mode: ::partha::abi::Mode::Read,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
     ];
@@ -4285,6 +4332,7 @@ pub mod null {
             mode: ::partha::abi::Mode::Read,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
     ];

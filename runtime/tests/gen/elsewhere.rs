@@ -113,6 +113,7 @@ pub mod hearer {
             mode: ::partha::abi::Mode::Read,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
     ];
@@ -686,6 +687,7 @@ pub mod worker {
             mode: ::partha::abi::Mode::Read,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -696,6 +698,7 @@ pub mod worker {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -706,6 +709,7 @@ pub mod worker {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -716,6 +720,7 @@ pub mod worker {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -726,6 +731,7 @@ pub mod worker {
             mode: ::partha::abi::Mode::Read,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -736,6 +742,7 @@ pub mod worker {
             mode: ::partha::abi::Mode::Read,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -746,6 +753,7 @@ pub mod worker {
             mode: ::partha::abi::Mode::Read,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -756,6 +764,7 @@ pub mod worker {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -766,6 +775,7 @@ pub mod worker {
             mode: ::partha::abi::Mode::Read,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -776,6 +786,7 @@ pub mod worker {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -786,6 +797,7 @@ pub mod worker {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -796,6 +808,7 @@ pub mod worker {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -806,6 +819,7 @@ pub mod worker {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -816,6 +830,7 @@ pub mod worker {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -826,6 +841,7 @@ pub mod worker {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -836,6 +852,7 @@ pub mod worker {
             mode: ::partha::abi::Mode::Read,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -846,6 +863,7 @@ pub mod worker {
             mode: ::partha::abi::Mode::Read,
             idempotent: false,
             blocking: true,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -856,6 +874,7 @@ pub mod worker {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: true,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -866,6 +885,7 @@ pub mod worker {
             mode: ::partha::abi::Mode::Read,
             idempotent: false,
             blocking: true,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -876,6 +896,7 @@ pub mod worker {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: true,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -886,6 +907,7 @@ pub mod worker {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: true,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -896,6 +918,7 @@ pub mod worker {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: true,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -906,6 +929,7 @@ pub mod worker {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: true,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -916,6 +940,7 @@ pub mod worker {
             mode: ::partha::abi::Mode::Read,
             idempotent: false,
             blocking: true,
+            any_replica: false,
             deadline_us: None,
         },
     ];

@@ -127,6 +127,7 @@ pub mod tally {
             mode: ::partha::abi::Mode::Read,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -137,6 +138,7 @@ pub mod tally {
             mode: ::partha::abi::Mode::Upgrade,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -147,6 +149,7 @@ pub mod tally {
             mode: ::partha::abi::Mode::Write,
             idempotent: false,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
     ];

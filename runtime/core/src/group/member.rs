@@ -37,11 +37,15 @@
 
 mod following;
 mod leading;
+mod reading;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 
+pub use reading::{READ_NS, READS_MAX};
+
+use self::reading::Reads;
 use super::log::{Log, Stamp};
 use super::message::{Input, Message, Output, Write};
 use super::view::{Change, View, Wish};
@@ -101,6 +105,14 @@ pub enum Rule {
     KeepPromise,
     /// Serve only while everybody's promise holds.
     AskPromise,
+    /// Ask the leader before a read at another copy.
+    AskToRead,
+    /// Read when the store shows what the leader has said.
+    ReadShown,
+    /// No reads elsewhere while something is prepared.
+    ShutReads,
+    /// Reads elsewhere wait for what has ended it.
+    ReadEnds,
 }
 
 /// What a copy is at the moment.
@@ -146,6 +158,17 @@ struct Other {
     lost: bool,
 }
 
+/// A write under way.
+#[derive(Clone, Copy, Debug)]
+struct Writing {
+    job: u64,
+    /// The last entry after it, and the last one that is a part of the state.
+    last: Stamp,
+    installed: u64,
+    /// The number of the view.
+    number: u64,
+}
+
 /// One copy of one group.
 #[derive(Debug)]
 pub struct Member {
@@ -164,8 +187,8 @@ pub struct Member {
     confirms: bool,
     /// The index up to which entries are complete, as far as is known.
     complete: u64,
-    /// Writes under way: their number, the last entry after each, and the view.
-    writes: VecDeque<(u64, Stamp, u64)>,
+    /// Writes under way.
+    writes: VecDeque<Writing>,
     last_job: u64,
     /// The last entry that is on disk.
     durable: Stamp,
@@ -185,6 +208,7 @@ pub struct Member {
     check: Time,
     tell: Time,
     hand_over: Option<NodeId>,
+    reads: Reads,
 }
 
 impl Member {
@@ -196,6 +220,7 @@ impl Member {
     #[must_use]
     pub fn new(me: NodeId, view: View, log: Log, promise_ns: u64, bound: Time) -> Self {
         let (durable, complete) = (log.last(), log.installed().index);
+        let reads = Reads::new(complete);
         Self {
             me,
             view,
@@ -221,6 +246,7 @@ impl Member {
             check: Time::NEVER,
             tell: Time::NEVER,
             hand_over: None,
+            reads,
         }
     }
 
@@ -307,6 +333,9 @@ impl Member {
             Input::Confirm => self.confirm(now, out),
             Input::Found { node } => self.found(now, node),
             Input::HandOver { to } => self.hand_over(now, to, out),
+            Input::Read { read } => self.read(now, read, out),
+            Input::Shut => self.shut(),
+            Input::Open => self.open(),
         }
     }
 
@@ -337,6 +366,7 @@ impl Member {
         if self.check <= now {
             self.check_view(now, out);
         }
+        self.expire_reads(now, out);
         self.tell_others(now, out);
         self.keep_no_longer(now);
         self.advance(now, out);
@@ -355,6 +385,7 @@ impl Member {
             self.check,
             self.tell,
             others,
+            self.reads.next_timeout(),
         ];
         let next = all.into_iter().min().unwrap_or(Time::NEVER);
         (next != Time::NEVER).then_some(next)
@@ -385,6 +416,7 @@ impl Member {
             // same: under this number it may still be done, so it is what is asked for.
             return;
         }
+        self.end_reads(out);
         let next = view.number == self.view.number + 1;
         let goes_on = view.leader() == self.me && next && self.by_wish(&view, asked);
         self.view = view;
@@ -455,14 +487,22 @@ impl Member {
     fn write(&mut self, write: Write, out: &mut Vec<Output>) {
         self.last_job += 1;
         let job = self.last_job;
-        self.writes
-            .push_back((job, self.log.last(), self.view.number));
+        let (last, installed) = (self.log.last(), self.log.installed().index);
+        self.writes.push_back(Writing {
+            job,
+            last,
+            installed,
+            number: self.view.number,
+        });
         out.push(Output::Write { job, write });
     }
 
     fn written(&mut self, now: Time, job: u64, out: &mut Vec<Output>) {
-        let (first, last, number) = self.writes.pop_front().expect("a write was asked for");
+        let writing = self.writes.pop_front().expect("a write was asked for");
+        let (first, last, number) = (writing.job, writing.last, writing.number);
         assert!(first == job, "write {job} is done before {first}");
+        self.reads.shown = self.reads.shown.max(writing.installed);
+        self.let_in(out);
         // A later write has truncated what this one added, if it is not in the log any more.
         if self.log.has(last) || last.index <= self.log.installed().index {
             self.durable = last;

@@ -62,6 +62,23 @@ pub enum Message {
         /// The number of the view that it knows of.
         number: u64,
     },
+    /// A member that is asked to read: up to where are entries complete?
+    Read {
+        /// The number of the view that it knows of.
+        number: u64,
+        /// Its time, for the answer.
+        asked: Time,
+    },
+    /// The leader's answer. All that anybody was told before the question came is in what is
+    /// there.
+    ReadAt {
+        /// The number of the view.
+        number: u64,
+        /// The member's time that is answered.
+        asked: Time,
+        /// The index; none if reads are to come to the leader, for now.
+        index: Option<u64>,
+    },
     /// The state, with all entries up to `at` in it.
     Snapshot {
         /// The view of the sender.
@@ -110,6 +127,16 @@ pub enum Input {
     /// promises. Answered by `Output::Confirmed`, unless it is deposed or something is lost; then
     /// it is asked again.
     Confirm,
+    /// Somebody wants to read at this copy; answered by `Output::Read` or `Output::ReadElsewhere`.
+    Read {
+        /// The shell's name of it.
+        read: u64,
+    },
+    /// At the leader: something is prepared at the object, so that what it is may be told before it
+    /// is in the log. So it is when a lead begins.
+    Shut,
+    /// At the leader: nothing is prepared any more, and what has ended it is in the log.
+    Open,
     /// An operator wants another member to lead. No effect where this copy does not lead, or that
     /// one is no member: who asks looks at the view.
     HandOver {
@@ -166,6 +193,18 @@ pub enum Output {
     },
     /// It may answer from its state, until the time that [`super::Member::serves_until`] says.
     Confirmed,
+    /// Somebody may read what the store shows.
+    Read {
+        /// The shell's name of it.
+        read: u64,
+        /// The store shows at least the entries up to here, and the read has to.
+        index: u64,
+    },
+    /// Somebody is to read at the leader, wherever that is.
+    ReadElsewhere {
+        /// The shell's name of it.
+        read: u64,
+    },
     /// It leads no more. What of its entries was not complete may or may not have happened.
     Deposed,
 }

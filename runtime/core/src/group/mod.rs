@@ -21,7 +21,7 @@
 //! | [`view`] | which change of a view is right: the binder's side |
 //! | [`log`] | what a copy has: installed up to here, staged up to there |
 //! | [`message`] | nothing: what members say to each other and to their shells |
-//! | [`member`] | one copy's life: leading, following, joining, replacing a dead leader |
+//! | [`member`] | one copy's life: leading, following, joining, replacing a dead leader, reading |
 //!
 //! The bytes of entries and states are the shell's; here they have [`log::Stamp`]s.
 

@@ -1164,6 +1164,7 @@ pub mod binder {
             mode: ::partha::abi::Mode::Write,
             idempotent: true,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -1174,6 +1175,7 @@ pub mod binder {
             mode: ::partha::abi::Mode::Read,
             idempotent: true,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -1184,6 +1186,7 @@ pub mod binder {
             mode: ::partha::abi::Mode::Read,
             idempotent: true,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -1194,6 +1197,7 @@ pub mod binder {
             mode: ::partha::abi::Mode::Read,
             idempotent: true,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -1204,6 +1208,7 @@ pub mod binder {
             mode: ::partha::abi::Mode::Read,
             idempotent: true,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -1214,6 +1219,7 @@ pub mod binder {
             mode: ::partha::abi::Mode::Write,
             idempotent: true,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -1224,6 +1230,7 @@ pub mod binder {
             mode: ::partha::abi::Mode::Write,
             idempotent: true,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -1234,6 +1241,7 @@ pub mod binder {
             mode: ::partha::abi::Mode::Write,
             idempotent: true,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -1244,6 +1252,7 @@ pub mod binder {
             mode: ::partha::abi::Mode::Write,
             idempotent: true,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -1254,6 +1263,7 @@ pub mod binder {
             mode: ::partha::abi::Mode::Write,
             idempotent: true,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -1264,6 +1274,7 @@ pub mod binder {
             mode: ::partha::abi::Mode::Read,
             idempotent: true,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -1274,6 +1285,7 @@ pub mod binder {
             mode: ::partha::abi::Mode::Read,
             idempotent: true,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -1284,6 +1296,7 @@ pub mod binder {
             mode: ::partha::abi::Mode::Write,
             idempotent: true,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
         ::partha::abi::Method {
@@ -1294,6 +1307,7 @@ pub mod binder {
             mode: ::partha::abi::Mode::Write,
             idempotent: true,
             blocking: false,
+            any_replica: false,
             deadline_us: None,
         },
     ];

@@ -34,21 +34,38 @@ pub(super) enum Held {
 
 impl Shard {
     /// What becomes of a call of a replicated object that has arrived: taken, if it comes back.
-    pub(in crate::shard) fn at_the_door(&self, incoming: Incoming) -> Option<Incoming> {
-        let mut groups = self.groups.borrow_mut();
+    pub(in crate::shard) fn at_the_door(self: &Rc<Self>, incoming: Incoming) -> Option<Incoming> {
+        let groups = self.groups.borrow();
         let uid = incoming.object;
-        let Some(group) = groups.by_object.get_mut(&uid) else {
+        let Some(group) = groups.by_object.get(&uid) else {
             return Some(incoming);
         };
         if group.serves {
             return Some(incoming);
         }
+        let reads = self.may_read(group, &incoming);
+        drop(groups);
+        if reads {
+            self.ask_to_read(uid, incoming);
+        } else {
+            self.turn_away(incoming);
+        }
+        None
+    }
+
+    /// A call of an object that is not led here goes where it is, or waits until somebody knows.
+    pub(super) fn turn_away(&self, incoming: Incoming) {
+        let mut groups = self.groups.borrow_mut();
+        let uid = incoming.object;
+        let Some(group) = groups.by_object.get_mut(&uid) else {
+            drop(groups);
+            return incoming.reply.fail(self.leads_no_more(uid));
+        };
         if let Some(to) = self.leads_elsewhere(group) {
             drop(groups);
             // Whoever calls from within this process gets what it has written back, to send it on.
             let error = self.led_by(uid, to, Some(incoming.parameters));
-            incoming.reply.fail(error);
-            return None;
+            return incoming.reply.fail(error);
         }
         if group.incoming.len() >= INCOMING_MAX {
             drop(groups);
@@ -57,15 +74,13 @@ impl Shard {
                 self.registry.here()
             );
             let error = SystemError::new(ErrorKind::Overloaded, detail);
-            incoming.reply.fail(error);
-            return None;
+            return incoming.reply.fail(error);
         }
         group.incoming.push_back((Instant::now(), incoming));
         groups.queued.insert(uid);
-        None
     }
 
-    fn led_by(&self, uid: Uid, to: Moved, parameters: Option<Message>) -> SystemError {
+    pub(super) fn led_by(&self, uid: Uid, to: Moved, parameters: Option<Message>) -> SystemError {
         let here = self.registry.here();
         let what = format_args!("{uid} at {here}: another copy leads");
         SystemError::moved_to(what, to, parameters)
@@ -192,6 +207,7 @@ impl Shard {
             };
             let uid = entry.object;
             let sure = entry.replicated
+                || entry.at_copy.is_some()
                 || matches!(answer, Answer::Refused(_) | Answer::Saved(_))
                 || entry.create.is_some();
             let Some(group) = groups.by_object.get_mut(&uid).filter(|_| !sure) else {
@@ -293,6 +309,7 @@ impl Shard {
             if let Some(group) = self.groups.borrow_mut().by_object.get_mut(&uid) {
                 group.serves = group.leads();
             }
+            self.share_reads(uid);
             // What callers have done at the leader before this one is in the store alone.
             self.newest.borrow_mut().doubt_all();
             let waits = {
@@ -307,6 +324,8 @@ impl Shard {
             return self.release_incoming(uid);
         }
         if group.leads() && in_memory {
+            drop(groups);
+            self.end_reads(uid);
             // Its last calls are being turned away; then it goes.
             let shard = self.clone();
             self.spawn(async move {

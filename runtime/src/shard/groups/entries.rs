@@ -283,6 +283,9 @@ impl Shard {
                 Write::Snapshot { at, .. } => Some(at.index),
                 Write::Log { .. } => None,
             };
+            if let Some(index) = installs {
+                group.installs(index);
+            }
             group.writes.push_back((job, installs));
             let batches = match write {
                 Write::Log { view, difference } => {

@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`entries`] | adds what calls change; writes the log; installs |
 //! | [`answers`] | turns calls away, holds answers back |
+//! | [`reads`] | calls that a copy which follows may answer |
 //! | [`news`] | messages between copies, with the bytes they need |
 //! | [`parts`] | what actions have prepared, their decisions and ends |
 //! | [`lead`] | what an action needs of leaders: that this copy surely is one, and who is one |
@@ -27,6 +28,7 @@ mod news;
 mod open;
 mod parts;
 mod placement;
+mod reads;
 mod size;
 mod state;
 mod takeover;
@@ -48,6 +50,7 @@ use crate::wire::group::Page;
 
 pub(crate) use self::news::Letter;
 pub(crate) use self::open::{GroupReport, Opened};
+pub(super) use self::reads::AtCopy;
 
 /// How long a member promises not to replace its leader.
 pub(super) const PROMISE_NS: u64 = 2_000_000_000;
@@ -129,6 +132,8 @@ struct Group {
     arrived: Vec<Page>,
     /// Calls that wait until it is known who leads, and since when.
     incoming: VecDeque<(std::time::Instant, Incoming)>,
+    /// Calls that read here though this copy follows, once there was one.
+    reads: Option<Box<reads::Reads>>,
     /// It leads, and what was in memory from before has gone.
     serves: bool,
     size: size::Size,
@@ -298,6 +303,7 @@ impl Group {
             arriving: None,
             arrived: Vec::new(),
             incoming: VecDeque::new(),
+            reads: None,
             serves: false,
             size: size::Size::default(),
             found_by: Vec::new(),
@@ -429,6 +435,8 @@ impl Shard {
                 self.release_held(uid);
                 self.go_on_when_sure(uid);
             }
+            Output::Read { read, index } => self.read_here(uid, read, index),
+            Output::ReadElsewhere { read } => self.read_elsewhere(uid, read),
             Output::Deposed => {
                 tracing::info!(%uid, "leads no more");
                 self.deposed(uid);

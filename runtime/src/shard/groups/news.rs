@@ -37,6 +37,8 @@ impl Shard {
                 | Message::Stale { .. }
                 | Message::Hello { .. }
                 | Message::Check { .. }
+                | Message::Read { .. }
+                | Message::ReadAt { .. }
                 | Message::Snapshot { .. } => Some(Vec::new()),
             };
             // Installed since: it is told again, from a later entry on.
@@ -87,6 +89,8 @@ impl Shard {
                 | Message::Stale { .. }
                 | Message::Hello { .. }
                 | Message::Check { .. }
+                | Message::Read { .. }
+                | Message::ReadAt { .. }
                 | Message::Snapshot { .. } => &[],
             };
             // Who comes back and is not wanted any more goes, unless the binder is just asked

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use partha_core::Input as EngineInput;
 use partha_core::group::log::Log;
 use partha_core::group::{Member, Stamp, View};
 use partha_core::id::{ClassId, Uid};
@@ -89,7 +90,12 @@ impl Shard {
         }
         let Some(Kept { record, bodies }) = kept else {
             let gone = self.groups.borrow_mut().take(uid);
-            for (_, incoming) in gone.into_iter().flat_map(|group| group.incoming) {
+            let Some(mut gone) = gone else { return };
+            // What was read here is not here any more.
+            self.feed(EngineInput::Expel { uid });
+            let reads = gone.reads.as_mut().map(|reads| reads.take_waiting());
+            let incoming = gone.incoming.into_iter().map(|(_, incoming)| incoming);
+            for incoming in incoming.chain(reads.into_iter().flatten()) {
                 self.invoke(incoming);
             }
             return;
@@ -120,8 +126,12 @@ impl Shard {
             groups.lives += 1;
             group.life = groups.lives;
             let mut waiting = Vec::new();
-            if let Some(old) = groups.take(uid) {
+            if let Some(mut old) = groups.take(uid) {
                 group.incoming = old.incoming;
+                let reads = old.reads.as_mut().map(|reads| reads.take_waiting());
+                let reads = reads.into_iter().flatten();
+                let now = Instant::now();
+                group.incoming.extend(reads.map(|incoming| (now, incoming)));
                 group.held = old.held;
                 group.unsure = old.unsure;
                 group.wanted = old.wanted;

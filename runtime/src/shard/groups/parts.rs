@@ -326,10 +326,11 @@ impl Shard {
             coordinator,
             body: entry::encode(&changes),
         };
-        if self.add_step(key, uid, Step::Part, Batch::from(part))
-            && let Some(group) = self.groups.borrow_mut().by_object.get_mut(&uid)
-        {
-            group.part = Some(action);
+        if self.add_step(key, uid, Step::Part, Batch::from(part)) {
+            if let Some(group) = self.groups.borrow_mut().by_object.get_mut(&uid) {
+                group.part = Some(action);
+            }
+            self.share_reads(uid);
         }
     }
 
@@ -440,6 +441,8 @@ impl Shard {
             None => {
                 if group.part == Some(end.action) {
                     group.part = None;
+                    drop(groups);
+                    self.share_reads(uid);
                 }
                 true
             }

@@ -46,6 +46,12 @@ impl Member {
                 out.push(Output::AskView);
             }
             Message::Stale { .. } => {}
+            Message::Read { number, asked } => self.read_asked(now, from, (number, asked), out),
+            Message::ReadAt {
+                number,
+                asked,
+                index,
+            } => self.read_answered(now, from, (number, asked, index), out),
             Message::Check { number } => self.checked(now, from, number, out),
             Message::Appended {
                 number,
@@ -81,7 +87,7 @@ impl Member {
         self.view.leader() == from || !self.keeps(Rule::Fence)
     }
 
-    fn tell_stale(&self, to: NodeId, out: &mut Vec<Output>) {
+    pub(super) fn tell_stale(&self, to: NodeId, out: &mut Vec<Output>) {
         let view = self.view.clone();
         let message = Message::Stale { view };
         out.push(Output::Send { to, message });
@@ -174,7 +180,7 @@ impl Member {
     }
 
     /// The leader says up to where entries are complete; what is here up to there is the same.
-    fn completed(&mut self, complete: u64, out: &mut Vec<Output>) {
+    pub(super) fn completed(&mut self, complete: u64, out: &mut Vec<Output>) {
         let here = complete.min(self.log.last().index);
         self.complete = self.complete.max(here);
         self.install(here, out);
@@ -294,6 +300,7 @@ impl Member {
         self.take_over = Time::NEVER;
         if self.role == Role::Following {
             self.role = Role::TakingOver;
+            self.end_reads(out);
             self.ask(now, Wish::Lead, out);
         }
     }

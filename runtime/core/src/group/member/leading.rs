@@ -19,6 +19,7 @@ impl Member {
         self.role = Role::Leading { active: false };
         self.check = now_plus(now, CHECK_NS);
         self.others.clear();
+        self.shut();
         let (view, difference) = (self.view.clone(), Difference::default());
         self.write(Write::Log { view, difference }, out);
         if !self.keeps(Rule::SyncFirst) {
@@ -224,6 +225,7 @@ impl Member {
             self.confirms = false;
             out.push(Output::Confirmed);
         }
+        self.answer_reads(now, out);
     }
 
     /// Gets the promises of all members.

@@ -67,6 +67,8 @@ impl Leader {
                 | Output::Complete { .. }
                 | Output::Leads { .. }
                 | Output::Confirmed
+                | Output::Read { .. }
+                | Output::ReadElsewhere { .. }
                 | Output::Deposed => {}
             }
         }
@@ -145,4 +147,168 @@ fn a_member_whose_disk_is_lost_is_excluded() {
     let mut leader = Leader::of(&[LEADER, MEMBER]);
     leader.hello(MEMBER, None);
     assert_eq!(leader.binder.members, [LEADER]);
+}
+
+/// A copy that follows and has the leader's log, with one entry that it does not know to be
+/// complete.
+struct Follower {
+    member: Member,
+    now: Time,
+}
+
+impl Follower {
+    fn new() -> Self {
+        let view = View::first(vec![LEADER, MEMBER]);
+        let member = Member::new(MEMBER, view.clone(), Log::default(), 1_000, Time(0));
+        let now = Time(1);
+        let mut follower = Self { member, now };
+        follower.input(Input::View(view.clone()));
+        follower.hears(Message::Adopt {
+            view,
+            previous: Stamp::default(),
+            entries: vec![Stamp { view: 1, index: 1 }],
+            complete: 0,
+            asked: now,
+        });
+        follower.input(Input::Written { job: 1 });
+        follower
+    }
+
+    fn input(&mut self, input: Input) -> Vec<Output> {
+        self.now = now_plus(self.now, 1);
+        let mut out = Vec::new();
+        self.member.handle(self.now, input, &mut out);
+        out
+    }
+
+    fn hears(&mut self, message: Message) -> Vec<Output> {
+        let from = LEADER;
+        self.input(Input::Message { from, message })
+    }
+
+    fn read(&mut self, read: u64) -> Vec<Output> {
+        self.input(Input::Read { read })
+    }
+
+    fn read_at(&mut self, asked: Time, index: Option<u64>) -> Vec<Output> {
+        let number = 1;
+        self.hears(Message::ReadAt {
+            number,
+            asked,
+            index,
+        })
+    }
+}
+
+fn sent_to(node: NodeId, out: &[Output]) -> impl Iterator<Item = &Message> {
+    out.iter().filter_map(move |output| {
+        let Output::Send { to, message } = output else {
+            return None;
+        };
+        (*to == node).then_some(message)
+    })
+}
+
+/// The time that a question is known by which is asked now, if one is.
+fn asked(out: &[Output]) -> Option<Time> {
+    let sent = sent_to(LEADER, out);
+    let asked = sent.map(|message| {
+        let Message::Read { asked, .. } = message else {
+            panic!("{message:?}")
+        };
+        *asked
+    });
+    asked.last()
+}
+
+/// Reads that are let in, and those that are sent on.
+fn ended(out: &[Output]) -> (Vec<u64>, Vec<u64>) {
+    let (mut here, mut elsewhere) = (Vec::new(), Vec::new());
+    for output in out {
+        if let Output::Read { read, .. } = output {
+            here.push(*read);
+        }
+        if let Output::ReadElsewhere { read } = output {
+            elsewhere.push(*read);
+        }
+    }
+    (here, elsewhere)
+}
+
+#[test]
+fn one_question_is_for_all_reads_that_came_before_it() {
+    let mut follower = Follower::new();
+    let first = asked(&follower.read(1)).expect("the leader is asked");
+    assert_eq!(asked(&follower.read(2)), None, "one at a time");
+    assert_eq!(asked(&follower.read(3)), None);
+    let out = follower.read_at(first, Some(0));
+    assert_eq!(ended(&out), (vec![1], vec![]), "the others came later");
+    let second = asked(&out).expect("it is asked for the others");
+    // The first answer again says nothing of them.
+    assert_eq!(
+        ended(&follower.read_at(first, Some(0))).0,
+        Vec::<u64>::new()
+    );
+    // That entries are complete is news: they are installed, and then they are shown.
+    let out = follower.read_at(second, Some(1));
+    assert_eq!(ended(&out), (vec![], vec![]));
+    let write = Write::Install { index: 1 };
+    assert!(out.contains(&Output::Write { job: 2, write }), "{out:?}");
+    let out = follower.input(Input::Written { job: 2 });
+    assert_eq!(ended(&out), (vec![2, 3], vec![]));
+}
+
+#[test]
+fn reads_that_the_leader_does_not_vouch_for_go_there() {
+    let mut follower = Follower::new();
+    let first = asked(&follower.read(1)).expect("the leader is asked");
+    follower.read(2);
+    let out = follower.read_at(first, None);
+    assert_eq!(ended(&out), (vec![], vec![1]), "it says so");
+    assert!(asked(&out).is_some());
+    follower.read(3);
+    let mut out = Vec::new();
+    follower.now = now_plus(follower.now, READ_NS);
+    follower.member.handle_timeout(follower.now, &mut out);
+    assert_eq!(ended(&out), (vec![], vec![2, 3]), "it is silent");
+    // What it has said, and this copy does not get.
+    let asked = asked(&follower.read(4)).expect("the leader is asked");
+    assert_eq!(ended(&follower.read_at(asked, Some(9))), (vec![], vec![]));
+    let number = 2;
+    let members = vec![MEMBER, LEADER];
+    let out = follower.input(Input::View(View { number, members }));
+    assert_eq!(ended(&out), (vec![], vec![4]), "another view");
+    assert_eq!(ended(&follower.read(5)), (vec![], vec![5]), "none follows");
+}
+
+#[test]
+fn a_leader_vouches_for_nothing_while_something_is_prepared() {
+    let mut leader = Leader::of(&[LEADER, MEMBER]);
+    let ask = |leader: &mut Leader| {
+        leader.out.clear();
+        let (from, asked) = (MEMBER, Time(77));
+        let number = leader.member.view().number;
+        let message = Message::Read { number, asked };
+        leader.input(Input::Message { from, message });
+        let sent = sent_to(MEMBER, &leader.out);
+        let answers = sent.map(|message| {
+            let Message::ReadAt { index, .. } = message else {
+                panic!("{message:?}")
+            };
+            *index
+        });
+        answers.last()
+    };
+    assert_eq!(ask(&mut leader), Some(None), "it does not serve yet");
+    leader.input(Input::Open);
+    assert_eq!(ask(&mut leader), Some(Some(0)));
+    leader.input(Input::Shut);
+    assert_eq!(ask(&mut leader), Some(None));
+    // What ends it is in the log, and not complete.
+    leader.input(Input::Add { entry: 1 });
+    leader.input(Input::Open);
+    assert_eq!(
+        (leader.member.complete(), ask(&mut leader)),
+        (0, Some(Some(1)))
+    );
 }

@@ -7,14 +7,30 @@ use super::truth::Op;
 pub(crate) enum Want {
     /// Add the operation.
     Add(Op),
-    /// Read the list, of which so much is owed.
-    Read { number: Op, owed: usize },
+    /// Read the list, of which so much is owed; at this node, if the first attempt may be there.
+    Read {
+        number: Op,
+        owed: usize,
+        near: Option<usize>,
+    },
 }
 
 impl Want {
     pub(crate) fn number(self) -> Op {
         match self {
             Self::Add(op) | Self::Read { number: op, .. } => op,
+        }
+    }
+
+    /// The same, at whichever node leads.
+    pub(crate) fn anywhere(self) -> Self {
+        match self {
+            Self::Add(_) => self,
+            Self::Read { number, owed, .. } => Self::Read {
+                number,
+                owed,
+                near: None,
+            },
         }
     }
 }

@@ -4,6 +4,7 @@ use partha_core::group::{Input, Stamp};
 use partha_core::id::NodeId;
 
 use super::plan::MS;
+use super::truth::Object;
 use super::world::{Event, World, index};
 
 impl World {
@@ -36,7 +37,7 @@ impl World {
             disk.broken = true;
             disk.installed = Stamp::default();
             disk.staged.clear();
-            disk.list.clear();
+            disk.object = Object::default();
         }
         let after = self.rng.range(MS, 250 * MS);
         self.schedule(after, Event::Restart { node });

@@ -5,7 +5,7 @@ use partha_core::group::Input;
 use super::client::Want;
 use super::plan::MS;
 use super::shell::WAITING;
-use super::truth::Op;
+use super::truth::{Op, PART};
 use super::world::{Check, Event, Reply, World};
 
 impl World {
@@ -17,7 +17,7 @@ impl World {
             Some(want) => {
                 // It has waited for long enough.
                 self.clients[client].node = self.rng.below(self.nodes.len() as u64) as usize;
-                want
+                want.anywhere()
             }
             None if self.clients[client].left == 0 => return,
             None => {
@@ -26,7 +26,13 @@ impl World {
                 let op = self.next_op;
                 if self.rng.chance(400) {
                     let owed = self.truth.owed;
-                    Want::Read { number: op, owed }
+                    let near = self.rng.chance(self.plan.near_per_mille);
+                    let near = near.then(|| self.rng.below(self.nodes.len() as u64) as usize);
+                    Want::Read {
+                        number: op,
+                        owed,
+                        near,
+                    }
                 } else {
                     Want::Add(op)
                 }
@@ -39,7 +45,12 @@ impl World {
         let state = &mut self.clients[client];
         state.want = Some(want);
         state.asked += 1;
-        let (node, asked) = (state.node, state.asked);
+        let (node, asked) = match want {
+            Want::Read {
+                near: Some(near), ..
+            } => (near, state.asked),
+            Want::Read { .. } | Want::Add(_) => (state.node, state.asked),
+        };
         let request = Event::Request { client, node, want };
         let at = self.nodes.len() + 1 + client;
         self.send(at, node, &request);
@@ -67,7 +78,18 @@ impl World {
             return Ok(());
         };
         if !process.leads {
+            if let Want::Read { near: Some(_), .. } = want {
+                process.last_read += 1;
+                let read = process.last_read;
+                process.reads.insert(read, (client, number));
+                return self.input(node, Input::Read { read });
+            }
             self.summary.reach("not leading");
+            self.reply(node, client, number, Reply::Elsewhere);
+            return Ok(());
+        }
+        if process.locked.is_some() {
+            self.summary.reach("locked");
             self.reply(node, client, number, Reply::Elsewhere);
             return Ok(());
         }
@@ -96,9 +118,13 @@ impl World {
                     self.reply(node, client, number, Reply::Added { length });
                     return Ok(());
                 }
+                let entry = match self.rng.chance(self.plan.parts_per_mille) {
+                    true => op | PART,
+                    false => op,
+                };
                 let process = self.process(node);
                 process.pending.insert(WAITING, (op, vec![client]));
-                return self.input(node, Input::Add { entry: op });
+                return self.input(node, Input::Add { entry });
             }
         }
         Ok(())
@@ -114,6 +140,9 @@ impl World {
             (Reply::Read(list), Want::Read { owed, .. }) => {
                 self.truth.read(&list, owed)?;
                 self.truth.answered(list.len());
+            }
+            (Reply::Elsewhere, want @ Want::Read { near: Some(_), .. }) => {
+                return self.ask_later(client, want.anywhere());
             }
             (Reply::Elsewhere, want) => {
                 self.clients[client].node = self.rng.below(self.nodes.len() as u64) as usize;

@@ -8,6 +8,7 @@
 //! | `node`, `shell` | a node: its disk, its copy; what a copy asks for |
 //! | `net` | messages between nodes; the binder |
 //! | `client`, `load` | who adds and reads; the answers |
+//! | `parts` | operations that are prepared first and told before they are in the list; reads at copies that follow |
 //! | `faults` | crashes, partitions, freezes |
 //! | `truth` | what was seen to be complete, and what must be true of it |
 //!
@@ -19,6 +20,7 @@ mod faults;
 mod load;
 mod net;
 mod node;
+mod parts;
 mod plan;
 mod shell;
 mod truth;
@@ -27,11 +29,16 @@ mod world;
 pub(crate) use world::run;
 
 /// Points to be reached.
-pub(crate) const POINTS: [&str; 19] = [
+pub(crate) const POINTS: [&str; 24] = [
     "added",
     "answered again",
     "read",
     "read: waits for promises",
+    "read here",
+    "read here: sent on",
+    "part",
+    "part: found by the next leader",
+    "locked",
     "not leading",
     "leads",
     "deposed",

@@ -4,6 +4,7 @@ use partha_core::group::{Change, Input, Message, Stamp, Wish};
 use partha_core::id::NodeId;
 
 use super::plan::{BEAT, SILENCE};
+use super::truth::Object;
 use super::world::{Check, Event, Packet, World, index, node_id};
 
 impl World {
@@ -17,16 +18,16 @@ impl World {
         };
         let ops = stamps.iter().map(|stamp| (*stamp, process.ops[stamp]));
         let ops = ops.collect();
-        let list = match &message {
-            Message::Snapshot { .. } => process.list.clone(),
-            _ => Vec::new(),
+        let object = match &message {
+            Message::Snapshot { .. } => process.object.clone(),
+            _ => Object::default(),
         };
         let packet = Packet {
             from,
             to,
             message,
             ops,
-            list,
+            object,
         };
         self.send(from, to, &Event::Packet(Box::new(packet)));
     }
@@ -37,7 +38,7 @@ impl World {
             to,
             message,
             ops,
-            list,
+            object,
         } = packet;
         if self.nodes[to].process.is_none() {
             return Ok(());
@@ -45,9 +46,9 @@ impl World {
         let before = {
             let process = self.process(to);
             process.ops.extend(ops);
-            let before = process.list.clone();
+            let before = process.object.clone();
             if let Message::Snapshot { .. } = &message {
-                process.list = list;
+                process.object = object;
             }
             before
         };
@@ -57,7 +58,7 @@ impl World {
         self.input(to, Input::Message { from, message })?;
         let taken = snapshots != self.summary.reached.get("snapshot").copied();
         if is_snapshot && !taken {
-            self.process(to).list = before;
+            self.process(to).object = before;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use partha_core::id::NodeId;
 use partha_core::time::Time;
 
 use super::plan::PROMISE;
-use super::truth::Op;
+use super::truth::{Object, Op};
 
 /// What a restart finds.
 #[derive(Clone, Debug)]
@@ -15,7 +15,7 @@ pub(crate) struct Disk {
     pub(crate) view: View,
     pub(crate) installed: Stamp,
     pub(crate) staged: Vec<(Stamp, Op)>,
-    pub(crate) list: Vec<Op>,
+    pub(crate) object: Object,
     /// What it had is lost.
     pub(crate) broken: bool,
 }
@@ -26,7 +26,7 @@ pub(crate) struct Bytes {
     pub(crate) job: u64,
     pub(crate) write: Write,
     pub(crate) ops: Vec<(Stamp, Op)>,
-    pub(crate) list: Vec<Op>,
+    pub(crate) object: Object,
 }
 
 /// What lives and dies with the process.
@@ -38,14 +38,19 @@ pub(crate) struct Process {
     /// The log's entries that are not installed.
     pub(crate) staged: Vec<Stamp>,
     /// The state, with all that is installed.
-    pub(crate) list: Vec<Op>,
+    pub(crate) object: Object,
     pub(crate) leads: bool,
+    /// What is prepared, until its end is complete.
+    pub(crate) locked: Option<Op>,
     /// Up to where entries are complete here, by index.
     pub(crate) complete: u64,
     /// Additions under way: the operation, and who waits.
     pub(crate) pending: BTreeMap<Stamp, (Op, Vec<usize>)>,
     /// Reads that wait until the leader may answer.
     pub(crate) readers: Vec<(usize, Op)>,
+    /// Reads of those who have asked a copy that follows.
+    pub(crate) reads: BTreeMap<u64, (usize, Op)>,
+    pub(crate) last_read: u64,
     pub(crate) writes: VecDeque<Bytes>,
     pub(crate) writing: bool,
     /// When others were last heard of, in local time.
@@ -98,8 +103,11 @@ impl Node {
             readers: Vec::new(),
             ops: disk.staged.iter().copied().collect(),
             staged: staged.clone(),
-            list: disk.list.clone(),
+            object: disk.object.clone(),
             leads: false,
+            locked: None,
+            reads: BTreeMap::new(),
+            last_read: 0,
             complete: disk.installed.index,
             pending: BTreeMap::new(),
             writes: VecDeque::new(),
@@ -133,7 +141,7 @@ impl Disk {
                     }
                     let (stamp, op) = self.staged.remove(0);
                     self.installed = stamp;
-                    self.list.push(op);
+                    self.object.take(op);
                 }
             }
             Write::Snapshot { view, at } => {
@@ -141,7 +149,7 @@ impl Disk {
                 self.broken = false;
                 self.installed = *at;
                 self.staged.clear();
-                self.list = bytes.list.clone();
+                self.object = bytes.object.clone();
             }
         }
         Ok(())

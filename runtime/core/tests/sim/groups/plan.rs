@@ -37,6 +37,12 @@ pub(crate) struct Plan {
     pub(crate) faults_until: u64,
     /// A crash is seen by the others, in so many of a thousand cases.
     pub(crate) seen_per_mille: u64,
+    /// So many reads of a thousand are tried at any node first.
+    pub(crate) near_per_mille: u64,
+    /// So many operations of a thousand are prepared first.
+    pub(crate) parts_per_mille: u64,
+    /// What is prepared is ended after this, at most.
+    pub(crate) end: u64,
     /// A crash takes the disk along.
     pub(crate) broken_per_mille: u64,
 }
@@ -60,6 +66,9 @@ impl Plan {
             faults_until: rng.range(30, 900).min(caps.trouble_ms) * MS,
             seen_per_mille: rng.pick(&[0, 500, 1_000]),
             broken_per_mille: rng.pick(&[0, 0, 100]),
+            near_per_mille: rng.pick(&[0, 500, 1_000]),
+            parts_per_mille: rng.pick(&[0, 0, 300]),
+            end: rng.pick(&[MS, 20 * MS]),
         }
     }
 }

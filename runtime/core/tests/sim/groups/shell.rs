@@ -3,7 +3,7 @@
 use partha_core::group::{Input, NotAdded, Output, Stamp, Write};
 
 use super::node::{Bytes, Process};
-use super::truth::Op;
+use super::truth::{END, Object, Op, PART};
 use super::world::{Check, Event, Reply, World};
 use crate::Trace;
 
@@ -42,28 +42,20 @@ impl World {
                 let waiting = waiting.map_or(Vec::new(), |(_, clients)| clients);
                 process.pending.insert(stamp, (entry, waiting));
                 self.summary.reach("added");
+                self.locks(node, entry)?;
             }
-            Output::NotAdded { entry, why } => {
-                let process = self.process(node);
-                let waiting = process.pending.remove(&WAITING);
-                self.summary.reach(match why {
-                    NotAdded::NotLeading => "not leading",
-                    NotAdded::Overloaded => "overloaded",
-                });
-                for client in waiting.map_or(Vec::new(), |(_, clients)| clients) {
-                    self.reply(node, client, entry, Reply::Elsewhere);
-                }
-            }
+            Output::NotAdded { entry, why } => self.not_added(node, entry, why),
             Output::Complete { stamp } => self.completed(node, stamp)?,
             Output::Leads { view } => {
                 self.summary.reach("leads");
                 let process = self.process(node);
                 process.leads = true;
                 process.complete = process.member.log().installed().index;
-                let list = process.list.clone();
+                let object = process.object.clone();
                 self.truth
-                    .shown(&list)
+                    .shown(&object.list)
                     .map_err(|error| format!("{error} (node {node} leads {view:?})"))?;
+                self.takes_over(node, object.part)?;
             }
             Output::Deposed => {
                 self.summary.reach("deposed");
@@ -71,16 +63,45 @@ impl World {
                 process.leads = false;
                 process.pending.clear();
                 process.readers.clear();
+                process.locked = None;
             }
             Output::Confirmed => {
                 let readers = std::mem::take(&mut self.process(node).readers);
                 let list = self.shown(node);
+                let locked = self.process(node).locked.is_some();
                 for (client, number) in readers {
-                    self.reply(node, client, number, Reply::Read(list.clone()));
+                    let reply = match locked {
+                        true => Reply::Elsewhere,
+                        false => Reply::Read(list.clone()),
+                    };
+                    self.reply(node, client, number, reply);
+                }
+            }
+            Output::Read { read, index } => self.read_here(node, read, index)?,
+            Output::ReadElsewhere { read } => {
+                self.summary.reach("read here: sent on");
+                if let Some((client, number)) = self.process(node).reads.remove(&read) {
+                    self.reply(node, client, number, Reply::Elsewhere);
                 }
             }
         }
         Ok(())
+    }
+
+    fn not_added(&mut self, node: usize, entry: Op, why: NotAdded) {
+        let process = self.process(node);
+        let waiting = process.pending.remove(&WAITING);
+        self.summary.reach(match why {
+            NotAdded::NotLeading => "not leading",
+            NotAdded::Overloaded => "overloaded",
+        });
+        let number = entry & !PART;
+        for client in waiting.map_or(Vec::new(), |(_, clients)| clients) {
+            self.reply(node, client, number, Reply::Elsewhere);
+        }
+        if entry & END != 0 {
+            self.end_later(node, entry & !END);
+        }
     }
 
     pub(super) fn process(&mut self, node: usize) -> &mut Process {
@@ -94,10 +115,11 @@ impl World {
         let waiting = process.pending.remove(&stamp);
         let shown = self.shown(node);
         self.truth.shown(&shown)?;
-        if let Some((op, clients)) = waiting {
+        if let Some((entry, clients)) = waiting {
+            let length = self.over(node, entry)?.unwrap_or(shown.len());
+            let number = entry & !PART;
             for client in clients {
-                let length = shown.len();
-                self.reply(node, client, op, Reply::Added { length });
+                self.reply(node, client, number, Reply::Added { length });
             }
         }
         Ok(())
@@ -105,14 +127,18 @@ impl World {
 
     /// What a leader shows: all that is complete.
     pub(super) fn shown(&mut self, node: usize) -> Vec<Op> {
+        self.shown_object(node).list
+    }
+
+    pub(super) fn shown_object(&mut self, node: usize) -> Object {
         let process = self.process(node);
-        let mut list = process.list.clone();
+        let mut object = process.object.clone();
         for stamp in &process.staged {
             if stamp.index <= process.complete {
-                list.push(process.ops[stamp]);
+                object.take(process.ops[stamp]);
             }
         }
-        list
+        object
     }
 
     pub(super) fn write(&mut self, node: usize, job: u64, write: Write) -> Check {
@@ -128,7 +154,7 @@ impl World {
             job,
             write,
             ops: Vec::new(),
-            list: Vec::new(),
+            object: Object::default(),
         };
         match &bytes.write {
             Write::Log { difference, .. } => {
@@ -143,12 +169,12 @@ impl World {
             Write::Install { index } => {
                 while process.staged.first().is_some_and(|it| it.index <= *index) {
                     let stamp = process.staged.remove(0);
-                    process.list.push(process.ops[&stamp]);
+                    process.object.take(process.ops[&stamp]);
                 }
             }
             Write::Snapshot { .. } => {
                 process.staged.clear();
-                bytes.list = process.list.clone();
+                bytes.object = process.object.clone();
             }
         }
         process.writes.push_back(bytes);

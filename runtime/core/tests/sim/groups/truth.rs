@@ -3,8 +3,34 @@
 //! The object is the list of the operations added to it. Whatever anybody was shown (an answer, a
 //! read) is a beginning of one and the same list, and no later look shows less.
 
-/// An operation: unique, and not repeated by asking again.
+/// An operation: unique, and not repeated by asking again. The bytes of an entry are one, marked if
+/// it is prepared first.
 pub(crate) type Op = u64;
+
+/// An entry that prepares an operation, and the one that ends it.
+pub(crate) const PART: Op = 1 << 62;
+pub(crate) const END: Op = 1 << 63;
+
+/// The object at one copy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Object {
+    pub(crate) list: Vec<Op>,
+    /// What is prepared.
+    pub(crate) part: Option<Op>,
+}
+
+impl Object {
+    /// An entry becomes a part of it.
+    pub(crate) fn take(&mut self, bytes: Op) {
+        let op = bytes & !(PART | END);
+        if bytes & PART != 0 {
+            self.part = Some(op);
+        } else {
+            self.part = None;
+            self.list.push(op);
+        }
+    }
+}
 
 /// The list as far as anybody has seen it.
 #[derive(Debug, Default)]
@@ -28,6 +54,14 @@ impl Truth {
             self.seen = list.to_vec();
         }
         Ok(())
+    }
+
+    /// It is told that an operation is done which follows this, wherever it is.
+    pub(crate) fn decided(&mut self, object: &Object, op: Op) -> Result<usize, String> {
+        let mut list = object.list.clone();
+        list.push(op);
+        self.shown(&list)?;
+        Ok(list.len())
     }
 
     /// An answer has arrived: whoever asks from now on has to see it.

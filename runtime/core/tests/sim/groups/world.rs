@@ -10,7 +10,7 @@ use partha_core::id::NodeId;
 use super::client::{Client, Want};
 use super::node::{Disk, Node};
 use super::plan::{BEAT, MS, Plan};
-use super::truth::{Op, Truth};
+use super::truth::{Object, Op, Truth};
 use crate::rng::Rng;
 use crate::{Job, Summary, Trace};
 
@@ -69,6 +69,12 @@ pub(super) enum Event {
         node: usize,
         of: usize,
     },
+    /// What is prepared at a leader is done.
+    End {
+        node: usize,
+        life: u32,
+        op: Op,
+    },
     Fault,
 }
 
@@ -78,7 +84,7 @@ pub(super) struct Packet {
     pub(super) to: usize,
     pub(super) message: Message,
     pub(super) ops: Vec<(Stamp, Op)>,
-    pub(super) list: Vec<Op>,
+    pub(super) object: Object,
 }
 
 #[derive(Clone, Debug)]
@@ -129,7 +135,7 @@ pub(crate) fn run(job: &Job) -> Result<Summary, String> {
     }
     let copies = world.nodes.iter().enumerate();
     let copies: Vec<_> = copies
-        .map(|(n, node)| (n, node.disk.list.clone()))
+        .map(|(n, node)| (n, node.disk.object.list.clone()))
         .collect();
     world.truth.close(&copies)?;
     Ok(world.summary)
@@ -148,7 +154,7 @@ impl World {
                 view: binder.clone(),
                 installed: Stamp::default(),
                 staged: Vec::new(),
-                list: Vec::new(),
+                object: Object::default(),
                 // Who is no member at first has no state, either.
                 broken: node >= plan.members,
             },
@@ -282,6 +288,7 @@ impl World {
                 let (of, ended) = (node_id(of), true);
                 self.input(node, Input::Lost { node: of, ended })
             }
+            Event::End { node, life, op } => self.end(node, life, op),
             Event::Fault => {
                 self.fault();
                 Ok(())
@@ -340,7 +347,8 @@ impl World {
                     Role::Following => true,
                     Role::Unsure | Role::Outside | Role::TakingOver | Role::Renewing => false,
                 };
-                in_place && member.log().staged_len() == 0 && process.writes.is_empty()
+                let done = member.log().staged_len() == 0 && process.writes.is_empty();
+                in_place && done && process.object.part.is_none()
             }
             None => false,
         };
@@ -390,6 +398,7 @@ impl Event {
             Self::Tick { node, .. }
             | Self::Timer { node, .. }
             | Self::Ended { node, .. }
+            | Self::End { node, .. }
             | Self::Request { node, .. } => Some(*node),
             Self::DiskDone { .. }
             | Self::Restart { .. }
