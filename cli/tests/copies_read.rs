@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use bank::{Account, AuditLog};
 use common::LONG;
 use common::system::System;
-use partha::{ActionOptions, Client, Place, Replication, SystemError};
+use partha::{ActionOptions, Client, Node, Place, Replication, SystemError};
 use rustix::process::Signal;
+use test_support::temp_dir;
 
 const ZONES: [(&str, &[&str]); 3] = [("a", &["zone=x"]), ("b", &["zone=y"]), ("c", &["zone=z"])];
 
@@ -81,6 +82,53 @@ async fn the_nearest_copy_answers_and_is_up_to_date() {
     });
     assert_eq!(seen.await.unwrap(), ROUNDS as i64 + 5);
     assert_eq!(here.balance(&reader).await.unwrap(), ROUNDS as i64 + 5);
+}
+
+/// A process that has a copy itself asks nobody else but the leader whether it is up to date.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_with_a_copy_reads_its_own() {
+    const ROUNDS: u64 = 100;
+    let system = start().await;
+    let folder = temp_dir("own");
+    let builder = Node::builder()
+        .name("own")
+        .data_dir(folder.path())
+        .shards(2)
+        .naming(system.naming.clone())
+        .label("zone", "q");
+    let node = bank::node::start(builder).await.unwrap();
+    node.registered().await;
+    let writer = client(&system, "x").await;
+    let here = Replication::passive(2).on("zone", "q");
+    let place = Place::Named("a".to_owned()).replicated(here);
+    let account = Account::create(&writer, &place, "alice").await.unwrap();
+    let own = Account::from_uid(account.uid());
+    assert_eq!(own.balance(node.client()).await.unwrap(), 0);
+    let before = calls(&writer).await;
+    for round in 1..=ROUNDS as i64 {
+        account.deposit(&writer, 1).await.unwrap();
+        assert_eq!(own.balance(node.client()).await.unwrap(), round);
+    }
+    let after = calls(&writer).await;
+    let more = |node: &str| after[node] - before[node];
+    assert!(more("own") >= ROUNDS, "{before:?} {after:?}");
+    assert!(more("a") < ROUNDS + ROUNDS / 2, "{before:?} {after:?}");
+    // When the other one is gone it is the one that leads.
+    let system = tokio::task::spawn_blocking(move || {
+        let mut system = system;
+        system.kill("a");
+        system
+    });
+    let _system = system.await.unwrap();
+    let begun = Instant::now();
+    loop {
+        let call = node.client().call().deadline(Duration::from_secs(5));
+        match own.balance(&call).await {
+            Ok(balance) => break assert_eq!(balance, ROUNDS as i64),
+            Err(error) => assert!(begun.elapsed() < LONG, "{error}"),
+        }
+    }
+    node.shutdown(LONG).await.unwrap();
 }
 
 /// Whoever reads sees no less than what was acknowledged when it began, nor than was read before.

@@ -16,8 +16,9 @@ use std::time::{Duration, Instant};
 use partha_core::group::view::MEMBERS_MAX;
 use partha_core::id::{NodeId, Uid};
 
-use super::Binding;
+use super::{Binding, Bound};
 use crate::client::Client;
+use crate::moved::Moved;
 use crate::net::connection::{Connection, lock};
 use crate::services::binder::{Label, NodeEntry};
 use crate::shard::ShardHandle;
@@ -59,7 +60,10 @@ pub(crate) enum Near {
 enum Next {
     AskBinder,
     Rank(Vec<NodeId>),
-    Leader,
+    /// As any other call goes.
+    Usual,
+    /// The leader is the nearest.
+    Leader(NodeId),
     Copy(NodeId, Option<Arc<Connection>>),
 }
 
@@ -67,7 +71,7 @@ impl Nearest {
     fn next(&self) -> Next {
         let mut known = lock(&self.known);
         let Some(known) = known.as_deref_mut() else {
-            return Next::Leader;
+            return Next::Usual;
         };
         let now = Instant::now();
         if now >= known.ask {
@@ -82,8 +86,8 @@ impl Nearest {
         let avoided = |node: NodeId| known.avoided.iter().any(|(it, _)| *it == node);
         let nearest = known.members.iter().find(|node| !avoided(**node));
         match nearest.copied() {
-            None => Next::Leader,
-            Some(node) if node == known.leader => Next::Leader,
+            None => Next::Usual,
+            Some(node) if node == known.leader => Next::Leader(node),
             Some(node) => {
                 let way = known.way.as_ref().filter(|(of, _)| *of == node);
                 let way = way.filter(|(_, connection)| connection.is_usable());
@@ -142,7 +146,10 @@ impl Binding {
         // Each of the first two happens once, unless something is learned meanwhile.
         for _ in 0..4 {
             match self.nearest.next() {
-                Next::Leader => return None,
+                Next::Usual => return None,
+                Next::Leader(node) if self.is_at(client, node) => return None,
+                // What the binding was made with does not lead any more, and may not even answer.
+                Next::Leader(node) => return self.reach(client, node).await,
                 Next::AskBinder => self.ask_for_copies(client).await,
                 Next::Rank(members) => {
                     let ranked = rank(client, self.object, &members).await;
@@ -157,11 +164,31 @@ impl Binding {
         None
     }
 
+    /// Whether calls of the object go to this node as it is.
+    fn is_at(&self, client: &Client, node: NodeId) -> bool {
+        let cached = self.cached();
+        cached.is_some_and(|(route, _)| match &*route {
+            Bound::Local { .. } => client.me().node == node,
+            Bound::Remote { connection, .. } => connection.peer().node == node,
+        })
+    }
+
     async fn ask_for_copies(&self, client: &Client) {
         let locator = client.locator();
         let asked = locator.views(client, std::slice::from_ref(&self.object), PATIENCE);
         match tokio::time::timeout(PATIENCE, asked).await {
             Ok(Ok(views)) => {
+                if let Some(view) = views.first() {
+                    let node = NodeId(view.members[0]);
+                    let addresses = locator.addresses_of(node);
+                    let moves = view.number;
+                    let leads = Moved {
+                        node,
+                        addresses,
+                        moves,
+                    };
+                    locator.moved().note(self.object, &leads);
+                }
                 let members = views.into_iter().flat_map(|view| view.members);
                 self.nearest.learn(members.map(NodeId));
             }
@@ -282,10 +309,10 @@ mod tests {
     }
 
     #[test]
-    fn one_that_did_not_answer_is_left_alone_and_the_leader_is_not_asked_twice() {
+    fn one_that_did_not_answer_is_left_alone() {
         let nodes = [1, 2, 3].map(NodeId);
         let nearest = Nearest::default();
-        assert!(matches!(nearest.next(), Next::Leader), "no copies");
+        assert!(matches!(nearest.next(), Next::Usual), "no copies");
         nearest.learn(nodes);
         let Next::Rank(members) = nearest.next() else {
             panic!("they are not ranked")
@@ -302,12 +329,12 @@ mod tests {
                 .push((node, until));
         };
         avoid(NodeId(3));
-        assert!(matches!(nearest.next(), Next::Leader), "it is the next one");
+        assert!(matches!(nearest.next(), Next::Leader(NodeId(1))));
         // Another one leads, with the same copies.
         nearest.learn([2, 1, 3].map(NodeId));
         assert!(matches!(nearest.next(), Next::Copy(NodeId(1), None)));
         // Alone it has no copies.
         nearest.learn([NodeId(2)]);
-        assert!(matches!(nearest.next(), Next::Leader));
+        assert!(matches!(nearest.next(), Next::Usual));
     }
 }

@@ -194,15 +194,16 @@ impl Shard {
     }
 
     fn let_ready_in(self: &Rc<Self>, uid: Uid) {
-        let ready = {
+        let (follows, ready) = {
             let mut groups = self.groups.borrow_mut();
-            let group = groups.by_object.get_mut(&uid);
-            group.map_or_else(VecDeque::new, |group| {
-                std::mem::take(&mut group.reads().ready)
-            })
+            let Some(group) = groups.by_object.get_mut(&uid) else {
+                return;
+            };
+            let follows = group.member.role() == Role::Following;
+            (follows, std::mem::take(&mut group.reads().ready))
         };
         for one in ready {
-            if one.0.elapsed() > Duration::from_nanos(READ_NS) {
+            if !follows || one.0.elapsed() > Duration::from_nanos(READ_NS) {
                 self.send_on(uid, one.2);
             } else {
                 self.let_in(uid, one);
