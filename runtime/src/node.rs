@@ -343,6 +343,7 @@ impl NodeBuilder {
         let classes = std::mem::take(&mut self.classes);
         let mut registry = registry(me, self.name.clone(), classes, Some(store), known);
         registry.limits = self.memory.shared(self.limits, self.shard_count());
+        registry.coming = Arc::new(self.memory.coming());
         registry.elsewhere = elsewhere;
         registry.links = self.links.clone();
         registry.labels = labels;
@@ -542,6 +543,7 @@ fn registry(
         methods,
         store,
         limits,
+        coming: Arc::default(),
         links,
         well_known,
         elsewhere,

@@ -357,6 +357,66 @@ fn a_forward_is_bent_by_no_client_and_made_the_last_by_no_node() {
 }
 
 #[test]
+fn a_target_without_room_in_memory_is_asked_again_until_there_is_some() {
+    const ROOM: usize = 150_000;
+    run(async {
+        let cluster = Cluster::new()
+            .nodes(2)
+            .configure(|_, builder| common::with_classes(builder).arrivals_memory_max(ROOM))
+            .start()
+            .await
+            .unwrap();
+        let client = cluster.client();
+        let place = cluster.at("a");
+        let of_size = async |bytes: usize| {
+            let padding = Bytes::from(vec![7; bytes]);
+            let made = Counter::create(&client, &place, 5, padding);
+            made.await.unwrap()
+        };
+        let (large, small) = (of_size(100_000).await, of_size(20_000).await);
+        let to = id(&cluster, "b");
+        // Its state is there twice: as it is, and as it was before the action.
+        let action = client.begin();
+        assert_eq!(large.add(&action, 1).await.unwrap(), 6);
+        // Long enough for the last attempt not to be cut short.
+        let short = Duration::from_secs(2);
+        let refused = client.move_object(large.uid(), to, short).await;
+        let error = refused.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Overloaded, "{error}");
+        assert!(error.detail().contains("150000 bytes"), "{error}");
+        assert_eq!(large.add(&action, 1).await.unwrap(), 7);
+        let source = {
+            let address = cluster.address("a").unwrap().to_string();
+            client.node_at(&address).await.unwrap()
+        };
+        let failed = async || {
+            let told = source.manager().statistics(&client).await.unwrap();
+            told.moves_failed
+        };
+        let before = failed().await;
+        let moving = spawn_local({
+            let (client, uid) = (client.clone(), large.uid());
+            async move { client.move_object(uid, to, WAIT).await }
+        });
+        until(async || failed().await >= before + 2).await;
+        action.commit().await.unwrap();
+        assert_eq!(moving.await.unwrap().unwrap(), 1);
+        assert_eq!(large.add(&client, 1).await.unwrap(), 8);
+        // What came has been given back: together these are far more.
+        let action = client.begin();
+        for moves in 1..=10 {
+            assert_eq!(small.add(&action, 1).await.unwrap(), 5 + moves);
+            let node = ["a", "b"][moves as usize % 2];
+            let moved = client.move_object(small.uid(), id(&cluster, node), WAIT);
+            assert_eq!(moved.await.unwrap(), moves as u64);
+        }
+        action.commit().await.unwrap();
+        assert_eq!(small.value(&client).await.unwrap(), 15);
+        cluster.stop().await.unwrap();
+    });
+}
+
+#[test]
 fn a_full_target_refuses_and_the_object_stays() {
     let dirs = [temp_dir("moves-full-a"), temp_dir("moves-full-b")];
     let source = Start::new(dirs[0].path()).ready();

@@ -48,7 +48,7 @@ impl Client {
     /// - `LockTimeout`: it did not come to rest within `wait`, or something else is in the way that
     ///   passes, as the text says.
     /// - `Unreachable`, `Draining`, `Store`: of one of the two nodes; may pass.
-    /// - `Overloaded`: of the target; may pass.
+    /// - `Overloaded`: the target had no room for it within `wait`; may pass.
     /// - `NoSuchObject`.
     pub async fn move_object(&self, object: Uid, node: NodeId, wait: Duration) -> Result<u64> {
         let mut hops = 0;

@@ -28,6 +28,8 @@ use crate::wire::message;
 const PAUSE: Duration = Duration::from_millis(20);
 /// Calls whose replies are read at a time.
 const PAGE_CALLS: usize = 4_096;
+/// The longest one, where a node had no room for the object: what was sent was of no use.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Bytes of replies in a page.
 const PAGE_BYTES: usize = 512 * 1024;
 /// The shortest time that a move gets.
@@ -44,6 +46,8 @@ struct Attempts {
 
 /// The saved replies that were sent ahead.
 struct Ahead {
+    /// Before the next attempt after one for which a node had no room.
+    pause: Duration,
     /// To which life of the target.
     target: Peer,
     /// How often the object had moved. Once it has been away, it may have come back with replies
@@ -64,6 +68,20 @@ impl Attempts {
     }
 
     /// Where to go on with the replies of an object that has moved so often, if those before are
+            pause: PAUSE,
+        }
+    }
+
+    /// How long to wait before another attempt; none if this error does not pass.
+    fn pause(&mut self, error: &MoveObjectError) -> Option<Duration> {
+        match error {
+            MoveObjectError::NotMovable(error) => error.passing.then_some(PAUSE),
+            MoveObjectError::System(error) if error.kind() == ErrorKind::Overloaded => {
+                let pause = self.pause;
+                self.pause = (2 * pause).min(PAUSE_MAX);
+                Some(pause)
+            }
+            MoveObjectError::NoSuchObject(_) | MoveObjectError::System(_) => None,
     /// at this target.
     fn ahead(&self, target: Peer, moves: u64) -> Option<ReplyCursor> {
         let ahead = self.ahead.as_ref()?;
@@ -89,15 +107,15 @@ impl Manager {
         let mut attempts = Attempts::new(wait, cx.time_left());
         loop {
             let moved = self.try_to_move(cx, object, node, &mut attempts).await;
-            match moved {
-                Err(MoveObjectError::NotMovable(error))
-                    if error.passing && Instant::now() + PAUSE < attempts.until =>
-                {
-                    tracing::debug!(%object, reason = %error.reason, "is to be moved again");
-                    tokio::time::sleep(PAUSE).await;
-                }
-                ended => return ended,
-            }
+            let pause = match &moved {
+                Err(error) => attempts.pause(error),
+                Ok(_) => None,
+            };
+            let Some(pause) = pause.filter(|pause| Instant::now() + *pause < attempts.until) else {
+                return moved;
+            };
+            tracing::debug!(%object, why = ?moved.err(), "is to be moved again");
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -392,3 +410,17 @@ mod tests {
         assert_eq!(attempts.until, attempts.end);
     }
 }
+    #[test]
+    fn a_full_node_is_asked_again_less_and_less_often() {
+        let mut attempts = Attempts::new(Duration::from_secs(1), Duration::from_secs(9));
+        let error = |kind| SystemError::new(kind, "as the test wants it").into();
+        let full = error(ErrorKind::Overloaded);
+        let pauses = [(); 8].map(|()| attempts.pause(&full).unwrap().as_millis());
+        assert_eq!(pauses, [20, 40, 80, 160, 320, 640, 1_000, 1_000]);
+        let busy = not_movable(Uid::NIL, String::new(), true);
+        assert_eq!(attempts.pause(&busy), Some(PAUSE));
+        let never = not_movable(Uid::NIL, String::new(), false);
+        assert_eq!(attempts.pause(&never), None);
+        assert_eq!(attempts.pause(&error(ErrorKind::Unreachable)), None);
+    }
+

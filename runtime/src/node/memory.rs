@@ -7,12 +7,14 @@
 use partha_core::Limits;
 
 use super::NodeBuilder;
+use crate::shard::Room;
 
 /// The limits of a whole node, where they are not the sums of its shards' usual ones.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Memory {
     bytes_max: Option<u64>,
     objects_max: Option<u32>,
+    coming_bytes_max: Option<usize>,
 }
 
 impl Memory {
@@ -26,6 +28,11 @@ impl Memory {
             active_objects_max: objects.unwrap_or(limits.active_objects_max),
             ..limits
         }
+    }
+
+    /// For objects on their way to the node.
+    pub(super) fn coming(self) -> Room {
+        self.coming_bytes_max.map_or_else(Room::default, Room::new)
     }
 }
 
@@ -50,6 +57,19 @@ impl NodeBuilder {
         self.memory.objects_max = Some(objects);
         self
     }
+
+    /// Bytes that the node keeps in memory of objects on their way to it, all together: what
+    /// running actions have of them, with the states and rows as they were before those changed
+    /// them. 256 MiB if not said; of one object it keeps 64 MiB at most.
+    ///
+    /// Over it an object is refused with `Overloaded` and serves on where it is, which tries again
+    /// for as long as the move may wait. An object that no action has changed needs it for a
+    /// moment only, for its state.
+    #[must_use]
+    pub fn arrivals_memory_max(mut self, bytes: usize) -> Self {
+        self.memory.coming_bytes_max = Some(bytes);
+        self
+    }
 }
 
 #[cfg(test)]
@@ -63,6 +83,7 @@ mod tests {
         let memory = Memory {
             bytes_max: Some(1_000),
             objects_max: Some(10),
+            coming_bytes_max: None,
         };
         let each = memory.shared(usual, 3);
         assert_eq!((each.active_bytes_max, each.active_objects_max), (334, 4));

@@ -48,7 +48,7 @@ pub(crate) use self::groups::{GroupJob, GroupReport, Letter, Opened};
 pub(crate) use self::inbound::ShardInbound;
 pub(crate) use self::inspect::{Abortion, Eviction, Share, Trace};
 pub(crate) use self::job::{Incoming, Job, Jobs, ReplyTo, ShardReport, Wish};
-pub(crate) use self::moving::{Journey, NotMoved, Refused, empty_page, reply};
+pub(crate) use self::moving::{Journey, NotMoved, Refused, Room, empty_page, reply};
 pub(crate) use self::run::{Start, die, spawn};
 pub(crate) use self::serve::panic_text;
 
@@ -83,6 +83,8 @@ pub(crate) struct Registry {
     pub(crate) methods: IdMap<(ClassId, u16), &'static Method>,
     pub(crate) store: Option<Arc<dyn ObjectStore>>,
     pub(crate) limits: Limits,
+    /// For objects on their way here.
+    pub(crate) coming: Arc<Room>,
     pub(crate) links: Links,
     /// An object of this process that was not born here.
     pub(crate) well_known: Option<Uid>,

@@ -4,12 +4,14 @@
 //! ([`depart`]) an object that the engine has frozen is read and sent to the target in pages. At
 //! the *target* ([`arrive`]) the pages are written in order, and what running actions have of the
 //! object is kept in memory until the engine says that it has come. [`cargo`] translates between
-//! the engine's terms and those of the wire, [`reasons`] says why something does not move.
+//! the engine's terms and those of the wire, [`reasons`] says why something does not move, [`room`]
+//! how much is kept.
 
 mod arrive;
 mod cargo;
 mod depart;
 mod reasons;
+mod room;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -27,6 +29,7 @@ use crate::moved::Moved;
 
 pub(crate) use self::depart::{Journey, empty_page, reply};
 pub(crate) use self::reasons::{NotMoved, Refused};
+pub(crate) use self::room::Room;
 
 /// What moves at a shard.
 #[derive(Default)]

@@ -27,6 +27,7 @@ use tokio::sync::oneshot;
 
 use super::cargo::read_call;
 use super::reasons::{Refused, failed, not, refused};
+use super::room::{Kept, cargo_bytes, row_bytes};
 use crate::abi::Class;
 use crate::error::{ErrorKind, SystemError};
 use crate::moved::MOVES_MAX;
@@ -38,8 +39,6 @@ use crate::system::{MovedPart, MovingImage, MovingPage, MovingRecord, MovingRepl
 
 /// Objects on their way to a shard at a time.
 const ARRIVALS_MAX: usize = 256;
-/// Bytes of images that are kept for one of them.
-const IMAGES_BYTES_MAX: usize = 64 << 20;
 
 type Answer = oneshot::Sender<Result<Vec<MovedPart>, Refused>>;
 
@@ -61,7 +60,8 @@ pub(super) struct Arriving {
     cargo: Option<Box<Cargo>>,
     images: Vec<(Uid, Bytes, Changes)>,
     present: Option<Bytes>,
-    kept_bytes: usize,
+    /// What these take.
+    kept: Kept,
     /// Those who wait until it has come, or does not.
     watchers: Vec<oneshot::Sender<()>>,
 }
@@ -198,6 +198,8 @@ impl Shard {
         drop(moves);
         let class = self.accepts(uid, ClassId(record.class), record.schema)?;
         check_state(&class, &record.state)?;
+        let mut kept = Kept::nothing(self.registry.coming.clone());
+        kept.more(record.state.len())?;
         let coordinator = Site {
             node: source.node,
             shard: page.shard,
@@ -224,7 +226,7 @@ impl Shard {
             cargo: None,
             images: Vec::new(),
             present: None,
-            kept_bytes: 0,
+            kept,
             watchers: Vec::new(),
         })
     }
@@ -239,6 +241,7 @@ impl Shard {
         match result {
             Ok(()) => {
                 let record = arriving.record.take().expect("it came with the first page");
+                arriving.kept.less(record.state.len());
                 let begin = arriving.arrival.begin(record);
                 drop(moves);
                 // What an aborted action had prepared of it may still be there, if the store
@@ -279,10 +282,7 @@ impl Shard {
         };
         let cargo = page.cargo.as_ref().map(|cargo| self.read_cargo(cargo));
         let taken = match cargo.transpose() {
-            Ok(cargo) => {
-                arriving.cargo = cargo.map(Box::new);
-                arriving.take(page)
-            }
+            Ok(cargo) => arriving.take(page, cargo),
             Err(what) => not(what, false),
         };
         match taken {
@@ -485,13 +485,19 @@ impl Shard {
 
 impl Arriving {
     /// Keeps what is kept in memory; answers with what is to be written.
-    fn take(&mut self, page: MovingPage) -> Result<(Vec<Row>, Vec<KeptReply>), Refused> {
+    fn take(
+        &mut self,
+        page: MovingPage,
+        cargo: Option<Cargo>,
+    ) -> Result<(Vec<Row>, Vec<KeptReply>), Refused> {
         let uid = self.arrival.uid;
+        self.kept.more(cargo.as_ref().map_or(0, cargo_bytes))?;
+        self.cargo = cargo.map(Box::new);
         for image in page.images {
             self.take_image(image)?;
         }
         if let Some(present) = page.present {
-            self.keep(present.len())?;
+            self.kept.more(present.len())?;
             check_state(&self.class, &present)?;
             self.present = Some(present);
         }
@@ -520,8 +526,8 @@ impl Arriving {
             before,
             rows,
         } = image;
-        let bytes = |row: &MovingRow| row.key.len() + row.value.as_ref().map_or(0, Bytes::len);
-        self.keep(before.len() + rows.iter().map(bytes).sum::<usize>())?;
+        self.kept
+            .more(before.len() + rows.iter().map(row_bytes).sum::<usize>())?;
         let is_more = self.images.last().is_some_and(|last| last.0 == action);
         if !is_more {
             if self.images.iter().any(|known| known.0 == action) {
@@ -538,18 +544,6 @@ impl Arriving {
             last.2.insert((part, key), value);
         }
         Ok(())
-    }
-
-    fn keep(&mut self, bytes: usize) -> Result<(), Refused> {
-        self.kept_bytes += bytes;
-        if self.kept_bytes <= IMAGES_BYTES_MAX {
-            return Ok(());
-        }
-        let reason = format!(
-            "running actions have changed more than {IMAGES_BYTES_MAX} bytes of it; it can move \
-             when they have ended"
-        );
-        not(reason, true)
     }
 }
 
