@@ -3,12 +3,14 @@
 //! `checkup` asks all nodes at a time, each within a bound; `findings` holds the checks, each of
 //! which looks at what was told and says what is wrong and what to do; `sections` holds what is
 //! shown besides. A further check, or a further section, is one more function in a list there;
-//! `servants` holds the checks of servants that do not end, or end their processes.
+//! `servants` holds the checks of servants that do not end, or end their processes, `places` those
+//! of where objects are.
 //! `cure` has the three things that may be done.
 
 mod checkup;
 mod cure;
 mod findings;
+mod places;
 mod sections;
 mod servants;
 
@@ -33,7 +35,8 @@ const FINDINGS: u8 = 1;
 ///
 /// Asks all nodes, each for at most two seconds: sessions and their leases, bindings, active
 /// objects, locks and who waits for them, actions in doubt, orphans killed, servants that do not
-/// end, server processes. What is wrong comes first, with the cure.
+/// end, server processes, objects that have moved or have copies. What is wrong comes first, with
+/// the cure.
 #[derive(Args, Debug)]
 #[command(
     args_conflicts_with_subcommands = true,

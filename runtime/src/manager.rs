@@ -36,8 +36,8 @@ use crate::system::connection_manager::{
 use crate::system::{
     ActionDescription, ActionOutcome, BadArguments, BindingDescription, Bound, Cid,
     ClassDescription, ConnectionManager, CopyDescription, CopyHash, Elsewhere, LockDescription,
-    MovedPart, MovingPage, NoSuchClass, NoSuchObject, NodeDescription, NodeStatistics, Object,
-    ObjectDescription, ServerProcess, SessionDescription, StoredObject, WrongClass,
+    MovedPart, MovedPlace, MovingPage, NoSuchClass, NoSuchObject, NodeDescription, NodeStatistics,
+    Object, ObjectDescription, ServerProcess, SessionDescription, StoredObject, WrongClass,
 };
 use crate::wire::context::CallContext;
 use crate::wire::frame::{self, Target};
@@ -549,6 +549,10 @@ impl Servant for Manager {
         wait: Duration,
     ) -> Result<(), GiveUpCopyError> {
         self.give_up(cx, object, NodeId(node), wait).await
+    }
+
+    async fn places(&self, _cx: &Context, after: Uid, limit: u32) -> Result<Vec<MovedPlace>> {
+        self.places_after(after, limit)
     }
 }
 

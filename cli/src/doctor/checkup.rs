@@ -10,12 +10,13 @@ use anyhow::{Context as _, bail};
 use futures_util::future::join_all;
 use partha::services::binder::NodeEntry;
 use partha::system::{
-    ActionDescription, Elsewhere, LockDescription, NodeStatistics, SessionDescription,
+    ActionDescription, Elsewhere, LockDescription, MovedPlace, NodeStatistics, SessionDescription,
 };
 use partha::{NodeId, Uid};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::places::{PLACES_MAX, Places};
 use crate::cluster::{self, NodeInfo, System};
 use crate::elsewhere;
 use crate::names;
@@ -31,12 +32,17 @@ const PROBE: Duration = Duration::from_millis(200);
 /// What is missing if a node does not tell what runs elsewhere, or not all.
 pub(super) const ELSEWHERE: &str = "servants elsewhere";
 
+/// What is missing if a node does not tell which objects have moved.
+pub(super) const PLACES: &str = "objects that have moved";
+
 /// What the nodes of a system said.
 pub(super) struct Checkup {
     pub(super) nodes: Vec<Examined>,
     /// Why the binder could not tell which nodes there are.
     pub(super) no_binder: Option<String>,
-    /// Names of objects that somebody has locked, or whose servants do not stop.
+    /// What is wrong with where objects are.
+    pub(super) places: Places,
+    /// Names of objects that somebody has locked, or that something is wrong with.
     pub(super) names: HashMap<Uid, String>,
 }
 
@@ -47,6 +53,8 @@ pub(super) struct Examined {
     /// Whether the binder takes it for alive, and when it was last heard of.
     pub(super) entry: Option<NodeEntry>,
     pub(super) answer: anyhow::Result<Answer>,
+    /// The way to it, if it answers.
+    pub(super) info: Option<NodeInfo>,
     /// It does not answer, but something listens at its address.
     pub(super) listens: bool,
 }
@@ -60,6 +68,8 @@ pub(super) struct Answer {
     pub(super) parts: Vec<ActionDescription>,
     pub(super) locks: Vec<LockDescription>,
     pub(super) elsewhere: Elsewhere,
+    /// Objects that have moved to it or from it, the first of them.
+    pub(super) places: Vec<MovedPlace>,
     /// What it did not tell in time, and why.
     pub(super) missing: Vec<(&'static str, String)>,
 }
@@ -91,13 +101,16 @@ impl Checkup {
         let mut seen = BTreeSet::new();
         nodes.retain(|node| node.id.is_none_or(|id| seen.insert(id)));
         nodes.sort_by(|a, b| a.name.cmp(&b.name));
+        let places = Places::of(system, &nodes, wanted.is_empty()).await;
         let mut checkup = Self {
             nodes,
             no_binder,
+            places,
             names: HashMap::new(),
         };
         let told = checkup.answers();
-        let objects: BTreeSet<Uid> = told.flat_map(|(_, answer)| answer.objects()).collect();
+        let told = told.flat_map(|(_, answer)| answer.objects());
+        let objects: BTreeSet<Uid> = told.chain(checkup.places.objects()).collect();
         checkup.names = names::of_objects(system, &objects).await;
         Ok(checkup)
     }
@@ -176,13 +189,14 @@ async fn examine(system: &System, target: Target) -> Examined {
         Target::Address(address) => (address.clone(), None),
         Target::Entry(entry) => (entry.name.clone(), Some(NodeId(entry.node))),
     };
-    let (answer, listens) = match reached {
+    let (answer, info, listens) = match reached {
         Ok(info) => {
             name.clone_from(&info.description.name);
             id = Some(info.handle.id());
-            (Ok(ask(system, &info, until).await), false)
+            let answer = ask(system, &info, until).await;
+            (Ok(answer), Some(info), false)
         }
-        Err(error) => (Err(error), target.listens(system).await),
+        Err(error) => (Err(error), None, target.listens(system).await),
     };
     let entry = match target {
         Target::Entry(entry) => Some(entry),
@@ -193,6 +207,7 @@ async fn examine(system: &System, target: Target) -> Examined {
         id,
         entry,
         answer,
+        info,
         listens,
     }
 }
@@ -226,12 +241,18 @@ async fn ask(system: &System, info: &NodeInfo, until: Instant) -> Answer {
     let parts = survey::parts(system, info);
     let locks = survey::locks_of(system, info, Locks::All);
     let elsewhere = elsewhere::of_node(&system.client, info);
-    let (statistics, sessions, parts, locks, elsewhere) = tokio::join!(
+    let manager = info.handle.manager();
+    let places = async {
+        let page = manager.places(&system.client, Uid::NIL, PLACES_MAX);
+        anyhow::Ok(page.await?)
+    };
+    let (statistics, sessions, parts, locks, elsewhere, places) = tokio::join!(
         tokio::time::timeout_at(until, statistics),
         tokio::time::timeout_at(until, sessions),
         tokio::time::timeout_at(until, parts),
         tokio::time::timeout_at(until, locks),
         tokio::time::timeout_at(until, elsewhere),
+        tokio::time::timeout_at(until, places),
     );
     let mut missing = Vec::new();
     let elsewhere: Elsewhere = told(ELSEWHERE, elsewhere, &mut missing);
@@ -245,6 +266,7 @@ async fn ask(system: &System, info: &NodeInfo, until: Instant) -> Answer {
         parts: told("actions", parts, &mut missing),
         locks: told("locks", locks, &mut missing),
         elsewhere,
+        places: told(PLACES, places, &mut missing),
         life: info.description.incarnation,
         missing,
     }

@@ -11,8 +11,8 @@ use partha::system::{
 };
 use serde_json::{Value, json};
 
-use super::checkup::{Checkup, ELSEWHERE, Examined};
-use super::servants;
+use super::checkup::{Checkup, ELSEWHERE, Examined, PLACES};
+use super::{places, servants};
 use crate::sessions::Session;
 use crate::survey::{self, leaf_text, own, span};
 
@@ -48,6 +48,10 @@ const CHECKS: &[Check] = &[
     node_told_too_little,
     store_has_failed,
     action_is_in_doubt,
+    places::are_headless,
+    places::are_astray,
+    places::are_misplaced,
+    places::are_few,
     servants::is_stuck,
     servants::crashes,
     servants::runs_away,
@@ -122,7 +126,7 @@ fn node_told_too_little(checkup: &Checkup, _after: Duration, found: &mut Vec<Fin
                 subject: Some((*what).to_owned()),
                 text: format!("node '{}' has not told its {what}: {why}", node.name),
                 cure: match *what {
-                    ELSEWHERE => format!("`partha doctor {}` asks it alone", node.name),
+                    ELSEWHERE | PLACES => format!("`partha doctor {}` asks it alone", node.name),
                     "statistics" => format!("`partha stats {}` waits longer", node.name),
                     _ => format!("`partha {what} {}` waits longer", node.name),
                 },
@@ -299,6 +303,7 @@ mod tests {
             id: Some(NodeId(number)),
             entry: None,
             answer,
+            info: None,
             listens: false,
         }
     }
@@ -311,6 +316,7 @@ mod tests {
             parts: Vec::new(),
             locks: Vec::new(),
             elsewhere: Elsewhere::default(),
+            places: Vec::new(),
             missing: Vec::new(),
         }
     }
@@ -319,6 +325,7 @@ mod tests {
         let checkup = Checkup {
             nodes,
             no_binder: None,
+            places: places::Places::default(),
             names: HashMap::new(),
         };
         of(&checkup, 5 * SECOND)

@@ -130,6 +130,7 @@ mod tests {
 
     use super::*;
     use crate::doctor::findings;
+    use crate::doctor::places::Places;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -141,6 +142,7 @@ mod tests {
             parts: Vec::new(),
             locks: Vec::new(),
             elsewhere,
+            places: Vec::new(),
             missing,
         };
         let node = Examined {
@@ -148,11 +150,13 @@ mod tests {
             id: Some(NodeId(1)),
             entry: None,
             answer: Ok(answer),
+            info: None,
             listens: false,
         };
         let checkup = Checkup {
             nodes: vec![node],
             no_binder: None,
+            places: Places::default(),
             names: HashMap::from([(object(), "/x".to_owned())]),
         };
         findings::of(&checkup, 5 * SECOND)

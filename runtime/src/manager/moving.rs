@@ -21,17 +21,21 @@ use crate::net::connection::Connection;
 use crate::node::reply_keep_ms;
 use crate::shard::{Journey, NotMoved, Refused, Shard, empty_page, reply};
 use crate::system::connection_manager::{AcceptsError, MoveObjectError, StageError};
-use crate::system::{ConnectionManager, MovedPart, MovingPage, NoSuchObject, NotMovable};
+use crate::system::{
+    ConnectionManager, MovedPart, MovedPlace, MovingPage, NoSuchObject, NotMovable,
+};
 use crate::wire::message;
 
 /// The pause before another attempt.
 const PAUSE: Duration = Duration::from_millis(20);
-/// Calls whose replies are read at a time.
-const PAGE_CALLS: usize = 4_096;
 /// The longest one, where a node had no room for the object: what was sent was of no use.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Calls whose replies are read at a time.
+const PAGE_CALLS: usize = 4_096;
 /// Bytes of replies in a page.
 const PAGE_BYTES: usize = 512 * 1024;
+/// Objects in a page of places.
+const PLACES_MAX: u32 = 1_000;
 /// The shortest time that a move gets.
 const WAIT_MIN: Duration = Duration::from_millis(100);
 
@@ -42,12 +46,12 @@ struct Attempts {
     /// Then the caller's time is over.
     end: Instant,
     ahead: Option<Ahead>,
+    /// Before the next attempt after one for which a node had no room.
+    pause: Duration,
 }
 
 /// The saved replies that were sent ahead.
 struct Ahead {
-    /// Before the next attempt after one for which a node had no room.
-    pause: Duration,
     /// To which life of the target.
     target: Peer,
     /// How often the object had moved. Once it has been away, it may have come back with replies
@@ -64,10 +68,6 @@ impl Attempts {
             until: now + wait.max(WAIT_MIN).min(time_left),
             end: now + time_left,
             ahead: None,
-        }
-    }
-
-    /// Where to go on with the replies of an object that has moved so often, if those before are
             pause: PAUSE,
         }
     }
@@ -82,6 +82,10 @@ impl Attempts {
                 Some(pause)
             }
             MoveObjectError::NoSuchObject(_) | MoveObjectError::System(_) => None,
+        }
+    }
+
+    /// Where to go on with the replies of an object that has moved so often, if those before are
     /// at this target.
     fn ahead(&self, target: Peer, moves: u64) -> Option<ReplyCursor> {
         let ahead = self.ahead.as_ref()?;
@@ -303,6 +307,29 @@ impl Manager {
         done.await.ok_or_else(stopping)
     }
 
+    /// Objects that have moved, as the store knows of them.
+    pub(super) fn places_after(&self, after: Uid, limit: u32) -> Result<Vec<MovedPlace>> {
+        let Some(store) = &self.home.registry.store else {
+            return Ok(Vec::new());
+        };
+        let after = Some(after).filter(|after| *after != Uid::NIL);
+        let page = store.scan_places(after, limit.min(PLACES_MAX) as usize);
+        let place = |(object, place)| {
+            let (here, node, moves, told) = match place {
+                Place::Here { from, moves, told } => (true, from, moves, told),
+                Place::Gone { to, moves } => (false, to, moves, false),
+            };
+            MovedPlace {
+                object,
+                here,
+                node: node.0,
+                moves,
+                told,
+            }
+        };
+        Ok(page.map_err(unreadable)?.into_iter().map(place).collect())
+    }
+
     /// Whether an object of another node could come here.
     pub(super) async fn would_accept(
         &self,
@@ -395,6 +422,20 @@ mod tests {
     }
 
     #[test]
+    fn a_full_node_is_asked_again_less_and_less_often() {
+        let mut attempts = Attempts::new(Duration::from_secs(1), Duration::from_secs(9));
+        let error = |kind| SystemError::new(kind, "as the test wants it").into();
+        let full = error(ErrorKind::Overloaded);
+        let pauses = [(); 8].map(|()| attempts.pause(&full).unwrap().as_millis());
+        assert_eq!(pauses, [20, 40, 80, 160, 320, 640, 1_000, 1_000]);
+        let busy = not_movable(Uid::NIL, String::new(), true);
+        assert_eq!(attempts.pause(&busy), Some(PAUSE));
+        let never = not_movable(Uid::NIL, String::new(), false);
+        assert_eq!(attempts.pause(&never), None);
+        assert_eq!(attempts.pause(&error(ErrorKind::Unreachable)), None);
+    }
+
+    #[test]
     fn sending_replies_does_not_use_up_the_wait_and_ends_with_the_callers_time() {
         let ahead = || Ahead {
             target: peer(2, 1),
@@ -410,17 +451,3 @@ mod tests {
         assert_eq!(attempts.until, attempts.end);
     }
 }
-    #[test]
-    fn a_full_node_is_asked_again_less_and_less_often() {
-        let mut attempts = Attempts::new(Duration::from_secs(1), Duration::from_secs(9));
-        let error = |kind| SystemError::new(kind, "as the test wants it").into();
-        let full = error(ErrorKind::Overloaded);
-        let pauses = [(); 8].map(|()| attempts.pause(&full).unwrap().as_millis());
-        assert_eq!(pauses, [20, 40, 80, 160, 320, 640, 1_000, 1_000]);
-        let busy = not_movable(Uid::NIL, String::new(), true);
-        assert_eq!(attempts.pause(&busy), Some(PAUSE));
-        let never = not_movable(Uid::NIL, String::new(), false);
-        assert_eq!(attempts.pause(&never), None);
-        assert_eq!(attempts.pause(&error(ErrorKind::Unreachable)), None);
-    }
-
