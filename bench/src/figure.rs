@@ -44,6 +44,12 @@ pub(crate) enum Metric {
     BytesEach,
     /// How long something took that is done once, in milliseconds.
     TimeMs,
+    /// The same as the rate, before that of which it is the rate.
+    RateBefore,
+    /// The same, after it.
+    RateAfter,
+    /// Attempts at actions that were undone and made again.
+    Undone,
 }
 
 impl Metric {
@@ -64,17 +70,20 @@ impl Metric {
             Self::RoundTrips => "round trips",
             Self::BytesEach => "memory",
             Self::TimeMs => "time",
+            Self::RateBefore => "before",
+            Self::RateAfter => "after",
+            Self::Undone => "attempts undone",
         }
     }
 
     /// What the values are counted in.
     pub(crate) fn unit(self) -> &'static str {
         match self {
-            Self::Rate => "/s",
+            Self::Rate | Self::RateBefore | Self::RateAfter => "/s",
             Self::P50Us | Self::P99Us => "µs",
             Self::ClientCpuUs | Self::ServerCpuUs => "µs a call",
             Self::ClientSyscalls | Self::ServerSyscalls => "a call",
-            Self::Calls => "in all",
+            Self::Calls | Self::Undone => "in all",
             Self::ServerPeakMib => "MiB",
             Self::Syncs | Self::Batches | Self::RoundTrips => "a call",
             Self::BytesEach => "B",
@@ -86,7 +95,10 @@ impl Metric {
     pub(crate) fn show(self, value: f64) -> String {
         let unit = self.unit();
         match self {
-            Self::Rate => format!("{}{unit}", grouped(value)),
+            Self::Rate | Self::RateBefore | Self::RateAfter => {
+                format!("{}{unit}", grouped(value))
+            }
+            Self::Undone => format!("{} {unit}", grouped(value)),
             _ => format!("{} {unit}", short(value)),
         }
     }

@@ -132,7 +132,7 @@ fn every_benchmark_runs_and_yields_its_figures() {
     round_trips_are_few(&lines);
     databases_are_measured_where_they_are(&lines, &out);
     let targets: BTreeSet<_> = of_kind("target").map(|line| text(line, "target")).collect();
-    let numbers = (1..=14).map(|number| format!("P{number}"));
+    let numbers = (1..=15).map(|number| format!("P{number}"));
     for number in numbers.chain(["S1".to_owned()]) {
         assert!(targets.contains(&*number), "{targets:?}");
     }

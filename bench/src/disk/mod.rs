@@ -1,5 +1,5 @@
 //! The benchmarks that need a disk, or a system of several processes: durable calls, transfers
-//! between two nodes, copies, binding, memory, growth, start-up, compile times.
+//! between two nodes, copies, objects that move, binding, memory, growth, start-up, compile times.
 //!
 //! Everything they store is in one temporary folder each, on the disk of `TMPDIR`, and goes with
 //! them. [`device`] says what a sync costs there. Servers and clients are this program again, in
@@ -11,6 +11,7 @@ mod device;
 mod durable;
 mod external;
 mod load;
+mod moving;
 mod node;
 pub(crate) mod role;
 mod scale;
@@ -25,6 +26,7 @@ pub(crate) const BENCHMARKS: &[Benchmark] = &[
     durable::BENCHMARK,
     transfer::BENCHMARK,
     copies::BENCHMARK,
+    moving::BENCHMARK,
     bind::BENCHMARK,
     scale::memory::BENCHMARK,
     scale::growth::GROWTH,

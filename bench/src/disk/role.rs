@@ -15,7 +15,7 @@ use anyhow::{Context as _, bail, ensure};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::disk::{bind, copies, durable, external, node, scale, transfer};
+use crate::disk::{bind, copies, durable, external, moving, node, scale, transfer};
 use crate::process::{self, Running, Start, block_on, ourselves};
 
 /// All that a client may take, its load and what is before and after, before it has failed.
@@ -59,6 +59,10 @@ pub(crate) enum Client {
     Lmdb(durable::lmdb::Commits),
     /// Moves money between accounts at two nodes.
     Transfers(transfer::partha::Transfers),
+    /// The same with an account that moves between the nodes.
+    Moving(moving::client::Moving),
+    /// Moves an object once.
+    Move(moving::client::Move),
     /// The same between two databases.
     TwoPhase(external::postgres::Transfers),
     /// Makes accounts that have copies, or none; prints their uids.
@@ -115,6 +119,8 @@ async fn drive_one(client: Client) -> anyhow::Result<String> {
         Client::Transfers(transfers) => {
             serde_json::to_string(&transfer::partha::run(transfers).await?)?
         }
+        Client::Moving(moving) => serde_json::to_string(&moving::client::run(moving).await?)?,
+        Client::Move(it) => serde_json::to_string(&it.run().await?)?,
         Client::TwoPhase(transfers) => {
             serde_json::to_string(&external::postgres::run(transfers).await?)?
         }

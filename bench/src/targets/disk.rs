@@ -1,4 +1,4 @@
-//! Targets of what lies on disk, and of scale: P7 to P14.
+//! Targets of what lies on disk, and of scale: P7 to P15.
 
 use super::Bound::{AtLeast, AtMost};
 use super::{Check, How, Target, Term, figure, times};
@@ -14,6 +14,8 @@ const AT_64: &str = "64 clients";
 const COLD: &str = "passive, at an unknown node";
 const KNOWN: &str = "passive, at a known node";
 const BOUND: &str = "bound";
+const MOVED_4: &str = "4 clients, a process each";
+const MOVED_64: &str = "64 clients, a process each";
 
 /// A figure of ours that is to be within a bound whatever others do.
 macro_rules! absolute {
@@ -65,6 +67,27 @@ macro_rules! beside_lmdb {
             ),
             bound: AtLeast(0.7),
         }
+    };
+}
+
+/// Transfers per second while the account moves over those before, in the same run.
+macro_rules! while_moving {
+    ($what:literal, $of:expr) => {
+        Check {
+            what: $what,
+            how: How::Ratio(
+                &[ours("move", $of, Metric::Rate)],
+                &[ours("move", $of, Metric::RateBefore)],
+            ),
+            bound: AtLeast(0.7),
+        }
+    };
+}
+
+/// Attempts of transfers that were undone, of which only moves can be the reason.
+macro_rules! none_undone {
+    ($what:literal, $of:expr) => {
+        absolute!($what, "move", $of, Undone, 0.0)
     };
 }
 
@@ -242,6 +265,20 @@ pub(super) const TARGETS: &[Target] = &[
                 "10,000,000 objects",
                 TimeMs,
                 2_000.0
+            ),
+        ],
+    },
+    Target {
+        number: "P15",
+        what: "an account moves back and forth, all transfers use it",
+        checks: &[
+            while_moving!("transfers/s over those before, 4 clients", MOVED_4),
+            none_undone!("attempts undone, 4 clients", MOVED_4),
+            while_moving!("transfers/s over those before, 64 clients", MOVED_64),
+            none_undone!("attempts undone, 64 clients", MOVED_64),
+            none_undone!(
+                "attempts undone, 64 clients, no pause",
+                "64 clients, no pause"
             ),
         ],
     },

@@ -1,4 +1,4 @@
-//! The targets P1 to P14 and S1: what the figures of this run are to show, and whether they do.
+//! The targets P1 to P15 and S1: what the figures of this run are to show, and whether they do.
 //!
 //! A target is a list of checks, each a figure of ours over figures of others, and a bound.
 //! Figures of one round are compared with those of the same round. A check whose figures are not

@@ -117,15 +117,15 @@ pub(crate) fn check_total(found: i64, accounts: usize, begin: i64) -> anyhow::Re
 }
 
 /// Two nodes with accounts.
-struct Nodes {
+pub(super) struct Nodes {
     nodes: [Running; 2],
-    accounts: [Vec<String>; 2],
+    pub(super) accounts: [Vec<String>; 2],
     /// Last, so that it goes when nobody has files in it any more.
     _folder: TempDir,
 }
 
 impl Nodes {
-    fn prepare() -> anyhow::Result<Self> {
+    pub(super) fn prepare() -> anyhow::Result<Self> {
         let folder = stage::folder()?;
         let node = |name: &str| {
             let server = Server::Node(Wishes::alone(folder.path().join(name)));
@@ -149,11 +149,16 @@ impl Nodes {
         })
     }
 
+    /// Where they listen.
+    pub(super) fn addresses(&self) -> Vec<String> {
+        let addresses = self.nodes.iter().map(|node| node.address().to_owned());
+        addresses.collect()
+    }
+
     /// Transfers, or calls that change nothing and belong to no action.
     fn transfers(&self, pace: Pace, read_only: bool) -> anyhow::Result<Found> {
-        let addresses = self.nodes.iter().map(|node| node.address().to_owned());
         let transfers = partha::Transfers {
-            addresses: addresses.collect(),
+            addresses: self.addresses(),
             accounts: self.accounts.to_vec(),
             pace,
             read_only,

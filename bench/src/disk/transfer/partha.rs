@@ -75,7 +75,8 @@ pub(crate) async fn run(told: Transfers) -> anyhow::Result<Found> {
         Ok(uids.into_iter().map(Account::from_uid).collect())
     };
     let accounts = [accounts(0)?, accounts(1)?];
-    let count = accounts.iter().flatten().count();
+    let all = accounts.concat();
+    let count = all.len();
     let mover = Mover {
         client: client.clone(),
         accounts: accounts.clone(),
@@ -83,7 +84,7 @@ pub(crate) async fn run(told: Transfers) -> anyhow::Result<Found> {
         committed: Cell::new(0),
     };
     // It finds and binds all accounts, too.
-    check_total(total(&client, &accounts).await?, count, BEGIN_CENTS)?;
+    check_total(total(&client, &all).await?, count, BEGIN_CENTS)?;
     let before = node::work(&client, &told.addresses).await?;
     let found = load::drive(&mover, told.pace, &told.servers).await?;
     if told.read_only {
@@ -91,7 +92,7 @@ pub(crate) async fn run(told: Transfers) -> anyhow::Result<Found> {
     }
     node::quiet(&client, &told.addresses).await?;
     let after = node::work(&client, &told.addresses).await?;
-    check_total(total(&client, &accounts).await?, count, BEGIN_CENTS)?;
+    check_total(total(&client, &all).await?, count, BEGIN_CENTS)?;
     let (answered, committed) = (mover.committed.get(), after.committed - before.committed);
     ensure!(
         answered == committed,
@@ -101,8 +102,8 @@ pub(crate) async fn run(told: Transfers) -> anyhow::Result<Found> {
 }
 
 /// What all accounts hold.
-async fn total(client: &Client, accounts: &[Vec<Account>; 2]) -> anyhow::Result<i64> {
-    let balances = stream::iter(accounts.iter().flatten())
+pub(crate) async fn total(client: &Client, accounts: &[Account]) -> anyhow::Result<i64> {
+    let balances = stream::iter(accounts)
         .map(async |account: &Account| account.balance(client).await)
         .buffer_unordered(ADDING);
     let sum = balances.fold(Ok(0_i64), async |sum: partha::Result<i64>, balance| {

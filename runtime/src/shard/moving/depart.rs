@@ -2,7 +2,7 @@
 //!
 //! | what happens | what is done |
 //! |---|---|
-//! | `Ship` | the record is sent, then rows, replies that were saved since those sent before the freeze, images and the present state, at last the cargo; each page when the one before is on disk at the target |
+//! | `Ship` | the record is sent, then rows, replies that were saved since those sent before the freeze, images and the present state, at last the cargo, in as few pages as have room for them; each page when the one before is on disk at the target |
 //! | the last page is answered | `Shipped` with the numbers of the mirrors there |
 //! | a page is refused or lost | `Shipped` with the reason: the engine lets the object serve on and tells the target |
 //! | `Stays` | what is being sent is dropped, whoever wanted the move is told why |
@@ -22,6 +22,7 @@ use tokio::sync::oneshot;
 
 use super::cargo::call_name;
 use super::reasons::{NotMoved, Stopped, reason, stopped, unreadable};
+use super::room::{ENTRY_BYTES, cargo_bytes, row_bytes};
 use crate::abi::Transient;
 use crate::capability::Capability;
 use crate::client::Client;
@@ -39,8 +40,6 @@ use crate::system::{
 
 /// Bytes of rows, replies or images in a page; a single one may be larger.
 const PAGE_BYTES: usize = 512 * 1024;
-/// What one costs besides its bytes.
-const ENTRY_BYTES: usize = 128;
 /// How long it is tried to tell the node that an object once came from where it went.
 const RELOCATED: Duration = Duration::from_secs(30);
 
@@ -170,6 +169,8 @@ impl Shard {
             moves: departure.moves,
             action,
             number: 0,
+            filled: None,
+            filled_bytes: 0,
         };
         let shard = self.clone();
         let local = self.local.upgrade();
@@ -318,6 +319,9 @@ struct Sending {
     moves: u64,
     action: Uid,
     number: u32,
+    /// What goes next.
+    filled: Option<MovingPage>,
+    filled_bytes: usize,
 }
 
 impl Sending {
@@ -328,10 +332,28 @@ impl Sending {
         if cargo.has_images() {
             self.send_images(&cargo).await?;
         }
-        let mut last = self.page();
-        last.cargo = Some(self.shard.write_cargo(&cargo));
-        let parts = self.stage(last).await?;
+        let written = self.shard.write_cargo(&cargo);
+        self.page_for(cargo_bytes(&cargo)).await?.cargo = Some(written);
+        let parts = self.send_filled().await?;
         Ok(parts.into_iter().map(joined).collect())
+    }
+
+    /// The page that has room for so much more: another one goes first if need be.
+    async fn page_for(&mut self, bytes: usize) -> Result<&mut MovingPage, Stopped> {
+        if self.filled_bytes > 0 && self.filled_bytes + bytes > PAGE_BYTES {
+            self.send_filled().await?;
+        }
+        self.filled_bytes += bytes;
+        let empty = self.page();
+        Ok(self.filled.get_or_insert(empty))
+    }
+
+    async fn send_filled(&mut self) -> Result<Vec<MovedPart>, Stopped> {
+        self.filled_bytes = 0;
+        match self.filled.take() {
+            Some(page) => self.stage(page).await,
+            None => Ok(Vec::new()),
+        }
     }
 
     fn page(&self) -> MovingPage {
@@ -382,9 +404,10 @@ impl Sending {
             let last = found.rows.last();
             after = last.map(|row| (row.part, row.key.clone()));
             if !found.rows.is_empty() {
-                let mut page = self.page();
-                page.rows = found.rows.into_iter().map(stored_row).collect();
-                self.stage(page).await?;
+                let rows = found.rows.into_iter().map(stored_row);
+                let rows: Vec<_> = rows.collect();
+                let page = self.page_for(rows.iter().map(row_bytes).sum()).await?;
+                page.rows.extend(rows);
             }
             if !found.more {
                 return Ok(());
@@ -409,9 +432,10 @@ impl Sending {
             let found = found.map_err(|error| unreadable(&error))?;
             cursor = found.next;
             if !found.replies.is_empty() {
-                let mut page = self.page();
-                page.replies = found.replies.into_iter().map(reply).collect();
-                self.stage(page).await?;
+                let size = |kept: &KeptReply| ENTRY_BYTES + kept.body.len();
+                let bytes = found.replies.iter().map(size).sum();
+                let page = self.page_for(bytes).await?;
+                page.replies.extend(found.replies.into_iter().map(reply));
             }
             if found.done {
                 return Ok(());
@@ -434,11 +458,10 @@ impl Sending {
             return Err(lost());
         }
         for (action, before, rows) in levels {
-            let pages = image_pages(action, &before, &rows);
-            for image in pages {
-                let mut page = self.page();
-                page.images = vec![image];
-                self.stage(page).await?;
+            for image in image_pages(action, &before, &rows) {
+                let rows: usize = image.rows.iter().map(row_bytes).sum();
+                let page = self.page_for(image.before.len() + rows).await?;
+                page.images.push(image);
             }
         }
         let present = {
@@ -446,9 +469,9 @@ impl Sending {
             let active = catalog.active(uid).ok_or_else(lost)?;
             active.encoded().map_err(|_| lost())?
         };
-        let mut page = self.page();
+        let page = self.page_for(present.len()).await?;
         page.present = Some(present);
-        self.stage(page).await.map(drop)
+        Ok(())
     }
 
     async fn stage(&mut self, page: MovingPage) -> Result<Vec<MovedPart>, Stopped> {

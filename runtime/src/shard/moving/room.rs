@@ -17,7 +17,7 @@ const EACH_MAX: usize = 64 << 20;
 /// Bytes that are kept for all of them at a time, if nothing else is said.
 const ALL_MAX: usize = 256 << 20;
 /// What a row, a call or a caller costs besides its bytes.
-const ENTRY_BYTES: usize = 128;
+pub(super) const ENTRY_BYTES: usize = 128;
 
 /// What is left for objects on their way to the node.
 #[derive(Debug)]
