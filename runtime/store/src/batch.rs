@@ -207,9 +207,9 @@ pub enum Item {
     /// changed here. With participants or groups it is kept until `Settle`, and from then on, or at
     /// once if there are none, for `keep_ms` at least.
     ///
-    /// If this is answered with an error of which [`StoreError::outcome_unknown`] is true, the
-    /// action may be committed: [`crate::ObjectStore::read_decision`] tells, and nobody may be told
-    /// anything before.
+    /// If this is answered with an error of which [`crate::StoreError::outcome_unknown`] is true,
+    /// the action may be committed: [`crate::ObjectStore::read_decision`] tells, and nobody may be
+    /// told anything before.
     Decide {
         /// The root action.
         action: Uid,
