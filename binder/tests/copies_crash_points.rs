@@ -5,7 +5,7 @@
 //! its outcome is known and it is done again; no name is lost or in two places. Then the node comes
 //! back, and nothing is left of any action.
 //!
-//! The points are there only if everything is compiled with `--cfg partha_crash_points`:
+//! The points are there only if the feature `crash-points` is on:
 //! `cargo xtask crash-points` does that.
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
@@ -155,7 +155,7 @@ async fn die_at(point: &str, round: u32) -> String {
 
 #[test]
 #[cfg_attr(
-    not(partha_crash_points),
+    not(feature = "crash-points"),
     ignore = "without crash points; `cargo xtask crash-points` compiles them in"
 )]
 fn copies_are_right_after_every_crash_point() {

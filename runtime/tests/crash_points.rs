@@ -5,7 +5,7 @@
 //! transfer that was acknowledged has happened once, one whose outcome was unknown has happened
 //! once or not at all as its coordinator says, and the total is what it was.
 //!
-//! The points are there only if everything is compiled with `--cfg partha_crash_points`:
+//! The points are there only if the feature `crash-points` is on:
 //! `cargo xtask crash-points` does that, with a target folder of its own.
 
 #![allow(clippy::unwrap_used, reason = "a failed helper is a failed test")]
@@ -73,7 +73,7 @@ fn node_process() {
 
 #[test]
 #[cfg_attr(
-    not(partha_crash_points),
+    not(feature = "crash-points"),
     ignore = "without crash points; `cargo xtask crash-points` compiles them in"
 )]
 fn nodes_recover_from_every_crash_point() {

@@ -1,24 +1,25 @@
 //! `cargo xtask crash-points`: nodes that die at each named point of a commit, and come back.
 //!
-//! The points are compiled in only with `--cfg partha_crash_points`, which makes everything
-//! different from the usual build; so it has a target folder of its own, `target/crash-points`.
+//! The points are compiled in only with the feature `crash-points` of the packages that have some.
 //! The names are in `runtime/store/src/crash_point.rs`. The tests that go through them are
 //! `runtime/tests/crash_points.rs`, for objects with copies `binder/tests/copies_crash_points.rs`,
 //! and, for those of the store alone, `runtime/store/tests/kill_actions.rs`, `kill_moves.rs` and
 //! `kill_groups.rs`.
 
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 
-use crate::{cargo, workspace_root};
+use crate::cargo;
 
 /// What the test reads the names of the points from that it is to go through.
 const ONLY: &str = "PARTHA_CRASH_POINTS_ONLY";
 /// What it reads the number of the round from, which varies when a point is reached.
 const ROUND: &str = "PARTHA_CRASH_POINTS_ROUND";
+
+/// What compiles the points in.
+const FEATURES: &str = "partha/crash-points,partha-store/crash-points,partha-binder/crash-points";
 
 /// Which points, and how often
 #[derive(clap::Args)]
@@ -58,10 +59,6 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
 /// The test with the points compiled in.
 fn test() -> Command {
-    let mut flags = std::env::var("RUSTFLAGS").unwrap_or_default();
-    flags.push_str(" --cfg partha_crash_points");
-    let target = std::env::var_os("CARGO_TARGET_DIR");
-    let target = target.map_or_else(|| workspace_root().join("target"), PathBuf::from);
     let mut command = cargo();
     command
         .args(["test", "--locked"])
@@ -74,8 +71,7 @@ fn test() -> Command {
         ])
         .args(["--package", "partha-store", "--test", "kill_actions"])
         .args(["--test", "kill_moves", "--test", "kill_groups"])
-        .env("RUSTFLAGS", flags.trim())
-        .env("CARGO_TARGET_DIR", target.join("crash-points"));
+        .args(["--features", FEATURES]);
     command
 }
 

@@ -1,6 +1,6 @@
 //! Named points at which a process dies on demand, for tests of recovery.
 //!
-//! They are there only if everything is compiled with `--cfg partha_crash_points`; otherwise
+//! They are there only if the feature `crash-points` is on; otherwise
 //! nothing is left of them. A process in which `PARTHA_CRASH_POINT=name` is set prints
 //! `crash point NAME` on standard error and ends by `abort()`, without unwinding, flushing or
 //! closing anything, when it gets to the point of that name; with `name:n` when it does so for
@@ -120,14 +120,14 @@ const fn is_same(a: &[u8], b: &[u8]) -> bool {
 }
 
 /// The process is at the point `name`. Use the macro, which checks the name.
-#[cfg(not(partha_crash_points))]
+#[cfg(not(feature = "crash-points"))]
 #[inline(always)]
 pub fn reached(_name: &str) {}
 
-#[cfg(partha_crash_points)]
+#[cfg(feature = "crash-points")]
 pub use armed::reached;
 
-#[cfg(partha_crash_points)]
+#[cfg(feature = "crash-points")]
 mod armed {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -163,7 +163,7 @@ fn actions_survive_kill_9() {
 
 #[test]
 #[cfg_attr(
-    not(partha_crash_points),
+    not(feature = "crash-points"),
     ignore = "without crash points; `cargo xtask crash-points` compiles them in"
 )]
 fn actions_survive_every_crash_point() {

@@ -201,7 +201,7 @@ fn copies_survive_kill_9() {
 
 #[test]
 #[cfg_attr(
-    not(partha_crash_points),
+    not(feature = "crash-points"),
     ignore = "without crash points; `cargo xtask crash-points` compiles them in"
 )]
 fn copies_survive_every_crash_point() {

@@ -218,7 +218,7 @@ fn check(found: &HashMap<u64, u64>, acknowledged: &HashMap<u64, u64>, what: &str
 
 #[test]
 #[cfg_attr(
-    not(partha_crash_points),
+    not(feature = "crash-points"),
     ignore = "without crash points; `cargo xtask crash-points` compiles them in"
 )]
 fn moves_survive_every_crash_point() {

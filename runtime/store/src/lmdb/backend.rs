@@ -325,7 +325,7 @@ impl Transactor {
 
 /// The crash points around the moment when batches become durable, by what is in them.
 pub(super) fn crash_points(batches: &[Batch], after: bool) {
-    if !cfg!(partha_crash_points) {
+    if !cfg!(feature = "crash-points") {
         return;
     }
     let there = |step: &Step| batches.iter().any(|batch| batch.has(*step));
