@@ -6,10 +6,11 @@ mod common;
 
 use std::time::{Duration, Instant};
 
+use common::carry::entry;
 use common::{LONG, System};
+use partha::services::naming::NameContext;
 use partha::services::naming::name_context::PutError;
-use partha::services::naming::{Entry, NameContext};
-use partha::{Client, Completed, Copies, ErrorKind, Node, NodeId, Place, Replication, Uid};
+use partha::{Client, Completed, Copies, ErrorKind, Node, Place, Replication, Uid};
 
 /// The copies are as wanted, in the end.
 async fn copies(client: &Client, object: Uid, wanted: impl Fn(&Copies) -> bool) -> Copies {
@@ -21,19 +22,6 @@ async fn copies(client: &Client, object: Uid, wanted: impl Fn(&Copies) -> bool) 
             other => assert!(begun.elapsed() < LONG, "still {other:?}"),
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-fn entry(number: u32) -> Entry {
-    Entry {
-        name: format!("name{number:04}"),
-        object: Uid {
-            node: NodeId(9),
-            local: u64::from(number),
-        },
-        class: 1,
-        context: false,
-        hints: Vec::new(),
     }
 }
 

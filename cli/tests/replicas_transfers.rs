@@ -27,7 +27,7 @@ const TELLERS: usize = 4;
 const KILLS: usize = 3;
 const FREEZES: usize = 1;
 /// Longer than this nobody is to be in doubt because of a node that is away.
-const IN_DOUBT: Duration = Duration::from_secs(20);
+const IN_DOUBT: Duration = Duration::from_secs(40);
 
 /// An account, and what it has to hold.
 struct Known {

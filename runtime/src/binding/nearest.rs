@@ -18,7 +18,6 @@ use partha_core::id::{NodeId, Uid};
 
 use super::{Binding, Bound};
 use crate::client::Client;
-use crate::moved::Moved;
 use crate::net::connection::{Connection, lock};
 use crate::services::binder::{Label, NodeEntry};
 use crate::shard::ShardHandle;
@@ -179,15 +178,7 @@ impl Binding {
         match tokio::time::timeout(PATIENCE, asked).await {
             Ok(Ok(views)) => {
                 if let Some(view) = views.first() {
-                    let node = NodeId(view.members[0]);
-                    let addresses = locator.addresses_of(node);
-                    let moves = view.number;
-                    let leads = Moved {
-                        node,
-                        addresses,
-                        moves,
-                    };
-                    locator.moved().note(self.object, &leads);
+                    locator.note_leader(view);
                 }
                 let members = views.into_iter().flat_map(|view| view.members);
                 self.nearest.learn(members.map(NodeId));

@@ -20,7 +20,6 @@ use super::pending::Answer;
 use crate::client::{Client, WeakClient};
 use crate::config::DEADLINE_GRACE;
 use crate::error::{Completed, ErrorKind, Result, SystemError};
-use crate::moved::Moved;
 use crate::shard::{ReplyTo, Wish};
 use crate::wire::frame;
 use crate::wire::message::{self, Action, CommitRequest, Shard, What};
@@ -171,18 +170,11 @@ pub(crate) async fn leader_of(
         return heard;
     }
     let views = locator.views(client, &[object], within).await;
-    match views.as_deref() {
-        Ok([view]) => {
-            let leader = NodeId(view.members.first().copied().unwrap_or_default());
-            let to = Moved {
-                node: leader,
-                addresses: locator.addresses_of(leader),
-                moves: view.number,
-            };
-            locator.moved().note(object, &to);
-            leader
+    match views {
+        Ok(views) => {
+            let leader = views.first().and_then(|view| locator.note_leader(view));
+            leader.or(heard).unwrap_or(object.node)
         }
-        Ok(_) => heard.unwrap_or(object.node),
         Err(error) => {
             tracing::debug!(%object, %error, "the binder does not say who leads");
             heard.unwrap_or(object.node)

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use partha_core::id::Uid;
+use partha_core::id::{NodeId, Uid};
 
 use super::Locator;
 use super::binder::binder::{ChangeViewsError, MakeGroupError, SetWantedError, ViewsError};
@@ -16,6 +16,7 @@ use super::pauses::Pauses;
 use crate::caller::CallOptions;
 use crate::client::Client;
 use crate::error::{ErrorKind, Result, SystemError};
+use crate::moved::Moved;
 
 /// Pause after the first attempt that failed: somebody waits for a leader.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -54,6 +55,19 @@ impl Locator {
             all.extend(right(found)?);
         }
         Ok(all)
+    }
+
+    /// Remembers who leads the group of a view, for whoever looks for the object next; none if the
+    /// view has no members.
+    pub(crate) fn note_leader(&self, view: &GroupView) -> Option<NodeId> {
+        let node = NodeId(*view.members.first()?);
+        let leads = Moved {
+            node,
+            addresses: self.addresses_of(node),
+            moves: view.number,
+        };
+        self.moved().note(view.object, &leads);
+        Some(node)
     }
 
     /// Groups after one of them, by identity, and whether these are the last; begin with the nil

@@ -11,10 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::disk::load::{self, Caller, Pace};
 use crate::disk::node::{self, BEGIN_CENTS};
+use crate::disk::transfer::partha::total;
 use crate::disk::transfer::{check_total, choose};
 use crate::figure::Found;
 
-/// Accounts made, or added up, at once.
+/// Accounts made at once.
 const AT_ONCE: usize = 16;
 
 /// Accounts to be made.
@@ -141,23 +142,13 @@ pub(crate) async fn run(told: Load) -> anyhow::Result<Found> {
         paid_in: Cell::new(0),
     };
     // It finds and binds all accounts, too.
-    let begin = total(&client, &teller.accounts).await?;
+    let all = teller.accounts.concat();
+    let begin = total(&client, &all).await?;
     let before = node::work(&client, &told.nodes).await?;
     let found = load::drive(&teller, told.pace, &told.servers).await?;
     node::quiet(&client, &told.nodes).await?;
     let after = node::work(&client, &told.nodes).await?;
-    let end = total(&client, &teller.accounts).await?;
+    let end = total(&client, &all).await?;
     check_total(end, 1, begin + teller.paid_in.get())?;
     Ok(after.since(before, found))
-}
-
-/// What all accounts hold.
-async fn total(client: &Client, accounts: &[Vec<Account>; 2]) -> anyhow::Result<i64> {
-    let balances = stream::iter(accounts.iter().flatten())
-        .map(async |account: &Account| account.balance(client).await)
-        .buffer_unordered(AT_ONCE);
-    let sum = balances.fold(Ok(0_i64), async |sum: partha::Result<i64>, balance| {
-        Ok(sum? + balance?)
-    });
-    Ok(sum.await?)
 }
