@@ -264,6 +264,8 @@ pub(crate) struct Leader {
     pub(crate) uid: Uid,
     /// Under which it is found by those who ask again.
     pub(crate) call: Option<CallId>,
+    /// Its name, if it has one.
+    pub(crate) id: Option<CallId>,
     /// Set from Queued on.
     pub(crate) object: Slot,
     /// Whether the leading ticket itself still waits for the answer.
@@ -389,6 +391,7 @@ impl Calls {
             },
             uid,
             call: find_as,
+            id: invoke.call,
             object: Slot::NONE,
             waits: true,
             followers: Vec::new(),

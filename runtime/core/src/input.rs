@@ -4,10 +4,10 @@
 //! into one of these. An answer to an [`crate::Output`] names the ticket or uid of that output.
 
 use crate::action::message::{From, Message};
-use crate::action::path::{Coordinator, Joined, Membership, Participant, Site};
+use crate::action::path::{Address, Coordinator, Joined, Membership, Participant, Site};
 use crate::id::{CallId, Epoch, Incarnation, Peer, Uid};
 use crate::lock::mode::Mode;
-use crate::migrate::{Cargo, NotShipped};
+use crate::migrate::{Cargo, Checkpoint, NotShipped};
 use crate::time::Time;
 
 /// The shell's number of one incoming call on this shard, unique in the shard's life. The shell
@@ -38,6 +38,9 @@ pub struct Invoke {
     /// The object is of a transient class: it exists between `Serve` and `Retire` only, is
     /// never loaded, flushed nor passivated.
     pub volatile: bool,
+    /// The object is replicated, led here, and what running actions have of it is to be taken
+    /// over by its next leader (the policy coordinator-cohort). Not of a create.
+    pub cohort: bool,
     /// When the caller stops waiting.
     pub deadline: Time,
     /// The action it is made in; `None` for a call of a process that runs none. A path without
@@ -159,6 +162,9 @@ pub enum Input {
         /// The replicated object whose log is to have the decision; none if this shard's store
         /// is. Only what was the coordinator's [`Joined::decider`] fits.
         decider: Option<Uid>,
+        /// The coordinator is the part of the decider ([`Joined::part`]). Only for a shard that
+        /// surely leads it.
+        part: bool,
     },
     /// What became of a top-level action that this shard was to coordinate, or that was to be
     /// decided in the log of an object that it leads? Answered by [`crate::Output::Told`].
@@ -175,8 +181,40 @@ pub enum Input {
     Reached {
         /// The root action.
         action: Uid,
-        /// Where.
-        site: Site,
+        /// Where: of an object of the policy coordinator-cohort whoever leads it.
+        to: Address,
+    },
+    /// The servant of a call in an action, of an object with [`Invoke::cohort`], is about to call
+    /// elsewhere, and has not called there before; answered by [`crate::Output::GoOut`], before
+    /// which it must not. Ignored if the call is gone by now.
+    GoesOut {
+        /// The call.
+        ticket: Ticket,
+        /// The nested action that it has begun for all its calls, within that of the call itself;
+        /// committed by the engine, and nobody else, when the call has ended well. None: it calls
+        /// outside of one, so that the call must not be executed again.
+        level: Option<Uid>,
+        /// Where to.
+        to: Address,
+    },
+    /// Answer to [`crate::Output::Checkpoint`].
+    Checkpointed {
+        /// The work.
+        job: Job,
+        /// Whether it is complete in the object's log. An error says that it surely is not, and
+        /// that this shard still leads the object: it is tried again. If it does not,
+        /// [`Input::Expel`] is the answer.
+        result: Result<(), Fault>,
+    },
+    /// This shard leads a replicated object from now on, and this is the latest checkpoint in its
+    /// log: what `part`, `end` and `decide` entries behind it have left of it
+    /// ([`Checkpoint::settle`]). After [`Input::RecoverDecision`] and [`Input::RecoverPart`],
+    /// before anybody calls the object. Answered by [`crate::Output::Resume`], perhaps later.
+    RecoverCheckpoint {
+        /// The object.
+        object: Uid,
+        /// The checkpoint, its times on this shard's clock.
+        checkpoint: Box<Checkpoint>,
     },
     /// Answer to [`crate::Output::Store`].
     Stored {
@@ -237,7 +275,8 @@ pub enum Input {
         result: Result<(), Fault>,
     },
     /// This shard does not lead a replicated object any more: it leaves memory, with whatever
-    /// actions have of it. Also if it is leader again by now.
+    /// actions have of it. Also if it is leader again by now. No checkpoint of it is answered
+    /// any more.
     Expel {
         /// The object.
         uid: Uid,

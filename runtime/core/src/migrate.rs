@@ -11,6 +11,7 @@
 //! | `departures` | the source's table |
 //! | `arrivals` | the target's |
 //! | [`cargo`] | what goes along |
+//! | [`checkpoint`] | the same in the log of a replicated object, for its next leader |
 //!
 //! *How the end of an action finds the target.* The source's mirror of an action that had a lock
 //! of the object notes who has it now; its vote says so, and the coordinator asks that one too.
@@ -23,9 +24,11 @@
 
 pub(crate) mod arrivals;
 pub mod cargo;
+pub mod checkpoint;
 pub(crate) mod departures;
 
 pub use cargo::{Cargo, CargoAction, CargoImage, CargoLevel, CargoLock};
+pub use checkpoint::{Checkpoint, CheckpointEnd, CheckpointPart, Gone};
 
 use crate::input::Fault;
 

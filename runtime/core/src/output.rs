@@ -10,7 +10,7 @@ use crate::action::path::{Coordinator, Joined, Site};
 use crate::id::{CallId, Epoch, Incarnation, Peer, Uid};
 use crate::input::{Fault, Job, Ticket};
 use crate::lock::mode::Mode;
-use crate::migrate::{Cargo, Stays};
+use crate::migrate::{Cargo, Checkpoint, Stays};
 
 pub use self::batch::{ActionBatch, Written};
 
@@ -182,6 +182,50 @@ pub enum Output {
         action: Uid,
         /// Whether the part becomes the object's state, or is dropped.
         commit: bool,
+    },
+    /// Add a checkpoint of a replicated object to its log: this, with the bytes that belong to it
+    /// ([`Checkpoint`]), and with the answers of some calls, to be found under their call ids by
+    /// `Answer::Saved` from then on: bytes and report. Checkpoints are added in the order in which
+    /// they are said, and with regard to all other entries. Answered by `Input::Checkpointed`,
+    /// unless the object is expelled before. What must not be known before the log has it is said
+    /// by the engine only then.
+    Checkpoint {
+        /// To be answered with.
+        job: Job,
+        /// The object.
+        object: Uid,
+        /// What running actions have of it.
+        checkpoint: Box<Checkpoint>,
+        /// Calls that have just ended.
+        replies: Vec<Ticket>,
+    },
+    /// Answer to `Input::RecoverCheckpoint`. With a slot: make the object's image of the bytes of
+    /// the checkpoint, with an epoch of its own. Without: drop them, it is loaded on demand.
+    Resume {
+        /// The object.
+        object: Uid,
+        /// Where the shell may keep the image.
+        slot: Option<ObjectSlot>,
+    },
+    /// An action was taken over in which this process has called: if there is no connection of
+    /// it, one is to be awaited for as long as a lease lasts, then `Input::PeerGone` follows.
+    Watch {
+        /// Who.
+        caller: Peer,
+    },
+    /// An earlier leader has begun this call, and it had called elsewhere in these nested actions:
+    /// its answer must name them as aborted. With its `Dispatch`.
+    Again {
+        /// The call.
+        ticket: Ticket,
+        /// The nested actions.
+        lost: Vec<Uid>,
+    },
+    /// Answer to `Input::GoesOut`: the servant may call. None comes if the call ends before, or
+    /// its object is expelled.
+    GoOut {
+        /// The call.
+        ticket: Ticket,
     },
     /// Send a message. It may get lost.
     Send {

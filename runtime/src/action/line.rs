@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use partha_core::action::path::{PATH_MAX, Path, Site};
+use partha_core::action::path::{Address, PATH_MAX, Path, Site};
 use partha_core::action::scope::{Doom, Family, Over, Send};
 use partha_core::id::{NodeId, Peer, Uid};
 
@@ -306,9 +306,16 @@ impl Line {
             let (result, sends) = act(&mut state);
             (result, sends, state.family.take_outer())
         };
-        for (site, message) in sends {
-            tracing::trace!(?site, ?message, "told");
-            actions::tell(&self.client, site, message);
+        for (address, message) in sends {
+            tracing::trace!(?address, ?message, "told");
+            match address {
+                Address::Site(site) => actions::tell(&self.client, site, message),
+                // No node serves an object of the policy coordinator-cohort yet, so none answers
+                // that it has a part.
+                Address::Leader(object) => {
+                    tracing::error!(%object, "a part of an object without leaders");
+                }
+            }
         }
         for (action, why) in outer {
             if let Some(line) = &self.outer {
@@ -341,7 +348,8 @@ impl Line {
             state.family.path().root().filter(|_| is_new)
         };
         if let Some(action) = root {
-            shard.post(crate::shard::Job::Reached { action, site });
+            let to = Address::Site(site);
+            shard.post(crate::shard::Job::Reached { action, to });
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use partha_core::action::path::Site;
+use partha_core::action::path::{Address, Site};
 use partha_core::action::scope::{CallEnd, CallKey, Doom, Over, Report};
 use partha_core::id::{NodeId, Peer, Uid};
 
@@ -67,7 +67,7 @@ impl Track {
                 None => Ok(()),
             };
             if refused.is_ok() {
-                state.family.reaching(self.key, site);
+                state.family.reaching(self.key, Address::Site(site));
             }
             (refused, sends)
         })?;

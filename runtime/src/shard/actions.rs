@@ -220,6 +220,7 @@ impl Shard {
                     others,
                     aborted,
                     decider,
+                    part: coordinator.joined.part,
                 };
                 (Some(action), commit)
             }

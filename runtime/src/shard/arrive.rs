@@ -177,6 +177,7 @@ impl Shard {
             mode,
             save,
             volatile,
+            cohort: false,
             deadline: Time(now.0.saturating_add(left.as_nanos() as u64)),
             action,
         };

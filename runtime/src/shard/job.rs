@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use partha_core::action::message::{From, Message};
-use partha_core::action::path::Site;
+use partha_core::action::path::{Address, Site};
 use partha_core::action::scope::Report;
 use partha_core::id::{ClassId, Epoch, NodeId, Peer, Uid};
 use partha_core::{Fault, Input, Ticket};
@@ -90,7 +90,7 @@ pub(crate) enum Job {
         decider: Option<Uid>,
     },
     /// A servant's call in an action goes to another shard.
-    Reached { action: Uid, site: Site },
+    Reached { action: Uid, to: Address },
     /// The store has done with a batch about an action.
     Stored {
         job: partha_core::Job,

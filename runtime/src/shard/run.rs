@@ -225,7 +225,7 @@ impl Shard {
                 self.handle.message_taken();
                 self.requested(*request);
             }
-            Job::Reached { action, site } => self.feed(Input::Reached { action, site }),
+            Job::Reached { action, to } => self.feed(Input::Reached { action, to }),
             Job::Stored { job, work, result } => self.stored(job, work, result),
             Job::Group(job) => self.group_job(job),
             Job::GiveUp => self.give_up_actions(),

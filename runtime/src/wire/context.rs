@@ -65,6 +65,8 @@ impl Actions {
             home: self.home,
             born_ms: self.born_ms,
             stack: self.stack.clone(),
+            // Objects whose leaders take over running actions are not served yet.
+            carried: false,
         }
     }
 }

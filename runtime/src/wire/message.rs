@@ -134,6 +134,7 @@ fn write_message(w: &mut Writer, body: Slot, message: &Message) -> u16 {
             join,
             aborted,
             decider,
+            part: _,
         } => {
             let prepare = groups::Prepare {
                 incarnation: *incarnation,
@@ -149,6 +150,7 @@ fn write_message(w: &mut Writer, body: Slot, message: &Message) -> u16 {
             moved,
             groups,
             decider: None,
+            part: _,
         } if groups.is_empty() => write_vote(w, body, *action, *vote, moved),
         Message::Vote {
             action,
@@ -156,8 +158,13 @@ fn write_message(w: &mut Writer, body: Slot, message: &Message) -> u16 {
             moved,
             groups,
             decider,
+            part: _,
         } => groups::write_vote(w, body, *action, (*vote, *decider), moved, groups),
-        Message::Merge { action, parent } => {
+        Message::Merge {
+            action,
+            parent,
+            part: _,
+        } => {
             let s = w.structure(body, 0, 2);
             write_uid(w, s.slot(0), *action);
             write_uid(w, s.slot(1), *parent);
@@ -379,6 +386,15 @@ pub(super) fn read(question: u32, body: PointerReader<'_>) -> Result<Action, Dec
     })
 }
 
+fn read_merge(body: PointerReader<'_>) -> Result<Message, DecodeError> {
+    let s = required(body)?;
+    Ok(Message::Merge {
+        action: read_uid(s.pointer(0))?,
+        parent: read_uid(s.pointer(1))?,
+        part: None,
+    })
+}
+
 fn read_message(tag: u16, body: PointerReader<'_>) -> Result<Message, DecodeError> {
     Ok(match tag {
         tag::PREPARE => groups::read_prepare(body, false)?,
@@ -390,6 +406,7 @@ fn read_message(tag: u16, body: PointerReader<'_>) -> Result<Message, DecodeErro
                 moved: Vec::new(),
                 groups: Vec::new(),
                 decider: None,
+                part: None,
             }
         }
         tag::VOTE_MOVED => {
@@ -405,6 +422,7 @@ fn read_message(tag: u16, body: PointerReader<'_>) -> Result<Message, DecodeErro
                 moved,
                 groups: Vec::new(),
                 decider: None,
+                part: None,
             }
         }
         tag::COMMIT => Message::Commit {
@@ -421,13 +439,7 @@ fn read_message(tag: u16, body: PointerReader<'_>) -> Result<Message, DecodeErro
             action: read_uid(body)?,
             part: None,
         },
-        tag::MERGE => {
-            let s = required(body)?;
-            Message::Merge {
-                action: read_uid(s.pointer(0))?,
-                parent: read_uid(s.pointer(1))?,
-            }
-        }
+        tag::MERGE => read_merge(body)?,
         tag::QUERY => Message::Query {
             action: read_uid(body)?,
             decider: None,

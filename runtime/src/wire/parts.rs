@@ -142,6 +142,7 @@ pub(super) fn read_participants(
                 join: s.u64(1),
                 updated: s.bool(UPDATED_BIT),
                 decider: read_uid_if_any(s.pointer(0))?,
+                part: false,
             },
         })
     };

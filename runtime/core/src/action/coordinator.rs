@@ -34,7 +34,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::message::Vote;
-use super::path::{Participant, Site};
+use super::path::{Address, Participant, Site};
 use crate::id::Uid;
 use crate::input::Ticket;
 use crate::time::Time;
@@ -44,7 +44,7 @@ use crate::time::Time;
 pub(crate) struct Ballot {
     /// The requests to commit; one, unless somebody repeats itself.
     pub(crate) requests: Vec<Ticket>,
-    voters: BTreeMap<Site, (Participant, Option<Vote>)>,
+    voters: BTreeMap<Address, (Participant, Option<Vote>)>,
     /// Nested actions that were aborted.
     pub(crate) aborted: Vec<Uid>,
     /// When silence counts as No.
@@ -60,7 +60,7 @@ pub(crate) struct Ballot {
 pub(crate) enum Tally {
     /// Some are missing.
     Open,
-    /// All are in; these voted Yes.
+    /// All are in; these sites voted Yes, besides leaders of objects.
     Done(Vec<Site>),
     /// This one cannot commit.
     Refused(Site),
@@ -76,7 +76,7 @@ impl Ballot {
     ) -> Option<Self> {
         let mut voters = BTreeMap::new();
         for participant in others {
-            let before = voters.insert(participant.site, (*participant, None));
+            let before = voters.insert(participant.address(), (*participant, None));
             if before.is_some_and(|(before, _)| !before.is_same_mirror(participant)) {
                 return None;
             }
@@ -92,8 +92,8 @@ impl Ballot {
     }
 
     /// Notes a vote. The first of a voter counts; a voter that is not asked has none.
-    pub(crate) fn vote(&mut self, site: Site, vote: Vote, groups: Vec<Uid>) -> Tally {
-        if let Some((_, noted @ None)) = self.voters.get_mut(&site) {
+    pub(crate) fn vote(&mut self, from: Address, vote: Vote, groups: Vec<Uid>) -> Tally {
+        if let Some((_, noted @ None)) = self.voters.get_mut(&from) {
             *noted = Some(vote);
             self.groups.extend(groups);
         }
@@ -103,11 +103,12 @@ impl Ballot {
     /// One more is to vote, since it has an object now that another had; whether it was not asked
     /// yet. None if its site votes with another mirror, or there are `max` already.
     pub(crate) fn add(&mut self, participant: Participant, max: usize) -> Option<bool> {
-        match self.voters.get(&participant.site) {
+        let address = participant.address();
+        match self.voters.get(&address) {
             Some((known, _)) => known.is_same_mirror(&participant).then_some(false),
             None if self.voters.len() >= max => None,
             None => {
-                self.voters.insert(participant.site, (participant, None));
+                self.voters.insert(address, (participant, None));
                 Some(true)
             }
         }
@@ -116,12 +117,13 @@ impl Ballot {
     pub(crate) fn tally(&self) -> Tally {
         let mut yes = Vec::new();
         let mut open = false;
-        for (site, (_, vote)) in &self.voters {
-            match vote {
-                Some(Vote::Yes) => yes.push(*site),
-                Some(Vote::ReadOnly) => {}
-                Some(Vote::No) => return Tally::Refused(*site),
-                None => open = true,
+        for (address, (participant, vote)) in &self.voters {
+            match (vote, address) {
+                (Some(Vote::Yes), Address::Site(site)) => yes.push(*site),
+                // Its groups say so.
+                (Some(Vote::Yes), Address::Leader(_)) | (Some(Vote::ReadOnly), _) => {}
+                (Some(Vote::No), _) => return Tally::Refused(participant.site),
+                (None, _) => open = true,
             }
         }
         if open { Tally::Open } else { Tally::Done(yes) }
@@ -136,14 +138,20 @@ impl Ballot {
     }
 
     /// Those that may have something prepared, or may have yet.
-    pub(crate) fn bound(&self) -> impl Iterator<Item = Site> + '_ {
+    pub(crate) fn bound(&self) -> impl Iterator<Item = Address> + '_ {
         let voters = self.voters.iter();
         voters
             .filter(|(_, (_, vote))| match vote {
                 None | Some(Vote::Yes) => true,
                 Some(Vote::ReadOnly | Vote::No) => false,
             })
-            .map(|(site, _)| *site)
+            .map(|(address, _)| *address)
+    }
+
+    /// The objects whose leaders vote for them alone.
+    pub(crate) fn parts(&self) -> Vec<Uid> {
+        let voters = self.voters.keys();
+        voters.filter_map(|address| address.object()).collect()
     }
 }
 
@@ -154,6 +162,8 @@ pub(crate) struct News {
     pub(crate) sites: Vec<Site>,
     /// Replicated objects with a part: whoever leads them is told.
     pub(crate) groups: BTreeSet<Uid>,
+    /// Those whose leaders have voted for them alone, and are to be told at once.
+    pub(crate) parts: Vec<Uid>,
     /// The replicated object whose log has the decision.
     pub(crate) decider: Option<Uid>,
 }
@@ -326,6 +336,7 @@ mod tests {
                 join: 1,
                 updated: true,
                 decider: None,
+                part: false,
             },
         }
     }
@@ -337,26 +348,27 @@ mod tests {
         }
     }
 
+    fn at(node: u64) -> Address {
+        Address::Site(site(node))
+    }
+
     #[test]
     fn the_first_vote_of_each_counts_and_one_no_is_enough() {
         let others = [participant(1), participant(2), participant(3)];
         let mut ballot = Ballot::new(Ticket(1), &others, Vec::new(), Time(9)).expect("no twins");
-        assert_eq!(ballot.vote(site(1), Vote::Yes, Vec::new()), Tally::Open);
-        assert_eq!(
-            ballot.vote(site(2), Vote::ReadOnly, Vec::new()),
-            Tally::Open
-        );
-        assert_eq!(ballot.vote(site(2), Vote::No, Vec::new()), Tally::Open);
-        assert_eq!(ballot.vote(site(4), Vote::No, Vec::new()), Tally::Open);
+        assert_eq!(ballot.vote(at(1), Vote::Yes, Vec::new()), Tally::Open);
+        assert_eq!(ballot.vote(at(2), Vote::ReadOnly, Vec::new()), Tally::Open);
+        assert_eq!(ballot.vote(at(2), Vote::No, Vec::new()), Tally::Open);
+        assert_eq!(ballot.vote(at(4), Vote::No, Vec::new()), Tally::Open);
         assert_eq!(ballot.missing().collect::<Vec<_>>(), [participant(3)]);
-        assert_eq!(ballot.bound().collect::<Vec<_>>(), [site(1), site(3)]);
+        assert_eq!(ballot.bound().collect::<Vec<_>>(), [at(1), at(3)]);
         assert_eq!(
-            ballot.vote(site(3), Vote::Yes, Vec::new()),
+            ballot.vote(at(3), Vote::Yes, Vec::new()),
             Tally::Done(vec![site(1), site(3)])
         );
         let mut ballot = Ballot::new(Ticket(1), &others, Vec::new(), Time(9)).expect("no twins");
         assert_eq!(
-            ballot.vote(site(3), Vote::No, Vec::new()),
+            ballot.vote(at(3), Vote::No, Vec::new()),
             Tally::Refused(site(3))
         );
     }
@@ -386,9 +398,9 @@ mod tests {
         let mut other = participant(1);
         other.joined.join = 2;
         assert_eq!(ballot.add(other, 9), None, "work is lost");
-        assert_eq!(ballot.vote(site(1), Vote::Yes, Vec::new()), Tally::Open);
+        assert_eq!(ballot.vote(at(1), Vote::Yes, Vec::new()), Tally::Open);
         assert_eq!(
-            ballot.vote(site(2), Vote::ReadOnly, Vec::new()),
+            ballot.vote(at(2), Vote::ReadOnly, Vec::new()),
             Tally::Done(vec![site(1)])
         );
     }

@@ -3,7 +3,7 @@
 //! Every message may be lost, doubled, late and out of order; whoever needs it sends it again.
 //! None is answered in the sense of a call: an answer is a message of its own.
 
-use super::path::{Participant, Path, Site};
+use super::path::{Address, Participant, Path, Site};
 use crate::id::{Incarnation, NodeId, Peer, Uid};
 
 /// Where a message goes.
@@ -24,6 +24,15 @@ pub enum To {
         /// The object.
         object: Uid,
     },
+}
+
+impl core::convert::From<Address> for To {
+    fn from(address: Address) -> Self {
+        match address {
+            Address::Site(site) => Self::Site(site),
+            Address::Leader(object) => Self::Leader { object },
+        }
+    }
 }
 
 /// Where a message came from.
@@ -51,6 +60,9 @@ pub enum Message {
         aborted: Vec<Uid>,
         /// The replicated object whose log is to have the decision; none if the sender's store is.
         decider: Option<Uid>,
+        /// To whoever leads this replicated object: the action's work there alone. The life does
+        /// not matter then.
+        part: Option<Uid>,
     },
     /// Participant to coordinator.
     Vote {
@@ -64,6 +76,8 @@ pub enum Message {
         groups: Vec<Uid>,
         /// As the Prepare said.
         decider: Option<Uid>,
+        /// As the Prepare said.
+        part: Option<Uid>,
     },
     /// Whoever has the decision to a participant: the action is committed, install it.
     Commit {
@@ -98,6 +112,8 @@ pub enum Message {
         action: Uid,
         /// Its parent.
         parent: Uid,
+        /// To whoever leads this replicated object: the work there alone.
+        part: Option<Uid>,
     },
     /// Participant in doubt to whoever has the decision: what was decided?
     Query {

@@ -22,13 +22,16 @@
 
 mod check;
 mod kin;
+mod names;
+mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::coordinator::{Ballot, News};
-use super::path::{Coordinator, Joined, Membership, Participant, Path, Site};
+use super::path::{Address, Coordinator, Joined, Membership, Participant, Path};
 use crate::id::{CallId, Incarnation, NodeId, Peer, Uid};
 use crate::input::{Job, Ticket};
+use crate::migrate::Gone;
 use crate::slab::{Slab, Slot};
 use crate::time::Time;
 
@@ -110,16 +113,28 @@ pub(crate) enum Phase {
 pub(crate) struct Mirror {
     /// Of the root.
     pub(crate) path: Path,
-    /// It is the part of this replicated object alone, found in its log; another mirror of the
-    /// action may be here besides.
+    /// It is the action's work at this replicated object alone, so that the next leader can take
+    /// it over, or a part found in its log; other mirrors of the action may be here besides.
     pub(crate) part: Option<Uid>,
+    /// Its part is another leader's now: nobody finds it, and what still runs in it is nothing.
+    pub(crate) lost: bool,
+    /// Calls of it that have called elsewhere and have no saved reply.
+    pub(crate) gone: BTreeMap<CallId, Gone>,
+    /// Those of them that an earlier leader had begun, and that may be begun again.
+    pub(crate) orphaned: BTreeSet<CallId>,
+    /// Nested actions of calls that have ended well, and their parents.
+    pub(crate) merged: Vec<(Uid, Uid)>,
+    /// Those of calls that earlier leaders had begun.
+    pub(crate) lost_out: Vec<Uid>,
+    /// Of a part: nested actions that were aborted here.
+    pub(crate) aborted: BTreeSet<Uid>,
     pub(crate) join: u64,
     pub(crate) root: Slot,
     pub(crate) phase: Phase,
     /// The processes that called in it.
     pub(crate) callers: Vec<Peer>,
     /// Shards that its calls here have called in turn.
-    pub(crate) reached: BTreeSet<Site>,
+    pub(crate) reached: BTreeSet<Address>,
     /// Who has objects now that it had locked here, and is to be asked when it commits.
     pub(crate) moved: Vec<Participant>,
     /// Its writes that were begun.
@@ -162,12 +177,14 @@ impl Mirror {
             join: self.join,
             updated: self.updated,
             decider: self.decider(),
+            part: self.part.is_some(),
         }
     }
 
     /// See [`Joined::decider`].
     pub(crate) fn decider(&self) -> Option<Uid> {
-        self.decider.filter(|_| !self.plain)
+        let decider = self.decider.filter(|_| !self.plain);
+        self.part.or(decider)
     }
 
     pub(crate) fn is_active(&self) -> bool {
@@ -208,13 +225,18 @@ impl Mirror {
     }
 }
 
+/// An action, and the object whose part is meant, if one is.
+pub(crate) type Name = (Uid, Option<Uid>);
+
 /// Everything of actions at a shard, but for decisions that are made.
 #[derive(Debug)]
 pub(crate) struct Mirrors {
     mirrors: Slab<Mirror>,
-    roots: BTreeMap<Uid, Slot>,
+    roots: BTreeMap<Name, Slot>,
     levels: Slab<Level>,
-    names: BTreeMap<Uid, Slot>,
+    names: BTreeMap<Name, Slot>,
+    /// Parts, by their objects; those that are lost, too.
+    parts: BTreeSet<(Uid, Slot)>,
     due: BTreeSet<(Time, Slot)>,
     /// Mirrors by who has called in them.
     by_caller: BTreeSet<(Peer, Slot)>,
@@ -222,21 +244,25 @@ pub(crate) struct Mirrors {
     prepared: BTreeSet<Slot>,
     /// The last number given to a mirror.
     joins: u64,
+    /// What numbers of parts are mixed with, since they are compared across nodes.
+    salt: u64,
 }
 
 impl Mirrors {
     /// No mirror yet. Numbers of mirrors have the incarnation in their upper bits, so that none
     /// is used in two lives.
-    pub(crate) fn new(incarnation: Incarnation) -> Self {
+    pub(crate) fn new(node: NodeId, incarnation: Incarnation) -> Self {
         Self {
             mirrors: Slab::new(),
             roots: BTreeMap::new(),
             levels: Slab::new(),
             names: BTreeMap::new(),
+            parts: BTreeSet::new(),
             due: BTreeSet::new(),
             by_caller: BTreeSet::new(),
             prepared: BTreeSet::new(),
             joins: u64::from(incarnation.0) << Uid::COUNTER_BITS,
+            salt: node.0.wrapping_mul(0x9e37_79b9_7f4a_7c15),
         }
     }
 
@@ -252,12 +278,14 @@ impl Mirrors {
         self.levels.iter()
     }
 
+    /// The mirror of an action, parts aside.
     pub(crate) fn find(&self, root: Uid) -> Option<Slot> {
-        self.roots.get(&root).copied()
+        self.find_at((root, None))
     }
 
+    /// The same of a level.
     pub(crate) fn find_level(&self, uid: Uid) -> Option<Slot> {
-        self.names.get(&uid).copied()
+        self.find_level_at((uid, None))
     }
 
     pub(crate) fn mirror(&self, slot: Slot) -> &Mirror {
@@ -293,7 +321,7 @@ impl Mirrors {
 
     /// The mirrors of actions that earlier lives of a process have begun.
     pub(crate) fn begun_before(&self, node: NodeId, life: Incarnation) -> Vec<Slot> {
-        let first_of = |life| Uid::new(node, life, 0);
+        let first_of = |life| (Uid::new(node, life, 0), None);
         let older = self.roots.range(first_of(Incarnation(0))..first_of(life));
         older.map(|(_, slot)| *slot).collect()
     }
@@ -312,11 +340,11 @@ impl Mirrors {
 
     /// How many levels a call with this path would add; none if the path does not fit those that
     /// are known, which only a mistake of its maker can cause.
-    pub(crate) fn new_levels(&self, path: &Path) -> Option<u32> {
+    pub(crate) fn new_levels(&self, path: &Path, part: Option<Uid>) -> Option<u32> {
         let mut parent = None;
         let mut new = 0;
         for (depth, uid) in path.own().iter().enumerate() {
-            match self.find_level(*uid) {
+            match self.find_level_at((*uid, part)) {
                 Some(slot) if new == 0 && self.levels[slot].parent == parent => {
                     parent = Some(slot);
                 }
@@ -327,20 +355,26 @@ impl Mirrors {
         Some(new)
     }
 
-    /// Enters the part of an action at one replicated object: it has no name, since the action
-    /// may have another mirror.
-    pub(crate) fn insert_part(&mut self, path: Path, object: Uid, now: Time) -> Slot {
-        let (uid, slot) = self.insert_unnamed(path, Time::NEVER, now);
-        let root = self.insert_level_unnamed(uid, slot, None);
-        self.mirrors[slot].part = Some(object);
-        self.mirrors[slot].root = root;
-        slot
-    }
-
     /// Enters a top-level action.
     pub(crate) fn insert(&mut self, path: Path, until: Time, now: Time) -> Slot {
+        self.insert_at(path, None, until, now)
+    }
+
+    /// Enters a top-level action, or its part at one replicated object.
+    pub(crate) fn insert_at(
+        &mut self,
+        path: Path,
+        part: Option<Uid>,
+        until: Time,
+        now: Time,
+    ) -> Slot {
         let (uid, slot) = self.insert_unnamed(path, until, now);
-        let before = self.roots.insert(uid, slot);
+        if let Some(object) = part {
+            self.mirrors[slot].part = part;
+            self.mirrors[slot].join ^= self.salt;
+            self.parts.insert((object, slot));
+        }
+        let before = self.roots.insert((uid, part), slot);
         assert!(before.is_none(), "{uid} has two mirrors");
         let root = self.insert_level(uid, slot, None);
         self.mirrors[slot].root = root;
@@ -354,6 +388,12 @@ impl Mirrors {
         let slot = self.mirrors.insert(Mirror {
             path,
             part: None,
+            lost: false,
+            gone: BTreeMap::new(),
+            orphaned: BTreeSet::new(),
+            merged: Vec::new(),
+            lost_out: Vec::new(),
+            aborted: BTreeSet::new(),
             join: self.joins,
             root: Slot::NONE,
             phase: Phase::Active,
@@ -381,13 +421,6 @@ impl Mirrors {
     }
 
     pub(crate) fn insert_level(&mut self, uid: Uid, mirror: Slot, parent: Option<Slot>) -> Slot {
-        let level = self.insert_level_unnamed(uid, mirror, parent);
-        let before = self.names.insert(uid, level);
-        assert!(before.is_none(), "{uid} has two levels");
-        level
-    }
-
-    fn insert_level_unnamed(&mut self, uid: Uid, mirror: Slot, parent: Option<Slot>) -> Slot {
         let level = self.levels.insert(Level {
             uid,
             mirror,
@@ -403,6 +436,8 @@ impl Mirrors {
             self.levels[parent].children.push(level);
         }
         self.mirrors[mirror].levels += 1;
+        let before = self.names.insert((uid, self.mirrors[mirror].part), level);
+        assert!(before.is_none(), "{uid} has two levels");
         level
     }
 
@@ -417,65 +452,24 @@ impl Mirrors {
     }
 
     /// The level of a call, made with all it is nested in if need be. The path fits.
-    pub(crate) fn join(&mut self, member: &Membership, now: Time) -> Slot {
+    pub(crate) fn join(&mut self, member: &Membership, part: Option<Uid>, now: Time) -> Slot {
         let own = member.path.own();
         let root = own[0];
-        let mirror = self.find(root).unwrap_or_else(|| {
+        let mirror = self.find_at((root, part)).unwrap_or_else(|| {
             let enclosing = member.path.enclosing();
             let path = Path::new(member.path.whole()[..=enclosing].to_vec(), enclosing);
             let path = path.expect("a part of a path is one");
-            let slot = self.insert(path, member.until, now);
+            let slot = self.insert_at(path, part, member.until, now);
             self.mirrors[slot].home = member.home;
             self.mirrors[slot].born_ms = member.born_ms;
             slot
         });
         let mut level = self.mirrors[mirror].root;
         for uid in &own[1..] {
-            let known = self.find_level(*uid);
+            let known = self.find_level_at((*uid, part));
             level = known.unwrap_or_else(|| self.insert_level(*uid, mirror, Some(level)));
         }
         level
-    }
-
-    /// The whole name of a level.
-    pub(crate) fn path(&self, level: Slot) -> Path {
-        let mirror = &self.mirrors[self.levels[level].mirror];
-        let mut below = Vec::new();
-        let mut at = &self.levels[level];
-        while let Some(parent) = at.parent {
-            below.push(at.uid);
-            at = &self.levels[parent];
-        }
-        let mut path = mirror.path.clone();
-        while let Some(uid) = below.pop() {
-            path = path.nested(uid);
-        }
-        path
-    }
-
-    /// A level and all below it, parents before their children.
-    pub(crate) fn subtree(&self, level: Slot) -> Vec<Slot> {
-        let mut levels = vec![level];
-        let mut at = 0;
-        while let Some(slot) = levels.get(at).copied() {
-            levels.extend(&self.levels[slot].children);
-            at += 1;
-        }
-        levels
-    }
-
-    /// The outermost level that is aborting, of a level and those it is nested in.
-    pub(crate) fn aborting(&self, level: Slot) -> Option<Slot> {
-        let mut outermost = None;
-        let mut at = Some(level);
-        while let Some(slot) = at {
-            let level = &self.levels[slot];
-            if level.ending == Ending::Aborting {
-                outermost = Some(slot);
-            }
-            at = level.parent;
-        }
-        outermost
     }
 
     pub(crate) fn add_lock(&mut self, level: Slot, uid: Uid, now: Time) {
@@ -528,9 +522,12 @@ impl Mirrors {
         assert!(empty, "{uid} ends with calls or levels below");
         assert!(level.locks.is_empty(), "{uid} ends and has locks");
         assert!(level.images.is_empty(), "{uid} ends and has images");
-        let named = self.mirrors[level.mirror].part.is_none();
-        if named {
-            self.names.remove(&uid);
+        let (part, lost) = (
+            self.mirrors[level.mirror].part,
+            self.mirrors[level.mirror].lost,
+        );
+        if !lost {
+            self.names.remove(&(uid, part));
         }
         self.mirrors[level.mirror].levels -= 1;
         match level.parent {
@@ -542,8 +539,11 @@ impl Mirrors {
                     self.by_caller.remove(&(caller, level.mirror));
                 }
                 self.prepared.remove(&level.mirror);
-                if named {
-                    self.roots.remove(&uid);
+                if let Some(object) = part {
+                    self.parts.remove(&(object, level.mirror));
+                }
+                if !lost {
+                    self.roots.remove(&(uid, part));
                 }
             }
         }

@@ -152,6 +152,9 @@ pub struct Membership {
     /// The objects whose servants wait for this call, outermost first: a call of one of them is
     /// a re-entry.
     pub stack: Vec<Uid>,
+    /// It is made by a servant whose call the next leader of its object executes again: if the
+    /// caller is gone, its calls are, but the action may go on.
+    pub carried: bool,
 }
 
 /// A shard of a node, in whichever incarnation.
@@ -166,6 +169,27 @@ pub struct Site {
 impl fmt::Debug for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}#{}", self.node, self.shard)
+    }
+}
+
+/// Where somebody who takes part in an action is found.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Address {
+    /// A shard.
+    Site(Site),
+    /// Whoever leads this replicated object: each leader takes over what its predecessor had of
+    /// the action.
+    Leader(Uid),
+}
+
+impl Address {
+    /// The object, if it is whoever leads one.
+    #[must_use]
+    pub fn object(self) -> Option<Uid> {
+        match self {
+            Self::Site(_) => None,
+            Self::Leader(object) => Some(object),
+        }
     }
 }
 
@@ -191,18 +215,26 @@ impl From<Site> for Coordinator {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Joined {
     /// The number of the mirror there, never used again in that incarnation: a mirror with
-    /// another number is not the one that did the earlier work.
+    /// another number is not the one that did the earlier work. Of a *part* it is the same at
+    /// all leaders.
     pub join: u64,
     /// Whether something persistent was changed there in this action so far.
     pub updated: bool,
     /// The first replicated object that was changed there, as long as nothing but replicated
-    /// objects was: its log can have the decision.
+    /// objects was: its log can have the decision. Of a part: its object, changed or not.
     pub decider: Option<Uid>,
+    /// The mirror is a part: the action's work at one replicated object, which the next leader
+    /// takes over. It is found by that object, wherever it was when it answered.
+    pub part: bool,
 }
 
 impl Joined {
     /// Notes what another answer said of the same mirror, earlier or later.
     pub(crate) fn merge(&mut self, other: Self) {
+        if self.part {
+            self.updated |= other.updated;
+            return;
+        }
         // Once something else was changed, it stays so; an answer from before does not know.
         self.decider = match (self.updated, other.updated) {
             (false, _) => other.decider,
@@ -229,7 +261,27 @@ impl Participant {
     #[must_use]
     pub fn is_same_mirror(&self, other: &Self) -> bool {
         let work = |it: &Self| (it.site, it.incarnation, it.joined.join);
-        work(self) == work(other)
+        match (self.address(), other.address()) {
+            (Address::Leader(one), Address::Leader(other_one)) => {
+                one == other_one && self.joined.join == other.joined.join
+            }
+            _ => self.joined.part == other.joined.part && work(self) == work(other),
+        }
+    }
+
+    /// Where it is found.
+    #[must_use]
+    pub fn address(&self) -> Address {
+        match self.joined.decider.filter(|_| self.joined.part) {
+            Some(object) => Address::Leader(object),
+            None => Address::Site(self.site),
+        }
+    }
+
+    /// The replicated object whose leaders hand it on to each other, if it is a part.
+    #[must_use]
+    pub fn part(&self) -> Option<Uid> {
+        self.joined.decider.filter(|_| self.joined.part)
     }
 
     /// The replicated object whose log can have the decision, if it is asked to commit.

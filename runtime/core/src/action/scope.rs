@@ -43,7 +43,7 @@ mod words;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::message::Message;
-use super::path::{PATH_MAX, Participant, Path, Site};
+use super::path::{Address, PATH_MAX, Participant, Path};
 use crate::id::{NodeId, Uid};
 
 pub use words::{CallEnd, CallKey, Doom, Over, Plan, Report, Send};
@@ -70,9 +70,9 @@ pub struct Family {
     branch: bool,
     state: State,
     levels: BTreeMap<Uid, Level>,
-    known: BTreeMap<Site, Known>,
+    known: BTreeMap<Address, Known>,
     /// Where a mirror may be, if only an empty one.
-    touched: BTreeSet<Site>,
+    touched: BTreeSet<Address>,
     calls: BTreeMap<CallKey, Call>,
     calls_begun: u64,
     /// Doomed actions that others run, for the report.
@@ -94,9 +94,9 @@ struct Level {
     parent: Option<Uid>,
     doomed: Option<Doom>,
     /// Where it has worked, or children that committed into it.
-    sites: BTreeSet<Site>,
+    sites: BTreeSet<Address>,
     /// Where a call of it went that had no answer.
-    strays: BTreeSet<Site>,
+    strays: BTreeSet<Address>,
     /// Aborted below it.
     aborted: Vec<Uid>,
     calls: usize,
@@ -113,7 +113,7 @@ struct Known {
 #[derive(Clone, Debug)]
 struct Call {
     action: Uid,
-    sites: Vec<Site>,
+    sites: Vec<Address>,
     /// The outermost level that was aborted while it was under way.
     lost: Option<Uid>,
 }
@@ -169,11 +169,15 @@ impl Family {
         self.levels.get(&action).map(|level| &level.path)
     }
 
-    /// Whether work that counts was done at this node: it is lost when the node is.
+    /// Whether work that counts was done at this node, and is lost when the node is: what whoever
+    /// leads an object has, the next leader takes over.
     #[must_use]
     pub fn works_at(&self, node: NodeId) -> bool {
         let mut sites = self.levels.values().flat_map(|level| &level.sites);
-        sites.any(|site| site.node == node)
+        sites.any(|address| match address {
+            Address::Site(site) => site.node == node,
+            Address::Leader(_) => false,
+        })
     }
 
     /// Begins the nested action `child`; what it is called in calls is returned.
@@ -228,9 +232,10 @@ impl Family {
         Ok(key)
     }
 
-    /// The call is about to be sent to this shard. To be said before it is, since whatever may
-    /// have arrived there has to be aborted with the action. Said again if it goes elsewhere.
-    pub fn reaching(&mut self, key: CallKey, site: Site) {
+    /// The call is about to be sent to this shard, or to whoever leads its object. To be said
+    /// before it is, since whatever may have arrived there has to be aborted with the action. Said
+    /// again if it goes elsewhere.
+    pub fn reaching(&mut self, key: CallKey, site: Address) {
         if let Some(call) = self.calls.get_mut(&key)
             && !call.sites.contains(&site)
         {
@@ -243,8 +248,8 @@ impl Family {
         let Some(call) = self.calls.remove(&key) else {
             return Vec::new();
         };
-        let reported = report.participants.iter().map(|joined| joined.site);
-        let named: BTreeSet<Site> = match ended {
+        let reported = report.participants.iter().map(Participant::address);
+        let named: BTreeSet<Address> = match ended {
             CallEnd::Unknown => reported.chain(call.sites).collect(),
             CallEnd::Known | CallEnd::Doomed { .. } => reported.collect(),
         };
@@ -331,11 +336,12 @@ impl Family {
         self.check_open(child)?;
         self.check_idle(child)?;
         let level = self.levels.remove(&child).ok_or(Over::Ended)?;
-        let message = Message::Merge {
+        let message = |address: &Address| Message::Merge {
             action: child,
             parent,
+            part: address.object(),
         };
-        let sends = level.sites.iter().map(|site| (*site, message.clone()));
+        let sends = level.sites.iter().map(|site| (*site, message(site)));
         let sends = sends.collect();
         if let Some(parent) = self.levels.get_mut(&parent) {
             parent.children -= 1;
@@ -384,20 +390,23 @@ impl Family {
         let root = &self.levels[&self.base];
         let mut live: Vec<Known> = root.sites.iter().map(|site| self.known[site]).collect();
         live.sort_by_key(|known| known.order);
-        let decides = live
+        let decider = |it: &Known| it.participant.decider().is_some();
+        let carried = live
             .iter()
-            .position(|it| it.participant.decider().is_some());
+            .position(|it| it.participant.joined.part && decider(it));
+        let decides = carried.or_else(|| live.iter().position(decider));
         let updating = || live.iter().position(|it| it.participant.joined.updated);
         if live.is_empty() {
             return Ok(Plan::Nothing);
         }
         let coordinator = decides.or_else(updating).unwrap_or(0);
         let coordinator = live.remove(coordinator).participant;
+        let decider = coordinator.decider().or_else(|| coordinator.part());
         let others = live.iter().map(|known| known.participant).collect();
         let aborted = root.aborted.clone();
         Ok(Plan::Ask {
             coordinator,
-            decider: coordinator.decider(),
+            decider,
             others,
             aborted,
         })
@@ -436,7 +445,7 @@ impl Family {
     #[must_use]
     pub fn report(&self) -> Report {
         let levels = self.levels.values();
-        let sites: BTreeSet<Site> = levels.flat_map(|level| &level.sites).copied().collect();
+        let sites: BTreeSet<Address> = levels.flat_map(|level| &level.sites).copied().collect();
         let mut live: Vec<&Known> = sites.iter().map(|site| &self.known[site]).collect();
         live.sort_by_key(|known| known.order);
         let participants = live.iter().map(|known| known.participant).collect();
@@ -520,8 +529,11 @@ impl Level {
     }
 }
 
-fn abort_at(action: Uid, sites: BTreeSet<Site>) -> Vec<Send> {
-    let message = Message::abort(action);
-    let sends = sites.into_iter().map(|site| (site, message.clone()));
+fn abort_at(action: Uid, sites: BTreeSet<Address>) -> Vec<Send> {
+    let message = |address: Address| {
+        let part = address.object();
+        Message::Abort { action, part }
+    };
+    let sends = sites.into_iter().map(|site| (site, message(site)));
     sends.collect()
 }

@@ -157,6 +157,7 @@ mod tests {
                 join: 1,
                 updated: true,
                 decider: None,
+                part: false,
             },
         };
         let mut table = Tombstones::default();

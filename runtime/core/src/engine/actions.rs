@@ -52,9 +52,22 @@ impl Engine {
         if member.until <= self.now {
             return Err(Refusal::Deadline { started: false });
         }
+        let part = invoke.cohort.then_some(invoke.uid);
+        if part.is_some_and(|object| self.cohorts.waiting.contains_key(&object)) {
+            // What the action has of the object is to be here first.
+            return Err(Refusal::Moved);
+        }
+        if part.is_some_and(|object| self.cohorts.end_of(object, root).is_some()) {
+            return Err(self.aborted(root));
+        }
+        let here = part.and_then(|_| self.mirrors.find_at((root, part)));
+        let known = here.map(|slot| &self.mirrors.mirror(slot).aborted);
         let ended = |action: &Uid| {
+            if known.is_some_and(|aborted| aborted.contains(action)) {
+                return true;
+            }
             let dead = self.tombstones.find(*action).is_some();
-            let level = self.mirrors.find_level(*action);
+            let level = self.mirrors.find_level_at((*action, part));
             let ends = level.is_some_and(|level| {
                 let level = self.mirrors.level(level);
                 level.ending == Ending::Aborting || !self.mirrors.mirror(level.mirror).is_active()
@@ -87,11 +100,12 @@ impl Engine {
             Err(Refusal::Overloaded { what, limit })
         };
         let limits = &self.limits;
-        let Some(new_levels) = self.mirrors.new_levels(&member.path) else {
+        let part = invoke.cohort.then_some(invoke.uid);
+        let Some(new_levels) = self.mirrors.new_levels(&member.path, part) else {
             let action = member.path.leaf().unwrap_or(root);
             return Err(self.aborted(action));
         };
-        let mirror = self.mirrors.find(root);
+        let mirror = self.mirrors.find_at((root, part));
         let levels = mirror.map_or(0, |mirror| self.mirrors.mirror(mirror).levels);
         if levels + new_levels > limits.levels_max {
             return full("nested actions in this action", limits.levels_max);
@@ -104,7 +118,11 @@ impl Engine {
             return Ok(());
         };
         let mirror = self.mirrors.mirror(mirror);
-        let seen = invoke.call.is_some_and(|id| mirror.executed.contains(&id));
+        let known = |id| {
+            let gone = mirror.gone.contains_key(&id) && !mirror.orphaned.contains(&id);
+            mirror.executed.contains(&id) || gone
+        };
+        let seen = invoke.call.is_some_and(known);
         if seen && self.mutation != Mutation::ExecuteRepeated {
             return Err(Refusal::Repeated);
         }
@@ -126,15 +144,17 @@ impl Engine {
     }
 
     /// A call that was admitted joins its level.
-    pub(super) fn join(&mut self, slot: Slot) {
+    pub(super) fn join(&mut self, slot: Slot, part: Option<Uid>) {
         let caller = self.calls.entry(slot).caller;
         let leader = self.calls.leader(slot);
         let member = leader.member.as_ref().expect("a call in an action says so");
-        let level = self.mirrors.join(member, self.now);
-        let until = member.until;
+        let level = self.mirrors.join(member, part, self.now);
+        let (until, carried) = (member.until, member.carried);
         self.mirrors.attach(level, slot);
         self.calls.leader_mut(slot).level = level;
-        self.note_caller(slot, caller);
+        if !carried {
+            self.note_caller(slot, caller);
+        }
         let at = self.mirrors.level(level).mirror;
         let mirror = self.mirrors.mirror_mut(at);
         mirror.until = mirror.until.min(until);
@@ -157,19 +177,25 @@ impl Engine {
     /// What the answer of a call says about this shard.
     pub(super) fn joined(&self, slot: Slot) -> Option<Joined> {
         let level = self.calls.leader(slot).in_level()?;
-        let mirror = self.mirrors.level(level).mirror;
-        Some(self.mirrors.mirror(mirror).joined())
+        let mirror = self.mirrors.mirror(self.mirrors.level(level).mirror);
+        // What another leader has by now may never have heard of this call.
+        (!mirror.lost).then(|| mirror.joined())
     }
 
     /// The same for a call that was not admitted.
     pub(super) fn joined_by(&self, invoke: &Invoke) -> Option<Joined> {
-        let mirror = self.mirrors.find(invoke.root()?)?;
+        let part = invoke.cohort.then_some(invoke.uid);
+        let mirror = self.mirrors.find_at((invoke.root()?, part))?;
         Some(self.mirrors.mirror(mirror).joined())
     }
 
     /// How a call that has returned is answered.
     pub(super) fn outcome(&self, slot: Slot) -> Answer {
         let level = self.calls.leader(slot).in_level();
+        let lost = |level: Slot| self.mirrors.mirror(self.mirrors.level(level).mirror).lost;
+        if level.is_some_and(lost) {
+            return Answer::Refused(Refusal::Moved);
+        }
         match level.and_then(|level| self.mirrors.aborting(level)) {
             Some(level) => {
                 let action = self.mirrors.level(level).uid;

@@ -24,21 +24,14 @@ impl Engine {
             if let Refusal::Overloaded { what, limit } = refusal {
                 out.push(Output::Event(Event::Overloaded { what, limit }));
             }
-            let answer = Answer::Refused(refusal);
-            out.push(Output::Reply {
-                ticket: invoke.ticket,
-                answer,
-                joined: self.joined_by(&invoke),
-            });
-            out.push(Output::Forget {
-                ticket: invoke.ticket,
-            });
-            return;
+            return self.refuse_at_once(&invoke, refusal, out);
         }
         let find_as = self.at_most_once(&invoke);
         if let Some(leader) = find_as.and_then(|call| self.find_leader(call)) {
             self.calls.follow(&invoke, leader);
-            self.note_caller(leader, invoke.caller);
+            if invoke.action.as_ref().is_none_or(|member| !member.carried) {
+                self.note_caller(leader, invoke.caller);
+            }
             let first = self.calls.entry(leader).ticket;
             out.push(Output::Event(Event::Joined {
                 ticket: invoke.ticket,
@@ -49,7 +42,7 @@ impl Engine {
         let in_action = invoke.root().is_some();
         let slot = self.calls.lead(&mut invoke, create, find_as);
         if in_action {
-            self.join(slot);
+            self.join(slot, invoke.cohort.then_some(invoke.uid));
             return self.enqueue(slot, out);
         }
         match find_as {
@@ -61,6 +54,32 @@ impl Engine {
             }
             Some(_) | None => self.enqueue(slot, out),
         }
+    }
+
+    /// Answers a call that is not admitted. Of one that was executed in a part the answer is in
+    /// the object's log.
+    fn refuse_at_once(&mut self, invoke: &Invoke, refusal: Refusal, out: &mut Outbox) {
+        let (ticket, joined) = (invoke.ticket, self.joined_by(invoke));
+        let part = invoke.root().filter(|_| invoke.cohort);
+        let saved = part.is_some_and(|root| self.has_saved(invoke.uid, root, invoke.call));
+        let answer = match (refusal, invoke.call) {
+            (Refusal::Repeated, Some(call)) if saved => Answer::Saved(call),
+            (refusal, _) => Answer::Refused(refusal),
+        };
+        let held = part.filter(|_| joined.is_some()).map(|_| invoke.uid);
+        if let Some(object) = held {
+            self.cohorts.touch(object);
+        }
+        self.say(
+            held,
+            Output::Reply {
+                ticket,
+                answer,
+                joined,
+            },
+            out,
+        );
+        self.say(held, Output::Forget { ticket }, out);
     }
 
     /// The id under which a call must not be executed twice: within an action that holds for

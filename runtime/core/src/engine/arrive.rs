@@ -387,7 +387,7 @@ impl Engine {
         }
     }
 
-    fn bring_lock(&mut self, uid: Uid, level: Slot, (mode, retained): (Mode, bool)) {
+    pub(super) fn bring_lock(&mut self, uid: Uid, level: Slot, (mode, retained): (Mode, bool)) {
         if self.mutation == Mutation::LeaveLocks {
             return;
         }

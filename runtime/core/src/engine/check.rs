@@ -20,6 +20,7 @@ impl Engine {
         self.incarnations.check();
         self.mirrors.check();
         self.decisions.check();
+        self.cohorts.check();
         self.detector.check();
         assert!(
             self.acts.is_empty(),
@@ -213,9 +214,12 @@ impl Engine {
         for (_, mirror) in self.mirrors.iter() {
             let uid = mirror.uid();
             let waits = match &mirror.phase {
-                Phase::Preparing { job, .. } => job_of(job) == Some(&Work::Prepare(uid)),
+                Phase::Preparing { job, .. } => match mirror.part {
+                    Some(object) => job_of(job) == Some(&Work::PreparePart(uid, object)),
+                    None => job_of(job) == Some(&Work::Prepare(uid)),
+                },
                 Phase::Installing { job, .. } => job_of(job) == Some(&Work::Install(uid)),
-                Phase::Deciding { job, .. } => job_of(job) == Some(&Work::Decide(uid)),
+                Phase::Deciding { job, .. } => job_of(job) == Some(&Work::Decide(uid, mirror.part)),
                 Phase::Active | Phase::Aborting | Phase::Prepared { .. } | Phase::Voting(_) => true,
             };
             assert!(waits, "{uid} waits for nothing");
@@ -223,8 +227,11 @@ impl Engine {
         let searches = self.jobs.values().filter(|work| match work {
             Work::Search(action, decider) => self.searches.contains_key(&(*action, *decider)),
             Work::Prepare(_)
+            | Work::PreparePart(..)
+            | Work::Checkpoint(_)
+            | Work::TellOut(..)
             | Work::Depart(_)
-            | Work::Decide(_)
+            | Work::Decide(..)
             | Work::Install(_)
             | Work::Undo(..)
             | Work::Settle(..) => false,

@@ -10,6 +10,7 @@ use crate::action::path::{Coordinator, Site};
 use crate::action::tombstone::Fate;
 use crate::id::{Incarnation, NodeId, Uid};
 use crate::input::Job;
+use crate::migrate::CheckpointEnd;
 use crate::outbox::Outbox;
 use crate::output::{ActionBatch, Event, GaveUp, Output, Written};
 use crate::slab::Slot;
@@ -29,10 +30,15 @@ impl Engine {
                 join,
                 aborted,
                 decider,
+                part,
             } => {
                 let ignored = self.mutation == Mutation::IgnoreDecider;
                 let decider = decider.filter(|_| !ignored);
                 let coordinator = Coordinator { site, decider };
+                if let Some(object) = part {
+                    let work = (object, join);
+                    return self.part_prepare_heard(coordinator, action, work, &aborted, out);
+                }
                 self.prepare_heard(coordinator, action, (incarnation, join), &aborted, out);
             }
             Message::Vote {
@@ -41,8 +47,9 @@ impl Engine {
                 moved,
                 groups,
                 decider,
+                part,
             } => {
-                let voter = Coordinator { site, decider };
+                let voter = (Coordinator { site, decider }, part);
                 self.vote_heard(voter, action, (vote, &moved, groups), out);
             }
             Message::Commit { action, part } => self.commit_heard(site, action, part, out),
@@ -53,7 +60,11 @@ impl Engine {
                 decider: _,
             } => self.acknowledged(action, whole.then_some(site), &groups, out),
             Message::Abort { action, part } => self.abort_heard(site, action, part, out),
-            Message::Merge { action, parent } => self.merge_heard(action, parent, out),
+            Message::Merge {
+                action,
+                parent,
+                part,
+            } => self.merge_heard((action, part), parent, out),
             Message::Query {
                 action,
                 decider,
@@ -69,9 +80,11 @@ impl Engine {
     }
 
     fn state(&self, action: Uid) -> State {
-        let Some(slot) = self.mirrors.find(action) else {
-            return State::Gone;
-        };
+        let found = self.mirrors.find(action);
+        found.map_or(State::Gone, |slot| self.state_of(slot))
+    }
+
+    fn state_of(&self, slot: Slot) -> State {
         match self.mirrors.mirror(slot).phase {
             Phase::Active => State::Active,
             Phase::Aborting => State::Aborting,
@@ -221,6 +234,7 @@ impl Engine {
             moved,
             groups,
             decider: to.decider,
+            part: None,
         };
         Self::send(to.site, vote, out);
     }
@@ -287,12 +301,25 @@ impl Engine {
     }
 
     /// Phase 1 here.
-    fn prepare(&mut self, slot: Slot, coordinator: Coordinator, aborted: &[Uid], out: &mut Outbox) {
+    pub(super) fn prepare(
+        &mut self,
+        slot: Slot,
+        coordinator: Coordinator,
+        aborted: &[Uid],
+        out: &mut Outbox,
+    ) {
         self.resolve_levels(slot, aborted, out);
         let changed = self.release_unchanged(slot, out);
         let mirror = self.mirrors.mirror(slot);
         let (action, join, root) = (mirror.uid(), mirror.join, mirror.root);
+        let part = mirror.part;
         self.mirrors.set_due(slot, Time::NEVER);
+        if let Some(object) = part.filter(|_| !changed) {
+            self.mirrors.remove(root);
+            let end = CheckpointEnd::ReadOnly;
+            self.cohorts.note_end(object, action, end);
+            return self.vote_part(coordinator, action, object, Vote::ReadOnly, out);
+        }
         if !changed {
             let moved = core::mem::take(&mut self.mirrors.mirror_mut(slot).moved);
             self.mirrors.remove(root);
@@ -312,7 +339,14 @@ impl Engine {
             coordinator,
             objects,
         };
-        let job = self.store(Work::Prepare(action), batch, out);
+        let work = match part {
+            Some(object) => {
+                self.cohorts.untouch(object);
+                Work::PreparePart(action, object)
+            }
+            None => Work::Prepare(action),
+        };
+        let job = self.store(work, batch, out);
         self.mirrors.mirror_mut(slot).phase = Phase::Preparing {
             coordinator,
             job,
@@ -343,7 +377,7 @@ impl Engine {
     }
 
     /// It is on disk, and bound.
-    fn set_prepared(&mut self, slot: Slot, _out: &mut Outbox) {
+    pub(super) fn set_prepared(&mut self, slot: Slot, _out: &mut Outbox) {
         let pause_ns = self.limits.resend_ns;
         let mirror = self.mirrors.mirror_mut(slot);
         let coordinator = match mirror.phase {
@@ -408,8 +442,9 @@ impl Engine {
     /// whose calls came here.
     fn abort_heard(&mut self, from: Site, action: Uid, part: Option<Uid>, out: &mut Outbox) {
         if let Some(object) = part {
-            return self.doubt_part(action, object, out);
+            return self.part_abort_heard(from, action, object, out);
         }
+        self.parts_abort_heard(action, out);
         if let Some(slot) = self.mirrors.find_level(action)
             && self.mirrors.level(slot).parent.is_some()
         {
@@ -469,7 +504,7 @@ impl Engine {
     /// A caller is gone, or time is up: what nobody else decides ends.
     pub(super) fn leave_to_itself(&mut self, slot: Slot, why: GaveUp, out: &mut Outbox) {
         let action = self.mirrors.mirror(slot).uid();
-        let state = self.state(action);
+        let state = self.state_of(slot);
         let next = participant::next(state, Cue::GiveUp);
         let disobeys = self.mutation == Mutation::AbortPrepared && state == State::Prepared;
         if disobeys {
@@ -552,28 +587,6 @@ impl Engine {
             | Phase::Preparing { .. }
             | Phase::Installing { .. }
             | Phase::Deciding { .. } => {}
-        }
-    }
-
-    /// A call of an action has gone, or goes, to another shard.
-    pub(super) fn reached(&mut self, action: Uid, site: Site, out: &mut Outbox) {
-        let participants_max = self.limits.participants_max as usize;
-        match self.mirrors.find(action) {
-            Some(slot) => {
-                let mirror = self.mirrors.mirror_mut(slot);
-                if mirror.is_active() && mirror.reached.len() < participants_max {
-                    mirror.reached.insert(site);
-                }
-                if self.state(action) == State::Aborting {
-                    Self::send(site, Message::abort(action), out);
-                }
-            }
-            None => match self.tombstones.find(action) {
-                Some(Fate::Aborted | Fate::Told) => {
-                    Self::send(site, Message::abort(action), out);
-                }
-                Some(Fate::Committed | Fate::ReadOnly { .. }) | None => {}
-            },
         }
     }
 }

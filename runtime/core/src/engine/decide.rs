@@ -7,11 +7,12 @@ use super::work::Work;
 use super::{Engine, Mutation};
 use crate::action::coordinator::{Ballot, News, Tally};
 use crate::action::message::{Message, To, Vote};
-use crate::action::mirror::Phase;
-use crate::action::path::{Coordinator, Participant, Site};
+use crate::action::mirror::{Name, Phase};
+use crate::action::path::{Address, Coordinator, Participant, Site};
 use crate::action::tombstone::Fate;
 use crate::id::Uid;
-use crate::input::{Fault, Job, Ticket};
+use crate::input::{Fault, Input, Job, Ticket};
+use crate::migrate::CheckpointEnd;
 use crate::outbox::Outbox;
 use crate::output::{Abort, ActionBatch, End, Output};
 use crate::slab::Slot;
@@ -26,19 +27,63 @@ pub(super) struct Asked {
     pub(super) others: Vec<Participant>,
     pub(super) aborted: Vec<Uid>,
     pub(super) decider: Option<Uid>,
+    pub(super) part: bool,
+}
+
+impl Asked {
+    /// The object whose part is to coordinate.
+    fn coordinator(&self) -> Option<Uid> {
+        self.decider.filter(|_| self.part)
+    }
 }
 
 impl Engine {
+    /// A request to commit came; other inputs are none of its business.
+    pub(super) fn commit_wanted(&mut self, input: Input, out: &mut Outbox) {
+        if let Input::Commit {
+            ticket,
+            caller: _,
+            action,
+            join,
+            others,
+            aborted,
+            decider,
+            part,
+        } = input
+        {
+            let asked = Asked {
+                ticket,
+                action,
+                join,
+                others,
+                aborted,
+                decider,
+                part,
+            };
+            self.commit_asked(asked, out);
+        }
+    }
+
     /// Whoever runs an action wants it committed.
     pub(super) fn commit_asked(&mut self, asked: Asked, out: &mut Outbox) {
         let (ticket, action, decider) = (asked.ticket, asked.action, asked.decider);
+        let part = asked.coordinator();
         let fate = self.tombstones.find(action);
-        if self.decisions.contains(action) || fate == Some(Fate::Committed) {
-            return Self::ended(&[ticket], End::Committed, out);
+        let end = part.and_then(|object| self.cohorts.end_of(object, action));
+        if self.decisions.contains(action)
+            || fate == Some(Fate::Committed)
+            || end == Some(CheckpointEnd::Committed)
+        {
+            return self.ended_at(part, &[ticket], End::Committed, out);
+        }
+        if part.is_some_and(|object| self.cohorts.awaits(object, action)) {
+            return Self::ended(&[ticket], End::Unknown, out);
         }
         let me = self.identity.site();
-        let Some(slot) = self.mirrors.find(action).filter(|_| !self.is_drained()) else {
-            if fate == Some(Fate::Aborted) {
+        let found = self.mirrors.find_at((action, part));
+        let Some(slot) = found.filter(|_| !self.is_drained()) else {
+            // What this shard remembers of a part may be of a term that is over.
+            if fate == Some(Fate::Aborted) && part.is_none() {
                 return self.refuse_commit(&asked, Abort::Ended, out);
             }
             // An earlier life may have been asked too, and have committed.
@@ -102,12 +147,36 @@ impl Engine {
 
     /// The action cannot commit: it is aborted everywhere.
     pub(super) fn refuse_commit(&mut self, asked: &Asked, why: Abort, out: &mut Outbox) {
-        let action = asked.action;
-        self.note_fate(action, Fate::Aborted);
+        let (action, part) = (asked.action, asked.coordinator());
+        self.note_aborted(action, part);
         for other in &asked.others {
-            Self::send(other.site, Message::abort(action), out);
+            self.tell_address(part, (other.address(), action), out);
         }
-        Self::ended(&[asked.ticket], End::Aborted(why), out);
+        self.ended_at(part, &[asked.ticket], End::Aborted(why), out);
+    }
+
+    /// A coordinator remembers that an action is aborted; of a part its object's log does.
+    fn note_aborted(&mut self, action: Uid, part: Option<Uid>) {
+        match part {
+            Some(object) => self
+                .cohorts
+                .note_end(object, action, CheckpointEnd::Aborted),
+            None => self.note_fate(action, Fate::Aborted),
+        }
+    }
+
+    /// Says how an action has ended, as soon as the log of its coordinator has it.
+    pub(super) fn ended_at(
+        &mut self,
+        part: Option<Uid>,
+        requests: &[Ticket],
+        end: End,
+        out: &mut Outbox,
+    ) {
+        for ticket in requests {
+            let ticket = *ticket;
+            self.say_of(part, Output::Ended { ticket, end }, out);
+        }
     }
 
     pub(super) fn ended(requests: &[Ticket], end: End, out: &mut Outbox) {
@@ -118,6 +187,7 @@ impl Engine {
     }
 
     fn begin_vote(&mut self, slot: Slot, asked: Asked, out: &mut Outbox) {
+        let part = asked.coordinator();
         let vote_ends = Time(self.now.0.saturating_add(self.limits.vote_wait_ns));
         let Asked {
             ticket,
@@ -133,13 +203,18 @@ impl Engine {
         let Some(mut ballot) = ballot else {
             self.abort_mirror(slot, out);
             let action = asked.action;
-            self.note_fate(action, Fate::Aborted);
+            self.note_aborted(action, part);
             for other in &others {
-                Self::send(other.site, Message::abort(action), out);
+                self.tell_address(part, (other.address(), action), out);
             }
             let me = self.identity.site();
-            return Self::ended(&[ticket], End::Aborted(Abort::Refused(me)), out);
+            let end = End::Aborted(Abort::Refused(me));
+            return self.ended_at(part, &[ticket], end, out);
         };
+        if let Some(object) = part {
+            // Whoever is asked to commit next will do the same once more.
+            self.cohorts.untouch(object);
+        }
         ballot.decider = decider;
         let moved = self.mirrors.mirror(slot).moved.clone();
         let added = self.add_voters(&mut ballot, slot, &moved);
@@ -165,7 +240,7 @@ impl Engine {
         let hidden = self.mutation == Mutation::HideMoved;
         let mut moved = moved.iter().filter(|_| !hidden);
         let refused = moved.find(|participant| {
-            if participant.site == me.site {
+            if participant.address() == me.address() {
                 // It came back: what is said of it is said of what is here.
                 return !participant.is_same_mirror(&me);
             }
@@ -204,17 +279,24 @@ impl Engine {
 
     pub(super) fn vote_heard(
         &mut self,
-        Coordinator {
-            site: from,
-            decider,
-        }: Coordinator,
+        (
+            Coordinator {
+                site: from,
+                decider,
+            },
+            part,
+        ): (Coordinator, Option<Uid>),
         action: Uid,
         (vote, moved, groups): (Vote, &[Participant], Vec<Uid>),
         out: &mut Outbox,
     ) {
-        let slot = self.mirrors.find(action);
+        let slot = match self.mirrors.find_at((action, decider)) {
+            Some(slot) if decider.is_some() && self.votes(slot) => Some(slot),
+            _ => self.mirrors.find(action),
+        };
+        let voter = part.map_or(Address::Site(from), Address::Leader);
         let tally = slot.and_then(|slot| match &mut self.mirrors.mirror_mut(slot).phase {
-            Phase::Voting(ballot) => Some((slot, ballot.vote(from, vote, groups))),
+            Phase::Voting(ballot) => Some((slot, ballot.vote(voter, vote, groups))),
             Phase::Active
             | Phase::Aborting
             | Phase::Preparing { .. }
@@ -235,9 +317,13 @@ impl Engine {
                 self.abort_vote(slot, Abort::Refused(site), out);
             }
             // It has missed the decision.
-            None if vote == Vote::Yes => self.query_heard((from, None), action, decider, out),
+            None if vote == Vote::Yes => self.query_heard((from, part), action, decider, out),
             None => {}
         }
+    }
+
+    fn votes(&self, slot: Slot) -> bool {
+        matches!(self.mirrors.mirror(slot).phase, Phase::Voting(_))
     }
 
     /// A vote has named others: those who were not asked are.
@@ -248,9 +334,9 @@ impl Engine {
         let Phase::Voting(mut ballot) = phase else {
             panic!("{action} does not vote");
         };
-        let asked: BTreeSet<Site> = ballot.missing().map(|it| it.site).collect();
+        let asked: BTreeSet<Address> = ballot.missing().map(|it| it.address()).collect();
         let refused = self.add_voters(&mut ballot, slot, moved);
-        let new = ballot.missing().filter(|it| !asked.contains(&it.site));
+        let new = ballot.missing().filter(|it| !asked.contains(&it.address()));
         for participant in new {
             Self::ask_vote(action, participant, &ballot, out);
         }
@@ -266,8 +352,9 @@ impl Engine {
             join: it.joined.join,
             aborted: ballot.aborted.clone(),
             decider: ballot.decider,
+            part: it.part(),
         };
-        Self::send(it.site, message, out);
+        Self::send_to(it.address().into(), message, out);
     }
 
     /// All can commit.
@@ -278,13 +365,23 @@ impl Engine {
             panic!("{action} is decided without a vote");
         };
         let requests = core::mem::take(&mut ballot.requests);
-        let decider = ballot.decider;
+        let (decider, parts) = (ballot.decider, ballot.parts());
         let mut groups = core::mem::take(&mut ballot.groups);
+        let part = mirror.part;
         let objects = self.written(root);
         self.mirrors.set_due(slot, Time::NEVER);
-        if objects.is_empty() && yes.is_empty() {
-            self.release_committed(slot, out);
-            return Self::ended(&requests, End::Committed, out);
+        if objects.is_empty() && yes.is_empty() && groups.is_empty() {
+            match part {
+                // The log is to have it, and not this shard alone.
+                Some(object) => {
+                    self.release_all(root, out);
+                    self.mirrors.remove(root);
+                    let end = CheckpointEnd::Committed;
+                    self.cohorts.note_end(object, action, end);
+                }
+                None => self.release_committed(slot, out),
+            }
+            return self.ended_at(part, &requests, End::Committed, out);
         }
         let mut own = Self::groups_of(&objects);
         own.retain(|uid| Some(*uid) != decider);
@@ -299,13 +396,14 @@ impl Engine {
             participants: yes.clone(),
             groups: groups.iter().copied().collect(),
         };
-        let job = self.store(Work::Decide(action), batch, out);
+        let job = self.store(Work::Decide(action, part), batch, out);
         self.mirrors.mirror_mut(slot).phase = Phase::Deciding {
             requests,
             job,
             told: News {
                 sites: yes,
                 groups,
+                parts,
                 decider,
             },
             own,
@@ -320,12 +418,12 @@ impl Engine {
     /// The store has the decision, or not.
     pub(super) fn decision_stored(
         &mut self,
-        action: Uid,
+        (action, part): Name,
         done: Job,
         result: Result<(), Fault>,
         out: &mut Outbox,
     ) {
-        let Some(slot) = self.mirrors.find(action) else {
+        let Some(slot) = self.mirrors.find_at((action, part)) else {
             return;
         };
         let mirror = self.mirrors.mirror_mut(slot);
@@ -348,11 +446,13 @@ impl Engine {
                 mirror.groups = core::mem::take(own);
                 self.undo_groups(slot, out);
                 self.abort_mirror(slot, out);
-                self.note_fate(action, Fate::Aborted);
-                for site in told.sites {
-                    Self::send(site, Message::abort(action), out);
+                self.note_aborted(action, part);
+                let sites = told.sites.into_iter().map(Address::Site);
+                let parts = told.parts.into_iter().map(Address::Leader);
+                for to in sites.chain(parts) {
+                    self.tell_address(part, (to, action), out);
                 }
-                Self::ended(&requests, End::Aborted(Abort::Store(fault)), out);
+                self.ended_at(part, &requests, End::Aborted(Abort::Store(fault)), out);
             }
         }
     }
@@ -372,9 +472,14 @@ impl Engine {
         };
         let (requests, told) = (core::mem::take(requests), core::mem::take(told));
         mirror.groups = core::mem::take(own);
+        let part = mirror.part;
         let ended = self.led_groups(slot);
         self.release_committed(slot, out);
-        Self::ended(&requests, End::Committed, out);
+        if let Some(object) = part {
+            // The log has it.
+            self.cohorts.untouch(object);
+        }
+        self.ended_at(part, &requests, End::Committed, out);
         self.tell_decision(action, told, &ended, out);
     }
 
@@ -397,6 +502,12 @@ impl Engine {
         for site in &told.sites {
             let part = None;
             Self::send(*site, Message::Commit { action, part }, out);
+        }
+        for object in &told.parts {
+            let (to, part) = (To::Leader { object: *object }, Some(*object));
+            if told.groups.contains(object) {
+                Self::send_to(to, Message::Commit { action, part }, out);
+            }
         }
         let pause_ns = self.limits.resend_ns;
         let next_ns = pause_ns.saturating_mul(2).min(self.pause_max_ns());
@@ -451,13 +562,14 @@ impl Engine {
             panic!("{action} does not vote");
         };
         let requests = core::mem::take(&mut ballot.requests);
-        let bound: Vec<Site> = ballot.bound().collect();
+        let bound: Vec<Address> = ballot.bound().collect();
+        let part = mirror.part;
         self.abort_mirror(slot, out);
-        self.note_fate(action, Fate::Aborted);
-        for site in bound {
-            Self::send(site, Message::abort(action), out);
+        self.note_aborted(action, part);
+        for to in bound {
+            self.tell_address(part, (to, action), out);
         }
-        Self::ended(&requests, End::Aborted(why), out);
+        self.ended_at(part, &requests, End::Aborted(why), out);
     }
 
     /// Whoever runs the action has thought better of it: too late if it is being decided.

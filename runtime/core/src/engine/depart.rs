@@ -5,7 +5,7 @@ use super::{Drain, Engine, Mutation};
 use crate::action::coordinator::News;
 use crate::action::message::Message;
 use crate::action::mirror::Ending;
-use crate::action::path::{Joined, Participant, Site};
+use crate::action::path::{Address, Joined, Participant, Site};
 use crate::action::tombstone::Fate;
 use crate::activation::{self, Image, Kind};
 use crate::call::Stage;
@@ -218,7 +218,7 @@ impl Engine {
         (levels <= self.limits.cargo_levels_max as usize).then_some((cargo, pinned))
     }
 
-    fn cargo_action(&self, uid: Uid, slot: Slot) -> CargoAction {
+    pub(super) fn cargo_action(&self, uid: Uid, slot: Slot) -> CargoAction {
         let mirror = self.mirrors.mirror(slot);
         let key = Self::lock_key(uid);
         // Levels that have the lock, and all that these are nested in; parents come first.
@@ -228,6 +228,8 @@ impl Engine {
             let locks = &self.mirrors.level(*at).locks;
             locks.contains_key(&uid)
         }));
+        // A checkpoint may have an action without a lock.
+        wanted[0] = true;
         for at in (0..all.len()).rev().filter(|_| all.len() > 1) {
             let parent = self.mirrors.level(all[at]).parent;
             let parent = parent.and_then(|parent| all.iter().position(|slot| *slot == parent));
@@ -432,7 +434,7 @@ impl Engine {
                 joined: *joined,
             };
             let mirror = self.mirrors.mirror_mut(mirror);
-            mirror.reached.insert(to);
+            mirror.reached.insert(Address::Site(to));
             let known = |it: &Participant| it.is_same_mirror(&participant);
             if !mirror.moved.iter().any(known) {
                 mirror.moved.push(participant);
@@ -502,6 +504,7 @@ impl Engine {
                 (Ending::Merging, Some(parent)) if !merging => Message::Merge {
                     action,
                     parent: parent.uid,
+                    part: None,
                 },
                 (Ending::Open | Ending::Merging | Ending::Aborting, _) => continue,
             };

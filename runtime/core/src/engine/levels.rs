@@ -7,8 +7,9 @@
 
 use super::{Engine, Mutation};
 use crate::action::message::{Message, To};
-use crate::action::mirror::{Ending, Phase};
+use crate::action::mirror::{Ending, Name, Phase};
 use crate::action::path::Site;
+use crate::action::scope::ABORTED_MAX;
 use crate::action::tombstone::Fate;
 use crate::activation;
 use crate::id::{Incarnation, NodeId, Peer, Uid};
@@ -40,10 +41,11 @@ impl Engine {
     }
 
     /// Whoever runs an action says that a nested one has committed into its parent.
-    pub(super) fn merge_heard(&mut self, action: Uid, parent: Uid, out: &mut Outbox) {
-        let Some(slot) = self.mirrors.find_level(action) else {
+    pub(super) fn merge_heard(&mut self, name: Name, parent: Uid, out: &mut Outbox) {
+        let Some(slot) = self.mirrors.find_level_at(name) else {
             return;
         };
+        let (action, part) = name;
         let level = self.mirrors.level(slot);
         let above = level.parent.map(|parent| self.mirrors.level(parent).uid);
         let open = level.ending == Ending::Open;
@@ -51,7 +53,16 @@ impl Engine {
         if open && active && above == Some(parent) {
             let moved = &self.mirrors.mirror(level.mirror).moved;
             for participant in moved {
-                Self::send(participant.site, Message::Merge { action, parent }, out);
+                let part = None;
+                let message = Message::Merge {
+                    action,
+                    parent,
+                    part,
+                };
+                Self::send(participant.site, message, out);
+            }
+            if let Some(object) = part {
+                self.cohorts.touch(object);
             }
             self.mirrors.level_mut(slot).ending = Ending::Merging;
             self.level_left(slot, out);
@@ -67,20 +78,23 @@ impl Engine {
         }
         self.note_fate(action, Fate::Aborted);
         self.forward_abort(at, action, out);
-        self.abort_level(slot, out);
-    }
-
-    /// An abort has to get where calls from here got.
-    fn forward_abort(&mut self, mirror: Slot, action: Uid, out: &mut Outbox) {
-        let reached = &self.mirrors.mirror(mirror).reached;
-        for site in reached {
-            Self::send(*site, Message::abort(action), out);
+        let mirror = self.mirrors.mirror_mut(at);
+        if mirror.part.is_some() {
+            // The next leader is to refuse late calls, too.
+            mirror.aborted.insert(action);
+            if mirror.aborted.len() > ABORTED_MAX {
+                return self.abort_mirror(at, out);
+            }
         }
+        self.abort_level(slot, out);
     }
 
     /// A top-level action never happened, as far as this shard is concerned. That says nothing
     /// of what was decided: this may be what a late call began after the end.
     pub(super) fn abort_mirror(&mut self, slot: Slot, out: &mut Outbox) {
+        if let Some(object) = self.mirrors.mirror(slot).part {
+            return self.abort_part(slot, object, out);
+        }
         let mirror = self.mirrors.mirror_mut(slot);
         mirror.phase = Phase::Aborting;
         let (action, root) = (mirror.uid(), mirror.root);
@@ -93,7 +107,7 @@ impl Engine {
     }
 
     /// A level ends, with all below it.
-    fn abort_level(&mut self, slot: Slot, out: &mut Outbox) {
+    pub(super) fn abort_level(&mut self, slot: Slot, out: &mut Outbox) {
         let levels = self.mirrors.subtree(slot);
         let calls = levels.iter().flat_map(|at| &self.mirrors.level(*at).calls);
         let waiting = calls.filter(|call| !self.calls.leader(**call).stage.started());
@@ -233,10 +247,13 @@ impl Engine {
     /// Before the end of a top-level action, when nothing of it runs any more: the levels below
     /// the root go, as whoever runs it says.
     pub(super) fn resolve_levels(&mut self, mirror: Slot, aborted: &[Uid], out: &mut Outbox) {
-        let root = self.mirrors.mirror(mirror).root;
+        let (root, part) = (
+            self.mirrors.mirror(mirror).root,
+            self.mirrors.mirror(mirror).part,
+        );
         let forget = self.mutation == Mutation::ForgetAbortedLevels;
         for action in aborted {
-            let Some(slot) = self.mirrors.find_level(*action) else {
+            let Some(slot) = self.mirrors.find_level_at((*action, part)) else {
                 continue;
             };
             if self.mirrors.level(slot).mirror == mirror && slot != root && !forget {
@@ -298,8 +315,11 @@ impl Engine {
     pub(super) fn give_up(&mut self, slot: Slot, why: GaveUp, out: &mut Outbox) {
         let action = self.mirrors.mirror(slot).uid();
         out.push(Output::Event(Event::GaveUp { action, why }));
-        self.note_fate(action, Fate::Told);
-        self.tombstones.note_reason(action, why);
+        // Of a part the next leader may know nothing of this, and go on.
+        if self.mirrors.mirror(slot).part.is_none() {
+            self.note_fate(action, Fate::Told);
+            self.tombstones.note_reason(action, why);
+        }
         self.abort_mirror(slot, out);
     }
 

@@ -216,6 +216,9 @@ impl Engine {
             .release(Self::lock_key(uid), owner, &kin, granted);
         self.take_grants();
         if owner.is_level() {
+            if let Some(object) = self.mirrors.part_of_level(Slot(owner.index())) {
+                self.cohorts.touch(object);
+            }
             let had = self.mirrors.remove_lock(Slot(owner.index()), uid);
             assert!(had, "{owner:?} gives a lock of {uid} back that it has not");
             self.unhold(uid, out);
@@ -226,6 +229,9 @@ impl Engine {
     pub(super) fn inherit(&mut self, uid: Uid, child: Slot, parent: Slot, out: &mut Outbox) {
         let (from, to) = (Owner::level(child.0), Owner::level(parent.0));
         let since = self.mirrors.level(child).locks[&uid];
+        if let Some(object) = self.mirrors.part_of_level(child) {
+            self.cohorts.touch(object);
+        }
         let kin = kin(&self.mirrors, self.mutation);
         let granted = &mut self.granted;
         self.locks

@@ -380,7 +380,7 @@ impl Engine {
     /// Tells the shell when the drain is over: no call is left, and no action but those that
     /// are prepared. These are on disk, and their objects go out of memory without more ado.
     pub(super) fn end_drain(&mut self, out: &mut Outbox) {
-        let busy = self.calls.len() > 0 || !self.searches.is_empty();
+        let busy = self.calls.len() > 0 || !self.searches.is_empty() || !self.cohorts.is_quiet();
         if self.drain != Drain::Draining || busy {
             return;
         }

@@ -20,6 +20,7 @@ mod actions;
 mod admit;
 mod arrive;
 mod check;
+mod cohort;
 mod commit;
 mod decide;
 mod depart;
@@ -28,9 +29,13 @@ mod levels;
 mod locking;
 mod memory;
 mod orphans;
+mod out;
 mod outcome;
+mod part;
 mod parts;
 mod pins;
+mod reached;
+mod resume;
 mod run;
 mod view;
 mod waits;
@@ -40,7 +45,7 @@ pub use view::{ActionPhase, ActionView, HolderView, LockView, ObjectView, Stats,
 
 use std::collections::{BTreeMap, VecDeque};
 
-use self::decide::Asked;
+use self::cohort::Cohorts;
 use self::outcome::Search;
 use self::parts::Parts;
 use self::pins::Late;
@@ -177,6 +182,24 @@ pub enum Mutation {
     IgnoreDecider,
     /// Say that there is no decision without leading its decider. For the shell.
     AnswerUnled,
+    /// Answer calls before the log has the checkpoint.
+    AnswerUncheckpointed,
+    /// Say everything else before the log has the checkpoint.
+    TellUncheckpointed,
+    /// Take in no checkpoint.
+    LoseCheckpoint,
+    /// Take over no ends of actions.
+    ForgetEnds,
+    /// Vote for the first who asks alone, though another leads the decider now.
+    NoRebind,
+    /// Let servants call elsewhere, and do not say so in the log.
+    GoOutUnmarked,
+    /// Commit what a servant has called elsewhere before the log has its answer.
+    MergeUncheckpointed,
+    /// Leave the checkpoint as it is when a part or a decision comes behind it. For the shell.
+    KeepCheckpoint,
+    /// Prepare and commit without leading the object. For the shell.
+    VoteUnled,
 }
 
 /// Which shard this is.
@@ -225,6 +248,7 @@ pub struct Engine {
     tombstones: Tombstones,
     decisions: Decisions,
     parts: Parts,
+    cohorts: Cohorts,
     /// What the store is doing for actions.
     jobs: BTreeMap<Job, Work>,
     last_job: u64,
@@ -273,10 +297,11 @@ impl Engine {
             locks: Locks::seeded(identity.seed),
             uses: UseList::default(),
             incarnations: Incarnations::new(),
-            mirrors: Mirrors::new(identity.me.incarnation),
+            mirrors: Mirrors::new(identity.me.node, identity.me.incarnation),
             tombstones: Tombstones::default(),
             decisions: Decisions::default(),
             parts: Parts::default(),
+            cohorts: Cohorts::default(),
             jobs: BTreeMap::new(),
             last_job: 0,
             undone: VecDeque::new(),
@@ -328,36 +353,21 @@ impl Engine {
             Input::Message { message, .. }
                 if self.is_drained() && !matches!(*message, Message::Deadlock(_)) => {}
             Input::Message { from, message } => self.message(from, *message, out),
-            Input::Commit {
-                ticket,
-                caller: _,
-                action,
-                join,
-                others,
-                aborted,
-                decider,
-            } => {
-                let asked = Asked {
-                    ticket,
-                    action,
-                    join,
-                    others,
-                    aborted,
-                    decider,
-                };
-                self.commit_asked(asked, out);
-            }
+            commit @ Input::Commit { .. } => self.commit_wanted(commit, out),
             Input::Ask {
                 ticket,
                 action,
                 decider,
             } => self.asked(ticket, action, decider, out),
-            Input::Reached { action, site } => self.reached(action, site, out),
+            Input::Reached { action, to } => self.reached(action, to, out),
+            Input::GoesOut { ticket, level, to } => self.goes_out(ticket, (level, to), out),
+            Input::Checkpointed { job, result } => self.checkpointed(job, result, out),
             Input::Stored { job, result } => self.stored(job, result, out),
             Input::DecisionFound { job, found } => self.decision_found(job, found, out),
             about_a_takeover @ (Input::RecoverPrepared { .. }
             | Input::RecoverDecision { .. }
             | Input::RecoverPart { .. }
+            | Input::RecoverCheckpoint { .. }
             | Input::PartEnded { .. }
             | Input::Expel { .. }) => self.taking_over(about_a_takeover, out),
             about_a_move @ (Input::Depart { .. }
@@ -415,9 +425,14 @@ impl Engine {
 
     /// Ends an input: whoever got a lock is looked at, leftovers are swept out.
     fn settle(&mut self, out: &mut Outbox) {
+        // Before anybody runs whom what has happened lets in.
+        self.add_checkpoints(out);
         loop {
             if !self.parts.unlocked.is_empty() {
                 self.lock_parts();
+            }
+            if !self.cohorts.waiting.is_empty() {
+                self.resume_free(out);
             }
             self.run_ready(out);
             match self.moved.pop() {
@@ -428,6 +443,7 @@ impl Engine {
             }
         }
         self.make_room(out);
+        self.add_checkpoints(out);
         self.calls.tidy();
         let calls = &self.calls;
         let stuck = |ticket, slot| calls.is_stuck(ticket, slot);
@@ -519,10 +535,10 @@ impl Engine {
     }
 
     fn forget(&mut self, slot: Slot, out: &mut Outbox) -> crate::call::Call {
+        let part = self.part_of_call(slot);
         let call = self.calls.remove(slot);
-        out.push(Output::Forget {
-            ticket: call.ticket,
-        });
+        let ticket = call.ticket;
+        self.say(part, Output::Forget { ticket }, out);
         call
     }
 }

@@ -43,11 +43,20 @@ impl Engine {
         let others_wait = usize::from(leader.waits) + leader.followers.len() > 1;
         let started = leader.stage.started() || others_wait;
         let answer = Answer::Refused(Refusal::Deadline { started });
-        out.push(Output::Reply {
-            ticket,
-            answer,
-            joined: self.joined(leader_slot),
-        });
+        let part = self.part_of_call(leader_slot);
+        if let Some(object) = part {
+            self.cohorts.touch(object);
+        }
+        let joined = self.joined(leader_slot);
+        self.say(
+            part,
+            Output::Reply {
+                ticket,
+                answer,
+                joined,
+            },
+            out,
+        );
         self.stop_waiting(slot, Orphan::Expired, out);
     }
 

@@ -15,12 +15,13 @@
 use super::decide::Asked;
 use super::work::Work;
 use super::{Engine, Mutation};
-use crate::action::message::{Message, Verdict};
+use crate::action::message::{Message, To, Verdict};
 use crate::action::mirror::Phase;
 use crate::action::path::Site;
 use crate::action::tombstone::Fate;
 use crate::id::Uid;
 use crate::input::{Job, Ticket};
+use crate::migrate::CheckpointEnd;
 use crate::outbox::Outbox;
 use crate::output::{Abort, End, Output};
 
@@ -46,11 +47,17 @@ impl Engine {
         if self.departures.contains(action) {
             return Some(Verdict::InFlight);
         }
-        let here = self
-            .mirrors
-            .find(action)
-            .map(|slot| self.mirrors.mirror(slot));
-        let undecided = here.is_some_and(|mirror| match (&mirror.phase, decider) {
+        let end = decider.and_then(|object| self.cohorts.end_of(object, action));
+        if end == Some(CheckpointEnd::Committed) {
+            return Some(Verdict::Committed);
+        }
+        if decider.is_some_and(|object| self.cohorts.awaits(object, action)) {
+            return Some(Verdict::InFlight);
+        }
+        let part = decider.and_then(|_| self.mirrors.find_at((action, decider)));
+        let here = self.mirrors.find(action).into_iter().chain(part);
+        let mut here = here.map(|slot| self.mirrors.mirror(slot));
+        let undecided = here.any(|mirror| match (&mirror.phase, decider) {
             (Phase::Aborting, _) => false,
             (_, None) | (Phase::Voting(_) | Phase::Deciding { .. }, Some(_)) => true,
             // It may be asked to commit.
@@ -81,7 +88,7 @@ impl Engine {
         out: &mut Outbox,
     ) {
         if let Some(verdict) = self.known_verdict(action, decider) {
-            return Self::send_verdict(from, action, verdict, out);
+            return self.send_verdict(from, action, (verdict, decider), out);
         }
         let participants_max = self.limits.participants_max as usize;
         let Some(search) = self.search(action, decider, out) else {
@@ -93,17 +100,19 @@ impl Engine {
     }
 
     fn send_verdict(
+        &mut self,
         (site, part): (Site, Option<Uid>),
         action: Uid,
-        verdict: Verdict,
+        (verdict, decider): (Verdict, Option<Uid>),
         out: &mut Outbox,
     ) {
-        let verdict = Message::Verdict {
+        let message = Box::new(Message::Verdict {
             action,
             verdict,
             part,
-        };
-        Self::send(site, verdict, out);
+        });
+        let to = To::Site(site);
+        self.say_of(decider, Output::Send { to, message }, out);
     }
 
     fn known_verdict(&self, action: Uid, decider: Option<Uid>) -> Option<Verdict> {
@@ -122,7 +131,7 @@ impl Engine {
     ) {
         if let Some(verdict) = self.known_verdict(action, decider) {
             let verdict = Some(verdict);
-            return out.push(Output::Told { ticket, verdict });
+            return self.say_of(decider, Output::Told { ticket, verdict }, out);
         }
         match self.search(action, decider, out) {
             Some(search) => search.tickets.push(ticket),
@@ -176,17 +185,20 @@ impl Engine {
             }
             (Some(false) | None, Some(verdict)) => Some(verdict),
             (Some(false), None) => {
-                self.note_fate(action, Fate::Aborted);
+                // What is known of an action with a part here may be of a term that is over.
+                if decider.is_none_or(|object| !self.cohorts.knows(object)) {
+                    self.note_fate(action, Fate::Aborted);
+                }
                 Some(Verdict::Aborted)
             }
             (None, None) => None,
         };
         for site in search.sites {
             let verdict = verdict.unwrap_or(Verdict::InFlight);
-            Self::send_verdict(site, action, verdict, out);
+            self.send_verdict(site, action, (verdict, decider), out);
         }
         for ticket in search.tickets {
-            out.push(Output::Told { ticket, verdict });
+            self.say_of(decider, Output::Told { ticket, verdict }, out);
         }
         for asked in search.late {
             match verdict {

@@ -36,11 +36,13 @@ use crate::action::coordinator::News;
 use crate::action::message::{Message, Verdict};
 use crate::action::mirror::Phase;
 use crate::action::path::{Coordinator, Path, Site};
+use crate::action::tombstone::Fate;
 use crate::activation::{Image, Kind};
 use crate::id::Uid;
 use crate::input::{Fault, Input};
 use crate::lock::locks::{Acquired, Asker, Owner, Request};
 use crate::lock::mode::Mode;
+use crate::migrate::CheckpointEnd;
 use crate::outbox::Outbox;
 use crate::output::{Abort, Answer, GaveUp, Output, Refusal, Why};
 use crate::slab::Slot;
@@ -90,6 +92,7 @@ impl Engine {
             let news = News {
                 sites: participants,
                 groups: groups.into_iter().collect(),
+                parts: Vec::new(),
                 decider,
             };
             self.recover_decision(action, news, out);
@@ -109,6 +112,8 @@ impl Engine {
             self.part_ended(object, action, result, out);
         } else if let Input::Expel { uid } = input {
             self.expel(uid, out);
+        } else if let Input::RecoverCheckpoint { object, checkpoint } = input {
+            self.recover_checkpoint(object, checkpoint);
         }
     }
 
@@ -178,9 +183,8 @@ impl Engine {
             assert!(part.action == action, "{object} has two parts");
             return;
         }
-        let slot = self
-            .mirrors
-            .insert_part(Path::top(action), object, self.now);
+        let (path, never) = (Path::top(action), Time::NEVER);
+        let slot = self.mirrors.insert_at(path, Some(object), never, self.now);
         self.bind_stored(slot, coordinator);
         let part = Part {
             slot,
@@ -359,7 +363,7 @@ impl Engine {
         let Phase::Prepared { coordinator, .. } = self.mirrors.mirror(slot).phase else {
             panic!("the part of {action} at {object} is not in doubt");
         };
-        self.drop_part(object, out);
+        self.drop_part(object, Some(commit), out);
         if commit {
             Self::acknowledge_group(coordinator, action, object, out);
         }
@@ -375,14 +379,36 @@ impl Engine {
         Self::send_to(Self::keeper(to), message, out);
     }
 
-    /// A part is here no more, and its object is free.
-    fn drop_part(&mut self, object: Uid, out: &mut Outbox) {
+    /// A part is here no more, and its object is free: it was committed, or not, or is led by
+    /// another.
+    pub(super) fn drop_part(&mut self, object: Uid, end: Option<bool>, out: &mut Outbox) {
         self.parts.unlocked.remove(&object);
-        if let Some(part) = self.parts.rows.remove(&object) {
-            let root = self.mirrors.mirror(part.slot).root;
-            self.release_all(root, out);
-            self.mirrors.remove(root);
+        let Some(Part { slot, action, .. }) = self.parts.rows.remove(&object) else {
+            return;
+        };
+        let root = self.mirrors.mirror(slot).root;
+        if !self.mirrors.mirror(slot).stored_only {
+            match end {
+                Some(true) => {
+                    self.mirrors.level_mut(root).images.clear();
+                    out.push(Output::Release {
+                        uid: object,
+                        action,
+                    });
+                    self.note_fate(action, Fate::Committed);
+                }
+                Some(false) => {
+                    self.restore(root, out);
+                    let end = CheckpointEnd::Aborted;
+                    self.cohorts.note_end(object, action, end);
+                }
+                None => self.restore(root, out),
+            }
         }
+        self.release_all(root, out);
+        self.mirrors.remove(root);
+        // The log has it.
+        self.cohorts.untouch(object);
     }
 
     /// This shard leads an object no more.
@@ -390,7 +416,8 @@ impl Engine {
         if self.mutation == Mutation::ForgetExpel {
             return self.evict(uid, out);
         }
-        self.drop_part(uid, out);
+        self.drop_part(uid, None, out);
+        self.drop_held(uid, out);
         self.decisions.drop_of(uid);
         let known = self.objects.slot(uid);
         if self.arrivals.brings(uid) || known.is_some_and(|object| !self.may_be_led(object)) {
@@ -407,9 +434,14 @@ impl Engine {
             }
             self.objects.entry_mut(object).calls -= 1;
         }
+        for slot in self.mirrors.parts_at(uid) {
+            self.lose_part(slot, out);
+        }
         for slot in self.concerned(uid) {
             self.lose(slot, uid, out);
         }
+        // What was given back just now is the next leader's.
+        self.drop_held(uid, out);
         let Some(object) = self.objects.slot(uid) else {
             return;
         };

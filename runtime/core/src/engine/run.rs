@@ -46,6 +46,9 @@ impl Engine {
                 self.note_change(slot);
             }
         }
+        if ended == Ended::Normal || ended == Ended::Raised {
+            self.merge_out(slot, out);
+        }
         self.step(slot, Cue::Returned(ended), out);
     }
 
@@ -264,6 +267,7 @@ impl Engine {
             self.capture(slot, out);
         }
         let ticket = self.calls.entry(slot).ticket;
+        self.begin_again(slot, out);
         out.push(Output::Dispatch {
             ticket,
             uid,
@@ -355,6 +359,10 @@ impl Engine {
     pub(super) fn end(&mut self, slot: Slot, answer: Option<Answer>, out: &mut Outbox) {
         self.unlock(slot, out);
         let joined = self.joined(slot);
+        let part = self.part_of_call(slot);
+        if let Some(object) = part {
+            self.note_answer(slot, object, answer.as_ref());
+        }
         let leader = self.calls.leader_mut(slot);
         let followers = core::mem::take(&mut leader.followers);
         let waits = leader.waits;
@@ -362,11 +370,12 @@ impl Engine {
         if let Some(answer) = answer {
             if waits {
                 let answer = answer.clone();
-                out.push(Output::Reply {
+                let reply = Output::Reply {
                     ticket,
                     answer,
                     joined,
-                });
+                };
+                self.say(part, reply, out);
             }
             let answer = match answer {
                 Answer::Outcome => Answer::SameAs(ticket),
@@ -376,11 +385,12 @@ impl Engine {
                 let ticket = self.calls.entry(*follower).ticket;
                 let answer = answer.clone();
                 if self.mutation != Mutation::LoseFollowers {
-                    out.push(Output::Reply {
+                    let reply = Output::Reply {
                         ticket,
                         answer,
                         joined,
-                    });
+                    };
+                    self.say(part, reply, out);
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! What the store is asked to do for actions, and what it could not do for now.
 
 use super::{Engine, Mutation};
+use crate::action::mirror::Name;
 use crate::action::participant::Cue;
 use crate::id::Uid;
 use crate::input::{Fault, Job};
@@ -12,7 +13,10 @@ use crate::slab::Slot;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Work {
     Prepare(Uid),
-    Decide(Uid),
+    /// Of an action at this object.
+    PreparePart(Uid, Uid),
+    /// By the part of this object, or by its mirror.
+    Decide(Uid, Option<Uid>),
     Install(Uid),
     /// Nothing waits for it, nor for the next: tried again until it is done, or found at the
     /// next start.
@@ -20,6 +24,10 @@ pub(super) enum Work {
     Settle(Uid, Option<Uid>),
     Search(Uid, Option<Uid>),
     Depart(Uid),
+    /// Of this object. Tried again if it could not be added, unless another is by then.
+    Checkpoint(Uid),
+    /// Where calls of a part have gone out is told what became of that, so many times more.
+    TellOut(Name, u32),
 }
 
 impl Engine {
@@ -49,7 +57,12 @@ impl Engine {
             Work::Install(action) => {
                 self.take_part(action, job, Cue::Installed(result.is_ok()), out);
             }
-            Work::Decide(action) => self.decision_stored(action, job, result, out),
+            Work::PreparePart(action, object) => {
+                self.part_written((action, object), job, result, out);
+            }
+            Work::Decide(action, part) => {
+                self.decision_stored((action, part), job, result, out);
+            }
             Work::Depart(action) => self.departure_stored(action, job, result, out),
             work @ (Work::Undo(..) | Work::Settle(..)) => {
                 let room = self.undone.len() < self.limits.actions_max as usize;
@@ -58,7 +71,9 @@ impl Engine {
                     self.undone.push_back((at, work));
                 }
             }
-            Work::Search(action, _) => panic!("{job:?} is a search for {action}, not a batch"),
+            other @ (Work::Search(..) | Work::Checkpoint(_) | Work::TellOut(..)) => {
+                panic!("{job:?} is {other:?}, not a batch");
+            }
         }
     }
 
@@ -69,13 +84,26 @@ impl Engine {
                 break;
             }
             let (_, work) = self.undone.pop_front().expect("it was just looked at");
+            if let Work::TellOut(name, times) = work {
+                self.tell_out(name, times, out);
+                continue;
+            }
+            if let Work::Checkpoint(object) = work {
+                if self.cohorts.knows(object) {
+                    self.cohorts.touch(object);
+                }
+                continue;
+            }
             let batch = match work.clone() {
                 Work::Undo(action, groups) => ActionBatch::Undo { action, groups },
                 Work::Settle(action, decider) => ActionBatch::Settle { action, decider },
                 Work::Prepare(_)
-                | Work::Decide(_)
+                | Work::PreparePart(..)
+                | Work::Decide(..)
                 | Work::Install(_)
                 | Work::Search(..)
+                | Work::Checkpoint(_)
+                | Work::TellOut(..)
                 | Work::Depart(_) => {
                     panic!("{work:?} is waited for, not tried again")
                 }

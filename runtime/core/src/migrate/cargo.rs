@@ -34,6 +34,15 @@ impl Cargo {
     /// # Errors
     /// What cannot be.
     pub fn check(&self) -> Result<(), &'static str> {
+        let unlocked = |it: &CargoAction| it.levels.iter().all(|level| level.lock.is_none());
+        if self.actions.iter().any(unlocked) {
+            return Err("an action without a lock");
+        }
+        self.check_trees()
+    }
+
+    /// The same, where an action may be without a lock.
+    pub(crate) fn check_trees(&self) -> Result<(), &'static str> {
         let mut names = BTreeSet::new();
         for action in &self.actions {
             action.check()?;
@@ -102,9 +111,6 @@ impl CargoAction {
         let first = self.levels.first();
         if first.is_none_or(|first| first.uid != *root || first.parent.is_some()) {
             return Err("the first level of an action is not its root");
-        }
-        if self.levels.iter().all(|level| level.lock.is_none()) {
-            return Err("an action without a lock");
         }
         let mut depths = vec![self.path.whole().len()];
         for (at, level) in self.levels.iter().enumerate().skip(1) {

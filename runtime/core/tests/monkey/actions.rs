@@ -3,11 +3,13 @@
 use partha_core::Input;
 use partha_core::Ticket;
 use partha_core::action::message::{From, Message, Verdict, Vote};
-use partha_core::action::path::{Coordinator, Joined, Membership, Participant, Path, Site};
+use partha_core::action::path::{
+    Address, Coordinator, Joined, Membership, Participant, Path, Site,
+};
 use partha_core::id::{Incarnation, NodeId, Peer, Uid};
 use partha_core::time::Time;
 
-use super::{Monkey, ROOTS};
+use super::{COHORT, Monkey, ROOTS};
 
 impl Monkey {
     pub(crate) fn root(&mut self) -> Uid {
@@ -46,6 +48,7 @@ impl Monkey {
             } else {
                 Vec::new()
             },
+            carried: self.below(4) == 0,
         })
     }
 
@@ -73,6 +76,7 @@ impl Monkey {
                 join: self.join(),
                 updated: true,
                 decider: None,
+                part: false,
             };
             participants.push(Participant {
                 site: self.site(),
@@ -85,11 +89,9 @@ impl Monkey {
 
     /// Mostly none, else one of the objects.
     pub(crate) fn decider(&mut self) -> Option<Uid> {
-        let uid = Uid {
-            node: NodeId(0),
-            local: 1 + self.below(4),
-        };
-        (self.below(4) == 0).then_some(uid)
+        let local = self.pick(&[1, 2, 3, 4, COHORT.local]);
+        let node = NodeId(0);
+        (self.below(4) == 0).then_some(Uid { node, local })
     }
 
     pub(crate) fn message(&mut self) -> Message {
@@ -106,6 +108,7 @@ impl Monkey {
                 join: self.join(),
                 aborted: self.aborted(root),
                 decider: self.decider(),
+                part: self.decider(),
             },
             3..=4 => Message::Vote {
                 action: root,
@@ -113,6 +116,7 @@ impl Monkey {
                 moved: self.participants(),
                 groups: Vec::from_iter(self.decider()),
                 decider: self.decider(),
+                part: self.decider(),
             },
             5 => Message::Commit {
                 action: root,
@@ -134,6 +138,7 @@ impl Monkey {
                 Message::Merge {
                     action: nested,
                     parent,
+                    part: self.decider(),
                 }
             }
             10 => Message::Query {
@@ -156,7 +161,27 @@ impl Monkey {
             local: 1 + self.below(3),
         };
         let (action, site, decider) = (self.root(), self.site(), self.decider());
-        match self.below(4) {
+        match self.below(7) {
+            4 => {
+                let uid = COHORT;
+                self.handle(Input::Expel { uid });
+                match self.kept.clone() {
+                    Some(kept) => Input::RecoverCheckpoint {
+                        object: uid,
+                        checkpoint: Box::new(kept),
+                    },
+                    None => Input::Expel { uid },
+                }
+            }
+            5..=6 => {
+                let root = self.root();
+                let nested = self.nested(root);
+                Input::GoesOut {
+                    ticket: Ticket(1 + self.below(self.next_ticket + 1)),
+                    level: (self.below(4) > 0).then_some(nested),
+                    to: Address::Site(self.site()),
+                }
+            }
             0 => {
                 self.handle(Input::Expel { uid });
                 Input::RecoverPart {
@@ -182,6 +207,7 @@ impl Monkey {
             0 => {
                 self.next_ticket += 1;
                 self.tickets.insert(Ticket(self.next_ticket), false);
+                let decider = self.decider();
                 Input::Commit {
                     ticket: Ticket(self.next_ticket),
                     caller: self.peer(),
@@ -189,7 +215,8 @@ impl Monkey {
                     join: self.join(),
                     others: self.participants(),
                     aborted: self.aborted(action),
-                    decider: self.decider(),
+                    decider,
+                    part: decider == Some(COHORT),
                 }
             }
             1 => {
@@ -204,7 +231,7 @@ impl Monkey {
             }
             2 => Input::Reached {
                 action,
-                site: self.site(),
+                to: Address::Site(self.site()),
             },
             _ => {
                 let site = self.site();

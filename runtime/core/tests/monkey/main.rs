@@ -13,11 +13,11 @@ use partha_core::action::message::{Message, Verdict};
 use partha_core::action::path::Site;
 use partha_core::engine::ActionPhase;
 use partha_core::id::{CallId, Epoch, Incarnation, NodeId, Peer, Uid};
-use partha_core::migrate::Cargo;
+use partha_core::migrate::{Cargo, Checkpoint};
 use partha_core::time::Time;
 use partha_core::{
-    Ended, Engine, Fault, Identity, Input, Invoke, Limits, Loaded, Mode, Outbox, Output, Stats,
-    Ticket, invariants,
+    Ended, Engine, Fault, Identity, Input, Invoke, Job, Limits, Loaded, Mode, Outbox, Output,
+    Stats, Ticket, invariants,
 };
 
 /// Runs, unless `PARTHA_SIM_SEEDS` says otherwise.
@@ -54,7 +54,17 @@ struct Monkey {
     /// What was said to come last by each move, and what was taken in.
     cargos: BTreeMap<Uid, (Uid, Cargo)>,
     unloaded: BTreeMap<Uid, (Uid, Cargo)>,
+    /// The latest checkpoint of [`COHORT`].
+    kept: Option<Checkpoint>,
+    /// Everything goes well from now on.
+    ends: bool,
 }
+
+/// A replicated object whose next leader takes over what actions have of it.
+const COHORT: Uid = Uid {
+    node: NodeId(0),
+    local: 11,
+};
 
 /// Top-level actions, each with two nested ones.
 const ROOTS: u64 = 4;
@@ -75,6 +85,8 @@ impl Monkey {
             next_move: 0,
             cargos: BTreeMap::new(),
             unloaded: BTreeMap::new(),
+            kept: None,
+            ends: false,
         };
         let limits = Limits {
             object_queue_max: monkey.pick(&[1, 4, 1_000]),
@@ -150,7 +162,8 @@ impl Monkey {
             call: (self.below(4) > 0).then_some(CallId { caller, sequence }),
             mode,
             save: self.below(2) == 0,
-            volatile: (uid.local > 3) != (self.below(8) == 0),
+            volatile: uid != COHORT && (uid.local > 3) != (self.below(8) == 0),
+            cohort: uid == COHORT,
             deadline: if self.below(3) == 0 {
                 Time::NEVER
             } else {
@@ -169,6 +182,7 @@ impl Monkey {
             32..=35 => self.group_input(),
             0..=7 => {
                 let mode = self.pick(&[Mode::Read, Mode::Upgrade, Mode::Write, Mode::Write]);
+                let uid = if self.below(4) == 0 { COHORT } else { uid };
                 Input::Invoke(self.invoke(uid, mode))
             }
             8..=9 => {
@@ -197,6 +211,14 @@ impl Monkey {
         }
     }
 
+    fn checkpointed(&mut self, job: Job) -> Input {
+        let result = match self.below(6) {
+            0 if !self.ends => Err(self.fault()),
+            _ => Ok(()),
+        };
+        Input::Checkpointed { job, result }
+    }
+
     fn answer(&mut self, output: Output) -> Input {
         match output {
             Output::Search { ticket, .. } => {
@@ -207,12 +229,14 @@ impl Monkey {
                 let found = Loaded::Found {
                     epoch: Epoch(1),
                     size_bytes: self.below(200),
-                    replicated: self.below(3) == 0,
+                    replicated: self.below(3) == 0 || uid == COHORT,
                 };
                 let failed = Loaded::Failed(self.fault());
                 let persistent = [found, found, found, Loaded::Absent, Loaded::Moved, failed];
                 let absent = [Loaded::Absent, failed];
-                let outcome = if uid.local > 3 {
+                let outcome = if uid == COHORT {
+                    found
+                } else if uid.local > 3 {
                     self.pick(&absent)
                 } else {
                     self.pick(&persistent)
@@ -230,6 +254,7 @@ impl Monkey {
                     size_bytes: self.below(200),
                 }
             }
+            Output::Checkpoint { job, .. } => self.checkpointed(job),
             Output::Flush { ticket, .. } => {
                 let result = if self.below(4) == 0 {
                     Err(self.fault())
@@ -292,6 +317,17 @@ impl Monkey {
             );
             self.note_image(&output);
             match output {
+                Output::Checkpoint {
+                    ref checkpoint,
+                    object,
+                    ..
+                } => {
+                    assert_eq!(object, COHORT, "it is of no such policy");
+                    assert_eq!(checkpoint.check(), Ok(()));
+                    self.kept = Some((**checkpoint).clone());
+                    self.pending.push(output);
+                }
+                Output::Resume { object, slot } => self.resume(object, slot.is_some()),
                 Output::Search { .. }
                 | Output::Load { .. }
                 | Output::Dispatch { .. }
@@ -319,7 +355,10 @@ impl Monkey {
                     assert!(self.killed.insert(ticket), "{ticket:?} is killed twice");
                 }
                 Output::Drained => self.drained += 1,
-                Output::Discard { .. }
+                Output::Watch { .. }
+                | Output::GoOut { .. }
+                | Output::Again { .. }
+                | Output::Discard { .. }
                 | Output::Passivate { .. }
                 | Output::Event(_)
                 | Output::Capture { .. }
@@ -332,6 +371,15 @@ impl Monkey {
                 about_a_move => self.take_move(about_a_move),
             }
         }
+    }
+
+    /// What was kept goes on, with its images or without.
+    fn resume(&mut self, object: Uid, images: bool) {
+        let kept = self.kept.as_ref().expect("it was recovered");
+        assert!(!images || kept.cargo.has_images());
+        let levels = kept.cargo.levels().filter(|level| level.image.is_some());
+        let levels = levels.filter(|_| images);
+        self.images.extend(levels.map(|level| (object, level.uid)));
     }
 
     /// Does with before-images what a shell would.
@@ -391,7 +439,7 @@ impl Monkey {
     /// Ends an action at each object that may have a part of it.
     fn end_parts(&mut self, action: Uid, verdict: Verdict) {
         let site = self.site();
-        for local in 1..=3 {
+        for local in [1, 2, 3, COHORT.local] {
             let node = NodeId(0);
             let part = Some(Uid { node, local });
             let message = Message::Verdict {
@@ -401,6 +449,12 @@ impl Monkey {
             };
             self.handle(Self::hear(site, message));
         }
+    }
+
+    fn end_part(&mut self, action: Uid) {
+        let part = Some(COHORT);
+        let site = self.site();
+        self.handle(Self::hear(site, Message::Abort { action, part }));
     }
 
     /// Ends every action in the ways that must end it.
@@ -413,6 +467,7 @@ impl Monkey {
                 let coordinator = view.coordinator;
                 let message = match view.phase {
                     ActionPhase::Active | ActionPhase::Aborting => {
+                        self.end_part(action);
                         let part = None;
                         Message::Abort { action, part }
                     }
@@ -426,6 +481,7 @@ impl Monkey {
                         }
                     }
                     ActionPhase::Voting | ActionPhase::Deciding => {
+                        self.end_part(action);
                         let part = None;
                         Message::Abort { action, part }
                     }
@@ -437,7 +493,7 @@ impl Monkey {
                                 let told = Message::Acknowledge {
                                     action,
                                     site: true,
-                                    groups: (1..8)
+                                    groups: (1..12)
                                         .map(|local| Uid {
                                             node: NodeId(0),
                                             local,
@@ -479,6 +535,7 @@ impl Monkey {
             let input = self.input();
             self.handle(input);
         }
+        self.ends = true;
         if self.below(2) == 0 {
             self.handle(Input::Drain);
             self.end_actions();
@@ -487,6 +544,12 @@ impl Monkey {
             self.handle(Input::Drain);
         }
         self.answer_all();
+        if self.drained == 0 {
+            // A checkpoint that could not be added is tried again.
+            self.now += 2 * Limits::default().resend_ns;
+            self.handle(Input::Evict { uid: COHORT });
+            self.answer_all();
+        }
         assert_eq!(self.drained, 1, "all is answered: the drain is over");
         self.drained = 0;
         for local in 0..6 {

@@ -121,6 +121,7 @@ impl Monkey {
                             join,
                             updated,
                             decider: None,
+                            part: false,
                         },
                     )
                 };

@@ -27,7 +27,7 @@
 //! | `stack=o1,o2` | whose servants wait for it |
 
 use partha_core::action::message::{From, Message, Verdict, Vote};
-use partha_core::action::path::{Joined, Membership, Participant, Path, Site, own_action};
+use partha_core::action::path::{Address, Joined, Membership, Participant, Path, Site, own_action};
 use partha_core::id::{Incarnation, NodeId, Peer, Uid};
 use partha_core::time::Time;
 use partha_core::{Input, Invoke, Job};
@@ -108,6 +108,7 @@ impl Story {
                 home: NodeId(1),
                 born_ms: 0,
                 stack: Vec::new(),
+                carried: false,
             })
         });
         match word {
@@ -148,6 +149,7 @@ impl Story {
                 }),
                 aborted: value(words, "without").map_or(Vec::new(), names),
                 decider: None,
+                part: false,
             },
             "ask" => Input::Ask {
                 ticket: ticket(words[1]),
@@ -156,7 +158,7 @@ impl Story {
             },
             "reached" => Input::Reached {
                 action: name(words[1]),
-                site: site(words[2]),
+                to: Address::Site(site(words[2])),
             },
             "stored" => Input::Stored {
                 job: job(words[1]),
@@ -196,6 +198,7 @@ impl Story {
                     join: join(life, value(words, "join").unwrap_or("1")),
                     aborted: value(words, "without").map_or(Vec::new(), names),
                     decider: None,
+                    part: None,
                 }
             }
             "vote" => Message::Vote {
@@ -210,6 +213,7 @@ impl Story {
                 }),
                 groups: Vec::new(),
                 decider: None,
+                part: None,
             },
             "commit" => Message::Commit { action, part: None },
             "acknowledge" => Message::Acknowledge {
@@ -222,6 +226,7 @@ impl Story {
             "merge" => Message::Merge {
                 action,
                 parent: name(words[2]),
+                part: None,
             },
             "query" => Message::Query {
                 action,
@@ -252,6 +257,7 @@ fn participant(word: &str) -> Participant {
             join: join(1, number),
             updated: true,
             decider: None,
+            part: false,
         },
     }
 }

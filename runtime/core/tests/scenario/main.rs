@@ -268,6 +268,7 @@ impl Story {
             mode: Mode::Write,
             save: false,
             volatile: false,
+            cohort: false,
             deadline: Time::NEVER,
             action: None,
         };

@@ -196,6 +196,7 @@ impl Story {
                         join: actions::join(1, join),
                         updated: true,
                         decider: None,
+                        part: false,
                     };
                     (actions::name(root), joined)
                 };

@@ -217,6 +217,7 @@ fn message(message: Message) -> String {
             join,
             aborted,
             decider,
+            part,
         } => {
             let aborted = match aborted.as_slice() {
                 [] => String::new(),
@@ -224,8 +225,9 @@ fn message(message: Message) -> String {
             };
             let join = counter(join);
             let decider = about(" decider", decider);
+            let part = about(" part", part);
             format!(
-                "Prepare {} life {incarnation} join {join}{aborted}{decider}",
+                "Prepare {} life {incarnation} join {join}{aborted}{decider}{part}",
                 name(action)
             )
         }
@@ -235,6 +237,7 @@ fn message(message: Message) -> String {
             moved,
             groups,
             decider,
+            part,
         } => {
             let moved = moved.iter().map(|participant| {
                 let join = counter(participant.joined.join);
@@ -243,10 +246,17 @@ fn message(message: Message) -> String {
             let moved: String = moved.collect();
             let groups = objects(" part of", &groups);
             let decider = about(" decider", decider);
-            format!("Vote {} {vote:?}{moved}{groups}{decider}", name(action))
+            let part = about(" of", part);
+            let action = name(action);
+            format!("Vote {action} {vote:?}{moved}{groups}{decider}{part}")
         }
-        Message::Merge { action, parent } => {
-            format!("Merge {} into {}", name(action), name(parent))
+        Message::Merge {
+            action,
+            parent,
+            part,
+        } => {
+            let part = about(" part", part);
+            format!("Merge {} into {}{part}", name(action), name(parent))
         }
         Message::Deadlock(deadlock) => super::deadlocks::message(&deadlock),
         other => of_end(other),

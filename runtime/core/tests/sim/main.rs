@@ -177,6 +177,15 @@ pub(crate) const MUTANTS: &[(Mutation, World, u64)] = &[
     (Mutation::AcknowledgeUnended, World::Actions, 5609),
     (Mutation::IgnoreDecider, World::Actions, 183),
     (Mutation::AnswerUnled, World::Actions, 2689),
+    (Mutation::AnswerUncheckpointed, World::Actions, 1),
+    (Mutation::TellUncheckpointed, World::Actions, 2066),
+    (Mutation::LoseCheckpoint, World::Actions, 1),
+    (Mutation::ForgetEnds, World::Actions, 1),
+    (Mutation::NoRebind, World::Actions, 772),
+    (Mutation::GoOutUnmarked, World::Actions, 776),
+    (Mutation::MergeUncheckpointed, World::Actions, 2474),
+    (Mutation::KeepCheckpoint, World::Actions, 3),
+    (Mutation::VoteUnled, World::Actions, 3),
 ];
 
 /// Runs a seed; an assert of the engine counts as a violation, too.

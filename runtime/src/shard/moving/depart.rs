@@ -556,6 +556,7 @@ fn joined(part: MovedPart) -> (Uid, Joined) {
         join: part.join,
         updated: part.updated,
         decider: None,
+        part: false,
     };
     (part.action, joined)
 }

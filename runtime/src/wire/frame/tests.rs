@@ -156,6 +156,7 @@ fn an_answer_in_an_action_says_who_takes_part_whatever_it_is() {
             join: 9,
             updated: shard == 0,
             decider: None,
+            part: false,
         },
     };
     let report = Report {

@@ -150,6 +150,7 @@ pub(super) fn read_prepare(body: PointerReader<'_>, has: bool) -> Result<Message
         join: s.u64(1),
         aborted: read_uids(s.pointer(1), ABORTED_MAX).map_err(|e| e.at("aborted"))?,
         decider: one(s.pointer(2), has)?,
+        part: None,
     })
 }
 
@@ -198,6 +199,7 @@ pub(super) fn read(tag: u16, body: PointerReader<'_>) -> Result<Option<Message>,
                 moved: read_participants(s.pointer(1)).map_err(|e| e.at("moved"))?,
                 groups: read_uids(s.pointer(2), GROUPS_MAX).map_err(|e| e.at("groups"))?,
                 decider: read_uid_if_any(s.pointer(3))?,
+                part: None,
             }
         }
         tag::COMMIT_PART => {

@@ -31,6 +31,7 @@ fn participant(shard: u16) -> Participant {
             join: u64::MAX - u64::from(shard),
             updated: shard == 1,
             decider: (shard == 6).then(|| uid(66)),
+            part: false,
         },
     }
 }
@@ -60,9 +61,11 @@ fn edge(number: u64) -> Edge {
 /// One of each, with each value of each enum.
 fn messages() -> Vec<Message> {
     let action = uid(1);
+    let (parent, part) = (uid(2), None);
     let mut all = vec![Message::Merge {
         action,
-        parent: uid(2),
+        parent,
+        part,
     }];
     for one in [None, Some(uid(40))] {
         all.extend([
@@ -72,6 +75,7 @@ fn messages() -> Vec<Message> {
                 join: 77,
                 aborted: vec![uid(2), uid(3)],
                 decider: one,
+                part: None,
             },
             Message::Prepare {
                 action,
@@ -79,6 +83,7 @@ fn messages() -> Vec<Message> {
                 join: u64::MAX,
                 aborted: Vec::new(),
                 decider: one,
+                part: None,
             },
             Message::Commit { action, part: one },
             Message::Abort { action, part: one },
@@ -118,6 +123,7 @@ fn messages() -> Vec<Message> {
                     moved,
                     groups: groups.clone(),
                     decider: one,
+                    part: None,
                 });
             }
         }
@@ -277,6 +283,7 @@ fn more_than_is_allowed_is_refused() {
             join: 1,
             aborted: vec![uid(2); count],
             decider: None,
+            part: None,
         })
     };
     let acknowledge = |count| {
@@ -296,6 +303,7 @@ fn more_than_is_allowed_is_refused() {
             moved: Vec::new(),
             groups: vec![uid(2); count],
             decider: None,
+            part: None,
         })
     };
     assert!(parse(framed(&vote(GROUPS_MAX))).is_ok());
@@ -311,6 +319,7 @@ fn more_than_is_allowed_is_refused() {
         join: 1,
         aborted: Vec::new(),
         decider: None,
+        part: None,
     });
     assert!(parse(framed(&action)).is_err());
 }

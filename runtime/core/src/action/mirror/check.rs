@@ -6,19 +6,26 @@ use crate::time::Time;
 
 impl Mirrors {
     pub(crate) fn check(&self) {
-        let parts = self.mirrors.iter().filter(|(_, it)| it.part.is_some());
-        let parts = parts.count();
-        let mirrors = self.roots.len() + parts;
+        let lost = self.mirrors.iter().filter(|(_, it)| it.lost);
+        let lost: Vec<u32> = lost.map(|(_, it)| it.levels).collect();
+        let lost_levels: u32 = lost.iter().sum();
+        let mirrors = self.roots.len() + lost.len();
         assert!(mirrors == self.mirrors.len(), "mirrors are lost");
-        let levels = self.names.len() + parts;
+        let levels = self.names.len() + lost_levels as usize;
         assert!(levels == self.levels.len(), "levels are lost");
-        for (uid, slot) in &self.roots {
-            assert!(self.mirrors[*slot].uid() == *uid, "{uid} leads elsewhere");
-            assert!(self.levels[self.mirrors[*slot].root].uid == *uid);
+        for ((uid, part), slot) in &self.roots {
+            let mirror = &self.mirrors[*slot];
+            let named = mirror.uid() == *uid && mirror.part == *part && !mirror.lost;
+            assert!(named, "{uid} leads elsewhere");
+            assert!(self.levels[mirror.root].uid == *uid);
         }
-        for (uid, slot) in &self.names {
-            assert!(self.levels[*slot].uid == *uid, "{uid} leads elsewhere");
+        for ((uid, part), slot) in &self.names {
+            let level = &self.levels[*slot];
+            let named = level.uid == *uid && self.mirrors[level.mirror].part == *part;
+            assert!(named, "{uid} leads elsewhere");
         }
+        let parts = self.mirrors.iter().filter(|(_, it)| it.part.is_some());
+        assert!(parts.count() == self.parts.len(), "parts are miscounted");
         for (slot, mirror) in self.mirrors.iter() {
             self.check_mirror(slot, mirror);
         }

@@ -18,17 +18,18 @@ fn member(own: &[u64]) -> Membership {
         home: NodeId(1),
         born_ms: 7,
         stack: Vec::new(),
+        carried: false,
     }
 }
 
 #[test]
 fn a_call_makes_the_levels_it_needs_and_no_more() {
-    let mut mirrors = Mirrors::new(Incarnation(3));
-    assert_eq!(mirrors.new_levels(&member(&[1, 2, 3]).path), Some(3));
-    let deep = mirrors.join(&member(&[1, 2, 3]), Time(5));
+    let mut mirrors = Mirrors::new(NodeId(1), Incarnation(3));
+    assert_eq!(mirrors.new_levels(&member(&[1, 2, 3]).path, None), Some(3));
+    let deep = mirrors.join(&member(&[1, 2, 3]), None, Time(5));
     mirrors.check();
-    assert_eq!(mirrors.new_levels(&member(&[1, 2, 4]).path), Some(1));
-    assert_eq!(mirrors.join(&member(&[1, 2, 3]), Time(6)), deep);
+    assert_eq!(mirrors.new_levels(&member(&[1, 2, 4]).path, None), Some(1));
+    assert_eq!(mirrors.join(&member(&[1, 2, 3]), None, Time(6)), deep);
     assert_eq!(mirrors.path(deep), member(&[1, 2, 3]).path);
     let mirror = mirrors.mirror(mirrors.find(uid(1)).expect("it has joined"));
     assert_eq!(mirror.join, 3 << Uid::COUNTER_BITS | 1);
@@ -42,29 +43,33 @@ fn a_call_makes_the_levels_it_needs_and_no_more() {
         &[1, 6, 3],
         &[1, 6, 6],
     ] {
-        assert_eq!(mirrors.new_levels(&member(wrong).path), None, "{wrong:?}");
+        assert_eq!(
+            mirrors.new_levels(&member(wrong).path, None),
+            None,
+            "{wrong:?}"
+        );
     }
 }
 
 #[test]
 fn the_path_of_a_level_has_what_encloses_it() {
-    let mut mirrors = Mirrors::new(Incarnation(1));
+    let mut mirrors = Mirrors::new(NodeId(1), Incarnation(1));
     let path = Path::new(vec![uid(9), uid(1), uid(2)], 1).expect("a short path");
     let inside = Membership {
         path: path.clone(),
         ..member(&[])
     };
-    let level = mirrors.join(&inside, Time(0));
+    let level = mirrors.join(&inside, None, Time(0));
     assert_eq!(mirrors.path(level), path);
     assert_eq!(mirrors.find(uid(9)), None);
 }
 
 #[test]
 fn ancestors_and_siblings_are_told_apart() {
-    let mut mirrors = Mirrors::new(Incarnation(1));
-    let a = mirrors.join(&member(&[1, 2]), Time(0));
-    let b = mirrors.join(&member(&[1, 3, 4]), Time(0));
-    let other = mirrors.join(&member(&[5]), Time(0));
+    let mut mirrors = Mirrors::new(NodeId(1), Incarnation(1));
+    let a = mirrors.join(&member(&[1, 2]), None, Time(0));
+    let b = mirrors.join(&member(&[1, 3, 4]), None, Time(0));
+    let other = mirrors.join(&member(&[5]), None, Time(0));
     let owner = |slot: Slot| Owner::level(slot.0);
     let root = mirrors.mirror(mirrors.level(a).mirror).root;
     let kin = Kin {
@@ -83,9 +88,9 @@ fn ancestors_and_siblings_are_told_apart() {
 
 #[test]
 fn the_next_date_comes_first_and_the_last_level_takes_the_mirror_with_it() {
-    let mut mirrors = Mirrors::new(Incarnation(1));
-    let first = mirrors.join(&member(&[1]), Time(0));
-    let second = mirrors.join(&member(&[2, 3]), Time(0));
+    let mut mirrors = Mirrors::new(NodeId(1), Incarnation(1));
+    let first = mirrors.join(&member(&[1]), None, Time(0));
+    let second = mirrors.join(&member(&[2, 3]), None, Time(0));
     let at = mirrors.level(second).mirror;
     mirrors.set_due(at, Time(50));
     assert_eq!(mirrors.pop_due(Time(49)), None);
@@ -101,7 +106,47 @@ fn the_next_date_comes_first_and_the_last_level_takes_the_mirror_with_it() {
     mirrors.check();
     assert_eq!(mirrors.len(), 0);
     // A name that comes again is another mirror.
-    let again = mirrors.join(&member(&[1]), Time(0));
+    let again = mirrors.join(&member(&[1]), None, Time(0));
     let again = mirrors.mirror(mirrors.level(again).mirror);
     assert_eq!(again.join & Uid::COUNTER_MAX, 3);
+}
+
+#[test]
+fn an_action_has_a_part_for_each_object_besides() {
+    let object = Some(uid(70));
+    let mut mirrors = Mirrors::new(NodeId(1), Incarnation(1));
+    let own = mirrors.join(&member(&[1, 2]), None, Time(0));
+    let part = mirrors.join(&member(&[1, 2]), object, Time(0));
+    mirrors.check();
+    assert_ne!(mirrors.level(own).mirror, mirrors.level(part).mirror);
+    assert_eq!(mirrors.find_level_at((uid(2), object)), Some(part));
+    assert_eq!(mirrors.part_levels(uid(2)), [part]);
+    let slot = mirrors.level(part).mirror;
+    assert_eq!(
+        (mirrors.parts_of(uid(1)), mirrors.parts_at(uid(70))),
+        (vec![slot], vec![slot])
+    );
+    let joined = mirrors.mirror(slot).joined();
+    assert_eq!(
+        (joined.decider, joined.part, joined.updated),
+        (object, true, false)
+    );
+    // Numbers of parts are compared across nodes.
+    let mut others = Mirrors::new(NodeId(2), Incarnation(1));
+    others.join(&member(&[1, 2]), None, Time(0));
+    let other = others.join(&member(&[1, 2]), object, Time(0));
+    assert_ne!(others.mirror(others.level(other).mirror).join, joined.join);
+    // Another leads the object: the name is free, what is left goes by itself.
+    mirrors.lose(slot);
+    mirrors.check();
+    assert_eq!(
+        (mirrors.find_at((uid(1), object)), mirrors.parts_at(uid(70))),
+        (None, vec![])
+    );
+    let again = mirrors.join(&member(&[1, 2]), object, Time(0));
+    for level in mirrors.subtree(mirrors.mirror(slot).root).into_iter().rev() {
+        mirrors.remove(level);
+    }
+    mirrors.check();
+    assert_eq!(mirrors.find_level_at((uid(2), object)), Some(again));
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{ABORTED_MAX, Doom, Family, Known, Level, PARTICIPANTS_MAX, Report, Send};
-use crate::action::path::{Participant, Site};
+use crate::action::path::Address;
 use crate::id::Uid;
 
 impl Family {
@@ -13,13 +13,14 @@ impl Family {
         let mut too_much = report.aborted.len() > ABORTED_MAX;
         for participant in &report.participants {
             let order = self.known.len();
-            match self.known.get_mut(&participant.site) {
-                Some(known) if is_same(&known.participant, participant) => {
+            let address = participant.address();
+            match self.known.get_mut(&address) {
+                Some(known) if known.participant.is_same_mirror(participant) => {
                     known.participant.joined.merge(participant.joined);
                 }
                 Some(known) => {
                     known.participant = *participant;
-                    lost.push(participant.site);
+                    lost.push(address);
                 }
                 None if order >= PARTICIPANTS_MAX => {
                     too_much = true;
@@ -27,14 +28,13 @@ impl Family {
                 }
                 None => {
                     let participant = *participant;
-                    self.known
-                        .insert(participant.site, Known { participant, order });
+                    self.known.insert(address, Known { participant, order });
                 }
             }
-            if !lost.contains(&participant.site)
+            if !lost.contains(&address)
                 && let Some(level) = self.levels.get_mut(&action)
             {
-                level.sites.insert(participant.site);
+                level.sites.insert(address);
             }
         }
         let mut sends = Vec::new();
@@ -48,7 +48,8 @@ impl Family {
     }
 
     /// The mirror at `site` is another one than before; the call in `action` has met it.
-    fn lost(&mut self, action: Uid, site: Site) -> Vec<Send> {
+    fn lost(&mut self, action: Uid, site: Address) -> Vec<Send> {
+        let at = self.known[&site].participant.site;
         let has_worked = |level: &&Level| level.sites.contains(&site);
         let levels = self.levels.values().filter(has_worked);
         let levels: Vec<Uid> = levels.filter_map(|level| level.path.leaf()).collect();
@@ -59,7 +60,7 @@ impl Family {
             level.sites.insert(site);
         }
         for level in alive {
-            sends.extend(self.doom(level, Doom::Lost(site)));
+            sends.extend(self.doom(level, Doom::Lost(at)));
         }
         sends
     }
@@ -97,7 +98,7 @@ impl Family {
     }
 
     /// Every place where the level or one below it has worked or may have.
-    pub(super) fn below(&self, action: Uid) -> BTreeSet<Site> {
+    pub(super) fn below(&self, action: Uid) -> BTreeSet<Address> {
         let mut sites = BTreeSet::new();
         for level in self.levels.values() {
             if level.path.is_within(action) {
@@ -114,7 +115,7 @@ impl Family {
         sites
     }
 
-    pub(super) fn touch(&mut self, sites: &BTreeSet<Site>) {
+    pub(super) fn touch(&mut self, sites: &BTreeSet<Address>) {
         for site in sites {
             // Over the bound an empty mirror somewhere waits for the end of its time.
             if self.touched.len() < 2 * PARTICIPANTS_MAX {
@@ -122,9 +123,4 @@ impl Family {
             }
         }
     }
-}
-
-/// Whether both speak of the same mirror.
-fn is_same(a: &Participant, b: &Participant) -> bool {
-    (a.incarnation, a.joined.join) == (b.incarnation, b.joined.join)
 }

@@ -1,7 +1,7 @@
 //! The transition table of the module's doc, row by row, and its invariants.
 
 use super::*;
-use crate::action::path::Joined;
+use crate::action::path::{Joined, Site};
 use crate::id::{Incarnation, NodeId};
 
 fn uid(n: u64) -> Uid {
@@ -27,6 +27,7 @@ fn participant(node: u64, join: u64, updated: bool) -> Participant {
             join,
             updated,
             decider: None,
+            part: false,
         },
     }
 }
@@ -40,16 +41,34 @@ fn reporting(participants: &[Participant]) -> Report {
 
 fn abort(action: u64, nodes: &[u64]) -> Vec<Send> {
     let action = uid(action);
-    let sends = nodes.iter().map(|n| (site(*n), Message::abort(action)));
+    let sends = nodes.iter().map(|n| (at(*n), Message::abort(action)));
     sends.collect()
 }
 
 fn merge(action: u64, parent: u64, nodes: &[u64]) -> Vec<Send> {
     let (action, parent) = (uid(action), uid(parent));
-    let sends = nodes
-        .iter()
-        .map(|n| (site(*n), Message::Merge { action, parent }));
+    let sends = nodes.iter().map(|n| (at(*n), merged(action, parent, None)));
     sends.collect()
+}
+
+fn merged(action: Uid, parent: Uid, part: Option<Uid>) -> Message {
+    Message::Merge {
+        action,
+        parent,
+        part,
+    }
+}
+
+/// What whoever leads an object answers, whose part it is.
+fn part(object: u64, node: u64, join: u64, updated: bool) -> Participant {
+    let mut part = participant(node, join, updated);
+    part.joined.decider = Some(uid(object));
+    part.joined.part = true;
+    part
+}
+
+fn at(node: u64) -> Address {
+    Address::Site(site(node))
 }
 
 fn root() -> Family {
@@ -66,7 +85,7 @@ fn nested() -> Family {
 /// A call in `action` that goes to `node`, under way.
 fn call(family: &mut Family, action: u64, node: u64) -> CallKey {
     let key = family.calling(uid(action)).unwrap();
-    family.reaching(key, site(node));
+    family.reaching(key, at(node));
     key
 }
 
@@ -394,7 +413,7 @@ fn a_victim_above_a_branch_reaches_its_runner() {
     let key = call(&mut family, CHILD, 8);
     let sends = family.answered(key, &branch.report(), CallEnd::Known);
     assert_eq!(family.doomed(uid(ROOT)), Some((uid(ROOT), Doom::Below)));
-    assert!(sends.contains(&(site(7), Message::abort(victim))));
+    assert!(sends.contains(&(at(7), Message::abort(victim))));
 }
 
 #[test]
@@ -517,4 +536,60 @@ fn a_deadlock_below_is_known_as_one() {
     let sends = family.answered(key, &report, CallEnd::Doomed { victim, why });
     assert_eq!(sends, abort(CHILD, &[5]), "told once");
     assert_eq!(family.doomed(victim), Some((victim, why)));
+}
+
+/// The leader of an object may be another with every answer: it is one participant all the same,
+/// and what is said goes to whoever leads.
+#[test]
+fn a_part_is_where_its_object_is_led() {
+    const OBJECT: u64 = 70;
+    let leader = Address::Leader(uid(OBJECT));
+    let mut family = root();
+    let child = uid(CHILD);
+    family.begin(uid(ROOT), child).expect("the root is open");
+    for node in [1, 2] {
+        let key = family.calling(child).expect("it is open");
+        family.reaching(key, leader);
+        let report = reporting(&[part(OBJECT, node, 5, node == 2)]);
+        assert_eq!(family.answered(key, &report, CallEnd::Known), []);
+    }
+    assert!(!family.works_at(NodeId(2)), "the next leader has it, too");
+    let sends = family
+        .end_nested(child, true)
+        .expect("nothing is under way");
+    let message = merged(child, uid(ROOT), Some(uid(OBJECT)));
+    assert_eq!(sends, [(leader, message)]);
+    let key = family.calling(uid(ROOT)).expect("it is open");
+    let report = reporting(&[participant(3, 9, true)]);
+    assert_eq!(family.answered(key, &report, CallEnd::Known), []);
+    let plan = family.commit().expect("nothing is under way");
+    let Plan::Ask {
+        coordinator,
+        decider,
+        others,
+        ..
+    } = plan
+    else {
+        panic!("{plan:?} asks nobody");
+    };
+    assert_eq!(
+        (coordinator.address(), decider),
+        (leader, Some(uid(OBJECT)))
+    );
+    assert!(coordinator.joined.updated, "one of its answers said so");
+    assert_eq!(others, [participant(3, 9, true)]);
+}
+
+/// A part with another number lacks what the first one did.
+#[test]
+fn a_part_that_was_begun_anew_has_lost_work() {
+    const OBJECT: u64 = 70;
+    let mut family = root();
+    for (node, join) in [(1, 5), (2, 6)] {
+        let key = family.calling(uid(ROOT)).expect("it is open");
+        let report = reporting(&[part(OBJECT, node, join, true)]);
+        family.answered(key, &report, CallEnd::Known);
+    }
+    let doomed = family.doomed(uid(ROOT));
+    assert_eq!(doomed, Some((uid(ROOT), Doom::Lost(site(2)))));
 }

@@ -1,11 +1,11 @@
 //! What goes into the scope machine and what comes out of it.
 
 use crate::action::message::Message;
-use crate::action::path::{Participant, Site};
+use crate::action::path::{Address, Participant, Site};
 use crate::id::Uid;
 
 /// A message to be sent, once; it may get lost.
-pub type Send = (Site, Message);
+pub type Send = (Address, Message);
 
 /// One call under way, from [`super::Family::calling`] to [`super::Family::answered`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

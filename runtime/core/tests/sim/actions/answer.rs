@@ -3,11 +3,13 @@
 use partha_core::action::message::{From, Message, To, Verdict};
 use partha_core::action::path::{Joined, Participant, Site};
 use partha_core::action::scope::Report;
+use partha_core::id::{CallId, Uid};
 use partha_core::{Answer, End, Refusal, Ticket};
 
 use super::checker::{atomic, durable};
 use super::net::{Life, Response};
 use super::plan::{MS, S};
+use super::truth::Outcome;
 use super::world::{Check, Event, Place, World};
 
 impl World {
@@ -37,8 +39,14 @@ impl World {
             outcome.ok_or_else(|| format!("tickets: {ticket:?} has no outcome to answer with"))
         };
         let executed = matches!(answer, Answer::Outcome | Answer::SameAs(_));
+        let mut known = None;
         let result = match answer {
             Answer::Outcome | Answer::SameAs(_) => Ok(outcome_of(first)?),
+            Answer::Saved(call) if held.path().is_some() => {
+                let saved = self.saved_in_log(at, held.uid, call)?;
+                known = Some(saved.1);
+                Ok(saved.0)
+            }
             Answer::Saved(call) => match node.disk.replies.get(&call) {
                 Some(outcome) => Ok(outcome.clone()),
                 None => return Err(format!("durable: no reply is saved under {call}")),
@@ -52,9 +60,7 @@ impl World {
             durable::leaves(op, kind, outcome, self.stored_list(uid))?;
         }
         if executed && held.path().is_some() != joined.is_some() {
-            return Err(format!(
-                "tickets: {ticket:?} has joined {joined:?}, is {held:?}"
-            ));
+            return Err(format!("tickets: {held:?} has joined {joined:?}"));
         }
         let mut moved = None;
         if let Err(Refusal::Moved) = &result {
@@ -65,7 +71,8 @@ impl World {
                 forward.ok_or_else(|| format!("moves: {uid} has moved, nobody knows where"))?;
             moved = Some((self.site_at(at), to));
         }
-        let report = self.report_of(at, first, joined);
+        let mut report = self.report_of(at, first, joined);
+        self.add_saved(&mut report, known);
         self.respond(
             conn,
             Response::Return {
@@ -78,15 +85,24 @@ impl World {
         Ok(())
     }
 
+    fn saved_in_log(&self, at: Place, uid: Uid, call: CallId) -> Result<(Outcome, Report), String> {
+        let shown = self.shown(at.node, uid);
+        let saved = shown.and_then(|shown| shown.saved.get(&call)).cloned();
+        saved.ok_or_else(|| format!("cohort: {call} has no saved answer"))
+    }
+
+    /// An answer from a log says what it said when it was put there.
+    fn add_saved(&mut self, report: &mut Report, saved: Option<Report>) {
+        if let Some(saved) = saved {
+            self.summary.reach("cohort: a saved answer");
+            report.participants.extend(saved.participants);
+            report.aborted.extend(saved.aborted);
+        }
+    }
+
     /// What an answer says about who takes part.
     fn report_of(&self, at: Place, first: Ticket, joined: Option<Joined>) -> Report {
-        let mut report = Report::default();
-        if let Some(first) = self.nodes[at.node].shards[at.shard].held.get(&first) {
-            if let Some(run) = first.run {
-                report = self.runs[run].family.report();
-            }
-            report.aborted.extend(&first.dooms);
-        }
+        let mut report = self.servant_report(at, first);
         let (process, life) = (at.node, at.life);
         let incarnation = Self::peer_of(Life { process, life }).incarnation;
         report.participants.extend(joined.map(|joined| Participant {
@@ -94,6 +110,18 @@ impl World {
             incarnation,
             joined,
         }));
+        report
+    }
+
+    /// What the calls of a servant say about who takes part.
+    pub(crate) fn servant_report(&self, at: Place, first: Ticket) -> Report {
+        let mut report = Report::default();
+        if let Some(first) = self.nodes[at.node].shards[at.shard].held.get(&first) {
+            if let Some(run) = first.run {
+                report = self.runs[run].family.report();
+            }
+            report.aborted.extend(&first.dooms);
+        }
         report
     }
 

@@ -22,6 +22,8 @@ pub(crate) struct Wire {
     pub(crate) home: NodeId,
     pub(crate) born_ms: u64,
     pub(crate) stack: Vec<Uid>,
+    /// By a servant whose call is executed again if its node dies.
+    pub(crate) carried: bool,
 }
 
 /// One call.
@@ -106,7 +108,13 @@ impl World {
         match request {
             Request::Call(call) => self.admit(conn, call),
             Request::Cancel(call) => self.cancel(conn, call),
-            Request::Commit(run) => self.commit_at_server(conn, run),
+            Request::Commit(run) => {
+                let request = self.runs[run].request.as_ref();
+                match request.and_then(|(to, ..)| to.part()) {
+                    Some(uid) => self.commit_of_part(conn, run, uid),
+                    None => self.commit_at_server(conn, run),
+                }
+            }
             Request::Ask(run) => {
                 let asked = Asked {
                     conn: Some(conn),
@@ -173,6 +181,7 @@ impl World {
             others,
             aborted,
             decider,
+            part: false,
         };
         self.input(at, input)
     }
@@ -227,6 +236,7 @@ impl World {
             mode: kind.mode(),
             save: kind.writes() && !in_action,
             volatile: false,
+            cohort: !create && self.is_cohort(uid),
             deadline,
             action,
         };
@@ -248,6 +258,7 @@ impl World {
             home: wire.home,
             born_ms: wire.born_ms,
             stack: wire.stack,
+            carried: wire.carried,
         }
     }
 
@@ -335,6 +346,7 @@ impl World {
             }
             Err(refusal) => {
                 self.misfortune(call);
+                self.rivals(call, &refusal);
                 self.check_refusal(call, &refusal)?;
                 let ended = match self.refused(call, &refusal)? {
                     // Another copy of it may still be executed.
@@ -542,7 +554,7 @@ impl World {
         let lost = |call: &Call| call.open && call.conn == Some(conn);
         let calls = (0..self.calls.len()).filter(|call| lost(&self.calls[*call]));
         for call in calls.collect::<Vec<_>>() {
-            if self.ask_outside_again(call) {
+            if self.ask_outside_again(call) || self.resend_soon(call) {
                 continue;
             }
             self.truth.ops[self.calls[call].op].fate = Fate::Unknown;

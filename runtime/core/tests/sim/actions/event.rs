@@ -1,7 +1,7 @@
 //! What will happen in a run.
 
 use partha_core::action::message::{From, Message};
-use partha_core::id::{CallId, Uid};
+use partha_core::id::{CallId, Peer, Uid};
 use partha_core::{Job as Work, Ticket};
 
 use super::moves::{MoveNo, Stage};
@@ -112,6 +112,23 @@ pub(crate) enum Event {
         at: Place,
         uid: Uid,
         action: Uid,
+    },
+    /// A call of a cohort's object is made again.
+    Resend {
+        call: CallNo,
+    },
+    /// Another may lead an object than was told of the end of an action there.
+    TellAgain {
+        from: Life,
+        uid: Uid,
+        term: u64,
+        pause: u64,
+        message: Box<Message>,
+    },
+    /// A process that called in an action which was taken over is looked for.
+    Watched {
+        at: Place,
+        caller: Peer,
     },
     /// A settled decision goes.
     Forget {

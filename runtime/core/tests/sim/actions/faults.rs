@@ -31,6 +31,10 @@ impl World {
             17..=18 => (FaultKind::Evict, node),
             _ => (FaultKind::Fence, node),
         };
+        let (kind, chosen) = match self.deaths {
+            true => (FaultKind::Crash, node),
+            false => (kind, chosen),
+        };
         if self.plan.caps.lacks(kind) {
             return Ok(());
         }

@@ -25,6 +25,8 @@ use crate::options::FaultKind;
 pub(crate) struct Group {
     pub(crate) leader: usize,
     pub(crate) term: u64,
+    /// Its policy is coordinator-cohort.
+    pub(crate) cohort: bool,
     pub(crate) shown: Shown,
     pending: VecDeque<Added>,
     /// What deposed leaders have added, and what became of it: whether it survived.
@@ -58,6 +60,17 @@ impl World {
             false => self.group_rng.pick(&plans),
         };
         self.suspicious = self.group_rng.pick(&[0, 100, 500]);
+        let cohorts = self.group_rng.pick(&[0, 500, 1_000, 1_000]);
+        let alone = self.group_rng.chance(300) && self.nodes.len() > 1 && !self.plan.calm;
+        self.deaths = alone && !self.plan.caps.lacks(FaultKind::Depose);
+        if self.deaths {
+            self.plan.deaths_alone();
+            (0..self.nodes.len()).for_each(|node| self.fill_shards(node));
+        }
+        let (replicated, cohorts) = match self.deaths {
+            true => (1_000, 1_000),
+            false => (replicated, cohorts),
+        };
         for uid in objects {
             if !self.group_rng.chance(replicated) {
                 continue;
@@ -70,11 +83,13 @@ impl World {
                 stale: None,
                 over: false,
             };
+            let cohort = self.group_rng.chance(cohorts);
             self.groups.insert(
                 uid,
                 Group {
                     leader,
                     term: 1,
+                    cohort,
                     shown: Shown::default(),
                     pending: VecDeque::new(),
                     orphans: Vec::new(),
@@ -112,6 +127,18 @@ impl World {
                     },
                 )
             }
+            Event::Resend { call } => self.resend(call),
+            Event::TellAgain {
+                from,
+                uid,
+                term,
+                pause,
+                ref message,
+            } => {
+                self.tell_again(from, (uid, term, pause), message);
+                Ok(())
+            }
+            Event::Watched { at, caller } if self.lives(at) => self.watched(at, caller),
             Event::Forget { uid, action } => {
                 self.forget_decision(uid, action);
                 Ok(())
@@ -203,6 +230,12 @@ impl World {
         let found = matches!(outcome, Loaded::Found { .. });
         shard.activations.loaded(uid, found);
         self.input(at, Input::Loaded { uid, outcome })
+    }
+
+    /// Whether a node may prepare or commit what an action has of an object.
+    pub(crate) fn may_lead(&self, node: usize, uid: Uid) -> bool {
+        let careless = self.job.mutation == Mutation::VoteUnled;
+        self.groups.contains_key(&uid) && (careless || self.surely_leads(node, uid))
     }
 
     /// Whether an action may prepare or commit here, as far as leaders are concerned.
@@ -337,7 +370,7 @@ impl World {
                 },
             )?;
         }
-        Ok(())
+        self.recover_checkpoint(at, uid)
     }
 
     /// A node hears that it leads no more.
@@ -431,6 +464,9 @@ impl World {
         let result = if ok { Ok(()) } else { Err(Fault::Store) };
         match added.waits {
             Waits::Step(job) => self.step_done(added.at, job, result, false),
+            // Of one that is lost, the expulsion has told.
+            Waits::Checkpoint(_) if !ok => Ok(()),
+            Waits::Checkpoint(job) => self.input(added.at, Input::Checkpointed { job, result }),
             Waits::Ended(action) => self.input(
                 added.at,
                 Input::PartEnded {
@@ -484,6 +520,13 @@ impl World {
     /// In the end nothing is left of any action.
     pub(crate) fn check_groups(&self, forgetful: bool) -> Check {
         for (uid, group) in &self.groups {
+            let kept = group.shown.kept.as_ref();
+            let left = kept.and_then(|kept| kept.checkpoint.cargo.actions.first());
+            if let Some(action) = left {
+                return Err(format!(
+                    "rest: {uid} has a checkpoint of {action:?} for ever"
+                ));
+            }
             if let Some((action, ..)) = &group.shown.part {
                 return Err(format!("rest: {uid} has a part of {action} for ever"));
             }

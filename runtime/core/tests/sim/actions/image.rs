@@ -37,6 +37,7 @@ pub(crate) struct Image {
 /// What a running write has done so far.
 #[derive(Clone, Debug)]
 struct Scratch {
+    uid: Uid,
     before: Option<Vec<OpNo>>,
     rows: Rows,
 }
@@ -86,6 +87,17 @@ impl Images {
         self.images.insert(uid, image);
     }
 
+    /// An image as if the writes that run had not begun.
+    pub(crate) fn at_rest(&self, uid: Uid) -> Result<Image, String> {
+        let image = self.images.get(&uid).cloned();
+        let mut image = image.ok_or_else(|| format!("cohort: {uid} has no image to keep"))?;
+        let mut running = self.scratches.values().filter(|it| it.uid == uid);
+        if let Some(before) = running.next().and_then(|it| it.before.clone()) {
+            image.list = before;
+        }
+        Ok(image)
+    }
+
     pub(crate) fn capture(&mut self, uid: Uid, action: Uid) -> Result<(), String> {
         let epoch = 0;
         let made = !self.images.contains_key(&uid);
@@ -131,7 +143,7 @@ impl Images {
         let before = made.is_none().then(|| image.list.clone());
         let rows = Rows::from([(image.list.len(), op)]);
         image.list.push(op);
-        self.scratches.insert(ticket, Scratch { before, rows });
+        self.scratches.insert(ticket, Scratch { uid, before, rows });
         Ok(())
     }
 

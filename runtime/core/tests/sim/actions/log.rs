@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use partha_core::Job as Work;
 use partha_core::action::path::{Coordinator, Site};
+use partha_core::engine::Mutation;
 use partha_core::id::Uid;
 
+use super::cohort::{Kept, Replies};
 use super::disk::{Fact, State};
 use super::image::Rows;
 use super::plan::MS;
@@ -33,6 +35,11 @@ pub(crate) enum Entry {
     Settle {
         action: Uid,
     },
+    /// What running actions have of the object, and answers of their calls.
+    Checkpoint {
+        kept: Box<Kept>,
+        saved: Replies,
+    },
 }
 
 /// Who waits for an entry at the leader that added it.
@@ -42,6 +49,8 @@ pub(crate) enum Waits {
     Step(Work),
     /// The end of a part that the engine asked for.
     Ended(Uid),
+    /// A checkpoint.
+    Checkpoint(Work),
 }
 
 /// An entry that is not complete.
@@ -67,14 +76,24 @@ pub(crate) struct Shown {
     pub(crate) rows: Rows,
     pub(crate) part: Option<(Uid, Coordinator, State)>,
     pub(crate) decisions: BTreeMap<Uid, Decision>,
+    /// The latest checkpoint.
+    pub(crate) kept: Option<Box<Kept>>,
+    pub(crate) saved: Replies,
 }
 
 impl World {
     /// An entry is complete: what it says is so.
     pub(crate) fn apply_entry(&mut self, uid: Uid, entry: Entry) -> Check {
         self.say(|| format!("complete in {uid}: {entry:?}"));
+        let keeps = self.job.mutation == Mutation::KeepCheckpoint;
         let group = self.groups.get_mut(&uid).expect("it is a group");
         let shown = &mut group.shown;
+        if let Entry::Part { action, .. } | Entry::Decide { action, .. } = &entry
+            && let Some(kept) = shown.kept.as_mut().filter(|_| !keeps)
+        {
+            kept.checkpoint.settle(*action);
+            kept.image = None;
+        }
         match entry {
             Entry::Part {
                 action,
@@ -108,6 +127,10 @@ impl World {
                     shown.write(state);
                 }
                 self.learn(vec![Fact::Decided(action)])?;
+            }
+            Entry::Checkpoint { kept, saved } => {
+                shown.kept = Some(kept);
+                shown.saved.extend(saved);
             }
             Entry::Settle { action } => {
                 if let Some(decision) = shown.decisions.get_mut(&action) {

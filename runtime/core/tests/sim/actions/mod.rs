@@ -10,6 +10,7 @@
 //! | `moves` | objects that move to other nodes, callers that follow |
 //! | `groups` | replicated objects: leaders, takeovers |
 //! | `log` | what their logs say |
+//! | `cohort` | those of them whose next leader goes on with running actions |
 //! | `steps` | work for the store in several steps, some of them in logs |
 //! | `faults` | crashes, partitions, deaths |
 //! | `truth` | what really happened |
@@ -21,6 +22,7 @@
 mod answer;
 mod call;
 mod checker;
+mod cohort;
 mod disk;
 mod event;
 mod faults;

@@ -415,7 +415,7 @@ impl World {
         it.to = to;
         self.summary.reach("moves: a call follows");
         self.reach_out(call)?;
-        Ok(self.send_call(call))
+        Ok(self.send_call(call) || self.resend_soon(call))
     }
 
     /// Something other than a move has befallen an action.
@@ -424,6 +424,26 @@ impl World {
         if let Some(level) = level {
             let root = self.truth.root_of(level);
             self.truth.root(root).misfortune = true;
+        }
+    }
+
+    /// Other actions have been in the way of one, as a refusal says.
+    pub(crate) fn rivals(&mut self, call: CallNo, refusal: &Refusal) {
+        if !Self::is_rivalry(refusal) {
+            return;
+        }
+        let victim = match refusal {
+            Refusal::Deadlock { victim, .. } => Some(*victim),
+            _ => None,
+        };
+        // Whoever encloses it has waited for it.
+        let wire = self.calls[call].wire.as_ref();
+        let path = wire.map(|wire| wire.path.whole().to_vec());
+        for level in path.into_iter().flatten().chain(victim) {
+            if self.truth.levels.contains_key(&level) {
+                let root = self.truth.root_of(level);
+                self.truth.root(root).rivals = true;
+            }
         }
     }
 

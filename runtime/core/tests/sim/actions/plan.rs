@@ -154,6 +154,21 @@ impl Plan {
         };
     }
 
+    /// Nothing goes wrong but that nodes die, and leaders are taken for dead.
+    pub(crate) fn deaths_alone(&mut self) {
+        (self.stuck, self.give_up, self.failed) = (0, 0, 0);
+        (self.lost, self.doubled, self.late, self.full) = (0, 0, 0, 0);
+        (self.half_open, self.cancelled) = (0, 0);
+        (self.wait_ns, self.action_ns, self.move_ns) = (60 * S, 100 * S, 0);
+        self.limits = Limits {
+            idle_ns: self.limits.idle_ns,
+            resend_ns: self.limits.resend_ns,
+            lock_wait_ns: 20 * S,
+            vote_wait_ns: 20 * S,
+            ..Limits::default()
+        };
+    }
+
     /// What the caps say must not happen has no chance to.
     fn leave_out(&mut self) {
         let chances = [

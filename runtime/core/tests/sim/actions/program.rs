@@ -174,7 +174,7 @@ impl World {
         let plain = self.tasks[task].what == For::Plain;
         if in_action && !deep && roll < nested {
             self.begin_nested(task)
-        } else if !plain && !deep && roll < nested + nested / 5 {
+        } else if !plain && !deep && !self.is_again(task) && roll < nested + nested / 5 {
             self.begin_top_level(task)
         } else if in_action && roll < nested + nested / 5 + self.plan.beside / 8 {
             self.begin_beside(task)
@@ -294,6 +294,7 @@ impl World {
         }
         match self.rng.below(1_000) {
             roll if roll < self.plan.raised => Kind::Raise,
+            _ if self.deaths => Kind::Write,
             roll if roll < self.plan.raised + 60 => Kind::Create,
             _ => Kind::Write,
         }
@@ -327,6 +328,10 @@ impl World {
         let kind = self.pick_kind(task);
         let uid = match self.pick_object() {
             uid if action.is_none() && self.groups.contains_key(&uid) => self.pick_plain(),
+            uid if action.is_some() && self.deaths && !self.groups.contains_key(&uid) => {
+                let all: Vec<Uid> = self.groups.keys().copied().collect();
+                self.group_rng.pick(&all)
+            }
             uid => uid,
         };
         let to = self.known_site(at.process, uid);
@@ -359,11 +364,8 @@ impl World {
         });
         self.tasks[task].doing = Doing::Calling;
         self.reach_out(call)?;
-        if !self.send_call(call) {
-            self.truth.ops[op].fate = Fate::NotExecuted;
-            let report = partha_core::action::scope::Report::default();
-            self.close_call(call, &report, partha_core::action::scope::CallEnd::Known);
-            return self.task_goes_on(task, false);
+        if !self.goes_out(call)? && !self.send_call(call) && !self.resend_soon(call) {
+            return self.unsent(call);
         }
         let cancels = self.in_faults() && self.rng.chance(self.plan.cancelled);
         let patience = if cancels {
@@ -373,6 +375,15 @@ impl World {
         };
         self.schedule(self.now + patience, Event::Patience { call });
         Ok(())
+    }
+
+    /// There is no way to where a call goes.
+    pub(crate) fn unsent(&mut self, call: super::world::CallNo) -> Check {
+        let (op, task) = (self.calls[call].op, self.calls[call].task);
+        self.truth.ops[op].fate = Fate::NotExecuted;
+        let report = partha_core::action::scope::Report::default();
+        self.close_call(call, &report, partha_core::action::scope::CallEnd::Known);
+        self.task_goes_on(task, false)
     }
 
     fn key_for(&mut self, task: TaskNo) -> Result<Option<CallKey>, Over> {
@@ -388,6 +399,7 @@ impl World {
             return self.tasks[task].outside.clone();
         };
         let home = self.home_of(run, called);
+        let carried = self.is_carried(task);
         let path = self.tasks[task].path.clone().expect("a run has a path");
         let run = &self.runs[run];
         let (until, born_ms, stack) = (run.until, run.born_ms, run.stack.clone());
@@ -397,6 +409,7 @@ impl World {
             home,
             born_ms,
             stack,
+            carried,
         })
     }
 
@@ -405,17 +418,24 @@ impl World {
         let Some((run, key)) = self.calls[call].run else {
             return Ok(());
         };
-        let to = self.calls[call].to;
-        self.runs[run].family.reaching(key, to);
+        let (to, address) = (self.calls[call].to, self.address_of(call));
+        self.runs[run].family.reaching(key, address);
         let Some((place, _)) = self.tasks[self.calls[call].task].serving else {
             return Ok(());
         };
         let here = place.node == Self::node_of(to.node) && place.shard == usize::from(to.shard);
+        let here = here && address.object().is_none();
         if here || !self.runs[run].is_branch {
             return Ok(());
         }
         let action = self.runs[run].root;
-        self.input(place, Input::Reached { action, site: to })
+        self.input(
+            place,
+            Input::Reached {
+                action,
+                to: address,
+            },
+        )
     }
 
     /// A task's call has ended.
@@ -448,12 +468,13 @@ impl World {
                 self.commit_root(task)
             }
             For::Nested => {
-                self.end_nested(task, !abort);
+                self.end_nested(task, !abort, true);
                 self.task_done(task)
             }
             For::Beside | For::Plain => self.task_done(task),
             For::Servant => {
                 let (at, ticket) = self.tasks[task].serving.expect("a servant serves");
+                self.end_servant(task, true);
                 let takes = self.rng.range(0, self.plan.servant_ns);
                 self.schedule(self.now + takes, Event::Returns { at, ticket });
                 self.tasks[task].doing = Doing::Done;
@@ -462,7 +483,7 @@ impl World {
         }
     }
 
-    fn end_nested(&mut self, task: TaskNo, commit: bool) {
+    pub(crate) fn end_nested(&mut self, task: TaskNo, commit: bool, tells: bool) {
         let run = self.tasks[task].run.expect("an action has a run");
         let child = self.tasks[task].action.expect("it is an action");
         let family = &mut self.runs[run].family;
@@ -481,7 +502,9 @@ impl World {
         });
         self.truth.end_level(child, state);
         let at = self.tasks[task].at;
-        self.tell(at, sends);
+        if tells || state == State::Aborted {
+            self.tell(at, sends);
+        }
     }
 
     /// A task is over.
@@ -551,8 +574,9 @@ impl World {
                 self.tell(at, sends);
                 self.summary.count("aborts");
             }
-            For::Nested => self.end_nested(task, false),
-            For::Beside | For::Plain | For::Servant => {}
+            For::Nested => self.end_nested(task, false, true),
+            For::Servant => self.end_servant(task, false),
+            For::Beside | For::Plain => {}
         }
     }
 }

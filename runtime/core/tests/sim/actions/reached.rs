@@ -127,6 +127,11 @@ pub(crate) fn note(summary: &mut Summary, output: &Output) {
         Output::EndPart { commit: false, .. } => Some("part: drop"),
         Output::Search { .. }
         | Output::Kill { .. }
+        | Output::Checkpoint { .. }
+        | Output::Resume { .. }
+        | Output::Watch { .. }
+        | Output::GoOut { .. }
+        | Output::Again { .. }
         | Output::SearchDecision { .. }
         | Output::Load { .. }
         | Output::Dispatch { .. }

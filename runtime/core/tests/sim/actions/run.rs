@@ -115,8 +115,9 @@ impl World {
 
     /// Sends messages of whoever runs an action; some get lost, come twice or late.
     pub(crate) fn tell(&mut self, from: Life, sends: Vec<Send>) {
-        for (site, message) in sends {
-            let node = Self::node_of(site.node);
+        for (address, message) in sends {
+            let (node, shard) = self.found_at(address);
+            self.note_told(from, address, &message);
             let local = from == self.life(node);
             let trouble = self.in_faults() && !local;
             if trouble && self.rng.chance(self.plan.lost) {
@@ -133,7 +134,6 @@ impl World {
                     peer: Self::peer_of(from),
                     shard: u16::MAX,
                 };
-                let shard = usize::from(site.shard);
                 let mail = Event::Mail {
                     node,
                     shard,
@@ -147,7 +147,7 @@ impl World {
             }
             match self.connect(from, node) {
                 Some(conn) => {
-                    let shard = site.shard;
+                    let shard = shard as u16;
                     self.request(conn, Request::Tell { shard, message });
                 }
                 None => self.unheard = true,
@@ -167,8 +167,11 @@ impl World {
             return Ok(());
         }
         let at = self.place(node, shard);
-        if let Message::Prepare { action, .. } = message
-            && !self.may_vote(at, action)
+        if let Message::Prepare { action, part, .. } = message
+            && !part.map_or_else(
+                || self.may_vote(at, action),
+                |uid| self.may_lead(at.node, uid),
+            )
         {
             self.summary.reach("group: a prepare is held");
             return Ok(());
@@ -239,9 +242,16 @@ impl World {
             }) => {
                 self.say(|| format!("commit {coordinator:?} {others:?} {aborted:?}"));
                 self.truth.end_level(self.runs[run].root, State::Merged);
-                let node = Self::node_of(coordinator.site.node);
+                let (node, _) = self.found_at(coordinator.address());
                 self.runs[run].request = Some((coordinator, decider, others, aborted));
-                let Some(conn) = self.connect(self.runs[run].at, node) else {
+                let conn = self.connect(self.runs[run].at, node);
+                if conn.is_none() && coordinator.part().is_some() {
+                    self.runs[run].stage = Stage::Committing;
+                    let pause = self.group_rng.range(MS / 10, 20 * MS);
+                    self.schedule(self.now + pause, Event::AskAgain { run, asked: 0 });
+                    return Ok(());
+                }
+                let Some(conn) = conn else {
                     self.summary.reach("commit: no way to the coordinator");
                     return self.abort_root(task);
                 };
@@ -278,7 +288,12 @@ impl World {
                 self.told_aborted(run)
             }
             // It will be asked for.
-            End::Unknown => Ok(()),
+            End::Unknown => {
+                let asked = self.runs[run].asked;
+                let pause = self.group_rng.range(MS / 10, 20 * MS);
+                self.schedule(self.now + pause, Event::AskAgain { run, asked });
+                Ok(())
+            }
         }
     }
 
@@ -298,6 +313,7 @@ impl World {
             }
             Some(Verdict::InFlight) => {
                 self.summary.reach("asked: in flight");
+                self.commit_again(run);
                 Ok(())
             }
             None => {
@@ -321,6 +337,7 @@ impl World {
     fn told_aborted(&mut self, run: RunNo) -> Check {
         let root = self.runs[run].root;
         super::checker::atomic::told_aborted(&self.truth, root)?;
+        self.check_carried(root, &self.runs[run].stage)?;
         self.truth.root(root).dead = true;
         self.truth.end_level(root, State::Aborted);
         let sends = self.runs[run].family.abort();
@@ -353,6 +370,7 @@ impl World {
             return Ok(());
         }
         self.summary.reach("runner: time is up");
+        self.check_carried(self.runs[run].root, &"its time is up")?;
         let task = self.runs[run].task;
         self.kill(task);
         self.child_ended(task)

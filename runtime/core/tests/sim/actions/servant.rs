@@ -120,15 +120,15 @@ impl World {
                     home,
                     born_ms,
                     stack,
+                    carried: false,
                 };
                 (None, None, path, Some(own), Some(wire))
             }
         };
+        let marked = run.is_some() && self.is_cohort(uid);
+        let (level, path) = self.own_level(run.filter(|_| marked), action, path);
+        let action = level.or(action);
         let steps = self.rng.range(1, self.plan.steps.max(1)).min(3);
-        self.summary.reach(match run {
-            Some(_) => "servant: calls in its action",
-            None => "servant: calls outside of actions",
-        });
         let task = self.add_task(Task {
             at: life,
             what: For::Servant,
@@ -148,13 +148,44 @@ impl World {
         if let Some(run) = run {
             self.runs[run].task = task;
         }
-        self.note_run(at, ticket, run);
+        self.note_run(at, ticket, run, (level, marked));
         Ok(())
     }
 
-    fn note_run(&mut self, at: Place, ticket: Ticket, run: Option<RunNo>) {
+    /// The servant of a cohort's object calls within a nested action of its own.
+    fn own_level(
+        &mut self,
+        run: Option<RunNo>,
+        action: Option<Uid>,
+        path: Path,
+    ) -> (Option<Uid>, Path) {
+        let Some((run, parent)) = run.zip(action) else {
+            return (None, path);
+        };
+        let level = self.new_action(self.runs[run].at);
+        match self.runs[run].family.begin(parent, level) {
+            Ok(path) => {
+                self.truth.begin_level(level, Some(parent), self.now);
+                (Some(level), path)
+            }
+            Err(_) => (None, path),
+        }
+    }
+
+    fn note_run(
+        &mut self,
+        at: Place,
+        ticket: Ticket,
+        run: Option<RunNo>,
+        (level, marked): (Option<Uid>, bool),
+    ) {
         let held = self.nodes[at.node].shards[at.shard].held.get_mut(&ticket);
-        held.expect("it is being served").run = run;
+        let held = held.expect("it is being served");
+        (held.run, held.level, held.marked) = (run, level, marked);
+        self.summary.reach(match run {
+            Some(_) => "servant: calls in its action",
+            None => "servant: calls outside of actions",
+        });
     }
 
     /// Nobody needs what a servant does. One that waits for something ends at once, with what it

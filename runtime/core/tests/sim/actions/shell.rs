@@ -1,5 +1,7 @@
 //! The toy shell of a shard: does what its engine says, with delays, and watches it.
 
+use std::collections::VecDeque;
+
 use partha_core::action::path::{Membership, Path};
 use partha_core::engine::Mutation;
 use partha_core::id::{CallId, Epoch, Uid};
@@ -29,8 +31,15 @@ pub(crate) struct Held {
     pub(crate) membership: Option<Membership>,
     /// The servant's part of the action.
     pub(crate) run: Option<RunNo>,
-    /// Actions that enclose the call and have to be aborted.
+    /// Actions that have to be aborted: some that enclose the call, some that an earlier leader
+    /// began for it.
     pub(crate) dooms: Vec<Uid>,
+    /// The nested action in which a cohort's servant calls.
+    pub(crate) level: Option<Uid>,
+    /// It is such a servant.
+    pub(crate) marked: bool,
+    /// Calls that wait until the log knows of them.
+    pub(crate) waiting: VecDeque<CallNo>,
     pub(crate) outcome: Option<Outcome>,
     /// What it saw when it began.
     pub(crate) began_with: usize,
@@ -57,6 +66,9 @@ impl Held {
             membership: membership.cloned(),
             run: None,
             dooms: Vec::new(),
+            level: None,
+            marked: false,
+            waiting: VecDeque::new(),
             outcome: None,
             began_with: 0,
             fails: false,
@@ -137,7 +149,7 @@ impl World {
             Output::Told { ticket, verdict } => self.told_out(at, ticket, verdict)?,
             Output::Event(event) => self.told_event(at, event),
             Output::Drained => return self.drained(at),
-            moving => self.moving(at, moving)?,
+            other => self.cohort_output(at, other)?,
         }
         Ok(())
     }

@@ -116,6 +116,8 @@ pub(crate) struct Root {
     pub(crate) forgotten: bool,
     /// Something other than a move has befallen it.
     pub(crate) misfortune: bool,
+    /// Other actions were in its way.
+    pub(crate) rivals: bool,
 }
 
 /// All of it.

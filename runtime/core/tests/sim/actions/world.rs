@@ -123,6 +123,8 @@ pub(crate) struct World {
     pub(crate) group_rng: Rng,
     /// How often a leader is taken for dead when it has just added something, of a thousand.
     pub(crate) suspicious: u64,
+    /// All objects of actions are of the policy coordinator-cohort, and nothing but leaders dies.
+    pub(crate) deaths: bool,
     /// Where processes believe objects to be that have moved.
     pub(crate) known: BTreeMap<(usize, Uid), Site>,
     pub(crate) truth: Truth,
@@ -157,6 +159,7 @@ impl World {
             groups: BTreeMap::new(),
             group_rng: Rng::new(!job.seed),
             suspicious: 0,
+            deaths: false,
             known: BTreeMap::new(),
             truth: Truth::default(),
             waits: Waits::default(),
@@ -335,6 +338,7 @@ impl World {
             Event::Moving { number, stage } => Some(self.move_concerns(*number, stage)),
             Event::Leads { node, .. } | Event::Deposed { node, .. } => Some(*node),
             Event::NotEnded { at, .. }
+            | Event::Watched { at, .. }
             | Event::Search { at, .. }
             | Event::Load { at, .. }
             | Event::Decision { at, .. }
@@ -345,11 +349,14 @@ impl World {
             | Event::Overdue { at, .. }
             | Event::Timer { at } => Some(at.node),
             Event::Step { task } => Some(self.tasks[*task].at.process),
-            Event::Patience { call } => Some(self.calls[*call].caller.process),
+            Event::Patience { call } | Event::Resend { call } => {
+                Some(self.calls[*call].caller.process)
+            }
             Event::Expires { run } | Event::AskAgain { run, .. } => {
                 Some(self.runs[*run].at.process)
             }
             Event::Next { client } => Some(client.process),
+            Event::TellAgain { from, .. } => Some(from.process),
             Event::Reborn { .. }
             | Event::Restart { .. }
             | Event::Extinct { .. }

@@ -65,6 +65,11 @@ pub(crate) fn note(reached: &mut Counts, output: &Output) {
         | Output::Store { .. }
         | Output::SearchDecision { .. }
         | Output::EndPart { .. }
+        | Output::Checkpoint { .. }
+        | Output::Resume { .. }
+        | Output::Watch { .. }
+        | Output::GoOut { .. }
+        | Output::Again { .. }
         | Output::Send { .. }
         | Output::Ended { .. }
         | Output::Ship { .. }

@@ -111,6 +111,7 @@ impl World {
             mode: mode_of(kind),
             save: kind.is_saved(),
             volatile: false,
+            cohort: false,
             deadline: Time(self.now + wait_ns),
             action: None,
         };

@@ -34,7 +34,8 @@ fn gone(world: &World, at: Place, of: Life) -> Check {
         // It may have come with an object after its caller was gone here: then its end comes from
         // where the caller is still believed to be alive, or is missed, as any message may be.
         let calls = action.running + action.waiting > 0;
-        let moved = action.pinned || (!calls && !world.moves.is_empty());
+        let settled = world.moves.is_empty() && world.groups.is_empty();
+        let moved = action.pinned || !(calls || settled);
         if running && !moved && action.callers.contains(&peer) {
             return Err(format!("orphan: {peer} is gone, but not {action:?}"));
         }

@@ -1,0 +1,175 @@
+//! Servants of parts that call elsewhere in their action.
+//!
+//! Such a call, if its leader dies, is executed again by the next one; what it had done elsewhere
+//! must be gone by then. So it calls within a nested action of its own, and the log knows that
+//! action, and where it calls, before it does (*gone out*).
+//!
+//! | the call | at the next leader |
+//! |---|---|
+//! | had not gone out | runs, as if it were new |
+//! | had gone out | its nested action is aborted everywhere; runs again; its answer says so, too |
+//! | has ended well | answered from the log; its nested action has committed, and all are told again |
+//! | had called outside of its nested action | refused: nobody knows what it has done |
+
+use super::work::Work;
+use super::{Engine, Mutation};
+use crate::action::message::Message;
+use crate::action::mirror::Name;
+use crate::action::path::Address;
+use crate::id::Uid;
+use crate::input::Ticket;
+use crate::outbox::Outbox;
+use crate::output::Output;
+use crate::slab::Slot;
+
+/// How often the end of a nested action is told.
+const TELLS: u32 = 8;
+
+impl Engine {
+    /// A servant is about to call elsewhere.
+    pub(super) fn goes_out(
+        &mut self,
+        ticket: Ticket,
+        (nested, to): (Option<Uid>, Address),
+        out: &mut Outbox,
+    ) {
+        let Some(slot) = self
+            .calls
+            .slot(ticket)
+            .filter(|slot| self.calls.is_leader(*slot))
+        else {
+            return;
+        };
+        let leader = self.calls.leader(slot);
+        let Some(level) = leader.in_level() else {
+            return out.push(Output::GoOut { ticket });
+        };
+        let (id, mirror) = (leader.id, self.mirrors.level(level).mirror);
+        let part = self.part_of_call(slot);
+        let max = self.limits.participants_max as usize;
+        let marks = self.mutation != Mutation::GoOutUnmarked;
+        let mirror = self.mirrors.mirror_mut(mirror);
+        if mirror.lost {
+            return;
+        }
+        if let Some((object, id)) = part.zip(id).filter(|_| marks) {
+            let gone = mirror.gone.entry(id).or_default();
+            let room = mirror.reached.len() < max;
+            match nested.filter(|_| room) {
+                Some(nested) => gone.level = Some(nested),
+                None => gone.never = true,
+            }
+            if room {
+                mirror.reached.insert(to);
+            }
+            self.cohorts.touch(object);
+        }
+        self.say(part, Output::GoOut { ticket }, out);
+    }
+
+    /// A call begins that an earlier leader has begun before.
+    pub(super) fn begin_again(&mut self, slot: Slot, out: &mut Outbox) {
+        let leader = self.calls.leader(slot);
+        let Some((level, id)) = leader.in_level().zip(leader.id) else {
+            return;
+        };
+        let mirror = self.mirrors.level(level).mirror;
+        let mirror = self.mirrors.mirror_mut(mirror);
+        if mirror.orphaned.remove(&id) {
+            let lost = mirror.gone.get(&id).map(|gone| gone.lost.clone());
+            let ticket = self.calls.entry(slot).ticket;
+            let lost = lost.unwrap_or_default();
+            out.push(Output::Again { ticket, lost });
+        }
+    }
+
+    /// A call has ended well: the nested action in which it has called elsewhere is committed, as
+    /// soon as the log has its answer. Of a servant that has failed, what runs its part of the
+    /// action has aborted it, and the answer names it. Nobody may say so before: another leader may
+    /// have begun the call anew by then.
+    pub(super) fn merge_out(&mut self, slot: Slot, out: &mut Outbox) {
+        let leader = self.calls.leader(slot);
+        let Some((level, id)) = leader.in_level().zip(leader.id) else {
+            return;
+        };
+        let parent = self.mirrors.level(level).uid;
+        let mirror = self.mirrors.level(level).mirror;
+        let mirror = self.mirrors.mirror_mut(mirror);
+        let gone = mirror.gone.get(&id).filter(|_| !mirror.lost);
+        let Some(nested) = gone.and_then(|gone| gone.level) else {
+            return;
+        };
+        mirror.merged.push((nested, parent));
+        let name = (mirror.uid(), mirror.part);
+        let (part, reached) = (mirror.part, mirror.reached.clone());
+        let early = self.mutation == Mutation::MergeUncheckpointed;
+        for to in reached {
+            let message = Self::merged((nested, parent), to);
+            let (to, part) = (to.into(), part.filter(|_| !early));
+            self.say(part, Output::Send { to, message }, out);
+        }
+        self.tell_out_later(name, TELLS);
+    }
+
+    fn merged((action, parent): (Uid, Uid), to: Address) -> Box<Message> {
+        let part = to.object();
+        Box::new(Message::Merge {
+            action,
+            parent,
+            part,
+        })
+    }
+
+    /// What calls of earlier leaders have left elsewhere goes, and what they have done stays.
+    pub(super) fn settle_out(&mut self, slot: Slot, out: &mut Outbox) {
+        let mirror = self.mirrors.mirror_mut(slot);
+        for (id, gone) in &mut mirror.gone {
+            let level = gone.level.take();
+            gone.lost.extend(level);
+            mirror.lost_out.extend(level);
+            if !gone.never {
+                mirror.orphaned.insert(*id);
+                mirror.executed.remove(id);
+            }
+        }
+        let name = (mirror.uid(), mirror.part);
+        self.tell_out(name, TELLS, out);
+    }
+
+    /// Tells where calls have gone out what became of their nested actions; more than once, since
+    /// whoever is told may be gone, and the next leader there knows what that one knew.
+    pub(super) fn tell_out(&mut self, name: Name, times: u32, out: &mut Outbox) {
+        let Some(slot) = self.mirrors.find_at(name) else {
+            return;
+        };
+        let mirror = self.mirrors.mirror(slot);
+        let (lost, merged) = (mirror.lost_out.clone(), mirror.merged.clone());
+        if !mirror.is_active() || (lost.is_empty() && merged.is_empty()) {
+            return;
+        }
+        let (own, reached) = (mirror.part, mirror.reached.clone());
+        for to in reached {
+            let part = to.object();
+            for action in &lost {
+                let action = *action;
+                let message = Box::new(Message::Abort { action, part });
+                let to = to.into();
+                self.say(own, Output::Send { to, message }, out);
+            }
+            for levels in &merged {
+                let message = Self::merged(*levels, to);
+                let to = to.into();
+                self.say(own, Output::Send { to, message }, out);
+            }
+        }
+        self.tell_out_later(name, times);
+    }
+
+    fn tell_out_later(&mut self, name: Name, times: u32) {
+        let room = self.undone.len() < self.limits.actions_max as usize;
+        if times > 0 && room {
+            let at = self.resend_at(self.limits.resend_ns);
+            self.undone.push_back((at, Work::TellOut(name, times - 1)));
+        }
+    }
+}
