@@ -203,6 +203,15 @@ pub struct Coordinator {
     pub decider: Option<Uid>,
 }
 
+impl Coordinator {
+    /// Whether both decide in the log of the same replicated object, each while it leads that: a
+    /// Yes to one is a Yes to the other.
+    #[must_use]
+    pub fn decides_with(self, other: Self) -> bool {
+        self.decider.is_some() && self.decider == other.decider
+    }
+}
+
 impl From<Site> for Coordinator {
     /// One that decides by its own store.
     fn from(site: Site) -> Self {

@@ -270,6 +270,7 @@ impl Engine {
             };
             return self.prepare_later(action, prepare);
         }
+        self.rebind(action, from);
         // What is prepared answers its own coordinator alone.
         let to = self.coordinator(action).unwrap_or(from);
         if to == from && state == State::Prepared && self.forgot_moves(action) {

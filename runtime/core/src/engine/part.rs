@@ -50,12 +50,9 @@ impl Engine {
             };
             return self.vote_part(from, action, object, vote, out);
         };
-        let rebinds = self.mutation != Mutation::NoRebind;
+        let rebinds = self.rebinds();
         let mirror = self.mirrors.mirror_mut(slot);
-        let same = |known: &Coordinator| {
-            let site = (rebinds && known.decider.is_some()) || known.site == from.site;
-            known.decider == from.decider && site
-        };
+        let same = |known: &Coordinator| *known == from || (rebinds && known.decides_with(from));
         match &mut mirror.phase {
             Phase::Preparing { coordinator, .. } if same(coordinator) => *coordinator = from,
             Phase::Prepared { coordinator, .. } if same(coordinator) => {
@@ -77,6 +74,26 @@ impl Engine {
             | Phase::Voting(_)
             | Phase::Deciding { .. } => {}
         }
+    }
+
+    /// Another coordinator asks for the vote of what is prepared, or about to be: it takes the
+    /// place of the one that is known, if both are to decide in the log of the same object.
+    pub(super) fn rebind(&mut self, action: Uid, from: Coordinator) {
+        let rebinds = self.rebinds();
+        let Some(slot) = self.mirrors.find(action) else {
+            return;
+        };
+        if let Phase::Preparing { coordinator, .. } | Phase::Prepared { coordinator, .. } =
+            &mut self.mirrors.mirror_mut(slot).phase
+            && rebinds
+            && coordinator.decides_with(from)
+        {
+            *coordinator = from;
+        }
+    }
+
+    fn rebinds(&self) -> bool {
+        self.mutation != Mutation::NoRebind
     }
 
     /// Answers a coordinator about an object.

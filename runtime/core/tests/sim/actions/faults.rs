@@ -38,6 +38,12 @@ impl World {
         if self.plan.caps.lacks(kind) {
             return Ok(());
         }
+        if self.deposals {
+            return match self.groups.is_empty() {
+                true => Ok(()),
+                false => self.suspect_some(),
+            };
+        }
         if !self.groups.is_empty() && self.group_rng.chance(250) {
             return self.suspect_some();
         }

@@ -313,6 +313,11 @@ impl World {
         self.rng.pick(&plain)
     }
 
+    /// Whether the death of its node would abort actions, where no death is to do that.
+    fn is_mortal(&self, uid: Uid) -> bool {
+        self.deaths && !self.deposals && !self.groups.contains_key(&uid)
+    }
+
     fn make_call(&mut self, task: TaskNo) -> Check {
         let (at, action) = (self.tasks[task].at, self.tasks[task].action);
         let key = match self.key_for(task) {
@@ -328,7 +333,7 @@ impl World {
         let kind = self.pick_kind(task);
         let uid = match self.pick_object() {
             uid if action.is_none() && self.groups.contains_key(&uid) => self.pick_plain(),
-            uid if action.is_some() && self.deaths && !self.groups.contains_key(&uid) => {
+            uid if action.is_some() && self.is_mortal(uid) => {
                 let all: Vec<Uid> = self.groups.keys().copied().collect();
                 self.group_rng.pick(&all)
             }
