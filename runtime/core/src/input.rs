@@ -197,13 +197,14 @@ pub enum Input {
         /// Where to.
         to: Address,
     },
-    /// Answer to [`crate::Output::Checkpoint`].
+    /// Answer to [`crate::Output::Checkpoint`]. Ignored if the object was expelled before.
     Checkpointed {
         /// The work.
         job: Job,
         /// Whether it is complete in the object's log. An error says that it surely is not, and
-        /// that this shard still leads the object: it is tried again. If it does not,
-        /// [`Input::Expel`] is the answer.
+        /// that this shard still leads the object: it is tried again. [`Fault::Full`]: it is
+        /// larger than an entry may be, so the actions that make it so are aborted. If this shard
+        /// leads no more, [`Input::Expel`] is the answer.
         result: Result<(), Fault>,
     },
     /// This shard leads a replicated object from now on, and this is the latest checkpoint in its

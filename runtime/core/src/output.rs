@@ -196,7 +196,8 @@ pub enum Output {
         object: Uid,
         /// What running actions have of it.
         checkpoint: Box<Checkpoint>,
-        /// Calls that have just ended.
+        /// Calls that have ended, as long as no checkpoint with their answers is complete: the same
+        /// one may be in several.
         replies: Vec<Ticket>,
     },
     /// Answer to `Input::RecoverCheckpoint`. With a slot: make the object's image of the bytes of

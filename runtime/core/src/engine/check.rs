@@ -237,5 +237,9 @@ impl Engine {
             | Work::Settle(..) => false,
         });
         assert!(searches.count() == self.searches.len(), "a search is lost");
+        for (job, object) in self.cohorts.under_way() {
+            let waits = job_of(&job) == Some(&Work::Checkpoint(object));
+            assert!(waits, "a checkpoint of {object} waits for nothing");
+        }
     }
 }

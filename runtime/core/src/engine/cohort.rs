@@ -48,8 +48,17 @@ struct Cohort {
     /// What is to be said behind the next checkpoint.
     held: Vec<Output>,
     /// The calls whose answers go with it.
-    replies: Vec<Ticket>,
+    replies: Vec<Answered>,
     sent: VecDeque<Sent>,
+    /// One is to be tried again.
+    again: bool,
+}
+
+/// A call with an answer that is to be saved, and its top-level action.
+#[derive(Clone, Copy, Debug)]
+struct Answered {
+    ticket: Ticket,
+    root: Uid,
 }
 
 /// A checkpoint that is not complete.
@@ -58,6 +67,9 @@ struct Sent {
     job: Job,
     /// What is to be said then.
     held: Vec<Output>,
+    /// The calls whose answers go with it. They go with each that follows, too, until one is
+    /// complete: who knows that a call was executed knows its answer.
+    replies: Vec<Answered>,
     failed: bool,
 }
 
@@ -75,6 +87,16 @@ impl Cohorts {
     /// Whether there may be a checkpoint of an object that is not complete.
     pub(super) fn knows(&self, object: Uid) -> bool {
         self.rows.contains_key(&object)
+    }
+
+    /// The checkpoints that have no answer yet.
+    pub(super) fn under_way(&self) -> impl Iterator<Item = (Job, Uid)> + '_ {
+        let of = |(object, row): (&Uid, &Cohort)| {
+            let open = row.sent.iter().filter(|sent| !sent.failed);
+            let object = *object;
+            open.map(move |sent| (sent.job, object)).collect::<Vec<_>>()
+        };
+        self.rows.iter().flat_map(of)
     }
 
     /// Whether nothing is held.
@@ -171,12 +193,13 @@ impl Engine {
         let Some(id) = id.filter(|_| started) else {
             return;
         };
+        let root = mirror.uid();
         let gone = mirror.gone.contains_key(&id);
         if answer == Some(&Answer::Outcome) && (write || gone) {
             mirror.executed.insert(id);
             mirror.gone.remove(&id);
             let row = self.cohorts.rows.entry(object).or_default();
-            row.replies.push(ticket);
+            row.replies.push(Answered { ticket, root });
         } else if write && !gone {
             // Nothing of it stays, and nobody knows of it: it may run once more.
             mirror.executed.remove(&id);
@@ -196,19 +219,7 @@ impl Engine {
     pub(super) fn add_checkpoints(&mut self, out: &mut Outbox) {
         while let Some((object, due)) = self.cohorts.touched.pop_first() {
             if due {
-                let checkpoint = Box::new(self.checkpoint(object));
-                let job = self.new_job(Work::Checkpoint(object));
-                let row = self.cohorts.rows.entry(object).or_default();
-                let held = core::mem::take(&mut row.held);
-                let replies = core::mem::take(&mut row.replies);
-                let failed = false;
-                row.sent.push_back(Sent { job, held, failed });
-                out.push(Output::Checkpoint {
-                    job,
-                    object,
-                    checkpoint,
-                    replies,
-                });
+                self.add_checkpoint(object, out);
                 continue;
             }
             let Some(row) = self.cohorts.rows.get_mut(&object) else {
@@ -222,26 +233,68 @@ impl Engine {
         }
     }
 
+    fn add_checkpoint(&mut self, object: Uid, out: &mut Outbox) {
+        let checkpoint = Box::new(self.checkpoint(object));
+        let job = self.new_job(Work::Checkpoint(object));
+        let mirrors = &self.mirrors;
+        // Of what is aborted meanwhile nobody asks again.
+        let goes_on = |it: &Answered| mirrors.find_at((it.root, Some(object))).is_some();
+        let row = self.cohorts.rows.entry(object).or_default();
+        for sent in &mut row.sent {
+            sent.replies.retain(goes_on);
+        }
+        let new = core::mem::take(&mut row.replies);
+        let forgets = self.mutation == Mutation::LoseAnswers;
+        let sent = row.sent.iter().filter(|_| !forgets);
+        let open = sent.flat_map(|sent| &sent.replies);
+        let tickets = open.chain(&new).map(|it| it.ticket);
+        let replies = tickets.collect();
+        let held = core::mem::take(&mut row.held);
+        row.sent.push_back(Sent {
+            job,
+            held,
+            replies: new,
+            failed: false,
+        });
+        out.push(Output::Checkpoint {
+            job,
+            object,
+            checkpoint,
+            replies,
+        });
+    }
+
     /// A checkpoint is complete, or could not be added.
     pub(super) fn checkpointed(&mut self, job: Job, result: Result<(), Fault>, out: &mut Outbox) {
-        let work = self.jobs.remove(&job);
-        let Some(Work::Checkpoint(object)) = work else {
-            panic!("{job:?} is a checkpoint but was {work:?}");
-        };
-        let Some(row) = self.cohorts.rows.get_mut(&object) else {
+        // Its object was expelled, if it is not known.
+        let Some(work) = self.jobs.remove(&job) else {
             return;
         };
+        let Work::Checkpoint(object) = work else {
+            panic!("{job:?} is a checkpoint but was {work:?}");
+        };
+        let row = self.cohorts.rows.get_mut(&object);
+        let row = row.expect("a checkpoint is of an object with a row");
+        // One behind it was complete before the fault of this one was heard of.
         let Some(at) = row.sent.iter().position(|sent| sent.job == job) else {
             return;
         };
-        if result.is_err() {
+        if let Err(fault) = result {
             row.sent[at].failed = true;
-            let all = row.sent.iter().all(|sent| sent.failed);
-            if all && self.undone.len() < self.limits.actions_max as usize {
+            // One behind it says what it was to say.
+            let last = row.sent.iter().skip(at).all(|sent| sent.failed);
+            if fault == Fault::Full && self.abort_large(object, at, out) {
+                return;
+            }
+            let row = self.cohorts.rows.entry(object).or_default();
+            if last && !core::mem::replace(&mut row.again, true) {
                 let due = self.resend_at(self.limits.resend_ns);
                 self.undone.push_back((due, Work::Checkpoint(object)));
             }
             return;
+        }
+        for sent in row.sent.range(..at) {
+            self.jobs.remove(&sent.job);
         }
         let said = row.sent.drain(..=at).flat_map(|sent| sent.held);
         said.for_each(|output| out.push(output));
@@ -254,9 +307,40 @@ impl Engine {
         let Some(row) = self.cohorts.rows.remove(&object) else {
             return;
         };
+        for sent in &row.sent {
+            self.jobs.remove(&sent.job);
+        }
         let sent = row.sent.into_iter().flat_map(|sent| sent.held);
         for output in sent.chain(row.held) {
             Self::take_back(output, out);
+        }
+    }
+
+    /// A checkpoint is larger than an entry may be, and would stay so: what makes it large is
+    /// aborted, so that the others at the object go on. Whether there was any.
+    fn abort_large(&mut self, object: Uid, at: usize, out: &mut Outbox) -> bool {
+        let replies = self.cohorts.rows[&object].sent[at].replies.clone();
+        let mut any = false;
+        for slot in self.mirrors.parts_at(object) {
+            let mirror = self.mirrors.mirror(slot);
+            let (root, active) = (mirror.uid(), mirror.is_active());
+            let levels = self.mirrors.subtree(mirror.root);
+            let mut levels = levels.iter().map(|level| self.mirrors.level(*level));
+            let changes = levels.any(|level| !level.images.is_empty());
+            if active && (changes || replies.iter().any(|it| it.root == root)) {
+                any = true;
+                self.abort_mirror(slot, out);
+            }
+        }
+        any
+    }
+
+    /// A checkpoint could not be added some time ago.
+    pub(super) fn checkpoint_again(&mut self, object: Uid) {
+        if let Some(row) = self.cohorts.rows.get_mut(&object)
+            && core::mem::take(&mut row.again)
+        {
+            self.cohorts.touch(object);
         }
     }
 

@@ -186,6 +186,8 @@ pub enum Mutation {
     AnswerUncheckpointed,
     /// Say everything else before the log has the checkpoint.
     TellUncheckpointed,
+    /// Try a checkpoint again without the answers that were to go with it.
+    LoseAnswers,
     /// Take in no checkpoint.
     LoseCheckpoint,
     /// Take over no ends of actions.

@@ -89,9 +89,7 @@ impl Engine {
                 continue;
             }
             if let Work::Checkpoint(object) = work {
-                if self.cohorts.knows(object) {
-                    self.cohorts.touch(object);
-                }
+                self.checkpoint_again(object);
                 continue;
             }
             let batch = match work.clone() {

@@ -219,6 +219,13 @@ impl Monkey {
         Input::Checkpointed { job, result }
     }
 
+    fn result(&mut self) -> Result<(), Fault> {
+        match self.below(4) {
+            0 => Err(self.fault()),
+            _ => Ok(()),
+        }
+    }
+
     fn answer(&mut self, output: Output) -> Input {
         match output {
             Output::Search { ticket, .. } => {
@@ -256,19 +263,11 @@ impl Monkey {
             }
             Output::Checkpoint { job, .. } => self.checkpointed(job),
             Output::Flush { ticket, .. } => {
-                let result = if self.below(4) == 0 {
-                    Err(self.fault())
-                } else {
-                    Ok(())
-                };
+                let result = self.result();
                 Input::Flushed { ticket, result }
             }
             Output::Store { job, .. } => {
-                let result = if self.below(4) == 0 {
-                    Err(self.fault())
-                } else {
-                    Ok(())
-                };
+                let result = self.result();
                 Input::Stored { job, result }
             }
             Output::SearchDecision { job, .. } => {
@@ -276,11 +275,7 @@ impl Monkey {
                 Input::DecisionFound { job, found }
             }
             Output::EndPart { object, action, .. } => {
-                let result = if self.below(4) == 0 {
-                    Err(self.fault())
-                } else {
-                    Ok(())
-                };
+                let result = self.result();
                 Input::PartEnded {
                     object,
                     action,

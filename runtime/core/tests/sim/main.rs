@@ -179,6 +179,7 @@ pub(crate) const MUTANTS: &[(Mutation, World, u64)] = &[
     (Mutation::AnswerUnled, World::Actions, 2689),
     (Mutation::AnswerUncheckpointed, World::Actions, 1),
     (Mutation::TellUncheckpointed, World::Actions, 2066),
+    (Mutation::LoseAnswers, World::Actions, 0),
     (Mutation::LoseCheckpoint, World::Actions, 1),
     (Mutation::ForgetEnds, World::Actions, 1),
     (Mutation::NoRebind, World::Actions, 772),

@@ -66,9 +66,8 @@ impl World {
         if let Err(Refusal::Moved) = &result {
             let uid = held.uid;
             let forward = node.disk.forwards.get(&uid).copied();
-            let forward = forward.or_else(|| self.leader_site(uid));
-            let to =
-                forward.ok_or_else(|| format!("moves: {uid} has moved, nobody knows where"))?;
+            let to = forward.or_else(|| self.leader_site(uid));
+            let to = to.ok_or_else(|| format!("moves: {uid} has moved, nobody knows where"))?;
             moved = Some((self.site_at(at), to));
         }
         let mut report = self.report_of(at, first, joined);

@@ -10,7 +10,7 @@ use partha_core::engine::ActionPhase;
 use partha_core::id::{CallId, Peer, Uid};
 use partha_core::migrate::Checkpoint;
 use partha_core::time::Time;
-use partha_core::{End, Input, Job as Work, ObjectSlot, Output, Refusal, Ticket};
+use partha_core::{End, Fault, Input, Job as Work, ObjectSlot, Output, Refusal, Ticket};
 
 use super::image::Image;
 use super::log::{Entry, Waits};
@@ -112,6 +112,26 @@ impl World {
             1 => "checkpoint: of one action",
             _ => "checkpoint: of several actions",
         });
+        if self.in_faults() && self.group_rng.chance(self.crowded) {
+            let soon = self.now + self.group_rng.range(0, MS);
+            // What is too large is aborted, and no death is to do that.
+            let fault = match self.deaths || self.group_rng.chance(700) {
+                true => Fault::Store,
+                false => Fault::Full,
+            };
+            self.summary.reach(match fault {
+                Fault::Full => "checkpoint: too large",
+                _ => "checkpoint: not added",
+            });
+            let event = Event::NotCheckpointed {
+                at,
+                object,
+                job,
+                fault,
+            };
+            self.schedule(soon, event);
+            return Ok(());
+        }
         let clock = self.processes[at.node].clock;
         for action in &mut checkpoint.cargo.actions {
             action.until = Time(clock.when(action.until.0));

@@ -2,7 +2,7 @@
 
 use partha_core::action::message::{From, Message};
 use partha_core::id::{CallId, Peer, Uid};
-use partha_core::{Job as Work, Ticket};
+use partha_core::{Fault, Job as Work, Ticket};
 
 use super::moves::{MoveNo, Stage};
 use super::net::{ConnNo, Life, Request, Response};
@@ -112,6 +112,13 @@ pub(crate) enum Event {
         at: Place,
         uid: Uid,
         action: Uid,
+    },
+    /// A checkpoint could not be added.
+    NotCheckpointed {
+        at: Place,
+        object: Uid,
+        job: Work,
+        fault: Fault,
     },
     /// A call of a cohort's object is made again.
     Resend {

@@ -61,13 +61,16 @@ impl World {
         };
         self.suspicious = self.group_rng.pick(&[0, 100, 500]);
         let cohorts = self.group_rng.pick(&[0, 500, 1_000, 1_000]);
+        self.crowded = self.group_rng.pick(&[0, 0, 50, 300]);
         let alone = self.group_rng.chance(300) && self.nodes.len() > 1 && !self.plan.calm;
         self.deaths = alone && !self.plan.caps.lacks(FaultKind::Depose);
         if self.deaths {
+            self.deposals = self.group_rng.chance(400);
             self.plan.deaths_alone();
             (0..self.nodes.len()).for_each(|node| self.fill_shards(node));
         }
         let (replicated, cohorts) = match self.deaths {
+            true if self.deposals => (600, 1_000),
             true => (1_000, 1_000),
             false => (replicated, cohorts),
         };
@@ -126,6 +129,15 @@ impl World {
                         result,
                     },
                 )
+            }
+            Event::NotCheckpointed {
+                at,
+                object,
+                job,
+                fault,
+            } if self.lives(at) && self.believes(at.node, object) => {
+                let result = Err(fault);
+                self.input(at, Input::Checkpointed { job, result })
             }
             Event::Resend { call } => self.resend(call),
             Event::TellAgain {

@@ -7,7 +7,7 @@ use partha_core::{Abort, ActionBatch, Answer, End, Event, GaveUp, Orphan, Output
 use crate::Summary;
 
 /// The points to be reached.
-pub(crate) const POINTS: [&str; 99] = [
+pub(crate) const POINTS: [&str; 114] = [
     "abort: busy",
     "abort: ended",
     "abort: lost",
@@ -19,6 +19,19 @@ pub(crate) const POINTS: [&str; 99] = [
     "asked: in flight",
     "asked: the store cannot tell",
     "calls: several at a time in one level",
+    "checkpoint: not added",
+    "checkpoint: of none",
+    "checkpoint: of one action",
+    "checkpoint: of several actions",
+    "checkpoint: too large",
+    "cohort: a call is executed again",
+    "cohort: a call is sent again",
+    "cohort: a commit is asked for again",
+    "cohort: a saved answer",
+    "cohort: an action is taken over",
+    "cohort: told again",
+    "cohort: with before-images",
+    "cohort: with nested actions",
     "commit: no way to the coordinator",
     "committed",
     "committed: nothing touched",
@@ -63,6 +76,8 @@ pub(crate) const POINTS: [&str; 99] = [
     "group: a decision survived its leader",
     "group: a part is recovered",
     "group: a prepare is held",
+    "group: an entry of a deposed leader",
+    "group: an entry survives",
     "group: another leads",
     "group: expelled",
     "nested: aborted",

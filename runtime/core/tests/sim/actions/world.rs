@@ -123,8 +123,13 @@ pub(crate) struct World {
     pub(crate) group_rng: Rng,
     /// How often a leader is taken for dead when it has just added something, of a thousand.
     pub(crate) suspicious: u64,
-    /// All objects of actions are of the policy coordinator-cohort, and nothing but leaders dies.
+    /// How often a checkpoint cannot be added for now, of a thousand.
+    pub(crate) crowded: u64,
+    /// All replicated objects are of the policy coordinator-cohort, and nothing but leaders dies.
     pub(crate) deaths: bool,
+    /// In such a run: not even they do, but they are taken for dead; so actions may have plain
+    /// objects, too.
+    pub(crate) deposals: bool,
     /// Where processes believe objects to be that have moved.
     pub(crate) known: BTreeMap<(usize, Uid), Site>,
     pub(crate) truth: Truth,
@@ -159,7 +164,9 @@ impl World {
             groups: BTreeMap::new(),
             group_rng: Rng::new(!job.seed),
             suspicious: 0,
+            crowded: 0,
             deaths: false,
+            deposals: false,
             known: BTreeMap::new(),
             truth: Truth::default(),
             waits: Waits::default(),
@@ -338,6 +345,7 @@ impl World {
             Event::Moving { number, stage } => Some(self.move_concerns(*number, stage)),
             Event::Leads { node, .. } | Event::Deposed { node, .. } => Some(*node),
             Event::NotEnded { at, .. }
+            | Event::NotCheckpointed { at, .. }
             | Event::Watched { at, .. }
             | Event::Search { at, .. }
             | Event::Load { at, .. }
