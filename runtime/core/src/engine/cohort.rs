@@ -58,7 +58,20 @@ struct Cohort {
 #[derive(Clone, Copy, Debug)]
 struct Answered {
     ticket: Ticket,
+    call: CallId,
     root: Uid,
+}
+
+impl Answered {
+    /// Whether this tells its answer.
+    fn is_told_by(&self, ticket: Ticket, answer: &Answer) -> bool {
+        match answer {
+            Answer::Outcome => ticket == self.ticket,
+            Answer::SameAs(first) => *first == self.ticket,
+            Answer::Saved(call) => *call == self.call,
+            Answer::Refused(_) => false,
+        }
+    }
 }
 
 /// A checkpoint that is not complete.
@@ -199,7 +212,11 @@ impl Engine {
             mirror.executed.insert(id);
             mirror.gone.remove(&id);
             let row = self.cohorts.rows.entry(object).or_default();
-            row.replies.push(Answered { ticket, root });
+            row.replies.push(Answered {
+                ticket,
+                call: id,
+                root,
+            });
         } else if write && !gone {
             // Nothing of it stays, and nobody knows of it: it may run once more.
             mirror.executed.remove(&id);
@@ -236,13 +253,8 @@ impl Engine {
     fn add_checkpoint(&mut self, object: Uid, out: &mut Outbox) {
         let checkpoint = Box::new(self.checkpoint(object));
         let job = self.new_job(Work::Checkpoint(object));
-        let mirrors = &self.mirrors;
-        // Of what is aborted meanwhile nobody asks again.
-        let goes_on = |it: &Answered| mirrors.find_at((it.root, Some(object))).is_some();
+        self.drop_answers(object);
         let row = self.cohorts.rows.entry(object).or_default();
-        for sent in &mut row.sent {
-            sent.replies.retain(goes_on);
-        }
         let new = core::mem::take(&mut row.replies);
         let forgets = self.mutation == Mutation::LoseAnswers;
         let sent = row.sent.iter().filter(|_| !forgets);
@@ -262,6 +274,33 @@ impl Engine {
             checkpoint,
             replies,
         });
+    }
+
+    /// What was aborted before the log had its answer is answered so, and the log needs it no
+    /// more.
+    fn drop_answers(&mut self, object: Uid) {
+        let mirrors = &self.mirrors;
+        let over = |it: &Answered| mirrors.find_at((it.root, Some(object))).is_none();
+        let Some(row) = self.cohorts.rows.get_mut(&object) else {
+            return;
+        };
+        let mut dropped = Vec::new();
+        for sent in &mut row.sent {
+            dropped.extend(sent.replies.extract_if(.., |it| over(it)));
+        }
+        if dropped.is_empty() {
+            return;
+        }
+        let sent = row.sent.iter_mut().flat_map(|sent| &mut sent.held);
+        for output in sent.chain(&mut row.held) {
+            let Output::Reply { ticket, answer, .. } = output else {
+                continue;
+            };
+            if let Some(it) = dropped.iter().find(|it| it.is_told_by(*ticket, answer)) {
+                let (action, why) = (it.root, self.tombstones.reason(it.root));
+                *answer = Answer::Refused(Refusal::ActionAborted { action, why });
+            }
+        }
     }
 
     /// A checkpoint is complete, or could not be added.
