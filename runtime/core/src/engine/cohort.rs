@@ -14,7 +14,8 @@
 //! | message, leave to call elsewhere | sent | dropped |
 //!
 //! Checkpoints are complete in order, and each says all there is, so the answer to one is that of
-//! all before it. How the next leader goes on is in `resume`.
+//! all before it. One that could not be added is said again, unless there is one behind it. How the
+//! next leader goes on is in `resume`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

@@ -9,10 +9,11 @@
 //! | `hear 2#0 prepare a1 join=1 life=1 without=a2,a3` | a message of shard 0 of node 2 |
 //! | `hear 2#0 vote a1 Yes moved=3#0=4`, `… ReadOnly`, `… No` | an object went to mirror 4 of node 3 |
 //! | `hear 2#0 commit a1`, `acknowledge`, `abort`, `query` | |
-//! | `hear runner abort a1`, `hear runner merge a2 a1` | whoever runs the action, node 1 |
+//! | `hear runner abort a1`, `hear runner merge a2 a1` | whoever runs the action, node 1; `part=o1` |
 //! | `hear 2#0 verdict a1 Committed`, `Aborted`, `InFlight` | |
 //! | `commit t9 a1 join=1 with=2#0,3#1 without=a2` | request; the others' mirrors are number 1 |
-//! | `ask t9 a1` | request |
+//! | `commit t9 a1 join=p1 decider=o1 with=p2@o2` | the same, of parts |
+//! | `ask t9 a1`, `ask t9 a1 decider=o1` | request |
 //! | `reached a1 2#0` | a servant calls on |
 //! | `stored j1 ok`, `stored j1 Full` | answer to a batch |
 //! | `decided j1 yes`, `no`, `unknown` | answer to a search for a decision |
@@ -98,10 +99,14 @@ pub(super) fn join(life: u32, number: &str) -> u64 {
     u64::from(life) << Uid::COUNTER_BITS | parse::<u64>(number)
 }
 
+/// The name of a piece of work.
+pub(super) fn job(word: &str) -> Job {
+    Job(parse(word.strip_prefix('j').expect("work is j1, j2, …")))
+}
+
 impl Story {
-    /// What a call says about its action.
-    pub(super) fn membership(&self, invoke: &mut Invoke, word: &str, value: &str) {
-        let member = invoke.action.get_or_insert_with(|| {
+    fn member<'i>(&self, invoke: &'i mut Invoke) -> &'i mut Membership {
+        invoke.action.get_or_insert_with(|| {
             Box::new(Membership {
                 path: Path::default(),
                 until: Time(self.now.0 + 60_000_000_000),
@@ -110,7 +115,17 @@ impl Story {
                 stack: Vec::new(),
                 carried: false,
             })
-        });
+        })
+    }
+
+    /// A servant makes the call that is executed again.
+    pub(super) fn carried(&self, invoke: &mut Invoke) {
+        self.member(invoke).carried = true;
+    }
+
+    /// What a call says about its action.
+    pub(super) fn membership(&self, invoke: &mut Invoke, word: &str, value: &str) {
+        let member = self.member(invoke);
         match word {
             "in" => member.path = path(value),
             "born" => member.born_ms = parse(value),
@@ -121,7 +136,7 @@ impl Story {
     }
 
     /// A line about actions.
-    pub(super) fn action_input(&self, words: &[&str]) -> Input {
+    pub(super) fn action_input(&mut self, words: &[&str]) -> Input {
         let result = |word: &str| {
             if word == "ok" {
                 Ok(())
@@ -129,7 +144,6 @@ impl Story {
                 Err(fault(word))
             }
         };
-        let job = |word: &str| Job(parse(word.strip_prefix('j').expect("work is j1, j2, …")));
         match words[0] {
             "hear" => Input::Message {
                 from: from(words[1]),
@@ -143,27 +157,30 @@ impl Story {
                 ticket: ticket(words[1]),
                 caller: peer("1.1"),
                 action: name(words[2]),
-                join: join(self.life, value(words, "join").unwrap_or("1")),
+                join: self.join(value(words, "join").unwrap_or("1")),
                 others: value(words, "with").map_or(Vec::new(), |others| {
-                    others.split(',').map(participant).collect()
+                    let others = others.split(',');
+                    let other = |word| self.part(word).unwrap_or_else(|| participant(word));
+                    others.map(other).collect()
                 }),
                 aborted: value(words, "without").map_or(Vec::new(), names),
-                decider: None,
-                part: false,
+                decider: value(words, "decider").map(uid),
+                part: value(words, "join").is_some_and(|join| join.starts_with('p')),
             },
             "ask" => Input::Ask {
                 ticket: ticket(words[1]),
                 action: name(words[2]),
-                decider: None,
+                decider: value(words, "decider").map(uid),
             },
             "reached" => Input::Reached {
                 action: name(words[1]),
                 to: Address::Site(site(words[2])),
             },
-            "stored" => Input::Stored {
-                job: job(words[1]),
-                result: result(words[2]),
-            },
+            "stored" => {
+                let (job, result) = (job(words[1]), result(words[2]));
+                self.complete(job, result);
+                Input::Stored { job, result }
+            }
             "decided" => Input::DecisionFound {
                 job: job(words[1]),
                 found: match words[2] {
@@ -222,11 +239,14 @@ impl Story {
                 groups: Vec::new(),
                 decider: None,
             },
-            "abort" => Message::Abort { action, part: None },
+            "abort" => Message::Abort {
+                action,
+                part: value(words, "part").map(uid),
+            },
             "merge" => Message::Merge {
                 action,
                 parent: name(words[2]),
-                part: None,
+                part: value(words, "part").map(uid),
             },
             "query" => Message::Query {
                 action,

@@ -12,6 +12,7 @@
 //! | `create t1 o1 …` | a create |
 //! | `searched t1 found`, `searched t1 none` | answer to a search |
 //! | `loaded o1 100`, `… absent`, `… moved`, `… Full` | answer to a load: size, nothing, forward, fault |
+//! | `loaded o1 100 led` | it is replicated, and led here |
 //! | `returned t1 normal 100` | how the servant ended, size of the state |
 //! | `flushed t1 ok`, `flushed t1 Fenced` | answer to a flush |
 //! | `cancel t1`, `bind o1 1.2`, `unbind o1 1.2`, `gone 1.2` | callers |
@@ -19,12 +20,14 @@
 //! | `crash` | the process dies and starts again: an empty engine, the next life |
 //! | `stats`, `next` | what the tables hold; when something is due |
 //!
-//! Words of a call: `read`, `write`, `upgrade`, `save`, `volatile`, `c=1.2/3` (call id 3 of
+//! Words of a call: `read`, `write`, `upgrade`, `save`, `volatile`, `cohort`, `carried`, `c=1.2/3` (call id 3 of
 //! caller 1.2), `from=1.2` (the caller, if it is not the one of the call id), `within=9ms`
 //! (deadline); those about actions, and the lines about them, are in `actions.rs` and
-//! `deadlocks.rs`; lines about objects that move in `moves.rs`.
+//! `deadlocks.rs`; lines about objects that move in `moves.rs`; stories with several nodes in
+//! `cohort.rs`.
 
 mod actions;
+mod cohort;
 mod deadlocks;
 mod moves;
 mod show;
@@ -40,9 +43,14 @@ use partha_core::{
 
 /// Shard 0 of node 0, in one of its lives.
 fn me(life: u32) -> Identity {
+    at(0, life)
+}
+
+/// The same of another node.
+fn at(node: u64, life: u32) -> Identity {
     Identity {
         me: Peer {
-            node: NodeId(0),
+            node: NodeId(node),
             incarnation: Incarnation(life),
         },
         shard: 0,
@@ -57,6 +65,9 @@ struct Story {
     now: Time,
     epochs: u64,
     life: u32,
+    /// Where the line happens.
+    node: u64,
+    world: cohort::World,
 }
 
 fn parse<T: std::str::FromStr>(text: &str) -> T {
@@ -112,34 +123,50 @@ impl Story {
             now: Time(0),
             epochs: 0,
             life: 1,
+            node: 0,
+            world: cohort::World::default(),
         }
     }
 
     /// Does one line and says what came of it.
     fn line(&mut self, line: &str) -> Vec<String> {
-        let words: Vec<&str> = line.split_whitespace().collect();
+        let mut words: Vec<&str> = line.split_whitespace().collect();
+        let node = words[0]
+            .strip_prefix('n')
+            .and_then(|it| it.strip_suffix(':'));
+        if let Some(node) = node {
+            self.visit(parse(node));
+            words.remove(0);
+        }
         let mut out = Outbox::new();
         match words[0] {
             "limits" => {
                 words[1..].iter().for_each(|word| self.limit(word));
-                self.engine = Engine::new(self.limits, me(self.life));
+                self.engine = Engine::new(self.limits, at(self.node, self.life));
             }
             "crash" => {
                 self.life += 1;
-                self.engine = Engine::new(self.limits, me(self.life));
+                self.forget_added();
+                self.engine = Engine::new(self.limits, at(self.node, self.life));
             }
             "actions" => return self.engine.actions().map(show::action).collect(),
             "locks" => return self.engine.locks().map(show::lock).collect(),
             "at" => self.pass(time(words[1]), &mut out),
             "next" => return vec![format!("{:?}", self.engine.next_timeout())],
             "stats" => return vec![show::stats(self.engine.stats())],
-            _ => {
-                let input = self.input(&words);
-                self.engine.handle(self.now, input, &mut out);
-            }
+            _ => match self.cohort_line(&words, &mut out) {
+                Some(shown) if !shown.is_empty() => return shown,
+                Some(_) => {}
+                None => {
+                    let input = self.input(&words);
+                    self.note_input(&input);
+                    self.engine.handle(self.now, input, &mut out);
+                }
+            },
         }
         invariants::check(&self.engine);
-        out.drain().map(show::output).collect()
+        let said: Vec<_> = out.drain().collect();
+        said.into_iter().map(|output| self.told(output)).collect()
     }
 
     fn limit(&mut self, word: &str) {
@@ -183,6 +210,9 @@ impl Story {
     }
 
     fn input(&mut self, words: &[&str]) -> Input {
+        if let Some(input) = self.cohort_input(words) {
+            return input;
+        }
         let subject = words.get(1).copied().unwrap_or_default();
         match words[0] {
             "invoke" => Input::Invoke(self.invoke(words)),
@@ -193,7 +223,7 @@ impl Story {
             },
             "loaded" => Input::Loaded {
                 uid: uid(subject),
-                outcome: self.loaded(words[2]),
+                outcome: self.loaded(words[2], words.contains(&"led")),
             },
             "returned" => Input::Returned {
                 ticket: ticket(subject),
@@ -242,7 +272,7 @@ impl Story {
         }
     }
 
-    fn loaded(&mut self, word: &str) -> Loaded {
+    fn loaded(&mut self, word: &str, replicated: bool) -> Loaded {
         match word {
             "absent" => return Loaded::Absent,
             "moved" => return Loaded::Moved,
@@ -255,7 +285,7 @@ impl Story {
         Loaded::Found {
             epoch: Epoch(self.epochs),
             size_bytes,
-            replicated: false,
+            replicated,
         }
     }
 
@@ -279,6 +309,8 @@ impl Story {
                 None if *word == "upgrade" => invoke.mode = Mode::Upgrade,
                 None if *word == "save" => invoke.save = true,
                 None if *word == "volatile" => invoke.volatile = true,
+                None if *word == "cohort" => invoke.cohort = true,
+                None if *word == "carried" => self.carried(&mut invoke),
                 Some(("from", who)) => invoke.caller = peer(who),
                 Some(("c", id)) => {
                     let (caller, sequence) = id.split_once('/').expect("a call id is 1.1/7");

@@ -67,7 +67,7 @@ pub(super) fn output(output: Output) -> String {
     }
 }
 
-fn shown(cargo: &Cargo) -> String {
+pub(super) fn shown(cargo: &Cargo) -> String {
     let mut text = String::new();
     if cargo.has_images() {
         text += &format!(", {} bytes", cargo.size_bytes);

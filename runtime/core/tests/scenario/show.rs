@@ -16,7 +16,7 @@ pub(crate) fn object(uid: Uid) -> String {
     format!("o{}", uid.local)
 }
 
-fn peer(peer: Peer) -> String {
+pub(crate) fn peer(peer: Peer) -> String {
     format!("{}.{}", peer.node.0, peer.incarnation)
 }
 
@@ -68,7 +68,8 @@ pub(crate) fn output(output: Output) -> String {
         } => {
             let joined = joined.map_or(String::new(), |joined| {
                 let updated = if joined.updated { ", updated" } else { "" };
-                format!(" (joined {}{updated})", counter(joined.join))
+                let join = numbered(joined.join, joined.part);
+                format!(" (joined {join}{updated})")
             });
             format!("Reply {} {}{joined}", ticket(t), self::answer(answer))
         }
@@ -140,7 +141,7 @@ fn of_action(output: Output) -> String {
                 verdict.map_or_else(|| "unknown".to_owned(), |verdict| format!("{verdict:?}"));
             format!("Told {} {verdict}", ticket(t))
         }
-        other => format!("{other:?}"),
+        other => super::cohort::output(other),
     }
 }
 
@@ -192,7 +193,7 @@ pub(crate) fn name(action: Uid) -> String {
     format!("a{}", action.counter())
 }
 
-fn names(actions: &[Uid]) -> String {
+pub(crate) fn names(actions: &[Uid]) -> String {
     let names: Vec<String> = actions.iter().copied().map(name).collect();
     names.join(" ")
 }
@@ -223,7 +224,7 @@ fn message(message: Message) -> String {
                 [] => String::new(),
                 aborted => format!(" without {}", names(aborted)),
             };
-            let join = counter(join);
+            let join = numbered(join, part.is_some());
             let decider = about(" decider", decider);
             let part = about(" part", part);
             format!(
@@ -435,6 +436,14 @@ pub(crate) fn stats(stats: Stats) -> String {
         "nothing".to_owned()
     } else {
         left.join(", ")
+    }
+}
+
+/// A mirror's number.
+fn numbered(join: u64, part: bool) -> String {
+    match part {
+        true => super::cohort::join_of_part(join),
+        false => counter(join).to_string(),
     }
 }
 
