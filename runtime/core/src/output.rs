@@ -222,8 +222,8 @@ pub enum Output {
         /// The nested actions.
         lost: Vec<Uid>,
     },
-    /// Answer to `Input::GoesOut`: the servant may call. None comes if the call ends before, or
-    /// its object is expelled.
+    /// Answer to `Input::GoesOut`: the servant may call. None comes if the call ends before, its
+    /// action is being aborted, or its object is expelled.
     GoOut {
         /// The call.
         ticket: Ticket,

@@ -49,6 +49,14 @@ pub(crate) struct Before {
     pub(crate) size_bytes: u64,
 }
 
+/// How the nested action of a call that has gone out has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Nested {
+    Aborted(Uid),
+    /// It is committed into this one.
+    Merged(Uid, Uid),
+}
+
 /// How a level is going to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
@@ -126,6 +134,10 @@ pub(crate) struct Mirror {
     pub(crate) merged: Vec<(Uid, Uid)>,
     /// Those of calls that earlier leaders had begun.
     pub(crate) lost_out: Vec<Uid>,
+    /// What is to be told of them where calls have gone out, and how often yet.
+    pub(crate) to_tell: Vec<(Nested, u32)>,
+    /// It will be told again.
+    pub(crate) tells: bool,
     /// Of a part: nested actions that were aborted here.
     pub(crate) aborted: BTreeSet<Uid>,
     pub(crate) join: u64,
@@ -393,6 +405,8 @@ impl Mirrors {
             orphaned: BTreeSet::new(),
             merged: Vec::new(),
             lost_out: Vec::new(),
+            to_tell: Vec::new(),
+            tells: false,
             aborted: BTreeSet::new(),
             join: self.joins,
             root: Slot::NONE,

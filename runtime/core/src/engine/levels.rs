@@ -79,10 +79,12 @@ impl Engine {
         self.note_fate(action, Fate::Aborted);
         self.forward_abort(at, action, out);
         let mirror = self.mirrors.mirror_mut(at);
-        if mirror.part.is_some() {
+        if let Some(object) = mirror.part {
             // The next leader is to refuse late calls, too.
             mirror.aborted.insert(action);
-            if mirror.aborted.len() > ABORTED_MAX {
+            let full = mirror.aborted.len() > ABORTED_MAX;
+            self.cohorts.touch(object);
+            if full {
                 return self.abort_mirror(at, out);
             }
         }

@@ -14,8 +14,9 @@
 use super::work::Work;
 use super::{Engine, Mutation};
 use crate::action::message::Message;
-use crate::action::mirror::Name;
+use crate::action::mirror::{Name, Nested};
 use crate::action::path::Address;
+use crate::action::scope::ABORTED_MAX;
 use crate::id::Uid;
 use crate::input::Ticket;
 use crate::outbox::Outbox;
@@ -44,13 +45,19 @@ impl Engine {
         let Some(level) = leader.in_level() else {
             return out.push(Output::GoOut { ticket });
         };
-        let (id, mirror) = (leader.id, self.mirrors.level(level).mirror);
+        let (id, at) = (leader.id, self.mirrors.level(level).mirror);
         let part = self.part_of_call(slot);
         let max = self.limits.participants_max as usize;
         let marks = self.mutation != Mutation::GoOutUnmarked;
-        let mirror = self.mirrors.mirror_mut(mirror);
-        if mirror.lost {
+        if self.mirrors.mirror(at).lost || self.mirrors.aborting(level).is_some() {
+            // It is being stopped.
             return;
+        }
+        let mirror = self.mirrors.mirror_mut(at);
+        if part.is_some()
+            && mirror.gone.len() + mirror.merged.len() + mirror.lost_out.len() >= ABORTED_MAX
+        {
+            return self.abort_mirror(at, out);
         }
         if let Some((object, id)) = part.zip(id).filter(|_| marks) {
             let gone = mirror.gone.entry(id).or_default();
@@ -93,22 +100,23 @@ impl Engine {
             return;
         };
         let parent = self.mirrors.level(level).uid;
-        let mirror = self.mirrors.level(level).mirror;
-        let mirror = self.mirrors.mirror_mut(mirror);
+        let at = self.mirrors.level(level).mirror;
+        let mirror = self.mirrors.mirror_mut(at);
         let gone = mirror.gone.get(&id).filter(|_| !mirror.lost);
         let Some(nested) = gone.and_then(|gone| gone.level) else {
             return;
         };
         mirror.merged.push((nested, parent));
-        let name = (mirror.uid(), mirror.part);
-        let (part, reached) = (mirror.part, mirror.reached.clone());
-        let early = self.mutation == Mutation::MergeUncheckpointed;
-        for to in reached {
-            let message = Self::merged((nested, parent), to);
-            let (to, part) = (to.into(), part.filter(|_| !early));
-            self.say(part, Output::Send { to, message }, out);
+        if self.mutation == Mutation::MergeUncheckpointed {
+            for to in mirror.reached.clone() {
+                let message = Self::merged((nested, parent), to);
+                let to = to.into();
+                out.push(Output::Send { to, message });
+            }
         }
-        self.tell_out_later(name, TELLS);
+        let mirror = self.mirrors.mirror_mut(at);
+        mirror.to_tell.push((Nested::Merged(nested, parent), TELLS));
+        self.tell_new(at, out);
     }
 
     fn merged((action, parent): (Uid, Uid), to: Address) -> Box<Message> {
@@ -132,44 +140,60 @@ impl Engine {
                 mirror.executed.remove(id);
             }
         }
-        let name = (mirror.uid(), mirror.part);
-        self.tell_out(name, TELLS, out);
+        let aborted = mirror.lost_out.iter().map(|lost| Nested::Aborted(*lost));
+        let merged = mirror.merged.iter();
+        let merged = merged.map(|(nested, parent)| Nested::Merged(*nested, *parent));
+        let all = aborted.chain(merged).map(|nested| (nested, TELLS));
+        mirror.to_tell = all.collect();
+        self.tell_new(slot, out);
     }
 
-    /// Tells where calls have gone out what became of their nested actions; more than once, since
-    /// whoever is told may be gone, and the next leader there knows what that one knew.
-    pub(super) fn tell_out(&mut self, name: Name, times: u32, out: &mut Outbox) {
+    /// Tells what was not told yet.
+    fn tell_new(&mut self, slot: Slot, out: &mut Outbox) {
+        self.tell_nested(slot, |left| left == TELLS, out);
+    }
+
+    /// Tells once more what became of nested actions, since whoever was told may be gone, and the
+    /// next leader there knows what that one knew.
+    pub(super) fn tell_out(&mut self, name: Name, out: &mut Outbox) {
         let Some(slot) = self.mirrors.find_at(name) else {
             return;
         };
-        let mirror = self.mirrors.mirror(slot);
-        let (lost, merged) = (mirror.lost_out.clone(), mirror.merged.clone());
-        if !mirror.is_active() || (lost.is_empty() && merged.is_empty()) {
-            return;
-        }
-        let (own, reached) = (mirror.part, mirror.reached.clone());
-        for to in reached {
-            let part = to.object();
-            for action in &lost {
-                let action = *action;
-                let message = Box::new(Message::Abort { action, part });
-                let to = to.into();
-                self.say(own, Output::Send { to, message }, out);
-            }
-            for levels in &merged {
-                let message = Self::merged(*levels, to);
-                let to = to.into();
-                self.say(own, Output::Send { to, message }, out);
-            }
-        }
-        self.tell_out_later(name, times);
+        self.mirrors.mirror_mut(slot).tells = false;
+        self.tell_nested(slot, |_| true, out);
     }
 
-    fn tell_out_later(&mut self, name: Name, times: u32) {
+    fn tell_nested(&mut self, slot: Slot, which: impl Fn(u32) -> bool, out: &mut Outbox) {
+        let mirror = self.mirrors.mirror_mut(slot);
+        if !mirror.is_active() {
+            return;
+        }
+        let mut told = Vec::new();
+        for (nested, left) in mirror.to_tell.iter_mut().filter(|(_, left)| which(*left)) {
+            *left -= 1;
+            told.push(*nested);
+        }
+        mirror.to_tell.retain(|(_, left)| *left > 0);
+        let name = (mirror.uid(), mirror.part);
+        let (own, reached) = (mirror.part, mirror.reached.clone());
+        for to in reached {
+            for nested in &told {
+                let message = match *nested {
+                    Nested::Aborted(action) => {
+                        let part = to.object();
+                        Box::new(Message::Abort { action, part })
+                    }
+                    Nested::Merged(nested, parent) => Self::merged((nested, parent), to),
+                };
+                let to = to.into();
+                self.say(own, Output::Send { to, message }, out);
+            }
+        }
         let room = self.undone.len() < self.limits.actions_max as usize;
-        if times > 0 && room {
+        let mirror = self.mirrors.mirror_mut(slot);
+        if !mirror.to_tell.is_empty() && room && !core::mem::replace(&mut mirror.tells, true) {
             let at = self.resend_at(self.limits.resend_ns);
-            self.undone.push_back((at, Work::TellOut(name, times - 1)));
+            self.undone.push_back((at, Work::TellOut(name)));
         }
     }
 }

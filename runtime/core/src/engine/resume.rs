@@ -91,12 +91,24 @@ impl Engine {
         for slot in self.mirrors.parts_at(object) {
             if self.mirrors.mirror(slot).is_active() {
                 self.settle_out(slot, out);
+                self.abort_known(slot, out);
             }
         }
         // A level that waited for calls alone, which are not here, is done.
         for action in merging {
             if let Some(level) = self.mirrors.find_level_at((action, Some(object))) {
                 self.level_left(level, out);
+            }
+        }
+    }
+
+    /// What an earlier leader was told of and could not undo yet, since servants ran, is undone.
+    fn abort_known(&mut self, slot: Slot, out: &mut Outbox) {
+        let mirror = self.mirrors.mirror(slot);
+        let (part, aborted) = (mirror.part, mirror.aborted.clone());
+        for action in aborted {
+            if let Some(level) = self.mirrors.find_level_at((action, part)) {
+                self.abort_level(level, out);
             }
         }
     }

@@ -26,8 +26,8 @@ pub(super) enum Work {
     Depart(Uid),
     /// Of this object. Tried again if it could not be added, unless another is by then.
     Checkpoint(Uid),
-    /// Where calls of a part have gone out is told what became of that, so many times more.
-    TellOut(Name, u32),
+    /// Where calls of a part have gone out is told once more what became of that.
+    TellOut(Name),
 }
 
 impl Engine {
@@ -84,8 +84,8 @@ impl Engine {
                 break;
             }
             let (_, work) = self.undone.pop_front().expect("it was just looked at");
-            if let Work::TellOut(name, times) = work {
-                self.tell_out(name, times, out);
+            if let Work::TellOut(name) = work {
+                self.tell_out(name, out);
                 continue;
             }
             if let Work::Checkpoint(object) = work {

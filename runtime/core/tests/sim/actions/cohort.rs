@@ -16,7 +16,7 @@ use super::image::Image;
 use super::log::{Entry, Waits};
 use super::net::{ConnNo, Life, Request, Response};
 use super::plan::{LEASE, MS, S};
-use super::truth::{Outcome, State};
+use super::truth::{Kind, Op, Outcome, State};
 use super::world::{CallNo, Check, Event, Place, RunNo, TaskNo, World};
 
 /// A checkpoint with the bytes that belong to it.
@@ -39,8 +39,9 @@ impl World {
     /// Where a call of an object is, as far as its action is concerned.
     pub(crate) fn address_of(&self, call: CallNo) -> Address {
         let it = &self.calls[call];
-        let uid = self.truth.ops[it.op].uid;
-        let known = it.run.is_some() && self.is_cohort(uid);
+        let Op { kind, uid, .. } = self.truth.ops[it.op];
+        // A create names an object that there is, to be made beside it.
+        let known = it.run.is_some() && kind != Kind::Create && self.is_cohort(uid);
         match known {
             true => Address::Leader(uid),
             false => Address::Site(it.to),
@@ -238,9 +239,9 @@ impl World {
         if !it.open || it.conn.is_some() || !self.is_alive(it.caller) {
             return Ok(());
         }
-        let uid = self.truth.ops[it.op].uid;
-        if let Some(to) = self.leader_site(uid).filter(|_| self.is_cohort(uid)) {
-            self.calls[call].to = to;
+        if let Address::Leader(uid) = self.address_of(call) {
+            let to = self.leader_site(uid);
+            self.calls[call].to = to.expect("a part is of a group");
         }
         if self.calls[call].tries > 0 {
             self.summary.reach("cohort: a call is sent again");

@@ -163,7 +163,8 @@ impl Plan {
         self.limits = Limits {
             idle_ns: self.limits.idle_ns,
             resend_ns: self.limits.resend_ns,
-            lock_wait_ns: 20 * S,
+            // A call may wait for a lock several times before its own time is up.
+            lock_wait_ns: 3 * S,
             vote_wait_ns: 20 * S,
             ..Limits::default()
         };
