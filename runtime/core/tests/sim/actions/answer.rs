@@ -1,6 +1,6 @@
 //! What leaves a shard: answers of calls, ends of commits, messages to other shards.
 
-use partha_core::action::message::{From, Message, To, Verdict};
+use partha_core::action::message::{From, Message, To, Verdict, Vote};
 use partha_core::action::path::{Joined, Participant, Site};
 use partha_core::action::scope::Report;
 use partha_core::id::{CallId, Uid};
@@ -11,6 +11,7 @@ use super::net::{Life, Response};
 use super::plan::{MS, S};
 use super::truth::Outcome;
 use super::world::{Check, Event, Place, World};
+use crate::options::FaultKind;
 
 impl World {
     pub(crate) fn reply(
@@ -143,6 +144,9 @@ impl World {
             }),
             shard: at.shard as u16,
         };
+        if self.dies_voting(at, &message) {
+            return;
+        }
         if node == at.node {
             let delay = self.rng.range(1_000, 50_000);
             let message = Box::new(message);
@@ -181,6 +185,21 @@ impl World {
                 },
             );
         }
+    }
+
+    /// A node may die with a vote that says where objects went: its next life does not know that.
+    fn dies_voting(&mut self, at: Place, message: &Message) -> bool {
+        let tells =
+            matches!(message, Message::Vote { vote: Vote::Yes, moved, .. } if !moved.is_empty());
+        let may = self.in_faults() && !self.plan.caps.lacks(FaultKind::Crash);
+        if !tells || !may || !self.rng.chance(self.plan.moved_lost) {
+            return false;
+        }
+        self.summary.reach("lost: a vote, with its node");
+        self.unheard = true;
+        let (node, life) = (at.node, at.life);
+        self.schedule(self.now, Event::Dies { node, life });
+        true
     }
 
     /// The site of a place.

@@ -174,6 +174,11 @@ pub(crate) enum Event {
     Restart {
         node: usize,
     },
+    /// A node dies, if that is its life still.
+    Dies {
+        node: usize,
+        life: u32,
+    },
     Fault,
     Watch,
 }

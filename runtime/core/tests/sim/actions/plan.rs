@@ -58,6 +58,8 @@ pub(crate) struct Plan {
     pub(crate) lost: u64,
     pub(crate) doubled: u64,
     pub(crate) late: u64,
+    /// Votes that say where objects went and get lost, since their node dies just then.
+    pub(crate) moved_lost: u64,
     /// Batches that do not fit the disk.
     pub(crate) full: u64,
     /// Servants that fail.
@@ -116,6 +118,7 @@ impl Plan {
             lost: rng.pick(&[0, 20, 100]),
             doubled: rng.pick(&[0, 20, 100]),
             late: rng.pick(&[0, 20, 100]),
+            moved_lost: rng.pick(&[0, 200]),
             full: rng.pick(&[0, 0, 30, 150]),
             failed: rng.pick(&[0, 0, 50]),
             raised: rng.pick(&[0, 80]),

@@ -7,7 +7,7 @@ use partha_core::{Abort, ActionBatch, Answer, End, Event, GaveUp, Orphan, Output
 use crate::Summary;
 
 /// The points to be reached.
-pub(crate) const POINTS: [&str; 114] = [
+pub(crate) const POINTS: [&str; 115] = [
     "abort: busy",
     "abort: ended",
     "abort: lost",
@@ -43,6 +43,7 @@ pub(crate) const POINTS: [&str; 114] = [
     "event: gave up, old incarnation",
     "event: in doubt",
     "link: frozen",
+    "lost: a vote, with its node",
     "lost: of a move",
     "lost: of a runner",
     "lost: of a shard",

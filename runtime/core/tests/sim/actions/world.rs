@@ -325,6 +325,7 @@ impl World {
             Event::Next { client } => self.next_program(client),
             Event::Reborn { client } => self.reborn(client),
             Event::Restart { node } => self.restart(node),
+            Event::Dies { node, life } if self.processes[node].life == life => self.crash(node),
             Event::Fault => self.fault(),
             Event::Watch => self.watch(),
             // Of a life that is over, or about a group.
@@ -367,6 +368,7 @@ impl World {
             Event::TellAgain { from, .. } => Some(from.process),
             Event::Reborn { .. }
             | Event::Restart { .. }
+            | Event::Dies { .. }
             | Event::Extinct { .. }
             | Event::Suspect { .. }
             | Event::Complete { .. }
