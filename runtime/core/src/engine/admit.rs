@@ -61,10 +61,9 @@ impl Engine {
     fn refuse_at_once(&mut self, invoke: &Invoke, refusal: Refusal, out: &mut Outbox) {
         let (ticket, joined) = (invoke.ticket, self.joined_by(invoke));
         let part = invoke.root().filter(|_| invoke.cohort);
-        let saved = part.is_some_and(|root| self.has_saved(invoke.uid, root, invoke.call));
-        let answer = match (refusal, invoke.call) {
-            (Refusal::Repeated, Some(call)) if saved => Answer::Saved(call),
-            (refusal, _) => Answer::Refused(refusal),
+        let answer = match part {
+            Some(root) => self.answer_known(invoke, root, refusal),
+            None => Answer::Refused(refusal),
         };
         let held = part.filter(|_| joined.is_some()).map(|_| invoke.uid);
         if let Some(object) = held {

@@ -41,7 +41,7 @@ impl Engine {
         };
         let leader = self.calls.leader(leader_slot);
         let others_wait = usize::from(leader.waits) + leader.followers.len() > 1;
-        let started = leader.stage.started() || others_wait;
+        let started = leader.stage.started() || others_wait || self.is_orphaned(leader_slot);
         let answer = Answer::Refused(Refusal::Deadline { started });
         let part = self.part_of_call(leader_slot);
         if let Some(object) = part {

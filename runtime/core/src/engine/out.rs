@@ -10,6 +10,7 @@
 //! | had gone out | its nested action is aborted everywhere; runs again; its answer says so, too |
 //! | has ended well | answered from the log; its nested action has committed, and all are told again |
 //! | had called outside of its nested action | refused: nobody knows what it has done |
+//! | had gone out, and is refused for another reason | the same: who made it does not hear what is aborted |
 
 use super::work::Work;
 use super::{Engine, Mutation};
@@ -18,9 +19,9 @@ use crate::action::mirror::{Name, Nested};
 use crate::action::path::Address;
 use crate::action::scope::ABORTED_MAX;
 use crate::id::Uid;
-use crate::input::Ticket;
+use crate::input::{Invoke, Ticket};
 use crate::outbox::Outbox;
-use crate::output::Output;
+use crate::output::{Answer, Output, Refusal};
 use crate::slab::Slot;
 
 /// How often the end of a nested action is told.
@@ -87,6 +88,68 @@ impl Engine {
             let ticket = self.calls.entry(slot).ticket;
             let lost = lost.unwrap_or_default();
             out.push(Output::Again { ticket, lost });
+        }
+    }
+
+    /// What is said of a call of a part that is not admitted. An earlier leader may have executed
+    /// it: then nobody may take it that nothing has happened.
+    pub(super) fn answer_known(&self, invoke: &Invoke, root: Uid, refusal: Refusal) -> Answer {
+        let (object, call) = (invoke.uid, invoke.call);
+        let denies = self.mutation == Mutation::DenyExecuted && refusal != Refusal::Repeated;
+        let Some(call) = call.filter(|_| Self::is_harmless(&refusal) && !denies) else {
+            return Answer::Refused(refusal);
+        };
+        let runs = self.calls.find_leader(call).is_some();
+        if !runs && self.has_saved(object, root, Some(call)) {
+            return Answer::Saved(call);
+        }
+        let found = self.mirrors.find_at((root, Some(object)));
+        let gone = found.is_some_and(|at| self.mirrors.mirror(at).gone.contains_key(&call));
+        Answer::Refused(if gone { Refusal::Repeated } else { refusal })
+    }
+
+    /// The same of one that was admitted, and has not begun.
+    pub(super) fn refuse_known(&self, slot: Slot, answer: Option<Answer>) -> Option<Answer> {
+        match &answer {
+            Some(Answer::Refused(refusal)) if Self::is_harmless(refusal) => {}
+            _ => return answer,
+        }
+        if self.is_orphaned(slot) {
+            return Some(Answer::Refused(Refusal::Repeated));
+        }
+        answer
+    }
+
+    /// Whether an earlier leader has begun a call, and this one has not: who made it may not have
+    /// heard of the nested actions that it has left.
+    pub(super) fn is_orphaned(&self, slot: Slot) -> bool {
+        let leader = self.calls.leader(slot);
+        let known = leader.in_level().zip(leader.id);
+        known.is_some_and(|(level, id)| {
+            let mirror = self.mirrors.level(level).mirror;
+            self.mirrors.mirror(mirror).orphaned.contains(&id)
+        })
+    }
+
+    /// Whether who hears this may take it that nothing has happened, and that its action goes on.
+    fn is_harmless(refusal: &Refusal) -> bool {
+        match refusal {
+            Refusal::Overloaded { .. }
+            | Refusal::Deadline { .. }
+            | Refusal::Draining
+            | Refusal::Store(_)
+            | Refusal::NoSuchObject
+            | Refusal::Exists
+            | Refusal::Malformed { .. }
+            | Refusal::LockTimeout { .. }
+            | Refusal::Reentrant { .. }
+            | Refusal::Repeated => true,
+            Refusal::OldIncarnation { .. }
+            | Refusal::Moved
+            | Refusal::CallIdReused
+            | Refusal::Deadlock { .. }
+            | Refusal::ActionAborted { .. }
+            | Refusal::Killed => false,
         }
     }
 

@@ -358,6 +358,7 @@ impl Engine {
     /// A call is over: everybody who waits gets the answer, all tables forget it.
     pub(super) fn end(&mut self, slot: Slot, answer: Option<Answer>, out: &mut Outbox) {
         self.unlock(slot, out);
+        let answer = self.refuse_known(slot, answer);
         let joined = self.joined(slot);
         let part = self.part_of_call(slot);
         if let Some(object) = part {
