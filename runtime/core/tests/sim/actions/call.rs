@@ -1,7 +1,7 @@
 //! Calls, from the program that makes them to the engine that admits them, and their answers
 //! on the way back; connections that are opened and break.
 
-use partha_core::action::path::{Membership, Participant, Path, Site};
+use partha_core::action::path::{Address, Membership, Participant, Path, Site};
 use partha_core::action::scope::{CallEnd, CallKey, Doom, Report};
 use partha_core::id::{NodeId, Uid};
 use partha_core::time::Time;
@@ -382,6 +382,10 @@ impl World {
                 why: Doom::Aborted,
             },
             Refusal::Deadline { started: true } | Refusal::Repeated | Refusal::Killed => {
+                CallEnd::Unknown
+            }
+            // The log may have it as executed, whoever says that another leads.
+            Refusal::Moved if matches!(self.address_of(call), Address::Leader(_)) => {
                 CallEnd::Unknown
             }
             Refusal::Deadline { started: false }
