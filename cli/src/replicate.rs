@@ -45,9 +45,9 @@ pub(crate) struct Arguments {
 /// How copies keep up with each other, and where they are to be.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct How {
-    /// How the copies keep up with each other
-    #[arg(long, value_enum, value_name = "POLICY", default_value_t = Policy::Passive)]
-    policy: Policy,
+    /// How the copies keep up with each other; as it is, or passive, if not said
+    #[arg(long, value_enum, value_name = "POLICY")]
+    policy: Option<Policy>,
     /// Which nodes get copies first: different zones and racks by their labels, or the first by
     /// name; as it is, or spread, if not said
     #[arg(long, value_enum, value_name = "ORDER")]
@@ -61,7 +61,7 @@ pub(crate) struct How {
 pub(crate) enum Policy {
     /// One works, and what a call changes is on all disks before it is answered
     Passive,
-    /// Not in this version
+    /// The same, and if it is lost another one goes on in the middle of actions
     Cohort,
     /// Not in this version
     Active,
@@ -87,12 +87,13 @@ impl Policy {
 impl How {
     /// Whether anything of it was said.
     pub(crate) fn is_said(&self) -> bool {
-        self.policy != Policy::Passive || self.place.is_some() || !self.on.is_empty()
+        self.policy.is_some() || self.place.is_some() || !self.on.is_empty()
     }
 
     /// So many copies.
     pub(crate) fn with(&self, copies: u16) -> Replication {
-        let mut replication = self.policy.with(copies);
+        let policy = self.policy.map(|policy| policy.with(copies));
+        let mut replication = policy.unwrap_or_else(|| Replication::of(copies));
         if self.place.is_some() || !self.on.is_empty() {
             let placement = replication.placement.get_or_insert_default();
             placement.on.clone_from(&self.on);

@@ -1,5 +1,7 @@
 //! Money that is moved between accounts with and without copies while nodes are killed.
 //!
+//! With the policy coordinator-cohort no action aborts because of that.
+//!
 //! An account's balance is compared with what was acknowledged of each transfer: none is lost,
 //! doubled or half done, and the outcome of each is known while the node that was killed is away.
 
@@ -15,7 +17,9 @@ use bank::Account;
 use bank::account::{DepositError, WithdrawError};
 use common::LONG;
 use common::system::System;
-use partha::{Action, ActionError, ActionOptions, Client, Outcome, SystemError};
+use partha::{
+    AbortReason, Action, ActionError, ActionOptions, Client, ErrorKind, Outcome, SystemError,
+};
 use rustix::process::Signal;
 use test_support::eventually;
 
@@ -26,6 +30,9 @@ const TELLERS: usize = 4;
 /// Nodes that are killed, and that are frozen, one after the other.
 const KILLS: usize = 3;
 const FREEZES: usize = 1;
+/// When the client takes a silent node for dead.
+const HEARTBEAT: Duration = Duration::from_millis(500);
+const LEASE: Duration = Duration::from_secs(2);
 /// Longer than this nobody is to be in doubt because of a node that is away.
 const IN_DOUBT: Duration = Duration::from_secs(40);
 
@@ -60,7 +67,7 @@ async fn teller(
     number: usize,
     accounts: Arc<Vec<Known>>,
     stop: Arc<AtomicBool>,
-    made: Arc<AtomicUsize>,
+    (made, lost): (Arc<AtomicUsize>, Option<Arc<AtomicUsize>>),
 ) -> Duration {
     let mut longest = Duration::ZERO;
     let mut turn = number;
@@ -69,7 +76,9 @@ async fn teller(
         let from = &accounts[turn % accounts.len()];
         let to = &accounts[(turn + 1 + turn / accounts.len() % 2) % accounts.len()];
         let amount = 1 + (turn % 7) as i64;
-        let options = ActionOptions::new().deadline(LONG).tries(10_000);
+        // Each abort is looked at where they are counted.
+        let tries = if lost.is_some() { 1 } else { 10_000 };
+        let options = ActionOptions::new().deadline(LONG).tries(tries);
         let begun = Instant::now();
         let done = client
             .action_retry_with(options, async |action| {
@@ -89,6 +98,10 @@ async fn teller(
             Err(error) => {
                 let passing = error.is_passing();
                 assert!(passing || stop.load(Ordering::Relaxed), "{error}");
+                if let Some(lost) = lost.as_ref().filter(|_| !of_rivals(&error)) {
+                    println!("aborted because of a death: {error}");
+                    lost.fetch_add(1, Ordering::Relaxed);
+                }
                 false
             }
         };
@@ -100,6 +113,18 @@ async fn teller(
         }
     }
     longest
+}
+
+/// Whether an action has failed because of another one, and not of a death.
+fn of_rivals(error: &ActionError<SystemError>) -> bool {
+    match error {
+        ActionError::Deadlock { .. } => true,
+        ActionError::Aborted {
+            reason: AbortReason::Call(error) | AbortReason::Commit(error),
+            ..
+        } => error.kind() == ErrorKind::LockTimeout,
+        _ => false,
+    }
 }
 
 /// What an account holds, as soon as somebody leads it.
@@ -127,15 +152,34 @@ async fn blocking<T: Send + 'static>(
     done.await.unwrap()
 }
 
-fn start() -> System {
+/// What the third account is.
+#[derive(Clone, Copy)]
+enum Third {
+    /// Without copies, at a node that has none and is not killed.
+    Plain,
+    /// As the others.
+    Copied,
+}
+
+fn start(policy: &'static str, third: Third) -> System {
     let system = System::with_lease(&["a", "b", "c", "d"], "2s");
-    // One without copies, at a node that has none and is not killed.
-    system.account("/bank/z", "d", MONEY);
+    let at = match third {
+        Third::Plain => "d",
+        Third::Copied => "c",
+    };
+    system.account("/bank/z", at, MONEY);
     system.ok(&["node", "cordon", "d"]);
-    // Two with copies, led at different nodes.
-    for (name, node) in [("/bank/x", "a"), ("/bank/y", "b")] {
-        system.account(name, node, MONEY);
-        system.json(&["replicate", name, "3"]);
+    // Those with copies, led at different nodes.
+    let mut copied = vec![("/bank/x", "a"), ("/bank/y", "b")];
+    match third {
+        Third::Plain => {}
+        Third::Copied => copied.push(("/bank/z", at)),
+    }
+    for (name, node) in copied {
+        if name != "/bank/z" {
+            system.account(name, node, MONEY);
+        }
+        system.json(&["replicate", name, "3", "--policy", policy]);
         eventually(LONG, || members(&system, name).len() == 3);
     }
     system
@@ -164,14 +208,18 @@ enum Loss {
 /// What the test goes on with from round to round.
 struct Town {
     client: Client,
+    naming: String,
     accounts: Arc<Vec<Known>>,
     made: Arc<AtomicUsize>,
+    /// Actions that were aborted because of a death, where that is not to be.
+    lost: Option<Arc<AtomicUsize>>,
     longest: Duration,
 }
 
 impl Town {
-    async fn open(system: &System) -> Self {
-        let client = Client::connect(system.naming.clone()).await.unwrap();
+    async fn open(system: &System, policy: &str) -> Self {
+        let builder = Client::builder().naming(system.naming.clone());
+        let client = builder.lease(HEARTBEAT, LEASE).build().unwrap();
         let mut accounts = Vec::new();
         for name in ["/bank/x", "/bank/y", "/bank/z"] {
             let naming = client.naming().unwrap();
@@ -183,8 +231,10 @@ impl Town {
         }
         Self {
             client,
+            naming: system.naming.clone(),
             accounts: Arc::new(accounts),
             made: Arc::default(),
+            lost: (policy == "cohort").then(Arc::default),
             longest: Duration::ZERO,
         }
     }
@@ -193,9 +243,24 @@ impl Town {
     async fn wait_for(&self, transfers: usize) {
         let begun = Instant::now();
         while self.made.load(Ordering::Relaxed) < transfers {
-            assert!(begun.elapsed() < LONG, "nothing goes on");
+            if begun.elapsed() > LONG {
+                panic!("nothing goes on: {}", self.who_waits());
+            }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+    }
+
+    /// What the nodes say of actions and locks.
+    fn who_waits(&self) -> String {
+        let told = ["actions", "locks", "groups"].map(|of| {
+            let mut asking = common::command(&[of, "-o", "wide"]);
+            let asking = asking.env("PARTHA_NAMING", &self.naming).output();
+            asking.map_or_else(
+                |error| error.to_string(),
+                |told| String::from_utf8_lossy(&told.stdout).into_owned(),
+            )
+        });
+        told.join("\n")
     }
 
     /// Money is moved, a leader is lost, and money is moved; what the accounts hold is then as it
@@ -204,8 +269,8 @@ impl Town {
         let stop = Arc::new(AtomicBool::new(false));
         let begin = |number| {
             let (accounts, stop) = (self.accounts.clone(), stop.clone());
-            let (client, made) = (self.client.clone(), self.made.clone());
-            tokio::spawn(teller(client, number, accounts, stop, made))
+            let (client, counts) = (self.client.clone(), (self.made.clone(), self.lost.clone()));
+            tokio::spawn(teller(client, number, accounts, stop, counts))
         };
         let tellers: Vec<_> = (0..TELLERS).map(begin).collect();
         let before = self.made.load(Ordering::Relaxed);
@@ -280,13 +345,22 @@ impl Town {
         .await;
         let (made, longest) = (self.made.load(Ordering::Relaxed), self.longest);
         println!("{made} transfers, the longest {longest:?}");
+        if let Some(lost) = &self.lost {
+            let lost = lost.load(Ordering::Relaxed);
+            assert_eq!(lost, 0, "actions that were aborted because of a death");
+        }
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn no_transfer_is_lost_doubled_or_halved_when_nodes_are_killed() {
-    let mut system = tokio::task::spawn_blocking(start).await.unwrap();
-    let mut town = Town::open(&system).await;
+async fn begin(policy: &'static str, third: Third) -> (System, Town) {
+    let system = tokio::task::spawn_blocking(move || start(policy, third));
+    let system = system.await.unwrap();
+    let town = Town::open(&system, policy).await;
+    (system, town)
+}
+
+async fn kill(policy: &'static str, third: Third) {
+    let (mut system, mut town) = begin(policy, third).await;
     for round in 0..KILLS {
         system = town.round(system, round, Loss::Killed).await;
     }
@@ -294,12 +368,37 @@ async fn no_transfer_is_lost_doubled_or_halved_when_nodes_are_killed() {
     town.end(system).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_was_frozen_undoes_nothing_when_it_wakes_up() {
-    let mut system = tokio::task::spawn_blocking(start).await.unwrap();
-    let mut town = Town::open(&system).await;
+async fn freeze(policy: &'static str, third: Third) {
+    let (mut system, mut town) = begin(policy, third).await;
     for round in 0..FREEZES {
         system = town.round(system, round, Loss::Frozen).await;
     }
     town.end(system).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_transfer_is_lost_doubled_or_halved_when_nodes_are_killed() {
+    kill("passive", Third::Plain).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_was_frozen_undoes_nothing_when_it_wakes_up() {
+    freeze("passive", Third::Plain).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_action_aborts_when_leaders_of_cohorts_are_killed() {
+    kill("cohort", Third::Copied).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "calls that wait at a frozen leader use up their time before another one leads"]
+async fn no_action_aborts_when_a_leader_of_cohorts_is_frozen() {
+    freeze("cohort", Third::Copied).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "one without copies that has voted does not vote again for the next leader"]
+async fn no_action_aborts_when_an_account_without_copies_takes_part() {
+    kill("cohort", Third::Plain).await;
 }

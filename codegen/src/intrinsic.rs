@@ -127,6 +127,13 @@ fn action_members() -> Vec<Plan> {
             "stack",
             "The objects whose methods wait for this call, outermost first.",
         ),
+        (
+            "actionsCarried",
+            "It is made by a method whose call is executed again if the node of that is lost: the \
+            actions go on then.",
+            Idl::Bool,
+            Type::Bool,
+        ),
     ]
 }
 

@@ -87,7 +87,10 @@ struct Participant {
   updated @4 :Bool;
   # It has changed something persistent.
   decider @5 :Uid;
-  # The first replicated object that it has changed, if it has changed no other objects.
+  # The first replicated object that it has changed, if it has changed no other objects; of a part
+  # its object.
+  part @6 :Bool;
+  # It is the work at one replicated object, which whoever leads that takes over; version 5.
 }
 
 struct Action {
@@ -122,7 +125,7 @@ struct Action {
     # A vote that names where objects went; version 4.
     group @20 :GroupNews;
     # Between copies of an object; version 4.
-    prepareDecider @21 :Prepare;
+    prepareGroups @21 :Prepare;
     voteGroups @22 :VoteOf;
     commitPart @23 :PartOf;
     acknowledgeGroups @24 :AcknowledgeOf;
@@ -131,6 +134,7 @@ struct Action {
     verdictPart @27 :VerdictOf;
     requestDecider @28 :Request;
     askDecider @29 :QueryOf;
+    mergePart @30 :Merge;
     # As those without the second word of their names, with what is said of replicated objects;
     # version 5.
   }
@@ -211,7 +215,10 @@ struct Prepare {
   # The number of the mirror that did.
   aborted @3 :List(Uid);
   decider @4 :Uid;
-  # In `prepareDecider`: the replicated object whose log is to have the decision.
+  # In `prepareGroups`: the replicated object whose log is to have the decision, if it is one's.
+  part @5 :Uid;
+  # In `prepareGroups`: for whoever leads this replicated object, the work there alone is meant. One
+  # of the two is there.
 }
 
 struct PartOf {
@@ -248,6 +255,8 @@ struct VoteOf {
   # In `voteGroups`: the replicated objects that it has prepared; at most 1,024.
   decider @4 :Uid;
   # In `voteGroups`: as the prepare said.
+  part @5 :Uid;
+  # In `voteGroups`: as the prepare said.
 }
 
 enum Vote {
@@ -272,6 +281,8 @@ enum Verdict {
 struct Merge {
   action @0 :Uid;
   parent @1 :Uid;
+  part @2 :Uid;
+  # In `mergePart`: for whoever leads this replicated object, the work there alone is meant.
 }
 
 struct Request {

@@ -29,7 +29,7 @@ use crate::client::Client;
 use crate::error::{ErrorKind, Result, SystemError};
 use crate::hash::shard_of;
 use crate::net::connection::{Connection, lock};
-use crate::shard::{Job, ShardHandle};
+use crate::shard::{Initiated, Job, ShardHandle};
 use crate::system::{Cid, ConnectionManager};
 
 pub use handle::BindingHandle;
@@ -45,11 +45,15 @@ pub(crate) enum Bound {
         shard: ShardHandle,
         object: Uid,
         user: Peer,
+        /// See [`Bound::is_cohort`].
+        cohort: bool,
     },
     /// At another one; the CID is what `terminate` gives back.
     Remote {
         connection: Arc<Connection>,
         cid: Cid,
+        /// See [`Bound::is_cohort`].
+        cohort: bool,
     },
 }
 
@@ -276,13 +280,14 @@ impl Binding {
                 answer,
             });
             let gone = |_| SystemError::new(ErrorKind::Draining, "this node is shutting down");
-            let initiated = initiated.await.map_err(gone)??;
-            self.nearest.learn(initiated.copies);
+            let Initiated { cohort, copies, .. } = initiated.await.map_err(gone)??;
+            self.nearest.learn(copies);
             let user = caller;
             return Ok(Arc::new(Bound::Local {
                 shard,
                 object,
                 user,
+                cohort,
             }));
         }
         let connection = client.connection_for(self.object).await?;
@@ -290,9 +295,13 @@ impl Binding {
         let manager = ConnectionManager::from_capability(manager);
         let bound = manager.initiate(client, self.object, self.class.0).await;
         let bound = bound.map_err(|error| initiate_error(error, &connection))?;
+        let (cid, cohort) = (bound.cid, bound.cohort);
         self.nearest.learn(bound.copies.into_iter().map(NodeId));
-        let cid = bound.cid;
-        Ok(Arc::new(Bound::Remote { connection, cid }))
+        Ok(Arc::new(Bound::Remote {
+            connection,
+            cid,
+            cohort,
+        }))
     }
 
     fn now(&self) -> Time {
@@ -302,6 +311,13 @@ impl Binding {
 }
 
 impl Bound {
+    /// The object has copies, and whoever leads them next goes on with what actions have of it.
+    pub(crate) fn is_cohort(&self) -> bool {
+        match self {
+            Self::Local { cohort, .. } | Self::Remote { cohort, .. } => *cohort,
+        }
+    }
+
     fn is_usable(&self) -> bool {
         match self {
             Self::Local { .. } => true,
@@ -317,11 +333,14 @@ impl Drop for Bound {
                 shard,
                 object,
                 user,
+                ..
             } => {
                 let (object, caller) = (*object, *user);
                 shard.post(Job::Terminate { object, caller });
             }
-            Self::Remote { connection, cid } if connection.is_usable() => {
+            Self::Remote {
+                connection, cid, ..
+            } if connection.is_usable() => {
                 crate::manager::terminate(connection, cid);
             }
             Self::Remote { .. } => {}

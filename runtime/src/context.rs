@@ -75,6 +75,7 @@ impl Context {
             deadline: of.deadline,
             trace: of.trace,
             within: of.within.clone(),
+            cohort: false,
         };
         let mut context = Self::new(serving, asked, Rows::elsewhere(object));
         context.standing = OnceLock::from(Box::new(cx.standing().clone()));

@@ -221,6 +221,7 @@ impl Servant for Manager {
             class: initiated.class.0,
             object: capability,
             copies: initiated.copies.iter().map(|node| node.0).collect(),
+            cohort: initiated.cohort,
         })
     }
 
@@ -502,7 +503,7 @@ impl Servant for Manager {
         cx: &Context,
         object: Uid,
         copies: u16,
-        policy: GroupPolicy,
+        policy: Option<GroupPolicy>,
         placement: Option<GroupPlacement>,
     ) -> Result<CopyDescription, ReplicateError> {
         let replication = Replication {

@@ -487,6 +487,7 @@ async fn make_well_known(home: &Home, client: &Client, known: WellKnown) -> Resu
         deadline: Instant::now() + crate::config::CALL_DEADLINE,
         trace: TraceId::default(),
         within: None,
+        cohort: false,
     };
     let asked = Asked {
         caller: home.me,

@@ -14,7 +14,7 @@ use crate::services::binder::{GroupOrder, GroupPlacement, GroupPolicy, Label};
 /// ```
 /// use partha::{Place, Replication};
 /// let three = Replication::passive(3);
-/// let near = Replication::passive(2).packed().on("zone", "a");
+/// let near = Replication::cohort(2).packed().on("zone", "a");
 /// let place = Place::Any.replicated(near);
 /// assert_ne!(three, Replication::passive(2));
 /// # let _ = place;
@@ -22,8 +22,9 @@ use crate::services::binder::{GroupOrder, GroupPlacement, GroupPolicy, Label};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Replication {
-    /// How the copies keep up with each other.
-    pub policy: GroupPolicy,
+    /// How the copies keep up with each other. None leaves it as it is, or is passive. Of an object
+    /// that has copies it does not change.
+    pub policy: Option<GroupPolicy>,
     /// How many there are to be, 1 to 16.
     pub copies: u16,
     /// Where those to come are to be. None leaves it as it is, or spreads them.
@@ -31,14 +32,24 @@ pub struct Replication {
 }
 
 impl Replication {
+    /// So many copies, by the policy that there is.
+    #[must_use]
+    pub fn of(copies: u16) -> Self {
+        Self {
+            policy: None,
+            copies,
+            placement: None,
+        }
+    }
+
     /// One copy works, and what a call changes is on the disks of all before it is answered.
     #[must_use]
     pub fn passive(copies: u16) -> Self {
         Self::with(GroupPolicy::Passive, copies)
     }
 
-    /// One copy works, and another one goes on in the middle of an action if it is lost. Not in
-    /// this version: refused where it is used.
+    /// One copy works, and another one goes on in the middle of an action if it is lost: what each
+    /// call in an action has done is at all copies before it is answered.
     #[must_use]
     pub fn cohort(copies: u16) -> Self {
         Self::with(GroupPolicy::Cohort, copies)
@@ -53,10 +64,10 @@ impl Replication {
     /// By a policy that was chosen elsewhere.
     #[must_use]
     pub fn with(policy: GroupPolicy, copies: u16) -> Self {
+        let policy = Some(policy);
         Self {
             policy,
-            copies,
-            placement: None,
+            ..Self::of(copies)
         }
     }
 
@@ -96,7 +107,9 @@ impl Replication {
     /// `BadOperation`, which says what is wrong.
     pub fn check(&self) -> Result<()> {
         let wrong = |reason: String| Err(SystemError::new(ErrorKind::BadOperation, reason));
-        self.policy.is_there().or_else(wrong)?;
+        if let Some(policy) = self.policy {
+            policy.is_there().or_else(wrong)?;
+        }
         if self.copies == 0 || usize::from(self.copies) > MEMBERS_MAX {
             let copies = self.copies;
             return wrong(format!("{copies} copies: an object has 1 to {MEMBERS_MAX}"));
@@ -111,7 +124,11 @@ impl Replication {
 impl fmt::Display for Replication {
     /// `3 copies, passive`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} copies, {}", self.copies, self.policy)
+        write!(f, "{} copies", self.copies)?;
+        match self.policy {
+            Some(policy) => write!(f, ", {policy}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -136,11 +153,12 @@ mod tests {
     #[test]
     fn what_cannot_be_had_is_refused() {
         assert!(Replication::passive(16).check().is_ok());
+        assert!(Replication::cohort(3).check().is_ok());
+        assert!(Replication::of(3).check().is_ok());
         assert!(Replication::passive(2).on("zone", "a").check().is_ok());
         for (wrong, why) in [
             (Replication::passive(0), "1 to 16"),
             (Replication::passive(17), "1 to 16"),
-            (Replication::cohort(3), "not in this version"),
             (Replication::active(3), "not in this version"),
             (Replication::passive(3).on("zone", ""), "no value of label"),
         ] {

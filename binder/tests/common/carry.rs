@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use partha::services::naming::name_context::PutError;
 use partha::services::naming::{Entry, NameContext};
 use partha::{
-    ActionError, ActionOptions, Caller, Client, NodeId, Outcome, Place, SystemError, Uid,
+    ActionError, ActionOptions, Caller, Client, NodeId, Outcome, Place, Replication, SystemError,
+    Uid,
 };
 
 use super::LONG;
@@ -27,12 +28,22 @@ pub(crate) fn entry(number: u32) -> Entry {
 
 /// A directory at a node, with so many copies.
 pub(crate) async fn directory(client: &Client, node: &str, copies: u16) -> NameContext {
+    directory_as(client, node, &Replication::of(copies)).await
+}
+
+/// The same with a policy.
+pub(crate) async fn directory_as(
+    client: &Client,
+    node: &str,
+    replication: &Replication,
+) -> NameContext {
     let place = Place::Named(node.to_owned());
     let context = NameContext::create(client, &place, "x").await.unwrap();
+    let copies = replication.copies;
     if copies > 0 {
         let begun = Instant::now();
         loop {
-            let now = client.replicate(context.uid(), copies).await;
+            let now = client.replicate_as(context.uid(), replication).await;
             match now {
                 Ok(now) if now.members.len() == usize::from(copies) => break,
                 other => assert!(begun.elapsed() < LONG, "still {other:?}"),

@@ -7,7 +7,7 @@ mod times;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use partha_core::action::path::Site;
+use partha_core::action::path::{Address, Site};
 use partha_core::id::{CallId, NodeId, Peer, Uid};
 use partha_wire::{DecodeError, Message, Slot, StructAt, StructReader, Writer};
 use tokio::sync::oneshot;
@@ -243,7 +243,7 @@ impl Request {
                     node,
                     shard: shard.index(),
                 };
-                match note_reached(track, &capability, site, shards, None) {
+                match note_reached(track, &capability, site, shards, None).await {
                     Ok(()) => self.deliver(&shard.clone(), object).await,
                     Err(error) => error.into(),
                 }
@@ -251,7 +251,8 @@ impl Request {
             Way::Imported(connection) => {
                 self.going_to(connection.peer().node);
                 let (site, shards) = (connection.site(), connection.hello().shards);
-                match note_reached(track, &capability, site, shards, Some(connection.peer())) {
+                let peer = Some(connection.peer());
+                match note_reached(track, &capability, site, shards, peer).await {
                     Ok(()) => {
                         let (w, times) = self.with_times();
                         ask(connection, w, times, track).await
@@ -260,6 +261,9 @@ impl Request {
                 }
             }
             Way::Foreign(object) => {
+                if let Err(error) = goes_out_for_good(track).await {
+                    return error.into();
+                }
                 let (interface, method) = (self.method.interface, self.method.ordinal);
                 let message = self.w.into_message();
                 let message = message.map(|message| message.into_rooted(self.parameters));
@@ -331,12 +335,29 @@ impl Request {
 }
 
 /// The action has to know where its call goes, before it goes.
-fn reaching(track: Option<&Track>, node: NodeId, shard: u16, peer: Option<Peer>) -> Result<()> {
-    track.map_or(Ok(()), |track| track.reaching(Site { node, shard }, peer))
+async fn reaching(
+    track: Option<&Track>,
+    node: NodeId,
+    shard: u16,
+    peer: Option<Peer>,
+) -> Result<()> {
+    let site = Address::Site(Site { node, shard });
+    match track {
+        Some(track) => track.reaching(site, peer).await,
+        None => Ok(()),
+    }
+}
+
+/// A call goes to where there are no actions.
+async fn goes_out_for_good(track: Option<&Track>) -> Result<()> {
+    match track {
+        Some(track) => track.goes_out_for_good().await,
+        None => Ok(()),
+    }
 }
 
 /// The same for a capability: a connection manager makes objects at any shard of its node.
-fn note_reached(
+async fn note_reached(
     track: Option<&Track>,
     capability: &Capability,
     site: Site,
@@ -345,10 +366,13 @@ fn note_reached(
 ) -> Result<()> {
     let is_manager = capability.class() == crate::system::connection_manager::CLASS;
     if is_manager {
-        (0..shards).try_for_each(|shard| reaching(track, site.node, shard, peer))
+        for shard in 0..shards {
+            reaching(track, site.node, shard, peer).await?;
+        }
+        Ok(())
     } else {
         // Of a client this is the shard that it wanted here, which may be any.
-        reaching(track, site.node, site.shard, peer)
+        reaching(track, site.node, site.shard, peer).await
     }
 }
 

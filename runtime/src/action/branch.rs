@@ -10,7 +10,7 @@ use partha_core::id::{NodeId, Uid};
 use partha_core::time::Time;
 
 use super::Track;
-use super::line::{Beginning, Line, Outside, Roots, Standing};
+use super::line::{Beginning, Line, Outside, Roots, Standing, new_action};
 use crate::client::Client;
 use crate::error::Result;
 use crate::shard::ShardHandle;
@@ -48,6 +48,8 @@ pub(crate) struct Serving {
     pub(crate) deadline: Instant,
     pub(crate) trace: TraceId,
     pub(crate) within: Option<Arc<Within>>,
+    /// Whoever leads its object next goes on with what actions have of it.
+    pub(crate) cohort: bool,
 }
 
 impl Within {
@@ -60,6 +62,11 @@ impl Within {
     /// The same for the engine, which has its own clock.
     pub(crate) fn membership(&self, time_of: impl FnOnce(Instant) -> Time) -> Membership {
         self.actions.membership(time_of(self.until))
+    }
+
+    /// The top-level action that the call is part of.
+    pub(crate) fn root(&self) -> Option<Uid> {
+        self.actions.path.root()
     }
 
     /// Whether the call is part of an action.
@@ -87,7 +94,33 @@ impl Branch {
     /// its end: what its calls did elsewhere is undone, since whoever made the call hears nothing
     /// of it.
     pub(crate) fn abandon(&self) {
-        self.line.with(|state| ((), state.family.abort()));
+        match self.line.own_level() {
+            // The action may go on.
+            Some(_) => {
+                let undone = self.line.settle(false);
+                undone.expect("an abort is never refused");
+            }
+            None => self.line.with(|state| ((), state.family.abort())),
+        }
+    }
+
+    /// Whether the servant makes its calls in a nested action of its own.
+    pub(crate) fn has_own_level(&self) -> bool {
+        self.line.own_level().is_some()
+    }
+
+    /// The servant has ended: what it has called becomes part of its caller's action, or is undone.
+    ///
+    /// # Errors
+    /// Why it has to be undone though the servant has ended well.
+    pub(crate) fn settle(&self, well: bool) -> Result<()> {
+        self.line.settle(well)
+    }
+
+    /// A call is about to be made for the servant that is no call of its own: see
+    /// [`Line::goes_out_for_good`].
+    pub(crate) async fn goes_out_for_good(&self) -> Result<()> {
+        self.line.goes_out_for_good(self.line.own_site()).await
     }
 
     /// A call is about to be made in it.
@@ -116,6 +149,7 @@ impl Standing {
             deadline,
             trace,
             within,
+            cohort,
         } = serving;
         let (trace, Ground { client, shard }) = (*trace, &**ground);
         let own = own_action(client.me(), shard.index(), *ticket);
@@ -141,6 +175,10 @@ impl Standing {
             let path = actions.path.top_level(own).outside();
             return Self::Outside(Arc::new(Outside { path, roots, trace }));
         };
+        let mut family = Family::branch(actions.path.clone());
+        let level = cohort.then(|| new_action(client.me()));
+        // One that nests too deep calls as it is, and is not executed once more.
+        let level = level.filter(|level| family.begin(leaf, *level).is_ok());
         let line = Line::new(Beginning {
             client: client.clone(),
             trace,
@@ -149,8 +187,9 @@ impl Standing {
             deadline: Some(*deadline),
             outer: None,
             shard: Some(shard.clone()),
-            family: Family::branch(actions.path.clone()),
+            exit: cohort.then_some((*ticket, level)),
+            family,
         });
-        Self::In(line, leaf)
+        Self::In(line, level.unwrap_or(leaf))
     }
 }

@@ -72,6 +72,7 @@ impl Level {
             deadline: None,
             outer,
             shard: None,
+            exit: None,
             family: Family::top(path.clone()),
         });
         tracing::debug!(action = %root, ?path, "action begun");
@@ -227,7 +228,16 @@ impl Level {
         tracing::debug!(
             %action, ?coordinator, ?decider, others = others.len(), "commit asked for"
         );
-        let asked = (coordinator, decider);
+        if coordinator.part().is_some() {
+            let asking = Asking {
+                coordinator,
+                others,
+                aborted_below,
+                limit,
+            };
+            return self.ask_leader(asking).await;
+        }
+        let asked = (coordinator, decider, false);
         let answer = actions::commit(client, asked, action, others, aborted_below, limit).await;
         let lost = match answer {
             Ok(End::Committed) => return Ok(()),
@@ -262,6 +272,68 @@ impl Level {
                 self.ended = true;
                 Err(error)
             }
+        }
+    }
+
+    /// Has whoever leads the decider commit: when it is lost, the next one goes on, and is asked
+    /// the same.
+    async fn ask_leader<E>(&mut self, asking: Asking<'_>) -> Result<(), ActionError<E>> {
+        let Asking {
+            coordinator,
+            others,
+            aborted_below,
+            limit,
+        } = asking;
+        let (action, decider) = (self.action, coordinator.part());
+        let site = coordinator.site;
+        let id = ActionId::decided_at(action, Coordinator { site, decider });
+        let (mut anew, mut tried, mut was_asked) = (false, 0, false);
+        loop {
+            let (client, asked) = (self.client(), (coordinator, decider, anew));
+            // Somebody else may lead by then, and wait for the same question.
+            let patience = limit.min(Instant::now() + COMMIT_TIME);
+            let answer =
+                actions::commit(client, asked, action, others, aborted_below, patience).await;
+            let mut last = match answer {
+                Ok(End::Committed) => return Ok(()),
+                Ok(End::Aborted(abort)) => {
+                    let error = error::not_committed(action, abort);
+                    self.abort(&"the commit failed");
+                    return Err(not_committed(action, error));
+                }
+                Ok(End::Unknown) => {
+                    let detail = "whoever was to decide leads no more";
+                    SystemError::new(ErrorKind::Fenced, detail).completed(Completed::Maybe)
+                }
+                Err(error) => error,
+            };
+            was_asked |= last.completion() != Completed::No;
+            tracing::info!(%action, error = %last, "the answer to a commit is lost");
+            match outcome(client, id, limit).await {
+                Ok(Outcome::Committed) => return Ok(()),
+                Ok(Outcome::Aborted) => {
+                    self.abort(&"the coordinator has aborted it");
+                    let detail = "it was aborted after its commit was asked for";
+                    let error = SystemError::new(ErrorKind::ActionAborted, detail);
+                    return Err(not_committed(action, error));
+                }
+                Ok(Outcome::InFlight) => {}
+                Err(error) => last = error,
+            }
+            if Instant::now() >= limit && !was_asked {
+                self.abort(&"nobody was asked to commit");
+                return Err(not_committed(action, last));
+            }
+            if Instant::now() >= limit {
+                // Whoever decides does so without being told, and tells all others.
+                self.ended = true;
+                let (action, error) = (id, last);
+                return Err(ActionError::OutcomeUnknown { action, error });
+            }
+            anew = true;
+            tried += 1;
+            let pause = pause(tried).max(Duration::from_millis(5));
+            tokio::time::sleep(pause.min(limit.saturating_duration_since(Instant::now()))).await;
         }
     }
 
@@ -342,6 +414,14 @@ impl Level {
             ((), ended.expect("an abort is never refused"))
         });
     }
+}
+
+/// What whoever leads an action's decider is asked.
+struct Asking<'a> {
+    coordinator: Participant,
+    others: &'a [Participant],
+    aborted_below: &'a [Uid],
+    limit: Instant,
 }
 
 impl Drop for Level {

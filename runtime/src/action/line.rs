@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use partha_core::Ticket;
 use partha_core::action::path::{Address, PATH_MAX, Path, Site};
 use partha_core::action::scope::{Doom, Family, Over, Send};
 use partha_core::id::{NodeId, Peer, Uid};
@@ -20,8 +21,9 @@ use crate::elsewhere::Cancel;
 use crate::error::{ErrorKind, Result, SystemError};
 use crate::net::actions;
 use crate::net::connection::lock;
-use crate::shard::ShardHandle;
+use crate::shard::{GoesOut, Job, ShardHandle};
 use crate::wire::context::{Actions, STACK_MAX, TraceId};
+use tokio::sync::oneshot;
 
 /// What the calls of a caller are part of.
 #[derive(Clone, Debug)]
@@ -72,7 +74,19 @@ pub(crate) struct Line {
     outer: Option<Arc<Self>>,
     /// For a servant's part: the shard whose mirror has to know where else the action is.
     shard: Option<ShardHandle>,
+    exit: Option<Exit>,
     state: Mutex<State>,
+}
+
+/// The call of an object whose next leader goes on with its actions, and executes the call once
+/// more if it has not ended. What its servant has called is aborted before that, so the object's
+/// log has to know where it calls, and in which nested action, before it does.
+struct Exit {
+    ticket: Ticket,
+    /// The nested action of all its calls; none where it cannot have one.
+    level: Option<Uid>,
+    /// Where the log knows of: calls in the nested action, and others.
+    left: tokio::sync::Mutex<HashSet<(bool, Address)>>,
 }
 
 pub(super) struct State {
@@ -84,7 +98,7 @@ pub(super) struct State {
     /// Why levels are doomed, in the words of the call that did it.
     causes: HashMap<Uid, SystemError>,
     /// Where the own shard's mirror knows that the action is.
-    reached: HashSet<Site>,
+    reached: HashSet<Address>,
     /// The connections that calls of open levels were answered on.
     pub(super) bonds: Bonds,
 }
@@ -98,6 +112,9 @@ pub(super) struct Beginning {
     pub(super) deadline: Option<Instant>,
     pub(super) outer: Option<Arc<Line>>,
     pub(super) shard: Option<ShardHandle>,
+    /// The servant's call, if the log of its object has to know where it calls, and the nested
+    /// action in which it does.
+    pub(super) exit: Option<(Ticket, Option<Uid>)>,
     pub(super) family: Family,
 }
 
@@ -148,13 +165,14 @@ impl Standing {
     /// What a call says about actions; its home is still to be filled in if it is not known.
     pub(crate) fn actions(&self, now: Instant) -> Option<Box<Actions>> {
         let roots = self.roots()?;
-        let (path, left) = match self {
+        let (path, left, carried) = match self {
             Self::Alone => return None,
-            Self::Outside(outside) => (outside.path.clone(), Duration::ZERO),
+            Self::Outside(outside) => (outside.path.clone(), Duration::ZERO, false),
             Self::In(line, action) => {
                 // An action that has ended has no path: the call is refused before it is sent.
                 let path = lock(&line.state).family.path_of(*action)?.clone();
-                (path, line.until.saturating_duration_since(now))
+                let left = line.until.saturating_duration_since(now);
+                (path, left, line.own_level().is_some())
             }
         };
         Some(Box::new(Actions {
@@ -163,6 +181,7 @@ impl Standing {
             home: roots.home.get().copied().unwrap_or_default(),
             born_ms: roots.born_ms,
             stack: roots.stack.clone(),
+            carried,
         }))
     }
 
@@ -246,8 +265,14 @@ impl Line {
             deadline,
             outer,
             shard,
+            exit,
             family,
         } = beginning;
+        let exit = exit.map(|(ticket, level)| Exit {
+            ticket,
+            level,
+            left: tokio::sync::Mutex::default(),
+        });
         let limit = deadline.map_or(until, |deadline| deadline.min(until));
         let state = State {
             family,
@@ -266,6 +291,7 @@ impl Line {
             deadline,
             outer,
             shard,
+            exit,
             state: Mutex::new(state),
         })
     }
@@ -308,14 +334,7 @@ impl Line {
         };
         for (address, message) in sends {
             tracing::trace!(?address, ?message, "told");
-            match address {
-                Address::Site(site) => actions::tell(&self.client, site, message),
-                // No node serves an object of the policy coordinator-cohort yet, so none answers
-                // that it has a part.
-                Address::Leader(object) => {
-                    tracing::error!(%object, "a part of an object without leaders");
-                }
-            }
+            actions::tell(&self.client, address, message);
         }
         for (action, why) in outer {
             if let Some(line) = &self.outer {
@@ -334,23 +353,104 @@ impl Line {
         at(&lock(&self.state))
     }
 
+    /// Where the action is run, or the shard of the servant's own call.
+    pub(super) fn own_site(&self) -> Address {
+        Address::Site(Site {
+            node: self.client.me().node,
+            shard: self.shard.as_ref().map_or(0, ShardHandle::index),
+        })
+    }
+
     /// The mirror of the servant's own call has to know where else its action is, so that an
     /// abort gets there whatever becomes of the servant.
-    pub(super) fn reaching(&self, site: Site) {
+    pub(super) fn reaching(&self, to: Address) {
         let Some(shard) = &self.shard else { return };
-        let own = Site {
-            node: self.client.me().node,
-            shard: shard.index(),
-        };
+        let own = self.own_site();
         let root = {
             let mut state = lock(&self.state);
-            let is_new = site != own && state.reached.insert(site);
+            let is_new = to != own && state.reached.insert(to);
             state.family.path().root().filter(|_| is_new)
         };
         if let Some(action) = root {
-            let to = Address::Site(site);
-            shard.post(crate::shard::Job::Reached { action, to });
+            shard.post(Job::Reached { action, to });
         }
+    }
+
+    /// The nested action in which the servant makes all its calls, if it has one for that.
+    pub(super) fn own_level(&self) -> Option<Uid> {
+        self.exit.as_ref().and_then(|exit| exit.level)
+    }
+
+    /// Waits until whoever may have to execute the servant's call once more knows that it calls
+    /// there. To be done before anything is called.
+    ///
+    /// # Errors
+    /// `Fenced` if somebody else leads its object by now.
+    pub(crate) async fn goes_out(&self, to: Address) -> Result<()> {
+        self.goes_out_in(self.own_level(), to).await
+    }
+
+    /// The same of what is called outside of the servant's own nested action: it cannot be taken
+    /// back, so the servant's call is not executed once more.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) async fn goes_out_for_good(&self, to: Address) -> Result<()> {
+        self.goes_out_in(None, to).await
+    }
+
+    async fn goes_out_in(&self, level: Option<Uid>, to: Address) -> Result<()> {
+        if let (Some(exit), Some(shard)) = (&self.exit, &self.shard) {
+            let mut left = exit.left.lock().await;
+            let way = (level.is_some(), to);
+            if !left.contains(&way) {
+                let (leave, may) = oneshot::channel();
+                let ticket = exit.ticket;
+                shard.post(Job::GoesOut(GoesOut {
+                    ticket,
+                    level,
+                    to,
+                    leave,
+                }));
+                may.await.map_err(|_| {
+                    let detail = "another copy of the servant's object leads";
+                    SystemError::new(ErrorKind::Fenced, detail)
+                })?;
+                left.insert(way);
+            }
+        }
+        match &self.outer {
+            Some(outer) => Box::pin(outer.goes_out_for_good(to)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The servant has ended, and with it the nested action of all its calls: that it is committed
+    /// is told by the shard, when the log has the servant's answer.
+    ///
+    /// # Errors
+    /// Why what was called has to be undone: it is aborted.
+    pub(super) fn settle(&self, well: bool) -> Result<()> {
+        let Some(level) = self.own_level() else {
+            return Ok(());
+        };
+        self.with(|state| {
+            let mut sends = state.check_bonds(level, None);
+            let merged = match well {
+                true => state.family.end_nested(level, true),
+                false => Err(Over::Ended),
+            };
+            let Err(over) = merged else {
+                return (Ok(()), sends);
+            };
+            let refused = match well {
+                true => Err(state.refused(level, over)),
+                false => Ok(()),
+            };
+            let aborted = state.family.end_nested(level, false);
+            sends.extend(aborted.expect("an abort is never refused"));
+            (refused, sends)
+        })
     }
 }
 

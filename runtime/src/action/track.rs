@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use partha_core::action::path::{Address, Site};
+use partha_core::action::path::Address;
 use partha_core::action::scope::{CallEnd, CallKey, Doom, Over, Report};
 use partha_core::id::{NodeId, Peer, Uid};
 
@@ -51,11 +51,13 @@ impl Track {
         })
     }
 
-    /// It is about to be sent there, to this life of a peer if it is not this process.
+    /// It is about to be sent there, to this life of a peer if it is not this process, and if what
+    /// is done there is lost with it.
     ///
     /// # Errors
     /// If the action can only abort meanwhile: its binding to the peer broke, for instance.
-    pub(crate) fn reaching(&self, site: Site, peer: Option<Peer>) -> Result<()> {
+    pub(crate) async fn reaching(&self, to: Address, peer: Option<Peer>) -> Result<()> {
+        self.line.goes_out(to).await?;
         let action = self.action;
         self.line.with(|state| {
             let sends = state.check_bonds(action, peer);
@@ -67,13 +69,21 @@ impl Track {
                 None => Ok(()),
             };
             if refused.is_ok() {
-                state.family.reaching(self.key, Address::Site(site));
+                state.family.reaching(self.key, to);
             }
             (refused, sends)
         })?;
         self.sent.store(true, Ordering::Relaxed);
-        self.line.reaching(site);
+        self.line.reaching(to);
         Ok(())
+    }
+
+    /// It is about to be sent to where there are no actions.
+    ///
+    /// # Errors
+    /// See [`Line::goes_out_for_good`].
+    pub(crate) async fn goes_out_for_good(&self) -> Result<()> {
+        self.line.goes_out_for_good(self.line.own_site()).await
     }
 
     /// It was answered on this connection, and has done something there.
@@ -108,7 +118,7 @@ impl Track {
         // Where the call got by an object that has no part in the action itself, a server process
         // for instance, nobody but this end can bring an abort to.
         for participant in &report.participants {
-            self.line.reaching(participant.site);
+            self.line.reaching(participant.address());
         }
         self.line.with(|state| {
             let before = state.family.doomed(action);

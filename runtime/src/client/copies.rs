@@ -61,14 +61,14 @@ impl Client {
     /// use all the time; `NoSuchObject`; those of its node and of the binder. Asking again is
     /// harmless.
     pub async fn replicate(&self, object: Uid, copies: u16) -> Result<Copies> {
-        self.replicate_as(object, &Replication::passive(copies))
-            .await
+        self.replicate_as(object, &Replication::of(copies)).await
     }
 
     /// As [`Client::replicate`], with a policy, and with wishes where copies to come are to be.
     ///
     /// # Errors
-    /// As there; `BadOperation` for a policy that this version does not have.
+    /// As there; `BadOperation` for a policy that this version does not have, or that is another
+    /// than the object's.
     pub async fn replicate_as(&self, object: Uid, replication: &Replication) -> Result<Copies> {
         replication.check()?;
         let (mut hops, mut moves) = (0, 0);

@@ -142,6 +142,7 @@ fn order(told: &Arc<Told>, method: usize) -> (Order, Cancel) {
         deadline: Instant::now() + LONG,
         trace: TraceId::default(),
         within: None,
+        cohort: false,
     };
     let context = Context::new(serving, asked, Rows::new(None, object(), false));
     let order = Order {

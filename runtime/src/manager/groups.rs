@@ -10,7 +10,7 @@ use super::{Manager, stopping};
 use crate::context::Context;
 use crate::error::{ErrorKind, Result, SystemError};
 use crate::replication::Replication;
-use crate::services::binder::{GroupPlacement, GroupView};
+use crate::services::binder::{GroupPlacement, GroupPolicy, GroupView};
 use crate::shard::GroupReport;
 use crate::system::connection_manager::{JoinGroupError, ReplicateError};
 use crate::system::{CopyDescription, NoSuchObject, NotReplicable};
@@ -37,6 +37,11 @@ impl Manager {
             placement,
         } = replication;
         if let Some(report) = self.group_report(object).await? {
+            if let Some((policy, there)) = policy.zip(report.policy)
+                && policy != there
+            {
+                return Err(refuse(another_policy(policy, there)));
+            }
             let change = self.change_wanted(cx, object, (copies, placement), report);
             return change.await;
         }
@@ -51,6 +56,7 @@ impl Manager {
             Err(error) => return Err(error.into()),
         };
         let me = self.home.me.node;
+        let policy = policy.unwrap_or(GroupPolicy::Passive);
         let view = GroupView {
             object,
             class: class.0,
@@ -67,6 +73,9 @@ impl Manager {
             return Err(refuse(format!(
                 "the binder knows of its copies, led by node {leader}, and this node has none"
             )));
+        }
+        if made.policy != policy {
+            return Err(refuse(another_policy(policy, made.policy)));
         }
         let view = View {
             number: made.number,
@@ -207,6 +216,10 @@ impl Manager {
             SystemError::new(ErrorKind::Unreachable, detail)
         }))
     }
+}
+
+fn another_policy(wanted: GroupPolicy, there: GroupPolicy) -> String {
+    format!("its copies have the policy '{there}', which cannot be changed to '{wanted}'")
 }
 
 pub(super) fn described(report: GroupReport) -> CopyDescription {

@@ -1,5 +1,6 @@
 //! Objects are made: the part of the manager that is asked for that, on the way to a shard.
 
+use partha_core::action::path::Address;
 use partha_core::id::{ClassId, Peer, Uid};
 use tokio::sync::oneshot;
 
@@ -63,7 +64,9 @@ impl Home {
         let (sender, receiver) = oneshot::channel();
         let shard = self.shard(object);
         if let Some(track) = &track {
-            track.reaching(self.site(shard.index()), None)?;
+            track
+                .reaching(Address::Site(self.site(shard.index())), None)
+                .await?;
         }
         let open = shard.call(Incoming {
             object,

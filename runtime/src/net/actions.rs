@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use partha_core::End;
 use partha_core::action::message::{Message, Verdict};
-use partha_core::action::path::{Coordinator, Participant, Site};
+use partha_core::action::path::{Address, Coordinator, Participant, Site};
 use partha_core::id::{NodeId, Uid};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::connection::{Connection, lock};
 use super::handshake::ANY_SHARD;
@@ -38,10 +38,27 @@ const WORTH: Duration = Duration::from_secs(10);
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
+/// For how long it is looked whether another leads an object soon after its leader was told of an
+/// end, and the first of the pauses between the looks, which double.
+const RETOLD: Duration = Duration::from_secs(3);
+const RETOLD_PAUSE: Duration = Duration::from_millis(10);
+/// What may be told again at a time. Beyond it the next leader hears of an end by itself: from the
+/// checkpoint, a question of the coordinator, or when the action's time is up.
+const RETOLD_MAX: usize = 4_096;
+
 /// The lines of one client.
-#[derive(Default)]
 pub(crate) struct Lines {
     by_node: Mutex<HashMap<NodeId, Line>>,
+    retold: Arc<Semaphore>,
+}
+
+impl Default for Lines {
+    fn default() -> Self {
+        Self {
+            by_node: Mutex::default(),
+            retold: Arc::new(Semaphore::new(RETOLD_MAX)),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -58,16 +75,72 @@ struct Letter {
 }
 
 /// Sends a message of whoever runs an action; it may get lost.
-pub(crate) fn tell(client: &Client, site: Site, message: Message) {
-    match client.home_if_any().filter(|home| home.has(site)) {
-        Some(home) => home.tell(site, message),
-        None => post(
-            client,
-            site.node,
-            Shard::Number(site.shard),
-            RUNNER,
-            message,
-        ),
+pub(crate) fn tell(client: &Client, to: Address, message: Message) {
+    match to {
+        Address::Site(site) => tell_at(client, site.node, Shard::Number(site.shard), message),
+        Address::Leader(object) => tell_leader(client, object, message),
+    }
+}
+
+fn tell_at(client: &Client, node: NodeId, shard: Shard, message: Message) {
+    match client.home_if_any().filter(|home| home.me.node == node) {
+        Some(home) => home.tell(shard, message),
+        None => post(client, node, shard, RUNNER, message),
+    }
+}
+
+/// Sends a message to whoever leads an object, as far as that is known here; else the binder is
+/// asked first. If that one dies before its log has it, nobody else has heard it: so it is told
+/// again if another leads soon after.
+fn tell_leader(client: &Client, object: Uid, message: Message) {
+    let heard = client.locator().moved().of(object).map(|moved| moved.node);
+    if let Some(heard) = heard {
+        tell_at(client, heard, Shard::Of(object), message.clone());
+    }
+    let room = client.lines().retold.clone().try_acquire_owned().ok();
+    // Where no runtime runs the process ends, and the message gets lost.
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+        return;
+    };
+    let client = client.downgrade();
+    match (heard, room) {
+        (Some(_), None) => tracing::debug!(%object, "too much is told to leaders at a time"),
+        (heard, room) => drop(runtime.spawn(async move {
+            let told = match (heard, client.upgrade()) {
+                (Some(heard), _) => heard,
+                (None, None) => return,
+                (None, Some(client)) => {
+                    let leader = leader_of(&client, object, false, WORTH).await;
+                    tell_at(&client, leader, Shard::Of(object), message.clone());
+                    leader
+                }
+            };
+            if room.is_some() {
+                tell_again(&client, (object, told), &message).await;
+            }
+        })),
+    }
+}
+
+/// Looks for some seconds whether another leads than the one that was told.
+async fn tell_again(client: &WeakClient, (object, mut told): (Uid, NodeId), message: &Message) {
+    let (begun, mut pause) = (Instant::now(), RETOLD_PAUSE);
+    while begun.elapsed() < RETOLD {
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+        let Some(client) = client.upgrade() else {
+            return;
+        };
+        let here = client
+            .home_if_any()
+            .is_some_and(|home| home.me.node == told);
+        let lost = !here && client.pool().known(told).is_none();
+        let leader = leader_of(&client, object, lost, RETOLD).await;
+        if leader != told {
+            tracing::debug!(%object, %leader, "told once more: another leads");
+            tell_at(&client, leader, Shard::Of(object), message.clone());
+            told = leader;
+        }
     }
 }
 
@@ -112,14 +185,15 @@ fn encode(shard: Shard, from: u16, what: What) -> Option<Vec<u8>> {
 }
 
 /// Asks a participant to commit the action, as its coordinator, with the decision in the log of
-/// `decider` if there is one.
+/// `decider` if there is one. A coordinator that is a part is asked at whoever leads the decider,
+/// as far as is known, or, `anew`, as the binder knows.
 ///
 /// # Errors
 /// With [`Completed::No`] nobody was asked. With [`Completed::Maybe`] the answer was lost: the
 /// action is committed, aborted, or will be either; [`ask`] tells.
 pub(crate) async fn commit(
     client: &Client,
-    (coordinator, decider): (Participant, Option<Uid>),
+    (coordinator, decider, anew): (Participant, Option<Uid>, bool),
     action: Uid,
     others: &[Participant],
     aborted: &[Uid],
@@ -133,7 +207,18 @@ pub(crate) async fn commit(
         decider,
     };
     let wish = Wish::Commit(request);
-    let body = request_at(client, coordinator.site, wish, deadline).await?;
+    let (node, shard) = match coordinator.part() {
+        None => {
+            let Site { node, shard } = coordinator.site;
+            (node, Shard::Number(shard))
+        }
+        Some(object) => {
+            let within = deadline.saturating_duration_since(Instant::now());
+            let node = leader_of(client, object, anew, within).await;
+            (node, Shard::Of(object))
+        }
+    };
+    let body = request_to(client, node, shard, wish, deadline).await?;
     message::read_ended(body.root()).map_err(unreadable)
 }
 
@@ -184,15 +269,6 @@ pub(crate) async fn leader_of(
 
 fn unreadable(error: partha_wire::DecodeError) -> SystemError {
     SystemError::from(error).completed(Completed::Maybe)
-}
-
-async fn request_at(
-    client: &Client,
-    site: Site,
-    wish: Wish,
-    deadline: Instant,
-) -> Result<partha_wire::Message> {
-    request_to(client, site.node, Shard::Number(site.shard), wish, deadline).await
 }
 
 async fn request_to(

@@ -10,7 +10,7 @@ use super::asker::Asker;
 use super::connection::{Connection, lock};
 use super::handshake::{self, Hello};
 use super::io::{self, Inbound};
-use super::links::Links;
+use super::links::{Lease, Links};
 use super::stand_in;
 use crate::capability::Way;
 use crate::client::WeakClient;
@@ -51,6 +51,11 @@ struct Current {
 }
 
 impl Pool {
+    /// When a silent peer is taken for dead.
+    pub(crate) fn lease(&self) -> Lease {
+        self.links.lease
+    }
+
     pub(crate) fn new(me: Peer, name: String, links: Links, client: WeakClient) -> Self {
         Self {
             me,

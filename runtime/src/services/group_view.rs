@@ -135,9 +135,9 @@ impl GroupPolicy {
     /// That, for people.
     pub fn is_there(self) -> Result<(), String> {
         match self {
-            Self::Passive => Ok(()),
-            Self::Cohort | Self::Active => Err(format!(
-                "the policy '{self}' is not in this version; 'passive' is"
+            Self::Passive | Self::Cohort => Ok(()),
+            Self::Active => Err(format!(
+                "the policy '{self}' is not in this version; 'passive' and 'cohort' are"
             )),
         }
     }

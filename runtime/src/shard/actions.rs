@@ -1,8 +1,8 @@
 //! What others say to this shard about actions, and what it says to them.
 
 use std::rc::Rc;
-use std::sync::Weak;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use partha_core::action::message::{From, Message, To, Verdict};
 use partha_core::action::path::Site;
@@ -17,6 +17,7 @@ use crate::config::MESSAGES_MAX;
 use crate::error::{ErrorKind, SystemError};
 use crate::hash::shard_of;
 use crate::net::actions;
+use crate::net::connection::Connection;
 use crate::node::Home;
 use crate::wire::frame;
 use crate::wire::message::{self, Action, CommitRequest, What};
@@ -178,6 +179,17 @@ impl Shard {
         }
         match *message {
             // What was read counts from here on.
+            Message::Prepare {
+                part: Some(object), ..
+            }
+            | Message::Merge {
+                part: Some(object), ..
+            }
+            | Message::Abort {
+                part: Some(object), ..
+            } => {
+                self.feed_as_leader(object, Input::Message { from, message });
+            }
             Message::Prepare { action, .. } => {
                 self.feed_when_sure(action, Input::Message { from, message });
             }
@@ -193,6 +205,7 @@ impl Shard {
             reply,
         } = request;
         let ticket = self.ticket();
+        let mut part = None;
         let (sure, input) = match wish {
             Wish::Ask { action, decider } => (
                 None,
@@ -222,13 +235,15 @@ impl Shard {
                     decider,
                     part: coordinator.joined.part,
                 };
+                part = coordinator.part();
                 (Some(action), commit)
             }
         };
         self.requests.borrow_mut().insert(ticket, reply);
-        match sure {
-            Some(action) => self.feed_when_sure(action, input),
-            None => self.feed(input),
+        match (part, sure) {
+            (Some(object), _) => self.feed_as_leader(object, input),
+            (None, Some(action)) => self.feed_when_sure(action, input),
+            (None, None) => self.feed(input),
         }
     }
 
@@ -288,9 +303,7 @@ impl Shard {
                 let shard = message::Shard::Number(site.shard);
                 self.send_as(from, site.node, shard, message);
             }
-            To::Home { node, root } => {
-                self.send_as(from, node, message::Shard::Of(root), message);
-            }
+            To::Home { node, root } => self.send_home(node, root, message),
             To::Leader { object } => self.send_to_leader(object, message),
         }
         if let Some(step) = step {
@@ -329,11 +342,23 @@ impl Shard {
     /// Sends a message to another node: over the connection that the node has made to this shard,
     /// or over one of its own.
     fn post(&self, from: u16, node: NodeId, shard: message::Shard, message: Message) {
-        let connection = self.nodes.borrow().get(&node).and_then(Weak::upgrade);
-        match connection.filter(|connection| connection.is_open()) {
+        match self.connection_of(node) {
             None => actions::post(&self.client, node, shard, from, message),
             Some(connection) => actions::send(&connection, shard, from, message),
         }
+    }
+}
+
+impl Shard {
+    /// The connection that a node has made to this shard.
+    fn connection_of(&self, node: NodeId) -> Option<Arc<Connection>> {
+        let connection = self.nodes.borrow().get(&node).and_then(Weak::upgrade);
+        connection.filter(|connection| connection.is_open())
+    }
+
+    /// Whether there is a connection to a node.
+    pub(super) fn is_connected(&self, node: NodeId) -> bool {
+        self.connection_of(node).is_some() || self.client.pool().known(node).is_some()
     }
 }
 
@@ -346,12 +371,12 @@ fn ended(reply: ReplyTo, end: End) {
 
 impl Home {
     /// Posts a message of whoever runs an action here to a shard of this process.
-    pub(crate) fn tell(&self, site: Site, message: Message) {
+    pub(crate) fn tell(&self, shard: message::Shard, message: Message) {
         let from = From {
             peer: self.me,
             shard: actions::RUNNER,
         };
-        let index = self.shard_index(message::Shard::Number(site.shard));
+        let index = self.shard_index(shard);
         self.shards[index].message(from, message);
     }
 
@@ -370,11 +395,6 @@ impl Home {
     pub(crate) fn site(&self, shard: u16) -> Site {
         let node = self.me.node;
         Site { node, shard }
-    }
-
-    /// Whether a site is of this process.
-    pub(crate) fn has(&self, site: Site) -> bool {
-        site.node == self.me.node
     }
 }
 

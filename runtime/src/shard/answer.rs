@@ -67,12 +67,13 @@ impl Shard {
 
     /// What the answer of a call in an action says of it: this shard's part, and those that the
     /// servant's own calls joined.
-    fn report_of(&self, joined: Option<Joined>, ran: &Entry) -> Option<Box<Report>> {
+    pub(super) fn report_of(&self, joined: Option<Joined>, ran: &Entry) -> Option<Box<Report>> {
         let below = ran.branch.as_ref().map(Branch::report);
         if joined.is_none() && below.is_none() {
             return None;
         }
         let mut report = below.unwrap_or_default();
+        report.aborted.extend(&ran.lost);
         if let Some(joined) = joined {
             report.participants.push(Participant {
                 site: self.site(),
@@ -100,7 +101,7 @@ impl Shard {
                 reply.fail(reused(call, &format!("a call of object {}", saved.uid)));
             }
             Ok(Some(saved)) => match saved::decode(&saved.body) {
-                Some((of, framed)) if of.is(method) => answer_framed(reply, framed.to_vec()),
+                Some((of, framed)) if of.is(method) => answer_as_saved(reply, framed.to_vec()),
                 Some((of, _)) => {
                     let known = self.registry.method(of.interface, of.ordinal);
                     let name = known.map_or("another method", |method| method.name);
@@ -342,6 +343,26 @@ pub(super) fn answer_writer(reply: ReplyTo, mut w: Writer, report: Option<Box<Re
             // A receiver that is gone has stopped waiting: nothing is lost.
             let outcome = answer.map_err(|e| SystemError::from(e).completed(Completed::Yes));
             let _ = sender.send(pending::Answer { outcome, report });
+        }
+    }
+}
+
+/// Answers with a saved Return frame: an error, too, and with a report, if it is of a call in an
+/// action.
+fn answer_as_saved(reply: ReplyTo, framed: Vec<u8>) {
+    match reply {
+        ReplyTo::Connection { .. } => answer_framed(reply, framed),
+        ReplyTo::Channel(sender) | ReplyTo::Foreign(sender) => {
+            let answer = match frame::parse(framed.into()) {
+                Ok(frame::Frame::Return(returned)) => returned.answer,
+                Ok(_) => {
+                    let error = SystemError::new(ErrorKind::Store, "a saved reply is none");
+                    error.completed(Completed::Yes).into()
+                }
+                Err(error) => SystemError::from(error).completed(Completed::Yes).into(),
+            };
+            // A receiver that is gone has stopped waiting: nothing is lost.
+            let _ = sender.send(answer);
         }
     }
 }

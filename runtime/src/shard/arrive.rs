@@ -63,6 +63,11 @@ pub(super) struct Entry {
     pub(super) before: Option<Box<Bytes>>,
     /// It runs in an action.
     pub(super) in_action: bool,
+    /// Whoever leads its object next goes on with what actions have of it.
+    pub(super) cohort: bool,
+    /// Nested actions in which it had called when an earlier leader of its object executed it:
+    /// aborted.
+    pub(super) lost: Vec<Uid>,
     /// What it did to a replicated object is at all copies, or surely at none.
     pub(super) replicated: bool,
     /// It reads at a copy that follows.
@@ -82,6 +87,12 @@ impl Entry {
     /// The object that the call runs on.
     pub(super) fn active<'c>(&self, catalog: &'c mut Catalog) -> Option<&'c mut Active> {
         catalog.active_at(self.slot?, self.object)
+    }
+
+    /// The object's state from before this write, if it runs in an action and has not ended.
+    pub(super) fn before_running(&self) -> Option<&Bytes> {
+        let runs = self.in_action && matches!(self.outcome, Outcome::None);
+        self.before.as_deref().filter(|_| runs)
     }
 
     /// The object that a saved reply of this call is of; none where the call makes one.
@@ -155,12 +166,11 @@ impl Shard {
         let wish = context
             .deadline
             .or_else(|| info.deadline_us.map(std::time::Duration::from_micros));
-        let now = Instant::now();
         let left = wish.unwrap_or(CALL_DEADLINE).min(CALL_DEADLINE_MAX);
+        let now = Instant::now();
         let (deadline, now) = (now + left, self.time_of(now));
-
-        let creating = incoming.create.is_some();
-        let ticket = self.ticket();
+        let (creating, ticket) = (incoming.create.is_some(), self.ticket());
+        let cohort = !creating && self.is_cohort(object) == Some(true);
         let mode = if creating { Mode::Write } else { info.mode };
         let save = mode == Mode::Write
             && !volatile
@@ -169,6 +179,8 @@ impl Shard {
         let (caller, call) = (incoming.caller, context.call);
         let within = context.actions.map(Within::new).map(Arc::new);
         let action = self.membership(within.as_deref(), incoming, volatile)?;
+        let bytes = incoming.parameters.segment().len();
+        let held_here = self.held.hold(object, bytes)?;
         let invoke = Invoke {
             ticket,
             uid: object,
@@ -177,7 +189,7 @@ impl Shard {
             mode,
             save,
             volatile,
-            cohort: false,
+            cohort,
             deadline: Time(now.0.saturating_add(left.as_nanos() as u64)),
             action,
         };
@@ -187,9 +199,7 @@ impl Shard {
             method: info,
             create: incoming.create,
             held: None,
-            held_here: self
-                .held
-                .hold(object, incoming.parameters.segment().len())?,
+            held_here,
             caller,
             call,
             deadline,
@@ -205,6 +215,8 @@ impl Shard {
             rows: Changes::new(),
             before: None,
             in_action: false,
+            cohort,
+            lost: Vec::new(),
             replicated: false,
             at_copy: None,
             running: None,

@@ -180,6 +180,16 @@ impl Shard {
                 action,
                 commit,
             } => self.end_part(object, action, commit),
+            Output::Checkpoint {
+                job,
+                object,
+                checkpoint,
+                replies,
+            } => self.add_checkpoint(job, object, &checkpoint, &replies),
+            Output::Resume { object, slot } => self.resume(object, slot),
+            Output::Watch { caller } => self.watch(caller),
+            Output::GoOut { ticket } => self.go_out(ticket),
+            Output::Again { ticket, lost } => self.begins_again(ticket, lost),
             about_a_move => self.moving(about_a_move),
         }
     }

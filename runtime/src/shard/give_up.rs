@@ -6,12 +6,14 @@
 //! and then, and with it the calls it has made, so that orphans of orphans end as well.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use partha_core::id::Uid;
 use partha_core::{Ended, Input, Ticket};
 
-use super::job::Job;
+use super::job::{GoesOut, Job};
 use super::serve::Servant;
 use super::{Shard, ShardHandle};
 use crate::abi::Finished;
@@ -216,8 +218,10 @@ impl Shard {
             return;
         }
         let (running, branch) = entry.map_or((None, None), |entry| {
-            // Of a transient object, which has no mirror of the action here.
-            let apart = entry.branch.clone().filter(|_| !entry.in_action);
+            // Of a transient object, which has no mirror of the action here, or with a nested
+            // action of its own.
+            let branch = entry.branch.clone();
+            let apart = branch.filter(|branch| !entry.in_action || branch.has_own_level());
             (entry.running.take(), apart)
         });
         drop(entries);
@@ -235,6 +239,43 @@ impl Shard {
         });
     }
 
+    /// A servant is about to call elsewhere.
+    pub(super) fn goes_out(self: &Rc<Self>, out: GoesOut) {
+        let GoesOut {
+            ticket,
+            level,
+            to,
+            leave,
+        } = out;
+        let is_known = self.entries.borrow().find(ticket).is_some();
+        if is_known {
+            let mut leaving = self.leaving.borrow_mut();
+            leaving.entry(ticket).or_default().push_back(leave);
+            drop(leaving);
+            self.feed(Input::GoesOut { ticket, level, to });
+        }
+    }
+
+    /// A call runs that an earlier leader of its object had begun: what that had called is aborted.
+    pub(super) fn begins_again(&self, ticket: Ticket, lost: Vec<Uid>) {
+        let mut entries = self.entries.borrow_mut();
+        if let Some(entry) = entries.find_mut(ticket) {
+            tracing::info!(uid = %entry.object, nested = lost.len(), "a call is executed again");
+            entry.lost = lost;
+        }
+    }
+
+    /// It may.
+    pub(super) fn go_out(&self, ticket: Ticket) {
+        let mut leaving = self.leaving.borrow_mut();
+        let leave = leaving.get_mut(&ticket).and_then(VecDeque::pop_front);
+        drop(leaving);
+        if let Some(leave) = leave {
+            // The servant may have been stopped.
+            let _ = leave.send(());
+        }
+    }
+
     /// The call is over.
     pub(super) fn forget_call(&self, ticket: Ticket) {
         let mut entries = self.entries.borrow_mut();
@@ -247,7 +288,11 @@ impl Shard {
         // What a servant leaves behind is its author's code, which may call objects of this shard.
         let running = entry.running.take();
         let read = entry.at_copy.is_some().then_some(entry.object);
+        let cohort = entry.cohort;
         entries.remove(ticket);
+        if cohort {
+            self.leaving.borrow_mut().remove(&ticket);
+        }
         drop(entries);
         if let Some(object) = read {
             self.forget_read(object, ticket);

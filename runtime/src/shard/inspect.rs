@@ -42,6 +42,10 @@ impl Shard {
             );
             return Err(SystemError::new(ErrorKind::WrongClass, detail));
         }
+        // How its calls are to be made depends on that.
+        let cohort = self
+            .is_cohort(object)
+            .ok_or_else(|| self.has_no_view(object))?;
         if let Some(caller) = caller {
             self.feed(Input::Bind {
                 uid: object,
@@ -52,6 +56,7 @@ impl Shard {
             class: found,
             shard: self.handle.index(),
             copies: self.copies_of(object),
+            cohort,
         })
     }
 

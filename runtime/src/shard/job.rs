@@ -22,6 +22,15 @@ use crate::net::pending::Answer;
 use crate::node::Seat;
 use crate::wire::message::{CommitRequest, What};
 
+/// A servant's call elsewhere, see [`partha_core::Input::GoesOut`].
+#[derive(Debug)]
+pub(crate) struct GoesOut {
+    pub(crate) ticket: Ticket,
+    pub(crate) level: Option<Uid>,
+    pub(crate) to: Address,
+    pub(crate) leave: oneshot::Sender<()>,
+}
+
 /// One job.
 pub(crate) enum Job {
     /// A call of an object of this shard.
@@ -91,6 +100,9 @@ pub(crate) enum Job {
     },
     /// A servant's call in an action goes to another shard.
     Reached { action: Uid, to: Address },
+    /// A servant is about to call elsewhere, for the first time there; `leave` is sent when it may,
+    /// and dropped if it may not any more.
+    GoesOut(GoesOut),
     /// The store has done with a batch about an action.
     Stored {
         job: partha_core::Job,
@@ -161,6 +173,7 @@ impl Job {
             | Self::Message { .. }
             | Self::Request(_)
             | Self::Reached { .. }
+            | Self::GoesOut { .. }
             | Self::Stored { .. }
             | Self::Group(_)
             | Self::Look(_)
@@ -281,6 +294,8 @@ pub(crate) struct Initiated {
     pub(crate) shard: u16,
     /// The nodes that have copies of it, the one that leads first.
     pub(crate) copies: Vec<NodeId>,
+    /// See [`crate::shard::Shard::is_cohort`].
+    pub(crate) cohort: bool,
 }
 
 /// What is known of one object.

@@ -18,6 +18,7 @@ mod foreign_calls;
 mod give_up;
 mod groups;
 mod held;
+mod homes;
 mod images;
 mod inbound;
 mod inspect;
@@ -47,7 +48,7 @@ pub(crate) use self::give_up::{Called, Open, OpenCalls, Waiting};
 pub(crate) use self::groups::{GroupJob, GroupReport, Letter, Opened};
 pub(crate) use self::inbound::ShardInbound;
 pub(crate) use self::inspect::{Abortion, Eviction, Share, Trace};
-pub(crate) use self::job::{Incoming, Job, Jobs, ReplyTo, ShardReport, Wish};
+pub(crate) use self::job::{GoesOut, Incoming, Initiated, Job, Jobs, ReplyTo, ShardReport, Wish};
 pub(crate) use self::moving::{Journey, NotMoved, Refused, Room, empty_page, reply};
 pub(crate) use self::run::{Start, die, spawn};
 pub(crate) use self::serve::panic_text;
@@ -129,6 +130,10 @@ pub(crate) struct Shard {
     entries: RefCell<Entries>,
     /// Calls that came from other threads, by their numbers.
     numbers: RefCell<IdMap<u64, Ticket>>,
+    /// Homes of families that are lost, and who takes their place.
+    homes: RefCell<homes::Homes>,
+    /// Servants that wait until they may call elsewhere.
+    leaving: RefCell<IdMap<Ticket, VecDeque<oneshot::Sender<()>>>>,
     /// Who waits for the end of an action.
     requests: RefCell<IdMap<Ticket, ReplyTo>>,
     /// Objects that come and go.

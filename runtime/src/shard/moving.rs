@@ -8,7 +8,7 @@
 //! how much is kept.
 
 mod arrive;
-mod cargo;
+pub(super) mod cargo;
 mod depart;
 mod reasons;
 mod room;

@@ -95,6 +95,8 @@ async fn serve(start: Start, local: std::rc::Weak<LocalSet>) {
         images: RefCell::default(),
         entries: RefCell::default(),
         numbers: RefCell::default(),
+        homes: RefCell::default(),
+        leaving: RefCell::default(),
         requests: RefCell::default(),
         moves: RefCell::default(),
         unwanted: RefCell::default(),
@@ -199,8 +201,7 @@ impl Shard {
             }
             Job::Retire { object } => {
                 self.feed(Input::Retire { uid: object });
-                let retired = self.catalog.borrow_mut().retire(object);
-                drop(retired);
+                drop(self.catalog.borrow_mut().retire(object));
             }
             Job::Evict { object } => self.feed(Input::Evict { uid: object }),
             Job::Inspect { object, answer } => drop(answer.send(self.inspect(object))),
@@ -226,6 +227,7 @@ impl Shard {
                 self.requested(*request);
             }
             Job::Reached { action, to } => self.feed(Input::Reached { action, to }),
+            Job::GoesOut(out) => self.goes_out(out),
             Job::Stored { job, work, result } => self.stored(job, work, result),
             Job::Group(job) => self.group_job(job),
             Job::GiveUp => self.give_up_actions(),

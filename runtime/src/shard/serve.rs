@@ -128,6 +128,7 @@ impl Shard {
             deadline: entry.deadline,
             trace: entry.trace,
             within: entry.within.clone(),
+            cohort: entry.cohort,
         };
         let asked = Asked {
             caller: entry.caller,
@@ -233,6 +234,12 @@ impl Shard {
                 }
             }
             Err(error) => (Outcome::Failed(error), Ended::Failed),
+        };
+        let well = ended != Ended::Failed;
+        let settled = entry.branch.as_ref().map(|branch| branch.settle(well));
+        let (outcome, ended) = match settled {
+            Some(Err(error)) => (Outcome::Failed(error.handed_on(true)), Ended::Failed),
+            Some(Ok(())) | None => (outcome, ended),
         };
         if entry.at_copy.is_some()
             && let Some(error) = self.outpaced(entry)

@@ -54,6 +54,8 @@ pub(crate) struct Actions {
     pub(crate) born_ms: u64,
     /// See [`Membership::stack`].
     pub(crate) stack: Vec<Uid>,
+    /// See [`Membership::carried`].
+    pub(crate) carried: bool,
 }
 
 impl Actions {
@@ -65,8 +67,7 @@ impl Actions {
             home: self.home,
             born_ms: self.born_ms,
             stack: self.stack.clone(),
-            // Objects whose leaders take over running actions are not served yet.
-            carried: false,
+            carried: self.carried,
         }
     }
 }
@@ -76,6 +77,7 @@ const DATA_IN_ACTION: u16 = 9;
 const POINTERS: u16 = 1;
 const POINTERS_IN_ACTION: u16 = 2;
 const AGAIN_BIT: u32 = 3 * 64 + 32;
+const CARRIED_BIT: u32 = AGAIN_BIT + 1;
 const ENCLOSING: u16 = 15;
 const LEFT: u16 = 6;
 const HOME: u16 = 7;
@@ -153,6 +155,7 @@ impl Actions {
         set_left(w, s, self.left);
         set_home(w, s, self.home);
         w.set_u64(s, BORN.into(), self.born_ms);
+        w.set_bool(s, CARRIED_BIT, self.carried);
         write_uids(w, s.slot(0), self.path.whole());
         write_uids(w, s.slot(1), &self.stack);
         s
@@ -177,6 +180,7 @@ impl Actions {
             home: NodeId(s.u64(HOME.into())),
             born_ms: s.u64(BORN.into()),
             stack,
+            carried: s.bool(CARRIED_BIT),
         })))
     }
 }
@@ -204,6 +208,7 @@ mod tests {
             left: Duration::from_millis(12),
             home: NodeId(3),
             born_ms: 1_700_000_000_000,
+            carried: stack.len() == 2,
             stack,
         }))
     }

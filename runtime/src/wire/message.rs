@@ -92,7 +92,7 @@ mod tag {
     pub(super) const ASK: u16 = 15;
     pub(super) const VOTE_MOVED: u16 = 16;
     pub(super) const GROUP: u16 = 17;
-    pub(super) const PREPARE_DECIDER: u16 = 18;
+    pub(super) const PREPARE_GROUPS: u16 = 18;
     pub(super) const VOTE_GROUPS: u16 = 19;
     pub(super) const COMMIT_PART: u16 = 20;
     pub(super) const ACKNOWLEDGE_GROUPS: u16 = 21;
@@ -101,6 +101,7 @@ mod tag {
     pub(super) const VERDICT_PART: u16 = 24;
     pub(super) const REQUEST_DECIDER: u16 = 25;
     pub(super) const ASK_DECIDER: u16 = 26;
+    pub(super) const MERGE_PART: u16 = 27;
 }
 
 impl Action {
@@ -134,13 +135,14 @@ fn write_message(w: &mut Writer, body: Slot, message: &Message) -> u16 {
             join,
             aborted,
             decider,
-            part: _,
+            part,
         } => {
             let prepare = groups::Prepare {
                 incarnation: *incarnation,
                 join: *join,
                 aborted,
                 decider: *decider,
+                part: *part,
             };
             groups::write_prepare(w, body, *action, &prepare)
         }
@@ -150,7 +152,7 @@ fn write_message(w: &mut Writer, body: Slot, message: &Message) -> u16 {
             moved,
             groups,
             decider: None,
-            part: _,
+            part: None,
         } if groups.is_empty() => write_vote(w, body, *action, *vote, moved),
         Message::Vote {
             action,
@@ -158,18 +160,13 @@ fn write_message(w: &mut Writer, body: Slot, message: &Message) -> u16 {
             moved,
             groups,
             decider,
-            part: _,
-        } => groups::write_vote(w, body, *action, (*vote, *decider), moved, groups),
+            part,
+        } => groups::write_vote(w, body, *action, (*vote, *decider, *part), moved, groups),
         Message::Merge {
             action,
             parent,
-            part: _,
-        } => {
-            let s = w.structure(body, 0, 2);
-            write_uid(w, s.slot(0), *action);
-            write_uid(w, s.slot(1), *parent);
-            tag::MERGE
-        }
+            part,
+        } => groups::write_merge(w, body, (*action, *parent), *part),
         Message::Deadlock(message) => write_deadlock(w, body, message),
         Message::Commit { .. }
         | Message::Acknowledge { .. }
@@ -386,15 +383,6 @@ pub(super) fn read(question: u32, body: PointerReader<'_>) -> Result<Action, Dec
     })
 }
 
-fn read_merge(body: PointerReader<'_>) -> Result<Message, DecodeError> {
-    let s = required(body)?;
-    Ok(Message::Merge {
-        action: read_uid(s.pointer(0))?,
-        parent: read_uid(s.pointer(1))?,
-        part: None,
-    })
-}
-
 fn read_message(tag: u16, body: PointerReader<'_>) -> Result<Message, DecodeError> {
     Ok(match tag {
         tag::PREPARE => groups::read_prepare(body, false)?,
@@ -439,7 +427,7 @@ fn read_message(tag: u16, body: PointerReader<'_>) -> Result<Message, DecodeErro
             action: read_uid(body)?,
             part: None,
         },
-        tag::MERGE => read_merge(body)?,
+        tag::MERGE => groups::read_merge(body, false)?,
         tag::QUERY => Message::Query {
             action: read_uid(body)?,
             decider: None,

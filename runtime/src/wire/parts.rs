@@ -16,6 +16,8 @@ const SITE_DATA: u16 = 2;
 const PARTICIPANT_DATA: u16 = 3;
 /// The bit of `Participant.updated`.
 const UPDATED_BIT: u32 = 2 * 64 + 48;
+/// The bit of `Participant.part`.
+const PART_BIT: u32 = UPDATED_BIT + 1;
 
 /// The struct behind a pointer that must not be null.
 pub(super) fn required(pointer: PointerReader<'_>) -> Result<StructReader<'_>, DecodeError> {
@@ -121,6 +123,7 @@ pub(super) fn write_participants(w: &mut Writer, slot: Slot, participants: &[Par
         w.set_u32(s, 4, participant.incarnation.0);
         w.set_u16(s, 10, participant.site.shard);
         w.set_bool(s, UPDATED_BIT, participant.joined.updated);
+        w.set_bool(s, PART_BIT, participant.joined.part);
         if let Some(decider) = participant.joined.decider {
             write_uid(w, s.slot(0), decider);
         }
@@ -132,6 +135,10 @@ pub(super) fn read_participants(
 ) -> Result<Vec<Participant>, DecodeError> {
     let list = bounded(pointer, PARTICIPANTS_MAX)?;
     let read = |s: StructReader<'_>| {
+        let (decider, part) = (read_uid_if_any(s.pointer(0))?, s.bool(PART_BIT));
+        if part && decider.is_none() {
+            return Err(DecodeError::missing().at("decider"));
+        }
         Ok(Participant {
             site: Site {
                 node: NodeId(s.u64(0)),
@@ -141,8 +148,8 @@ pub(super) fn read_participants(
             joined: Joined {
                 join: s.u64(1),
                 updated: s.bool(UPDATED_BIT),
-                decider: read_uid_if_any(s.pointer(0))?,
-                part: false,
+                decider,
+                part,
             },
         })
     };

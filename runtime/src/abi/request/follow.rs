@@ -4,6 +4,7 @@
 use std::mem::replace;
 use std::sync::Arc;
 
+use partha_core::action::path::Address;
 use partha_core::action::scope::Report;
 use partha_core::binding::{Attempt, Step};
 use partha_core::id::NodeId;
@@ -28,6 +29,16 @@ struct Pursuit {
     /// What those say of the action at whom the object was not any more: they take part in it,
     /// though the call was not executed there.
     left_behind: Option<Box<Report>>,
+}
+
+/// Where an attempt goes.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    binding: &'a Binding,
+    generation: u64,
+    /// Of a call in an action, if whoever leads the object next goes on with it: the call is made
+    /// there once more, under the same id, whatever becomes of this attempt.
+    goes_on: Option<&'a Track>,
 }
 
 /// What an attempt came to.
@@ -69,9 +80,13 @@ impl Request {
                 }
                 Err(error) => return pursuit.ended(error.into()),
             };
+            let at = At {
+                binding,
+                generation,
+                goes_on: track.filter(|_| route.is_cohort()),
+            };
             let tried = match &*route {
                 Bound::Local { shard, .. } => {
-                    let at = (binding, generation);
                     self.try_here(&shard.clone(), at, track, &mut pursuit).await
                 }
                 Bound::Remote { connection, .. } => {
@@ -79,7 +94,6 @@ impl Request {
                         let (w, times) = self.with_times();
                         times.set_deadline(w);
                     }
-                    let at = (binding, generation);
                     self.try_there(connection, at, track, &mut pursuit).await
                 }
             };
@@ -94,16 +108,42 @@ impl Request {
     async fn try_here(
         &mut self,
         shard: &ShardHandle,
-        (binding, generation): (&Binding, u64),
+        at: At<'_>,
         track: Option<&Track>,
         pursuit: &mut Pursuit,
     ) -> Tried {
+        let At {
+            binding,
+            generation,
+            goes_on,
+        } = at;
         let node = self.scope.client.me().node;
         self.going_to(node);
-        if let Err(error) = reaching(track, node, shard.index(), None) {
+        let reached = match goes_on {
+            Some(track) => {
+                track
+                    .reaching(Address::Leader(binding.object()), None)
+                    .await
+            }
+            None => reaching(track, node, shard.index(), None).await,
+        };
+        if let Err(error) = reached {
             return Tried::Done(error.into());
         }
+        let kept = goes_on.map(|_| self.w.clone());
         let answer = self.deliver(shard, binding.object()).await;
+        if let (Some(kept), Err(error)) = (kept, &answer.outcome)
+            && is_of_the_way(error)
+            && !self.is_late()
+        {
+            self.w = kept;
+            let error = error.clone();
+            pursuit.in_doubt |= error.completion() == Completed::Maybe;
+            pursuit.leave(answer.report);
+            let (client, attempt) = (&self.scope.client, &mut pursuit.attempt);
+            let step = after(client, binding, generation, attempt, &error);
+            return Tried::Again(step, error);
+        }
         match self.given_back(&answer) {
             Some(error) if !self.is_late() => {
                 pursuit.leave(answer.report);
@@ -119,23 +159,42 @@ impl Request {
     async fn try_there(
         &mut self,
         connection: &Arc<Connection>,
-        (binding, generation): (&Binding, u64),
+        at: At<'_>,
         track: Option<&Track>,
         pursuit: &mut Pursuit,
     ) -> Tried {
+        let At {
+            binding,
+            generation,
+            goes_on,
+        } = at;
         let peer = connection.peer();
         self.going_to(peer.node);
         let shard = shard_at(binding.object(), connection);
-        if let Err(error) = reaching(track, peer.node, shard, Some(peer)) {
+        let reached = match goes_on {
+            Some(track) => {
+                track
+                    .reaching(Address::Leader(binding.object()), None)
+                    .await
+            }
+            None => reaching(track, peer.node, shard, Some(peer)).await,
+        };
+        if let Err(error) = reached {
             return Tried::Done(error.into());
         }
         let (w, times) = self.with_times();
-        let answer = ask(connection, w, times, track).await;
+        // What is done there is not lost with the connection.
+        let tied = track.filter(|_| goes_on.is_none());
+        let answer = ask(connection, w, times, tied).await;
         match answer.outcome {
             Err(error)
-                if may_try_again(&error, pursuit.repeatable)
-                    && is_untouched(track, peer.node, &error, answer.report.is_some())
-                    && !self.is_late() =>
+                if match goes_on {
+                    Some(_) => is_of_the_way(&error),
+                    None => {
+                        may_try_again(&error, pursuit.repeatable)
+                            && is_untouched(track, peer.node, &error, answer.report.is_some())
+                    }
+                } && !self.is_late() =>
             {
                 pursuit.leave(answer.report);
                 pursuit.in_doubt |= error.completion() == Completed::Maybe;
@@ -249,6 +308,21 @@ fn may_try_again(error: &SystemError, repeatable: bool) -> bool {
         _ => false,
     };
     helps && (is_untouched || repeatable) && !error.has_begun()
+}
+
+/// Whether the error is none of the servant's, but of the way to it, or of a copy that leads no
+/// more.
+fn is_of_the_way(error: &SystemError) -> bool {
+    let is = match error.kind() {
+        ErrorKind::Moved => error.moved().is_some(),
+        ErrorKind::NoSuchObject
+        | ErrorKind::Unreachable
+        | ErrorKind::BindingBroken
+        | ErrorKind::Draining
+        | ErrorKind::Fenced => true,
+        _ => false,
+    };
+    is && !error.has_begun()
 }
 
 /// Whether the place could not be found for a reason that may pass.

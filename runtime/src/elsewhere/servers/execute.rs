@@ -42,7 +42,12 @@ pub(crate) async fn execute(servers: &Arc<Servers>, key: Key, order: Order) -> R
     let method = &info.methods[order.method];
     let what = format!("{}.{} of {}", info.name, method.name, order.context.uid());
     let mut execution = execution(&order).map_err(|error| error.context(&what))?;
-    let in_action = order.context.branch().is_some();
+    let branch = order.context.branch();
+    let in_action = branch.is_some();
+    if let Some(branch) = branch {
+        // What the process calls is not known before it is called.
+        branch.goes_out_for_good().await?;
+    }
     let mut again = (!method.mutating || method.idempotent) && !in_action;
     loop {
         let server = servers.up(key, deadline).await?;

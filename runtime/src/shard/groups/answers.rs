@@ -367,6 +367,13 @@ impl Shard {
         self.end_held(uid, Some(&error));
     }
 
+    /// What whoever binds an object is told before the binder has said what its copies are.
+    pub(in crate::shard) fn has_no_view(&self, uid: Uid) -> SystemError {
+        let here = self.registry.here();
+        let detail = format!("{uid} at {here}: it is not known yet who leads its copies");
+        SystemError::new(ErrorKind::Unreachable, detail)
+    }
+
     pub(super) fn leads_no_more(&self, uid: Uid) -> SystemError {
         let detail = format!("{uid} at {}: this copy leads no more", self.registry.here());
         SystemError::new(ErrorKind::Fenced, detail)

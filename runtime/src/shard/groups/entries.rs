@@ -35,6 +35,8 @@ pub(super) enum Of {
     Call(Ticket),
     /// A step of what is done for an action.
     Step(PlanKey, Step),
+    /// A checkpoint.
+    Checkpoint(partha_core::Job),
     /// Nobody waits for it.
     Nobody,
 }
@@ -55,11 +57,13 @@ impl Shard {
     /// come; or it is not, and nothing of it stays.
     pub(super) fn add(self: &Rc<Self>, uid: Uid, of: Of, mut batch: Batch) -> Result<(), NotKept> {
         let is_end = matches!(of, Of::Step(_, Step::End));
+        // What is owed comes in its turn.
+        let in_turn = is_end || matches!(of, Of::Checkpoint(_));
         let settled = {
             let mut groups = self.groups.borrow_mut();
             let group = groups.by_object.get_mut(&uid);
             let group = group.ok_or(NotKept::Refused(NotAdded::NotLeading))?;
-            if !is_end && !group.owed.is_empty() {
+            if !in_turn && !group.owed.is_empty() {
                 return Err(NotKept::Refused(NotAdded::Overloaded));
             }
             let few = group.settled.len().min(SETTLED_MAX);
@@ -106,7 +110,7 @@ impl Shard {
             }
             let name = match of {
                 Of::Call(ticket) => ticket.0,
-                Of::Step(..) | Of::Nobody => {
+                Of::Step(..) | Of::Checkpoint(_) | Of::Nobody => {
                     groups.named += 1;
                     NAMES_OF_OTHERS | groups.named
                 }
@@ -196,7 +200,7 @@ impl Shard {
             };
             let of = group.entries.remove(&stamp);
             match of {
-                Some(Of::Call(_) | Of::Step(_, Step::Decide | Step::End)) => {
+                Some(Of::Call(_) | Of::Checkpoint(_) | Of::Step(_, Step::Decide | Step::End)) => {
                     group.complete.extend(of.map(|of| (stamp.index, of)));
                 }
                 Some(Of::Step(_, Step::Part) | Of::Nobody) | None => {}
@@ -233,6 +237,10 @@ impl Shard {
                     self.feed(EngineInput::Flushed { ticket, result });
                 }
                 Some((_, Of::Step(key, _))) => self.step_shown(key),
+                Some((_, Of::Checkpoint(job))) => {
+                    let result = Ok(());
+                    self.feed(EngineInput::Checkpointed { job, result });
+                }
                 Some((_, Of::Nobody)) => {}
             }
         }
@@ -248,7 +256,7 @@ impl Shard {
             let mut calls = Vec::new();
             let call = |of: &Of| match of {
                 Of::Call(ticket) => Some(*ticket),
-                Of::Step(..) | Of::Nobody => None,
+                Of::Step(..) | Of::Checkpoint(_) | Of::Nobody => None,
             };
             calls.extend(group.complete.iter().filter_map(|(_, of)| call(of)));
             calls.extend(group.entries.values().filter_map(call));
@@ -384,7 +392,7 @@ impl Shard {
         self.group_input(uid, Input::Written { job });
         self.send_states(uid);
         self.look_now(waiting);
-        self.pay_ends(uid);
+        self.pay_owed(uid);
         self.go_on();
     }
 

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use partha_core::Input as EngineInput;
 use partha_core::action::message::{Message, Verdict};
 use partha_core::action::path::{Coordinator, Site};
 use partha_core::group::{Input, Role};
 use partha_core::id::Uid;
+use partha_core::{Abort, End, Input as EngineInput};
 use partha_store::Batch;
 
 use super::Waiting;
@@ -77,6 +77,37 @@ impl Shard {
         }
     }
 
+    /// Feeds what is for whoever leads an object, when this copy surely does. What comes while it
+    /// is about to lead waits; what it has nothing to do with any more is dropped, or answered
+    /// so, and is said again to whoever leads.
+    pub(in crate::shard) fn feed_as_leader(self: &Rc<Self>, object: Uid, input: EngineInput) {
+        let ends = ends(&input);
+        let (leads, serves) = {
+            let groups = self.groups.borrow();
+            let group = groups.by_object.get(&object);
+            let leads = |it: &super::Group| {
+                matches!(it.member.role(), Role::TakingOver | Role::Leading { .. })
+            };
+            group.map_or((false, false), |it| (leads(it), it.serves))
+        };
+        match ends {
+            _ if !leads => self.not_led(object, input),
+            _ if !serves => self.wait_until_sure(object, Unsure::Feed(input)),
+            Some(_) if self.is_unsure(object) => {
+                self.wait_until_sure(object, Unsure::Feed(input));
+            }
+            Some(action) => self.feed_when_sure(action, input),
+            None => self.feed(input),
+        }
+    }
+
+    fn not_led(&self, object: Uid, input: EngineInput) {
+        match input {
+            EngineInput::Commit { ticket, .. } => self.ended_action(ticket, End::Unknown),
+            dropped => tracing::debug!(uid = %object, ?dropped, "this copy does not lead"),
+        }
+    }
+
     /// Whether the object is led here, and not surely. What is not led here is no part of any
     /// action any more.
     fn is_unsure(&self, uid: Uid) -> bool {
@@ -110,7 +141,6 @@ impl Shard {
     fn refuse_end(&self, uid: Uid, input: EngineInput) {
         tracing::warn!(%uid, "too many ends of actions wait until this copy surely leads");
         if let EngineInput::Commit { ticket, .. } = input {
-            use partha_core::{Abort, End};
             self.ended_action(ticket, End::Aborted(Abort::Busy(self.site())));
         }
     }
@@ -125,9 +155,10 @@ impl Shard {
         for unsure in waiting {
             match unsure {
                 Unsure::Search { job, action } => self.search_group_decision(job, action, uid),
-                Unsure::Feed(input) => match ends(&input) {
-                    Some(action) => self.feed_when_sure(action, input),
-                    None => self.feed(input),
+                Unsure::Feed(input) => match (led(&input), ends(&input)) {
+                    (Some(object), _) => self.feed_as_leader(object, input),
+                    (None, Some(action)) => self.feed_when_sure(action, input),
+                    (None, None) => self.feed(input),
                 },
             }
         }
@@ -273,7 +304,7 @@ impl Shard {
     pub(super) fn look_after_actions(self: &Rc<Self>) {
         let busy = std::mem::take(&mut self.groups.borrow_mut().busy);
         for uid in busy {
-            self.pay_ends(uid);
+            self.pay_owed(uid);
             let (unsure, settled) = {
                 let groups = self.groups.borrow();
                 let group = groups.by_object.get(&uid);
@@ -296,6 +327,20 @@ impl Shard {
                 groups.busy.insert(uid);
             }
         }
+    }
+}
+
+/// The object whose leader an input is for.
+fn led(input: &EngineInput) -> Option<Uid> {
+    match input {
+        EngineInput::Commit { decider, part, .. } => decider.filter(|_| *part),
+        EngineInput::Message { message, .. } => match **message {
+            Message::Prepare { part, .. }
+            | Message::Merge { part, .. }
+            | Message::Abort { part, .. } => part,
+            _ => None,
+        },
+        _ => None,
     }
 }
 

@@ -13,6 +13,8 @@
 //! | [`reads`] | calls that a copy which follows may answer |
 //! | [`news`] | messages between copies, with the bytes they need |
 //! | [`parts`] | what actions have prepared, their decisions and ends |
+//! | [`checkpoint`] | what running actions have of objects whose next leader takes that over |
+//! | [`owed`] | ends of parts and checkpoints that find no room in a log |
 //! | [`lead`] | what an action needs of leaders: that this copy surely is one, and who is one |
 //! | [`takeover`] | actions when leads end and begin |
 //! | [`state`] | a whole state on its way to a new copy |
@@ -22,10 +24,12 @@
 //! | [`open`] | makes groups, and finds them again at the start |
 
 mod answers;
+mod checkpoint;
 mod entries;
 mod lead;
 mod news;
 mod open;
+mod owed;
 mod parts;
 mod placement;
 mod reads;
@@ -45,7 +49,7 @@ use partha_core::{ObjectSlot, Ticket};
 use partha_store::StoreError;
 
 use super::{Incoming, Shard};
-use crate::services::binder::ViewChange;
+use crate::services::binder::{GroupPolicy, ViewChange};
 use crate::wire::group::Page;
 
 pub(crate) use self::news::Letter;
@@ -98,6 +102,8 @@ struct Group {
     /// Counts how often copies were opened here.
     life: u64,
     class: ClassId,
+    /// As the binder says, once it has.
+    policy: Option<GroupPolicy>,
     /// How many copies there should be.
     wanted: u16,
     armed: Option<Time>,
@@ -111,8 +117,10 @@ struct Group {
     complete: VecDeque<(u64, entries::Of)>,
     /// The action that has a part in the log, as far as this copy leads.
     part: Option<Uid>,
-    /// Ends that found no room: nothing else is added before them.
-    owed: VecDeque<parts::End>,
+    /// Ends and checkpoints that found no room: nothing else is added before them.
+    owed: VecDeque<owed::Owed>,
+    /// The bytes of a checkpoint of an earlier leader, until the engine says what becomes of them.
+    resumed: Option<checkpoint::Resumed>,
     /// Decisions that nobody is to be told of any more; said with the next entry.
     settled: Vec<Uid>,
     /// What waits until this copy surely leads.
@@ -285,6 +293,7 @@ impl Group {
             member,
             life: 0,
             class,
+            policy: None,
             wanted,
             armed: None,
             bodies: BTreeMap::new(),
@@ -293,6 +302,7 @@ impl Group {
             complete: VecDeque::new(),
             part: None,
             owed: VecDeque::new(),
+            resumed: None,
             settled: Vec::new(),
             unsure: Vec::new(),
             writes: VecDeque::new(),
@@ -332,6 +342,19 @@ impl Shard {
     /// Whether an object has copies, of which one is here.
     pub(crate) fn is_group(&self, uid: Uid) -> bool {
         self.has_groups.get() && self.groups.borrow().has(uid)
+    }
+
+    /// Whether an object has copies, one of them here, and whoever leads it next takes over what
+    /// running actions have of it. None if that is not known yet.
+    pub(crate) fn is_cohort(&self, uid: Uid) -> Option<bool> {
+        if !self.has_groups.get() {
+            return Some(false);
+        }
+        let groups = self.groups.borrow();
+        match groups.by_object.get(&uid) {
+            Some(group) => group.policy.map(|policy| policy == GroupPolicy::Cohort),
+            None => Some(false),
+        }
     }
 
     /// Does what others ask of the shard about groups.

@@ -16,19 +16,19 @@
 //! | `Install`, `Undo` | ends, and a batch | the store shows the last |
 //! | `Settle` with a decider | noted for the next entry of its log | at once |
 //!
-//! An end that finds no room is *owed*: nothing else is added to that log before it. A copy that
-//! leads no more owes nothing, since the next leader finds the part and asks for itself
-//! ([`Shard::recover_parts`]). A decision whose entry was not complete by then is asked for there.
+//! An end that finds no room is *owed* ([`super::owed`]). A copy that leads no more owes nothing,
+//! since the next leader finds the part and asks for itself ([`Shard::recover_parts`]). A decision
+//! whose entry was not complete by then is asked for there.
 
 use std::rc::Rc;
 
 use partha_core::action::path::{Coordinator, Site};
-use partha_core::group::NotAdded;
 use partha_core::id::Uid;
 use partha_core::{ActionBatch, Fault, Input as EngineInput, Written};
 use partha_store::{Batch, Item, crash_point, entry};
 
-use super::entries::{NotKept, Of};
+use super::entries::Of;
+use super::owed::{End, Owed};
 use crate::config::OUTCOME_RETENTION;
 use crate::error::SystemError;
 use crate::rows;
@@ -82,14 +82,6 @@ struct Decision {
     ends: Vec<Uid>,
     participants: Vec<Site>,
     groups: Vec<Uid>,
-}
-
-/// An end that is owed.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct End {
-    pub(super) key: PlanKey,
-    action: Uid,
-    commit: bool,
 }
 
 impl Step {
@@ -409,73 +401,7 @@ impl Shard {
         if let Some(plan) = self.groups.borrow_mut().plans.get_mut(&key) {
             plan.waits += 1;
         }
-        self.pay_end(uid, end, false);
-    }
-
-    /// Adds an end, or owes it: in front of the others if it was owed before.
-    fn pay_end(self: &Rc<Self>, uid: Uid, end: End, again: bool) -> bool {
-        let waits = {
-            let groups = self.groups.borrow();
-            let group = groups.by_object.get(&uid);
-            !again && group.is_some_and(|group| !group.owed.is_empty())
-        };
-        let item = Item::EndPart {
-            uid,
-            action: end.action,
-            commit: end.commit,
-        };
-        let refused = match waits {
-            true => Some(NotKept::Refused(NotAdded::Overloaded)),
-            false => {
-                let of = Of::Step(end.key, Step::End);
-                self.add(uid, of, Batch::from(item)).err()
-            }
-        };
-        let mut groups = self.groups.borrow_mut();
-        let Some(group) = groups.by_object.get_mut(&uid) else {
-            drop(groups);
-            self.step_done(end.key, Err(Fault::Fenced));
-            return false;
-        };
-        match refused {
-            None => {
-                if group.part == Some(end.action) {
-                    group.part = None;
-                    drop(groups);
-                    self.share_reads(uid);
-                }
-                true
-            }
-            // Also one that is handing its lead over, and may keep it in the end.
-            Some(_) if group.leads() => {
-                match again {
-                    true => group.owed.push_front(end),
-                    false => group.owed.push_back(end),
-                }
-                groups.busy.insert(uid);
-                false
-            }
-            Some(_) => {
-                drop(groups);
-                self.step_done(end.key, Err(Fault::Fenced));
-                false
-            }
-        }
-    }
-
-    /// There may be room for what is owed.
-    pub(super) fn pay_ends(self: &Rc<Self>, uid: Uid) {
-        loop {
-            let end = {
-                let mut groups = self.groups.borrow_mut();
-                let group = groups.by_object.get_mut(&uid);
-                group.and_then(|group| group.owed.pop_front())
-            };
-            let Some(end) = end else { return };
-            if !self.pay_end(uid, end, true) {
-                return;
-            }
-        }
+        self.pay(uid, Owed::End(end), false);
     }
 
     /// The engine wants a part ended that it knows of by itself.

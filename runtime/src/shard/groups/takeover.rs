@@ -9,6 +9,7 @@ use partha_core::id::Uid;
 use partha_core::{Fault, Input as EngineInput};
 
 use super::entries::Of;
+use super::owed::Owed;
 use super::parts::{PlanKey, Step};
 use crate::shard::Shard;
 
@@ -29,7 +30,7 @@ impl Shard {
             group.settled.clear();
             let step = |of: Of| match of {
                 Of::Step(key, step) => Some((key, step)),
-                Of::Call(_) | Of::Nobody => None,
+                Of::Call(_) | Of::Checkpoint(_) | Of::Nobody => None,
             };
             let complete = std::mem::take(&mut group.complete).into_iter();
             let complete = complete.filter_map(|(_, of)| step(of));
@@ -38,8 +39,10 @@ impl Shard {
             let adding = std::mem::take(&mut group.adding).into_values();
             let unknown = entries.chain(adding.map(|(of, _)| of)).filter_map(step);
             over.extend(unknown.map(|(key, step)| (key, step, false)));
+            group.resumed = None;
             let owed = std::mem::take(&mut group.owed).into_iter();
-            over.extend(owed.map(|end| (end.key, Step::End, false)));
+            let ends = owed.filter_map(Owed::end);
+            over.extend(ends.map(|end| (end.key, Step::End, false)));
         }
         for (key, step, complete) in over {
             match step {
@@ -98,8 +101,16 @@ impl Shard {
                 return false;
             }
         };
+        let (checkpoint, resumed) = match self.read_checkpoint(uid) {
+            Ok(found) => found.unzip(),
+            Err(error) => {
+                tracing::error!(%uid, %error, "what running actions have of a copy is unreadable");
+                return false;
+            }
+        };
         if let Some(group) = self.groups.borrow_mut().by_object.get_mut(&uid) {
             group.part = part.as_ref().map(|part| part.action);
+            group.resumed = resumed;
         }
         for (action, decision) in decisions {
             tracing::info!(%uid, %action, "committed, and to be told again");
@@ -118,6 +129,13 @@ impl Shard {
                 action,
                 coordinator,
             });
+        }
+        if let Some(checkpoint) = checkpoint {
+            let actions = checkpoint.cargo.actions.len();
+            tracing::info!(%uid, actions, "running actions are taken over");
+            let object = uid;
+            let checkpoint = Box::new(checkpoint);
+            self.feed(EngineInput::RecoverCheckpoint { object, checkpoint });
         }
         true
     }

@@ -78,6 +78,7 @@ impl Shard {
         let uid = view.object;
         if let Some(group) = self.groups.borrow_mut().by_object.get_mut(&uid) {
             group.class = ClassId(view.class);
+            group.policy = Some(view.policy);
             group.wanted = view.wanted;
             group.size.placement = view.placement;
             if group.member.view().number < view.number {
@@ -189,6 +190,11 @@ impl Shard {
                 shard.settle_incoming(uid);
             }
         });
+    }
+
+    /// Whether a node is there.
+    pub(in crate::shard) async fn is_there(&self, node: NodeId) -> bool {
+        self.reach(node).await == Reached::There
     }
 
     async fn reach(&self, node: NodeId) -> Reached {

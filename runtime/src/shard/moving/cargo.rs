@@ -26,6 +26,20 @@ impl Shard {
         }
     }
 
+    /// One action of it.
+    pub(in crate::shard) fn write_cargo_action(&self, one: &CargoAction) -> MovingAction {
+        action(one, self.now())
+    }
+
+    /// One action as the engine takes it; the error says what is wrong.
+    pub(in crate::shard) fn read_cargo_action(
+        &self,
+        action: &MovingAction,
+    ) -> Result<CargoAction, &'static str> {
+        let now = Instant::now();
+        read_action(action, &|left| self.time_of(now + left.min(LEFT_MAX)))
+    }
+
     /// As the engine takes it; the error says what is wrong.
     pub(super) fn read_cargo(&self, cargo: &MovingCargo) -> Result<Cargo, &'static str> {
         let now = Instant::now();
@@ -120,14 +134,14 @@ fn read_level(level: &MovingLevel) -> CargoLevel {
 }
 
 /// The name of a call, as it is sent.
-pub(super) fn call_name(call: CallId) -> CallName {
+pub(in crate::shard) fn call_name(call: CallId) -> CallName {
     CallName {
         caller: call.caller.into(),
         sequence: call.sequence,
     }
 }
 
-pub(super) fn read_call(name: &CallName) -> Result<CallId, &'static str> {
+pub(in crate::shard) fn read_call(name: &CallName) -> Result<CallId, &'static str> {
     Ok(CallId {
         caller: read_peer((&name.caller).into())?,
         sequence: name.sequence,

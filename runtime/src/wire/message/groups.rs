@@ -22,39 +22,61 @@ pub(super) struct Prepare<'m> {
     pub(super) join: u64,
     pub(super) aborted: &'m [Uid],
     pub(super) decider: Option<Uid>,
+    pub(super) part: Option<Uid>,
 }
 
 pub(super) fn write_prepare(w: &mut Writer, body: Slot, action: Uid, it: &Prepare<'_>) -> u16 {
-    let pointers = if it.decider.is_some() { 3 } else { 2 };
-    let s = w.structure(body, 2, pointers);
+    let named = it.decider.or(it.part).is_some();
+    let s = w.structure(body, 2, if named { 4 } else { 2 });
     w.set_u32(s, 0, it.incarnation.0);
     w.set_u64(s, 1, it.join);
     write_uid(w, s.slot(0), action);
     write_uids(w, s.slot(1), it.aborted);
-    match it.decider {
-        None => tag::PREPARE,
-        Some(decider) => {
-            write_uid(w, s.slot(2), decider);
-            tag::PREPARE_DECIDER
-        }
+    if !named {
+        return tag::PREPARE;
     }
+    write_uid_if_any(w, s.slot(2), it.decider);
+    write_uid_if_any(w, s.slot(3), it.part);
+    tag::PREPARE_GROUPS
 }
 
 pub(super) fn write_vote(
     w: &mut Writer,
     body: Slot,
     action: Uid,
-    (vote, decider): (Vote, Option<Uid>),
+    (vote, decider, part): (Vote, Option<Uid>, Option<Uid>),
     moved: &[Participant],
     groups: &[Uid],
 ) -> u16 {
-    let s = w.structure(body, 1, 4);
+    let s = w.structure(body, 1, if part.is_some() { 5 } else { 4 });
     w.set_u16(s, 0, vote_number(vote));
     write_uid(w, s.slot(0), action);
     write_participants(w, s.slot(1), moved);
     write_uids(w, s.slot(2), groups);
     write_uid_if_any(w, s.slot(3), decider);
+    if let Some(part) = part {
+        write_uid(w, s.slot(4), part);
+    }
     tag::VOTE_GROUPS
+}
+
+/// A nested action that commits, at everybody, or the work of it at one replicated object.
+pub(super) fn write_merge(
+    w: &mut Writer,
+    body: Slot,
+    (action, parent): (Uid, Uid),
+    part: Option<Uid>,
+) -> u16 {
+    let s = w.structure(body, 0, if part.is_some() { 3 } else { 2 });
+    write_uid(w, s.slot(0), action);
+    write_uid(w, s.slot(1), parent);
+    match part {
+        None => tag::MERGE,
+        Some(part) => {
+            write_uid(w, s.slot(2), part);
+            tag::MERGE_PART
+        }
+    }
 }
 
 /// An action and one replicated object.
@@ -144,13 +166,36 @@ pub(super) fn write_ask(w: &mut Writer, body: Slot, action: Uid, decider: Option
 
 pub(super) fn read_prepare(body: PointerReader<'_>, has: bool) -> Result<Message, DecodeError> {
     let s = required(body)?;
+    let (decider, part) = match has {
+        true => (
+            read_uid_if_any(s.pointer(2))?,
+            read_uid_if_any(s.pointer(3))?,
+        ),
+        false => (None, None),
+    };
+    if has && decider.or(part).is_none() {
+        return Err(DecodeError::missing().at("decider"));
+    }
     Ok(Message::Prepare {
         action: read_uid(s.pointer(0))?,
         incarnation: incarnation(s.u32(0))?,
         join: s.u64(1),
         aborted: read_uids(s.pointer(1), ABORTED_MAX).map_err(|e| e.at("aborted"))?,
-        decider: one(s.pointer(2), has)?,
-        part: None,
+        decider,
+        part,
+    })
+}
+
+pub(super) fn read_merge(body: PointerReader<'_>, has: bool) -> Result<Message, DecodeError> {
+    let s = required(body)?;
+    let part = match has {
+        true => Some(read_uid(s.pointer(2)).map_err(|e| e.at("part"))?),
+        false => None,
+    };
+    Ok(Message::Merge {
+        action: read_uid(s.pointer(0))?,
+        parent: read_uid(s.pointer(1))?,
+        part,
     })
 }
 
@@ -163,12 +208,17 @@ pub(super) fn read_request(
     let [coordinator] = coordinator[..] else {
         return Err(DecodeError::invalid("one coordinator").at("coordinator"));
     };
+    let decider = one(s.pointer(4), has)?;
+    // Whoever leads the object is asked, and its log is to have the decision.
+    if coordinator.joined.part && coordinator.joined.decider != decider {
+        return Err(DecodeError::invalid("the part's object").at("decider"));
+    }
     Ok(CommitRequest {
         action: read_uid(s.pointer(0))?,
         coordinator,
         others: read_participants(s.pointer(2)).map_err(|e| e.at("others"))?,
         aborted: read_uids(s.pointer(3), ABORTED_MAX).map_err(|e| e.at("aborted"))?,
-        decider: one(s.pointer(4), has)?,
+        decider,
     })
 }
 
@@ -190,7 +240,8 @@ pub(super) fn read_part(body: PointerReader<'_>) -> Result<(Uid, Uid), DecodeErr
 /// A message with one of the tags of replicated objects; none with another tag.
 pub(super) fn read(tag: u16, body: PointerReader<'_>) -> Result<Option<Message>, DecodeError> {
     Ok(Some(match tag {
-        tag::PREPARE_DECIDER => read_prepare(body, true)?,
+        tag::PREPARE_GROUPS => read_prepare(body, true)?,
+        tag::MERGE_PART => read_merge(body, true)?,
         tag::VOTE_GROUPS => {
             let s = required(body)?;
             Message::Vote {
@@ -199,7 +250,7 @@ pub(super) fn read(tag: u16, body: PointerReader<'_>) -> Result<Option<Message>,
                 moved: read_participants(s.pointer(1)).map_err(|e| e.at("moved"))?,
                 groups: read_uids(s.pointer(2), GROUPS_MAX).map_err(|e| e.at("groups"))?,
                 decider: read_uid_if_any(s.pointer(3))?,
-                part: None,
+                part: read_uid_if_any(s.pointer(4))?,
             }
         }
         tag::COMMIT_PART => {

@@ -1,5 +1,7 @@
 //! Frames about actions come back as they went; hostile ones are refused.
 
+mod official;
+
 use partha_core::action::path::Joined;
 use partha_core::action::scope::ABORTED_MAX;
 use partha_core::id::Incarnation;
@@ -30,8 +32,8 @@ fn participant(shard: u16) -> Participant {
         joined: Joined {
             join: u64::MAX - u64::from(shard),
             updated: shard == 1,
-            decider: (shard == 6).then(|| uid(66)),
-            part: false,
+            decider: (shard >= 6).then(|| uid(66)),
+            part: shard == 7,
         },
     }
 }
@@ -61,14 +63,14 @@ fn edge(number: u64) -> Edge {
 /// One of each, with each value of each enum.
 fn messages() -> Vec<Message> {
     let action = uid(1);
-    let (parent, part) = (uid(2), None);
-    let mut all = vec![Message::Merge {
-        action,
-        parent,
-        part,
-    }];
+    let mut all = Vec::new();
     for one in [None, Some(uid(40))] {
         all.extend([
+            Message::Merge {
+                action,
+                parent: uid(2),
+                part: one,
+            },
             Message::Prepare {
                 action,
                 incarnation: Incarnation(4),
@@ -83,7 +85,7 @@ fn messages() -> Vec<Message> {
                 join: u64::MAX,
                 aborted: Vec::new(),
                 decider: one,
-                part: None,
+                part: Some(uid(44)),
             },
             Message::Commit { action, part: one },
             Message::Abort { action, part: one },
@@ -114,21 +116,39 @@ fn messages() -> Vec<Message> {
                 decider: one,
             });
         }
-        let groups: Vec<Uid> = one.into_iter().collect();
-        for vote in [Vote::Yes, Vote::ReadOnly, Vote::No] {
-            for moved in [Vec::new(), vec![participant(5), participant(6)]] {
-                all.push(Message::Vote {
-                    action,
-                    vote,
-                    moved,
-                    groups: groups.clone(),
-                    decider: one,
-                    part: None,
-                });
-            }
-        }
+        all.extend(votes(one));
     }
     all.extend(about_deadlocks().map(Message::Deadlock));
+    all
+}
+
+/// With and without a replicated object, of each vote.
+fn votes(one: Option<Uid>) -> Vec<Message> {
+    let (mut all, action) = (Vec::new(), uid(1));
+    let groups: Vec<Uid> = one.into_iter().collect();
+    for vote in [Vote::Yes, Vote::ReadOnly, Vote::No] {
+        for moved in [
+            Vec::new(),
+            vec![participant(5), participant(6), participant(7)],
+        ] {
+            all.push(Message::Vote {
+                action,
+                vote,
+                moved,
+                groups: groups.clone(),
+                decider: one,
+                part: None,
+            });
+        }
+        all.push(Message::Vote {
+            action,
+            vote,
+            moved: Vec::new(),
+            groups: Vec::new(),
+            decider: one,
+            part: Some(uid(45)),
+        });
+    }
     all
 }
 
@@ -181,6 +201,13 @@ fn actions() -> Vec<Action> {
             action: uid(1),
             coordinator: participant(6),
             others: vec![participant(1)],
+            aborted: Vec::new(),
+            decider: Some(uid(66)),
+        }),
+        What::Commit(CommitRequest {
+            action: uid(1),
+            coordinator: participant(7),
+            others: vec![participant(7)],
             aborted: Vec::new(),
             decider: Some(uid(66)),
         }),
@@ -371,7 +398,7 @@ fn nonsense_is_refused() {
         w.set_u16(s, 0, 8);
     });
     assert!(frame::parse(reframed(&nothing)).is_err(), "no body");
-    for tag in [27, 99, u16::MAX] {
+    for tag in [28, 99, u16::MAX] {
         let unknown = body(|w, slot| {
             let s = w.structure(slot, 1, 1);
             w.set_u16(s, 0, 8);
@@ -402,7 +429,8 @@ fn nonsense_is_refused() {
     assert!(read_message(tag::VOTE_MOVED, nobody.root()).is_err());
     // What has to name a replicated object names none.
     for tag in [
-        tag::PREPARE_DECIDER,
+        tag::PREPARE_GROUPS,
+        tag::MERGE_PART,
         tag::COMMIT_PART,
         tag::ABORT_PART,
         tag::VERDICT_PART,
@@ -413,141 +441,38 @@ fn nonsense_is_refused() {
     assert!(w.framed().is_ok());
 }
 
+#[test]
+fn a_part_is_of_an_object_and_has_its_decision_in_that_ones_log() {
+    let mut nameless = participant(7);
+    nameless.joined.decider = None;
+    let request = |coordinator, others: &[Participant], decider| Action {
+        question: 31,
+        shard: Shard::Of(uid(66)),
+        from: 0,
+        what: What::Commit(CommitRequest {
+            action: uid(1),
+            coordinator,
+            others: others.to_vec(),
+            aborted: Vec::new(),
+            decider,
+        }),
+    };
+    let (part, decider) = (participant(7), Some(uid(66)));
+    assert!(parse(framed(&request(part, &[part], decider))).is_ok());
+    assert!(parse(framed(&request(participant(1), &[part], None))).is_ok());
+    for bad in [
+        request(nameless, &[], decider),
+        request(part, &[nameless], decider),
+        request(part, &[], None),
+        request(part, &[], Some(uid(67))),
+    ] {
+        assert!(parse(framed(&bad)).is_err(), "{bad:?}");
+    }
+}
+
 fn reframed(message: &Frame) -> bytes::Bytes {
     let mut framed = vec![0; 4];
     framed.extend((message.segment().len() as u32 / 8).to_le_bytes());
     framed.extend(message.segment().iter());
     framed.into()
-}
-
-/// What the official compiler is to find about replicated objects.
-const ABOUT_GROUPS: &[&str] = &[
-    "prepareDecider = (action = (node = 7, local = 1), incarnation = 4, join = 77, aborted = \
-         [(node = 7, local = 2), (node = 7, local = 3)], decider = (node = 7, local = 40))",
-    "voteGroups = (action = (node = 7, local = 1), vote = yes, groups = [(node = 7, local = \
-         40)], decider = (node = 7, local = 40))",
-    "commitPart = (action = (node = 7, local = 1), part = (node = 7, local = 40))",
-    "abortPart = (action = (node = 7, local = 1), part = (node = 7, local = 40))",
-    "acknowledgeGroups = (action = (node = 7, local = 1), groups = [(node = 7, local = 42)], \
-         site = false)",
-    "queryGroups = (action = (node = 7, local = 1), part = (node = 7, local = 41))",
-    "verdictPart = (action = (node = 7, local = 1), verdict = aborted, part = (node = 7, \
-         local = 40))",
-    "askDecider = (action = (node = 7, local = 1), decider = (node = 7, local = 66))",
-    "updated = false, decider = (node = 7, local = 66))], others",
-];
-
-#[test]
-fn the_official_compiler_reads_actions_by_wire_capnp() {
-    let Some(capnp) = test_support::require_tool("capnp") else {
-        return;
-    };
-    let all = actions();
-    let dir = test_support::temp_dir("actions");
-    let file = dir.path().join("frames");
-    let bytes: Vec<u8> = all.iter().flat_map(framed).collect();
-    std::fs::write(&file, bytes).unwrap();
-    let text = decode(&capnp, "Frame", &file);
-    let lines: Vec<_> = text.lines().collect();
-    assert_eq!(lines.len(), all.len(), "{text}");
-    assert!(lines.iter().all(|line| line.contains("kind = 8")), "{text}");
-
-    // The body again, as what it is: by way of its own message.
-    let bodies: Vec<u8> = all
-        .iter()
-        .flat_map(|action| {
-            let mut w = Writer::new(MESSAGE_BYTES_MAX);
-            action.write(&mut w, Slot::ROOT);
-            w.to_framed().unwrap()
-        })
-        .collect();
-    std::fs::write(&file, bodies).unwrap();
-    let text = decode(&capnp, "Action", &file);
-    for part in [
-        "prepare = (action = (node = 7, local = 1), incarnation = 4, join = 77, aborted = [(node \
-         = 7, local = 2), (node = 7, local = 3)])",
-        "vote = (action = (node = 7, local = 1), vote = readOnly)",
-        "commit = (node = 7, local = 1)",
-        "acknowledge = (node = 7, local = 1)",
-        "abort = (node = 7, local = 1)",
-        "merge = (action = (node = 7, local = 1), parent = (node = 7, local = 2))",
-        "query = (node = 7, local = 1)",
-        "verdict = (action = (node = 7, local = 1), verdict = inFlight)",
-        "waits = [(wait = (node = 1311768467463790320, number = 1, incarnation = 5, shard = 3), \
-         object = (node = 7, local = 101), waiter = (path = [(node = 7, local = 1), (node = 7, \
-         local = 2), (node = 7, local = 9)], enclosing = 2, home = 1, bornMs = 1700000000001)",
-        "resumed = (wait = (node = 1311768467463790320, number = 6",
-        "probe = [(wait",
-        "confirm = (cycle = 5, to = (node = 1311768467463790320, shard = 2), edge = [(wait",
-        "confirmed = (cycle = 5, wait = (node = 1311768467463790320, number = 3, incarnation = 5, \
-         shard = 3), holds = true)",
-        "break = (wait = (node = 1311768467463790320, number = 3, incarnation = 5, shard = 3), \
-         victim = (node = 7, local = 4), cycle = [(wait",
-        "request = (action = (node = 7, local = 1), coordinator = [(node = 1311768467463790320, \
-         join = 18446744073709551615, incarnation = 11259375, shard = 0, updated = false)], \
-         others = [(node = 1311768467463790320, join = 18446744073709551614, incarnation = \
-         11259375, shard = 1, updated = true)",
-        "ask = (node = 7, local = 1)",
-        "shard = 0, from = 65535",
-        "home = (node = 7, local = 55)",
-    ]
-    .iter()
-    .chain(ABOUT_GROUPS)
-    {
-        assert!(text.contains(part), "{part}\nin\n{text}");
-    }
-    let ended = body(|w, s| write_ended(w, s, End::Aborted(Abort::Silent(site(2)))));
-    std::fs::write(&file, reframed(&ended)).unwrap();
-    let text = decode(&capnp, "Ended", &file);
-    let expected = "(end = silent, fault = store, site = (node = 1311768467463790320, shard = 2))";
-    assert_eq!(text.trim(), expected);
-    let told = body(|w, s| write_told(w, s, Some(Verdict::Aborted)));
-    std::fs::write(&file, reframed(&told)).unwrap();
-    assert_eq!(
-        decode(&capnp, "Told", &file).trim(),
-        "(known = true, verdict = aborted)"
-    );
-}
-
-#[test]
-fn the_official_compiler_reads_news_of_groups_by_wire_capnp() {
-    let Some(capnp) = test_support::require_tool("capnp") else {
-        return;
-    };
-    let dir = test_support::temp_dir("groups");
-    let file = dir.path().join("news");
-    let all = actions().into_iter();
-    let news = all.filter(|action| matches!(action.what, What::Group(_)));
-    let bodies: Vec<u8> = news
-        .flat_map(|action| {
-            let mut w = Writer::new(MESSAGE_BYTES_MAX);
-            action.write(&mut w, Slot::ROOT);
-            w.to_framed().unwrap()
-        })
-        .collect();
-    std::fs::write(&file, bodies).unwrap();
-    let text = decode(&capnp, "Action", &file);
-    for part in [
-        "group = (object = (node = 7, local = 4), number = 9, view = 8, index = 40, complete = 41, \
-         asked = 77, kind = 0, members = [1, 2, 3], entries = [(view = 8, index = 41, body = \
-         \"first\"), (view = 9, index = 42, body = \"second\")], empty = false)",
-        "page = (class = 17, schema = 18, version = 19, first = true, last = true, state = \
-         \"state\", rows = [(part = 2, key = \"key\", value = \"value\")], replies = [(node = 6, \
-         sequence = 5, keepMs = 4, incarnation = 3, body = \"reply\")], actions \
-         = \"actions\")",
-    ] {
-        assert!(text.contains(part), "{part}\nin\n{text}");
-    }
-}
-
-fn decode(capnp: &std::path::Path, of: &str, file: &std::path::Path) -> String {
-    let schema = concat!(env!("CARGO_MANIFEST_DIR"), "/idl/wire.capnp");
-    let output = std::process::Command::new(capnp)
-        .args(["decode", "--short", schema, of])
-        .stdin(std::fs::File::open(file).unwrap())
-        .output()
-        .unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{errors}");
-    String::from_utf8(output.stdout).unwrap()
 }
