@@ -119,10 +119,10 @@ async fn show(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     let mut bank = Bank::start(arguments.nodes()).await?;
     let ended = measure(&mut bank, arguments).await;
-    let logs = if ended.is_err() {
-        bank.log_lines()
-    } else {
-        Vec::new()
+    let well = matches!(&ended, Ok(code) if *code == ExitCode::SUCCESS);
+    let logs = match well {
+        true => Vec::new(),
+        false => bank.log_lines(),
     };
     for line in logs {
         eprintln!("{line}");
