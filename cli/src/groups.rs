@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use clap::Args;
 use futures_util::future::join_all;
-use partha::services::binder::{GroupView, NodeEntry};
+use partha::services::binder::{GroupPolicy, GroupView, NodeEntry};
+use partha::system::CopyDescription;
 use partha::{NodeId, Uid};
 use serde_json::{Value, json};
 
@@ -35,8 +36,8 @@ pub(crate) struct Arguments {
 /// How long to ask for the view of one object.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The last changes that are a part of copies, by object and node.
-type Known = HashMap<(Uid, u64), u64>;
+/// What copies say of themselves, by object and node.
+type Known = HashMap<(Uid, u64), CopyDescription>;
 
 /// The nodes of a system, by identity.
 struct Nodes(HashMap<u64, NodeEntry>);
@@ -66,7 +67,7 @@ pub(crate) async fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Resu
         let page = groups.iter().map(|group| {
             let name = named.get(&group.object);
             let mut row = vec![json!(name)];
-            let facts = nodes.facts(group, &copies).into_iter();
+            let facts = nodes.facts(group, &copies, false).into_iter();
             let facts = facts.filter(|(name, _)| !short || *name != "placement");
             row.extend(facts.map(|(_, value)| value));
             row.push(json!(group.object.to_string()));
@@ -91,7 +92,7 @@ pub(crate) async fn facts(system: &System, object: Uid) -> Vec<(&'static str, Va
             Some(group) => {
                 let nodes = Nodes::of(system).await?;
                 let copies = nodes.copies(system, &views).await;
-                Ok(nodes.facts(group, &copies))
+                Ok(nodes.facts(group, &copies, true))
             }
             None => anyhow::Ok(Vec::new()),
         }
@@ -141,14 +142,21 @@ impl Nodes {
         let told = join_all(asking).await.into_iter().flatten();
         let copies = told.flat_map(|(member, copies)| {
             let copies = copies.into_iter();
-            copies.map(move |copy| ((copy.object, member), copy.installed))
+            copies.map(move |copy| ((copy.object, member), copy))
         });
         copies.collect()
     }
 
-    fn facts(&self, group: &GroupView, copies: &Known) -> Vec<(&'static str, Value)> {
+    /// In full: also what there is of few groups alone.
+    fn facts(
+        &self,
+        group: &GroupView,
+        copies: &Known,
+        in_full: bool,
+    ) -> Vec<(&'static str, Value)> {
         let members = group.members.iter();
-        let installed = |node: &u64| copies.get(&(group.object, *node)).copied();
+        let copy = |node: &u64| copies.get(&(group.object, *node));
+        let installed = |node: &u64| copy(node).map(|copy| copy.installed);
         let leader = group.members.first().and_then(installed);
         // The leader is asked no sooner than others, which may be ahead of what it said.
         let lag = members.clone().map(|node| match (leader, installed(node)) {
@@ -157,14 +165,26 @@ impl Nodes {
         });
         let silent = members.clone().filter(|node| self.is_silent(**node));
         let silent: Value = silent.map(|node| self.name(*node)).collect();
-        vec![
+        let mut facts = vec![
             ("policy", json!(group.policy.to_string())),
             ("wanted", json!(group.wanted)),
             ("view", json!(group.number)),
-            ("members", members.map(|node| self.name(*node)).collect()),
+            (
+                "members",
+                members.clone().map(|node| self.name(*node)).collect(),
+            ),
             ("lag", lag.collect()),
             ("silent", silent),
             ("placement", json!(group.placement.to_string())),
-        ]
+        ];
+        if in_full && group.policy == GroupPolicy::Active {
+            let each = |fact: fn(&CopyDescription) -> u64| -> Value {
+                let members = members.clone();
+                members.map(|node| json!(copy(node).map(fact))).collect()
+            };
+            facts.push(("executed", each(|copy| copy.executed)));
+            facts.push(("differences", each(|copy| copy.differences)));
+        }
+        facts
     }
 }

@@ -19,6 +19,15 @@ pub(crate) struct Chosen {
 }
 
 impl Chosen {
+    /// What somebody else has chosen.
+    pub(crate) fn by(now: Timestamp, seed: u64) -> Self {
+        Self {
+            now: OnceLock::from(now),
+            seed: OnceLock::from(seed),
+            drawn: AtomicU64::new(0),
+        }
+    }
+
     /// The moment at which it was first asked for.
     pub(crate) fn now(&self) -> Timestamp {
         *self.now.get_or_init(Timestamp::now)
@@ -41,10 +50,7 @@ mod tests {
     use super::*;
 
     fn seeded(seed: u64) -> Chosen {
-        Chosen {
-            seed: OnceLock::from(seed),
-            ..Chosen::default()
-        }
+        Chosen::by(Timestamp::default(), seed)
     }
 
     fn first(chosen: &Chosen, count: usize) -> Vec<u64> {

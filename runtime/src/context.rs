@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use partha_core::id::{CallId, Peer, Uid};
@@ -33,6 +34,8 @@ pub struct Context {
     cancel: Option<Cancel>,
     /// Made when it is asked for.
     chosen: OnceLock<Box<Chosen>>,
+    /// The servant has asked for a way to others.
+    looked_out: AtomicBool,
 }
 
 /// Who calls, and how.
@@ -61,6 +64,7 @@ impl Context {
             rows,
             cancel: None,
             chosen: OnceLock::new(),
+            looked_out: AtomicBool::new(false),
         }
     }
 
@@ -80,6 +84,17 @@ impl Context {
         let mut context = Self::new(serving, asked, Rows::elsewhere(object));
         context.standing = OnceLock::from(Box::new(cx.standing().clone()));
         context
+    }
+
+    /// The same context with what somebody else has chosen.
+    pub(crate) fn with_chosen(mut self, now: Timestamp, seed: u64) -> Self {
+        self.chosen = OnceLock::from(Box::new(Chosen::by(now, seed)));
+        self
+    }
+
+    /// Whether what the servant does may have to do with others than its object.
+    pub(crate) fn has_looked_out(&self) -> bool {
+        self.standing.get().is_some() || self.looked_out.load(Ordering::Relaxed)
     }
 
     /// The same context of a call that ends when this is said.
@@ -198,6 +213,12 @@ impl Context {
     /// The client that objects of this process call others with.
     #[must_use]
     pub fn client(&self) -> &Client {
+        self.looked_out.store(true, Ordering::Relaxed);
+        &self.serving.ground.client
+    }
+
+    /// The same for our own use.
+    pub(crate) fn own_client(&self) -> &Client {
         &self.serving.ground.client
     }
 

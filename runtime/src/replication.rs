@@ -55,7 +55,9 @@ impl Replication {
         Self::with(GroupPolicy::Cohort, copies)
     }
 
-    /// All copies work. Not in this version: refused where it is used.
+    /// All copies work: each executes what is called outside of actions, and another one goes on
+    /// in the middle of an action if the one that leads is lost, as with `cohort`. Methods have to
+    /// decide by their object, their parameters and their context alone.
     #[must_use]
     pub fn active(copies: u16) -> Self {
         Self::with(GroupPolicy::Active, copies)
@@ -107,9 +109,6 @@ impl Replication {
     /// `BadOperation`, which says what is wrong.
     pub fn check(&self) -> Result<()> {
         let wrong = |reason: String| Err(SystemError::new(ErrorKind::BadOperation, reason));
-        if let Some(policy) = self.policy {
-            policy.is_there().or_else(wrong)?;
-        }
         if self.copies == 0 || usize::from(self.copies) > MEMBERS_MAX {
             let copies = self.copies;
             return wrong(format!("{copies} copies: an object has 1 to {MEMBERS_MAX}"));

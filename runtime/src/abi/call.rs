@@ -33,6 +33,8 @@ pub struct Finished {
     pub(crate) end: End,
     /// What the servant did to rows.
     pub(crate) changes: Changes,
+    /// The servant has had to do with nobody else.
+    pub(crate) alone: bool,
 }
 
 /// How it ended.
@@ -59,7 +61,7 @@ impl Call {
         context: Context,
     ) -> Self {
         let mut reply = frame::returned();
-        reply.set_bytes_max(context.client().message_bytes_max());
+        reply.set_bytes_max(context.own_client().message_bytes_max());
         Self {
             arguments,
             state,
@@ -121,6 +123,7 @@ impl Call {
         Finished {
             state: self.state,
             end,
+            alone: !self.context.has_looked_out(),
             changes: self.context.rows.into_changes(),
         }
     }
@@ -137,6 +140,7 @@ impl Call {
         Finished {
             state: self.state,
             end,
+            alone: !self.context.has_looked_out(),
             changes: self.context.rows.into_changes(),
         }
     }
@@ -145,7 +149,7 @@ impl Call {
     #[must_use]
     pub fn failed(self, error: SystemError) -> Finished {
         // The connection manager has done nothing where it says no, as a shard that refuses.
-        let manager = Uid::connection_manager(self.context.client().me().node);
+        let manager = Uid::connection_manager(self.context.own_client().me().node);
         let is_users = self.context.uid() != manager;
         self.refused(error.handed_on(is_users))
     }
@@ -154,6 +158,7 @@ impl Call {
         Finished {
             state: self.state,
             end: End::Failed(error),
+            alone: !self.context.has_looked_out(),
             changes: self.context.rows.into_changes(),
         }
     }

@@ -155,6 +155,8 @@ impl Done {
             state,
             end,
             changes,
+            // Nobody here can tell.
+            alone: false,
         })
     }
 }

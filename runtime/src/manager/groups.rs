@@ -232,5 +232,7 @@ pub(super) fn described(report: GroupReport) -> CopyDescription {
         staged: report.staged,
         wanted: report.wanted,
         lacking: report.lacking,
+        executed: report.executed,
+        differences: report.differences,
     }
 }

@@ -50,7 +50,6 @@ impl GroupView {
             }
         }
         Self::check_wanted(self.wanted)?;
-        self.policy.is_there()?;
         self.placement.check()
     }
 
@@ -129,16 +128,12 @@ impl From<Wish> for ViewWish {
 }
 
 impl GroupPolicy {
-    /// Refuses what this version does not have.
-    ///
-    /// # Errors
-    /// That, for people.
-    pub fn is_there(self) -> Result<(), String> {
+    /// Whether the next leader goes on with what running actions have of the object.
+    #[must_use]
+    pub fn takes_over(self) -> bool {
         match self {
-            Self::Passive | Self::Cohort => Ok(()),
-            Self::Active => Err(format!(
-                "the policy '{self}' is not in this version; 'passive' and 'cohort' are"
-            )),
+            Self::Passive => false,
+            Self::Cohort | Self::Active => true,
         }
     }
 }

@@ -68,6 +68,8 @@ pub(super) struct Entry {
     /// Nested actions in which it had called when an earlier leader of its object executed it:
     /// aborted.
     pub(super) lost: Vec<Uid>,
+    /// What the other copies of its object are told, if they are to execute it, too.
+    pub(super) executed: Option<Box<super::groups::Executed>>,
     /// What it did to a replicated object is at all copies, or surely at none.
     pub(super) replicated: bool,
     /// It reads at a copy that follows.
@@ -217,6 +219,7 @@ impl Shard {
             in_action: false,
             cohort,
             lost: Vec::new(),
+            executed: None,
             replicated: false,
             at_copy: None,
             running: None,

@@ -11,22 +11,27 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
+use std::time::Instant;
 
-use partha_core::id::Uid;
+use partha_core::id::{CallId, Peer, Uid};
 use partha_core::{Ended, Input, Mode, ObjectSlot, Ticket};
 use partha_store::ObjectStore;
 use partha_wire::Message;
 
 use super::Shard;
 use super::arrive::{Entry, Outcome};
+use super::catalog::State;
 use super::give_up::Stoppable;
 use super::job::ReplyTo;
 use crate::abi::{Call, Class, End, Finished, LocalFuture, Method, ObjectState};
 use crate::action::{Ground, Serving};
+use crate::config::CALL_DEADLINE;
 use crate::context::{Asked, Context};
 use crate::elsewhere::{Away, Order};
 use crate::error::{ErrorKind, SystemError};
-use crate::rows::Rows;
+use crate::rows::{Changes, Rows};
+use crate::timestamp::Timestamp;
+use crate::wire::context::TraceId;
 
 impl Shard {
     pub(super) fn dispatch(
@@ -67,6 +72,8 @@ impl Shard {
                 let running = Stoppable::new(servant);
                 if let Some(entry) = self.entries.borrow_mut().find_mut(ticket) {
                     entry.running = Some(running.clone());
+                    // What it waits for may come otherwise elsewhere.
+                    entry.executed = None;
                 }
                 let shard = self.clone();
                 local.spawn_local(async move {
@@ -135,9 +142,16 @@ impl Shard {
             call: entry.call,
             foreign: matches!(entry.reply, Some(ReplyTo::Foreign(_))),
         };
-        let context = Context::new(serving, asked, self.rows(store, entry, mode));
+        let mut context = Context::new(serving, asked, self.rows(store, entry, mode));
         entry.branch = context.branch();
         let parameters = entry.parameters.take().expect("a call is dispatched once");
+        if place.is_none() && !entry.in_action {
+            let whose = (entry.caller, entry.call);
+            entry.executed = self.to_be_executed(uid, method, whose, &parameters);
+        }
+        if let Some(executed) = &entry.executed {
+            context = context.with_chosen(executed.now, executed.seed);
+        }
         let running = match place {
             None => {
                 let call = Call::new(parameters, state, context);
@@ -220,7 +234,11 @@ impl Shard {
                 state,
                 end,
                 changes,
+                alone,
             }) => {
+                if !alone {
+                    entry.executed = None;
+                }
                 if entry.method.mutating
                     && let Some(active) = entry.active(&mut self.catalog.borrow_mut())
                 {
@@ -299,6 +317,70 @@ impl Shard {
                     ended: Ended::Failed,
                     size_bytes: 0,
                 }
+            }
+        }
+    }
+}
+
+/// A call that is executed here as it was elsewhere.
+pub(super) struct Replay<'c> {
+    pub(super) object: Uid,
+    pub(super) class: &'c Class,
+    /// Its index there.
+    pub(super) method: usize,
+    pub(super) caller: Peer,
+    pub(super) call: Option<CallId>,
+    /// What was chosen where it was executed first.
+    pub(super) now: Timestamp,
+    pub(super) seed: u64,
+    /// What the store does not show yet.
+    pub(super) rows: Changes,
+}
+
+impl Shard {
+    /// Executes a call that the engine knows nothing of. It has no way to others, and no time to
+    /// wait for anything.
+    pub(super) fn replay(
+        &self,
+        replay: Replay<'_>,
+        state: State,
+        parameters: Message,
+    ) -> Result<Finished, SystemError> {
+        let serving = Serving {
+            ground: self.ground.clone(),
+            object: replay.object,
+            ticket: self.ticket(),
+            deadline: Instant::now() + CALL_DEADLINE,
+            trace: TraceId::default(),
+            within: None,
+            cohort: false,
+        };
+        let asked = Asked {
+            caller: replay.caller,
+            call: replay.call,
+            foreign: false,
+        };
+        let rows = Rows::new(self.registry.store.clone(), replay.object, true);
+        let rows = rows.beneath(vec![Arc::new(replay.rows)]);
+        let context = Context::new(serving, asked, rows).with_chosen(replay.now, replay.seed);
+        let call = Call::new(parameters, Some(state), context);
+        let info = replay.class.info();
+        let local = self.local.upgrade();
+        let local = local.expect("its tasks do not outlive the thread's set of them");
+        let _within = local.enter();
+        let mut servant = Servant {
+            running: Running::Here(replay.class.skeleton().dispatch(replay.method, call)),
+            class: info.name,
+            method: info.methods[replay.method].name,
+            object: replay.object,
+            ground: self.ground.clone(),
+        };
+        let mut task = TaskContext::from_waker(Waker::noop());
+        match Pin::new(&mut servant).poll(&mut task) {
+            Poll::Ready(finished) => finished,
+            Poll::Pending => {
+                let detail = "it waits for something here";
+                Err(SystemError::new(ErrorKind::Servant, detail))
             }
         }
     }

@@ -101,10 +101,11 @@ impl AccountServant {
     /// Tells the watchers what the account holds, once this change is on disk: they are told
     /// what a call of their own would read, which waits for the change to be complete.
     fn tell_watchers(&self, cx: &Context) {
-        let (uid, client) = (cx.uid(), cx.client().clone());
+        let uid = cx.uid();
         let Some(told) = self.watchers.lock().get(&uid).cloned() else {
             return;
         };
+        let client = cx.client().clone();
         let watchers = self.watchers.clone();
         tokio::spawn(async move {
             let account = Account::from_uid(uid);

@@ -321,13 +321,13 @@ fn joined(uid: Uid, entry: &Entry, checkpoint: &Checkpoint) -> Option<Joined> {
     })
 }
 
-fn framed<T: Struct>(value: &T) -> Result<Bytes> {
+pub(super) fn framed<T: Struct>(value: &T) -> Result<Bytes> {
     let written = message(T::DATA, T::POINTERS, |w, s| value.write(w, s));
     let (framed, _) = written.finish()?;
     Ok(framed.into())
 }
 
-fn read<T: Struct>(bytes: Bytes) -> Result<T> {
+pub(super) fn read<T: Struct>(bytes: Bytes) -> Result<T> {
     let message = Message::from_framed(bytes, Vec::new())?;
     Ok(T::read(message.reader()?)?)
 }

@@ -138,15 +138,19 @@ impl Shard {
     }
 
     pub(super) fn entry_added(&self, uid: Uid, entry: u64, stamp: Stamp) {
-        let mut groups = self.groups.borrow_mut();
-        let Some(group) = groups.by_object.get_mut(&uid) else {
-            return;
+        let of = {
+            let mut groups = self.groups.borrow_mut();
+            let Some(group) = groups.by_object.get_mut(&uid) else {
+                return;
+            };
+            let Some((of, body)) = group.adding.remove(&entry) else {
+                return;
+            };
+            group.bodies.insert(stamp, body);
+            group.entries.insert(stamp, of);
+            of
         };
-        let Some((of, body)) = group.adding.remove(&entry) else {
-            return;
-        };
-        group.bodies.insert(stamp, body);
-        group.entries.insert(stamp, of);
+        self.note_execution(uid, stamp, of);
         if let Of::Step(_, step) = of {
             step.crash_when_added();
         }
@@ -381,6 +385,7 @@ impl Shard {
             if let Some((_, Some(installed))) = group.writes.pop_front() {
                 group.visible = group.visible.max(installed);
                 group.bodies.retain(|stamp, _| stamp.index > installed);
+                group.forget_executions(installed);
             }
             if group.is_current() {
                 std::mem::take(&mut group.waiting)

@@ -9,6 +9,7 @@
 //! | module | does |
 //! |---|---|
 //! | [`entries`] | adds what calls change; writes the log; installs |
+//! | [`executing`] | lets all copies execute calls, with the policy active |
 //! | [`answers`] | turns calls away, holds answers back |
 //! | [`reads`] | calls that a copy which follows may answer |
 //! | [`news`] | messages between copies, with the bytes they need |
@@ -26,6 +27,7 @@
 mod answers;
 mod checkpoint;
 mod entries;
+mod executing;
 mod lead;
 mod news;
 mod open;
@@ -37,6 +39,8 @@ mod size;
 mod state;
 mod takeover;
 mod views;
+
+pub(in crate::shard) use executing::Executed;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -109,6 +113,16 @@ struct Group {
     armed: Option<Time>,
     /// The bytes of entries that are not installed.
     bodies: BTreeMap<Stamp, Bytes>,
+    /// Calls that all copies execute, as the others are told of them, by their entries.
+    executions: BTreeMap<Stamp, Bytes>,
+    /// Who was told of which of them.
+    told_once: BTreeSet<(Stamp, NodeId)>,
+    /// The state that this copy has come to by executing.
+    reached: Option<executing::Reached>,
+    /// Calls that were executed here after another copy had.
+    executed: u64,
+    /// Those of them that came to something else.
+    differences: u64,
     /// Entries that are being added, by their names.
     adding: BTreeMap<u64, (entries::Of, Bytes)>,
     /// What waits until entries are complete.
@@ -297,6 +311,11 @@ impl Group {
             wanted,
             armed: None,
             bodies: BTreeMap::new(),
+            executions: BTreeMap::new(),
+            told_once: BTreeSet::new(),
+            reached: None,
+            executed: 0,
+            differences: 0,
             adding: BTreeMap::new(),
             entries: BTreeMap::new(),
             complete: VecDeque::new(),
@@ -352,7 +371,7 @@ impl Shard {
         }
         let groups = self.groups.borrow();
         match groups.by_object.get(&uid) {
-            Some(group) => group.policy.map(|policy| policy == GroupPolicy::Cohort),
+            Some(group) => group.policy.map(GroupPolicy::takes_over),
             None => Some(false),
         }
     }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use partha_core::group::{Input, Message, Role, Stamp};
 use partha_core::id::{NodeId, Peer, Uid};
 
+use super::executing;
 use crate::net::actions;
 use crate::shard::Shard;
 use crate::wire::group::GroupNews;
@@ -25,14 +26,17 @@ impl Shard {
             return self.send_states(uid);
         }
         let bodies = {
-            let groups = self.groups.borrow();
+            let mut groups = self.groups.borrow_mut();
             let Some(group) = groups.by_object.get(&uid) else {
                 return;
             };
             let body = |stamp: &Stamp| group.bodies.get(stamp).cloned();
             let bodies: Option<Vec<_>> = match &message {
                 Message::Adopt { entries, .. } => entries.iter().map(body).collect(),
-                Message::Append { entry, .. } => entry.iter().map(body).collect(),
+                Message::Append { entry, .. } => {
+                    let told = entry.iter().map(|stamp| groups.told_of(uid, to, *stamp));
+                    told.collect()
+                }
                 Message::Appended { .. }
                 | Message::Stale { .. }
                 | Message::Hello { .. }
@@ -76,6 +80,9 @@ impl Shard {
             bodies,
             page,
         } = *news;
+        let Some(bodies) = self.taken_bodies(uid, from.node, &message, bodies) else {
+            return;
+        };
         let message = {
             let mut groups = self.groups.borrow_mut();
             let Some(group) = groups.by_object.get_mut(&uid) else {
@@ -128,6 +135,40 @@ impl Shard {
             let from = from.node;
             self.group_input(uid, Input::Message { from, message });
             self.forget_strays(uid);
+        }
+    }
+
+    /// The bytes of entries as this copy has them: those of one that is a call are what it comes to
+    /// here. None if what was said cannot be taken as it was said.
+    fn taken_bodies(
+        self: &Rc<Self>,
+        uid: Uid,
+        from: NodeId,
+        message: &Message,
+        mut bodies: Vec<bytes::Bytes>,
+    ) -> Option<Vec<bytes::Bytes>> {
+        let Message::Append {
+            previous,
+            entry: Some(stamp),
+            ..
+        } = message
+        else {
+            return Some(bodies);
+        };
+        let next = {
+            let groups = self.groups.borrow();
+            let group = groups.by_object.get(&uid);
+            group.is_some_and(|group| {
+                let log = group.member.log();
+                let known = log.has(*stamp) || stamp.index <= log.installed().index;
+                group.member.view().leader() == from && !known && log.last() == *previous
+            })
+        };
+        match bodies.pop() {
+            Some(body) if next => Some(vec![self.taken(uid, (*previous, *stamp), body)?]),
+            // It is not the next one: whatever it is, its bytes are not looked at.
+            Some(body) => executing::is_entry(&body).then(|| vec![body]),
+            None => Some(bodies),
         }
     }
 

@@ -52,6 +52,10 @@ pub(crate) struct GroupReport {
     pub(crate) placement: GroupPlacement,
     /// Why there are fewer; empty if that is not known here.
     pub(crate) lacking: String,
+    /// Calls that this copy has executed after another one had.
+    pub(crate) executed: u64,
+    /// Those of them that came to something else.
+    pub(crate) differences: u64,
 }
 
 impl Opened {
@@ -293,6 +297,8 @@ impl Shard {
             policy: group.policy,
             placement: group.size.placement.clone(),
             lacking: group.lacks().to_owned(),
+            executed: group.executed,
+            differences: group.differences,
         })
     }
 
