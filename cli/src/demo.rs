@@ -40,13 +40,16 @@ const ACCOUNTS_COPIED: u32 = 100;
 /// A load of so many seconds and clients is sure to have deadlocks, if they are provoked.
 const SURE_SECONDS: u64 = 10;
 const SURE_CLIENTS: u32 = 8;
+/// And a slow machine makes fewer transfers.
+const SURE_TRANSFERS: u64 = 300;
 
 /// Run a bank under load, kill its nodes, and compare the books
 ///
 /// Starts everything it needs as child processes, on fresh stores in a temporary folder and free
 /// ports of this machine. Exit status 1 if a single account or transfer differs from the clients'
 /// books, or if there was no deadlock although they are provoked; with copies, also if two copies
-/// of an account are not equal in the end, or no other one answered when a leader was killed.
+/// of an object are not equal in the end, no other one answered when a leader was killed, or, with
+/// a policy that goes on in the middle of actions, one was undone because of that.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  partha demo --seconds 10 --kill\n  \
                   partha demo --replicas 3 --policy passive --kill --seconds 30")]
@@ -137,7 +140,8 @@ async fn measure(bank: &mut Bank, arguments: &Arguments) -> anyhow::Result<ExitC
     let (nodes, replication) = (arguments.nodes(), arguments.replication());
     let count = arguments.accounts();
     let accounts = bank::open_accounts(&client, count, nodes, replication.as_ref()).await?;
-    let tills = bank::open_tills(&client, arguments.clients, nodes).await?;
+    let clients = arguments.clients;
+    let tills = bank::open_tills(&client, clients, nodes, replication.as_ref()).await?;
     println!(
         "{} accounts opened over nodes {} in {:.1} s",
         accounts.len(),
@@ -148,7 +152,7 @@ async fn measure(bank: &mut Bank, arguments: &Arguments) -> anyhow::Result<ExitC
     let transfers = !arguments.no_transfers;
     let naming = bank.naming();
     let load = Load::new(naming, accounts.clone(), tills.clone(), crossing, transfers);
-    let mut copies = replication.map(|it| Copies::new(&client, &accounts, &it));
+    let mut copies = replication.map(|it| Copies::new(&client, (&accounts, &tills), &it));
     let time = Duration::from_secs(arguments.seconds);
     let begun = Instant::now();
     let end = tokio::time::Instant::now() + time;
@@ -177,13 +181,16 @@ async fn measure(bank: &mut Bank, arguments: &Arguments) -> anyhow::Result<ExitC
             let verdict = copies.compare().await?;
             known.book.add(&copies.into_book());
             println!("{}", verdict.text);
-            verdict.agree && load.counts().stuck.get() == 0
+            let undone = arguments.policy.takes_over() && load.counts().undone.get() > 0;
+            verdict.agree && load.counts().stuck.get() == 0 && !undone
         }
         None => true,
     };
     bank::fund(&mut known.book);
     let agree = compare(bank, &accounts, &tills, &known).await?;
-    let sure = arguments.seconds >= SURE_SECONDS && arguments.clients >= SURE_CLIENTS;
+    let sure = arguments.seconds >= SURE_SECONDS
+        && arguments.clients >= SURE_CLIENTS
+        && load.counts().transfers.count() >= SURE_TRANSFERS;
     let missed = transfers && crossing && sure && load.counts().deadlocks.count() == 0;
     if missed {
         println!("deadlocks: there was none, although transfers cross");
@@ -217,6 +224,13 @@ fn show_figures(load: &Load, elapsed: Duration) {
         format!("{} transfers after all tries", counts.aborted.get()),
     );
     figure("retried", counts.retried.get());
+    figure(
+        "undone",
+        format!(
+            "{} tries of transfers, and not by others",
+            counts.undone.get()
+        ),
+    );
     figure(
         "deadlocks",
         format!(

@@ -63,7 +63,7 @@ pub(crate) enum Policy {
     Passive,
     /// The same, and if it is lost another one goes on in the middle of actions
     Cohort,
-    /// Not in this version
+    /// The same, and all execute the calls that are made outside of actions, and compare
     Active,
 }
 
@@ -74,6 +74,14 @@ enum Order {
 }
 
 impl Policy {
+    /// Whether actions go on when a leader is lost.
+    pub(crate) fn takes_over(self) -> bool {
+        match self {
+            Self::Passive => false,
+            Self::Cohort | Self::Active => true,
+        }
+    }
+
     pub(crate) fn with(self, copies: u16) -> Replication {
         let policy = match self {
             Self::Passive => GroupPolicy::Passive,

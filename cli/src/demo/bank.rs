@@ -259,11 +259,7 @@ pub(super) async fn open_accounts(
 ) -> anyhow::Result<Vec<Account>> {
     let opening = stream::iter(0..count).map(|index| async move {
         let name = account_name(index);
-        let mut place = place(index, nodes);
-        if let Some(replication) = replication {
-            place = place.replicated(replication.clone());
-        }
-        let account = Account::create(client, &place, &name).await?;
+        let account = Account::create(client, &place(index, nodes, replication), &name).await?;
         account.deposit(client, FUNDS).await?;
         let naming = client.naming()?;
         naming
@@ -275,23 +271,29 @@ pub(super) async fn open_accounts(
     opened.context("cannot open the accounts")
 }
 
-/// Opens a branch for each client at one node, its audit log at the other.
+/// Opens a branch for each client at one node, its audit log at the other; with copies, if the
+/// accounts have some.
 pub(super) async fn open_tills(
     client: &Client,
     count: u32,
     nodes: &[&str],
+    replication: Option<&Replication>,
 ) -> anyhow::Result<Vec<Till>> {
     let opening = stream::iter(0..count).map(|index| async move {
-        let log = AuditLog::create(client, &place(index + 1, nodes)).await?;
-        let branch = Branch::create(client, &place(index, nodes), &log).await?;
+        let log = AuditLog::create(client, &place(index + 1, nodes, replication)).await?;
+        let branch = Branch::create(client, &place(index, nodes, replication), &log).await?;
         anyhow::Ok(Till { branch, log })
     });
     let opened = opening.buffered(TOGETHER).try_collect().await;
     opened.context("cannot open the branches")
 }
 
-fn place(index: u32, nodes: &[&str]) -> Place {
-    Place::Named(nodes[index as usize % nodes.len()].to_owned())
+fn place(index: u32, nodes: &[&str], replication: Option<&Replication>) -> Place {
+    let place = Place::Named(nodes[index as usize % nodes.len()].to_owned());
+    match replication {
+        Some(replication) => place.replicated(replication.clone()),
+        None => place,
+    }
 }
 
 /// What accounts begin with, in the books.

@@ -20,6 +20,9 @@ pub(super) struct Counts {
     pub(super) aborted: Counter,
     /// Further tries of transfers.
     pub(super) retried: Counter,
+    /// Tries of transfers that failed neither for want of money nor because of other transfers: the
+    /// doing of a kill.
+    pub(super) undone: Counter,
     /// Tries of transfers that were the victim of a deadlock, from their beginning to that.
     pub(super) deadlocks: Histogram,
     /// Transfers that were a victim, and yet are committed.
@@ -47,6 +50,7 @@ impl Counts {
             refused: Counter::default(),
             aborted: Counter::default(),
             retried: Counter::default(),
+            undone: Counter::default(),
             deadlocks: Histogram::new(),
             resolved: Counter::default(),
             transfers_settled: Counter::default(),

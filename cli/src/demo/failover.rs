@@ -1,6 +1,7 @@
 //! Copies of the accounts while their nodes are killed: how long it takes until another one
 //! answers, and whether all are equal in the end.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -16,6 +17,7 @@ use super::bank::account_name;
 use super::books::{Book, Verdict};
 use super::counts::Counts;
 use super::pay::{self, pay};
+use super::transfer::Till;
 
 /// How long another copy may take to answer before the killed node is started again.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -35,6 +37,8 @@ const ASK_DEADLINE: Duration = Duration::from_secs(5);
 pub(super) struct Copies<'a> {
     client: &'a Client,
     accounts: &'a [Account],
+    /// All that have copies, with a name for people.
+    objects: Vec<(String, Uid)>,
     wanted: usize,
     /// What it has paid in itself.
     book: Book,
@@ -43,12 +47,22 @@ pub(super) struct Copies<'a> {
 impl<'a> Copies<'a> {
     pub(super) fn new(
         client: &'a Client,
-        accounts: &'a [Account],
+        (accounts, tills): (&'a [Account], &[Till]),
         replication: &Replication,
     ) -> Self {
+        let named = accounts.iter().zip(0..);
+        let named = named.map(|(account, index)| (account_name(index), account.uid()));
+        let tilled = tills.iter().enumerate().flat_map(|(index, till)| {
+            let log = (format!("the audit log of client {index}"), till.log.uid());
+            [
+                log,
+                (format!("the branch of client {index}"), till.branch.uid()),
+            ]
+        });
         Self {
             client,
             accounts,
+            objects: named.chain(tilled).collect(),
             wanted: usize::from(replication.copies),
             book: Book::new(accounts.len()),
         }
@@ -60,7 +74,7 @@ impl<'a> Copies<'a> {
     }
 
     async fn views(&self) -> partha::Result<Vec<GroupView>> {
-        let objects: Vec<Uid> = self.accounts.iter().map(Account::uid).collect();
+        let objects: Vec<Uid> = self.objects.iter().map(|(_, uid)| *uid).collect();
         let locator = self.client.locator();
         locator.views(self.client, &objects, ASK_DEADLINE).await
     }
@@ -69,15 +83,15 @@ impl<'a> Copies<'a> {
     /// to it.
     pub(super) async fn led_by(&self, node: NodeId) -> anyhow::Result<Option<usize>> {
         let views = self.views().await?;
-        let led = views
-            .iter()
-            .find(|view| view.members.first() == Some(&node.0) && view.members.len() > 1);
-        let Some(view) = led else { return Ok(None) };
+        let leads =
+            |view: &&GroupView| view.members.first() == Some(&node.0) && view.members.len() > 1;
+        let led: BTreeSet<Uid> = views.iter().filter(leads).map(|view| view.object).collect();
         let mut accounts = self.accounts.iter();
-        let index = accounts.position(|account| account.uid() == view.object);
-        let index = index.context("the binder tells of another account")?;
-        self.accounts[index].balance(self.client).await?;
-        Ok(Some(index))
+        let index = accounts.position(|account| led.contains(&account.uid()));
+        if let Some(index) = index {
+            self.accounts[index].balance(self.client).await?;
+        }
+        Ok(index)
     }
 
     /// Pays a cent in until that has been done, and counts how long it took since the kill.
@@ -103,39 +117,39 @@ impl<'a> Copies<'a> {
         Ok(())
     }
 
-    /// Waits until all accounts have as many copies as are wanted again.
+    /// Waits until all objects have as many copies as are wanted again.
     pub(super) async fn all_there(&self) -> anyhow::Result<()> {
         let until = Instant::now() + LEVEL_DEADLINE;
         loop {
             let missing = match self.views().await {
                 Ok(views) => {
                     let there = |view: &&GroupView| view.members.len() == self.wanted;
-                    self.accounts.len() - views.iter().filter(there).count()
+                    self.objects.len() - views.iter().filter(there).count()
                 }
                 // The binder may be starting.
                 Err(error) if Instant::now() > until => return Err(error.into()),
-                Err(_) => self.accounts.len(),
+                Err(_) => self.objects.len(),
             };
             if missing == 0 {
                 return Ok(());
             }
             if Instant::now() > until {
-                bail!("{missing} accounts do not get their copies within {LEVEL_DEADLINE:?}");
+                bail!("{missing} objects do not get their copies within {LEVEL_DEADLINE:?}");
             }
             tokio::time::sleep(LOOK).await;
         }
     }
 
-    /// Compares all copies of all accounts: class, version, state and rows, by a hash.
+    /// Compares all copies of all objects: class, version, state and rows, by a hash.
     pub(super) async fn compare(&self) -> anyhow::Result<Verdict> {
-        let comparing = stream::iter(0..self.accounts.len()).map(|index| self.equal(index));
+        let comparing = stream::iter(&self.objects).map(|object| self.equal(object));
         let compared: Vec<_> = comparing.buffered(TOGETHER).try_collect().await?;
         let (count, wanted) = (compared.len(), self.wanted);
         let differ: Vec<String> = compared.into_iter().flatten().collect();
         let text = match differ.first() {
-            None => format!("copies: {count} accounts have {wanted} copies each, all equal"),
+            None => format!("copies: {count} objects have {wanted} copies each, all equal"),
             Some(first) => format!(
-                "copies: {} of {count} accounts differ\n  {first}",
+                "copies: {} of {count} objects differ\n  {first}",
                 differ.len()
             ),
         };
@@ -143,9 +157,9 @@ impl<'a> Copies<'a> {
         Ok(Verdict { agree, text })
     }
 
-    /// Waits until all copies of an account have the same last change, and says what differs then.
-    async fn equal(&self, index: usize) -> anyhow::Result<Option<String>> {
-        let object = self.accounts[index].uid();
+    /// Waits until all copies of an object have the same last change, and says what differs then.
+    async fn equal(&self, (name, object): &(String, Uid)) -> anyhow::Result<Option<String>> {
+        let object = *object;
         let until = Instant::now() + LEVEL_DEADLINE;
         loop {
             let found = self.hashes(object).await;
@@ -158,13 +172,11 @@ impl<'a> Copies<'a> {
             {
                 let differs = others.iter().find(|(_, other)| other != first);
                 return Ok(differs.map(|(node, _)| {
-                    let (name, at) = (account_name(index as u32), first.installed);
-                    let node = NodeId(*node);
+                    let (node, at) = (NodeId(*node), first.installed);
                     format!("{name}: the copy at node {node} differs from the leader's at {at}")
                 }));
             }
             if Instant::now() > until {
-                let name = account_name(index as u32);
                 let told = found.map(|copies| format!("{copies:?}"));
                 bail!("the copies of {name} do not come to the same change: {told:?}");
             }

@@ -1,6 +1,6 @@
 //! Transfers: actions over three objects at two nodes, which name themselves in an audit log.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -57,15 +57,29 @@ impl Transfer<'_> {
         counts: &Counts,
     ) -> anyhow::Result<Ending> {
         let (tries, deadlocks) = (&AtomicU64::new(0), &AtomicU64::new(0));
+        // The last try failed because of another transfer, or for want of money.
+        let expected = &AtomicBool::new(false);
         let options = ActionOptions::new().deadline(DEADLINE).tries(TRIES);
         let body = async move |action: &Action| {
-            tries.fetch_add(1, Ordering::Relaxed);
+            let again = tries.fetch_add(1, Ordering::Relaxed) > 0;
+            if again && !expected.load(Ordering::Relaxed) {
+                counts.undone.add(1);
+            }
             let begun = Instant::now();
             let made = self.attempt(action, till).await;
-            if matches!(&made, Err(TransferError::System(e)) if e.kind() == ErrorKind::Deadlock) {
+            let kind = match &made {
+                Err(TransferError::System(error)) => Some(error.kind()),
+                Err(_) | Ok(()) => None,
+            };
+            if kind == Some(ErrorKind::Deadlock) {
                 deadlocks.fetch_add(1, Ordering::Relaxed);
                 counts.deadlocks.add(begun.elapsed());
             }
+            let rival = matches!(kind, Some(ErrorKind::Deadlock | ErrorKind::LockTimeout));
+            expected.store(
+                rival || (made.is_err() && kind.is_none()),
+                Ordering::Relaxed,
+            );
             made
         };
         let ended = client.action_retry_with(options, body).await;
@@ -84,7 +98,12 @@ impl Transfer<'_> {
                 Some(TransferError::BadAmount(_) | TransferError::BadReference(_)) => {
                     bail!("transfer {} is not taken: {error}", self.number)
                 }
-                Some(TransferError::System(_)) | None => Ending::Aborted,
+                Some(TransferError::System(_)) | None => {
+                    if !expected.load(Ordering::Relaxed) {
+                        counts.undone.add(1);
+                    }
+                    Ending::Aborted
+                }
             },
         };
         if ending == Ending::Committed && deadlocks.load(Ordering::Relaxed) > 0 {
