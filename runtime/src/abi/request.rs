@@ -22,7 +22,7 @@ use crate::error::{Completed, ErrorKind, Result, SystemError};
 use crate::net::connection::Connection;
 use crate::net::pending::Answer;
 use crate::shard::{Incoming, ReplyTo, ShardHandle, Waiting};
-use crate::wire::context::{CallContext, set_home};
+use crate::wire::context::{CallContext, set_call, set_home};
 use crate::wire::frame::{self, Target};
 use times::Times;
 
@@ -214,6 +214,16 @@ impl Request {
         }
         let (w, times) = self.with_times();
         times.set_left(w);
+    }
+
+    /// The call is made again at the next leader of its object, if this one is lost: by its name what
+    /// it has done before is found, also if the method itself changes nothing.
+    fn name(&mut self) {
+        if self.scope.call.is_none() {
+            let call = self.scope.client.new_call_id();
+            self.scope.call = Some(call);
+            set_call(&mut self.w, self.context, call);
+        }
     }
 
     /// What was written, and what has to be written again when it has waited.

@@ -95,6 +95,13 @@ pub(crate) fn set_left(w: &mut Writer, context: StructAt, left: Duration) {
     w.set_u64(context, LEFT.into(), micros);
 }
 
+/// Names the call in a context that is there.
+pub(crate) fn set_call(w: &mut Writer, context: StructAt, call: CallId) {
+    w.set_u64(context, 1, call.caller.node.0);
+    w.set_u64(context, 2, call.sequence);
+    w.set_u32(context, 6, call.caller.incarnation.0);
+}
+
 /// Writes where deadlocks are looked for into a context with actions.
 pub(crate) fn set_home(w: &mut Writer, context: StructAt, home: NodeId) {
     w.set_u64(context, HOME.into(), home.0);
@@ -110,9 +117,7 @@ impl CallContext {
             set_deadline(w, s, deadline);
         }
         if let Some(call) = self.call {
-            w.set_u64(s, 1, call.caller.node.0);
-            w.set_u64(s, 2, call.sequence);
-            w.set_u32(s, 6, call.caller.incarnation.0);
+            set_call(w, s, call);
         }
         w.set_bool(s, AGAIN_BIT, self.again);
         w.set_u64(s, 4, (self.trace.0 >> 64) as u64);

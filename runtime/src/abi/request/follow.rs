@@ -85,6 +85,9 @@ impl Request {
                 generation,
                 goes_on: track.filter(|_| route.is_cohort()),
             };
+            if at.goes_on.is_some() {
+                self.name();
+            }
             let tried = match &*route {
                 Bound::Local { shard, .. } => {
                     self.try_here(&shard.clone(), at, track, &mut pursuit).await
