@@ -398,7 +398,6 @@ async fn no_action_aborts_when_a_leader_of_cohorts_is_frozen() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "one without copies that has voted does not vote again for the next leader"]
 async fn no_action_aborts_when_an_account_without_copies_takes_part() {
     kill("cohort", Third::Plain).await;
 }

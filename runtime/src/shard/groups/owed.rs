@@ -84,14 +84,15 @@ impl Shard {
                 true
             }
             (None, Owed::Checkpoint { .. }) => true,
-            // It is said again when it is smaller.
+            // What makes it so large is aborted.
             (Some(NotKept::TooLarge), Owed::Checkpoint { job, .. }) => {
                 tracing::warn!(%uid, "what running actions have of an object is too much");
                 self.not_checkpointed(job, Fault::Full);
                 true
             }
+            // It is said again after a while.
             (Some(_), Owed::Checkpoint { job, .. }) if waiting >= OWED_MAX => {
-                self.not_checkpointed(job, Fault::Full);
+                self.not_checkpointed(job, Fault::Store);
                 false
             }
             (Some(_), owed) => {
