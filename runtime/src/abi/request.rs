@@ -216,8 +216,8 @@ impl Request {
         times.set_left(w);
     }
 
-    /// The call is made again at the next leader of its object, if this one is lost: by its name what
-    /// it has done before is found, also if the method itself changes nothing.
+    /// The call is made again at the next leader of its object, if this one is lost: by its name
+    /// what it has done before is found, also if the method itself changes nothing.
     fn name(&mut self) {
         if self.scope.call.is_none() {
             let call = self.scope.client.new_call_id();

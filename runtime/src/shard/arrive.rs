@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use partha_core::action::path::Membership;
@@ -113,6 +113,13 @@ pub(super) enum Outcome {
     Failed(SystemError),
 }
 
+/// How long a call may take.
+fn time_left(context: &CallContext, method: &Method) -> Duration {
+    let usual = || method.deadline_us.map(Duration::from_micros);
+    let wish = context.deadline.or_else(usual);
+    wish.unwrap_or(CALL_DEADLINE).min(CALL_DEADLINE_MAX)
+}
+
 impl Shard {
     /// A call has arrived: its ticket, unless it is refused at once.
     pub(super) fn invoke(self: &Rc<Self>, incoming: Incoming) -> Option<Ticket> {
@@ -165,10 +172,7 @@ impl Shard {
         let parameters = incoming.parameters.reader()?;
         let context = CallContext::of_parameters(parameters)?;
         let (info, volatile) = self.method(object, interface, method)?;
-        let wish = context
-            .deadline
-            .or_else(|| info.deadline_us.map(std::time::Duration::from_micros));
-        let left = wish.unwrap_or(CALL_DEADLINE).min(CALL_DEADLINE_MAX);
+        let left = time_left(&context, info);
         let now = Instant::now();
         let (deadline, now) = (now + left, self.time_of(now));
         let (creating, ticket) = (incoming.create.is_some(), self.ticket());

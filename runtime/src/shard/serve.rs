@@ -128,21 +128,8 @@ impl Shard {
             Mode::Read | Mode::Upgrade | Mode::Write => active.state.clone(),
         });
         let store = self.registry.store.clone().filter(|_| of_class.persistent);
-        let serving = Serving {
-            ground: self.ground.clone(),
-            object: uid,
-            ticket,
-            deadline: entry.deadline,
-            trace: entry.trace,
-            within: entry.within.clone(),
-            cohort: entry.cohort,
-        };
-        let asked = Asked {
-            caller: entry.caller,
-            call: entry.call,
-            foreign: matches!(entry.reply, Some(ReplyTo::Foreign(_))),
-        };
-        let mut context = Context::new(serving, asked, self.rows(store, entry, mode));
+        let rows = self.rows(store, entry, mode);
+        let mut context = self.context_of(ticket, entry, rows);
         entry.branch = context.branch();
         let parameters = entry.parameters.take().expect("a call is dispatched once");
         if place.is_none() && !entry.in_action {
@@ -176,6 +163,24 @@ impl Shard {
             object: uid,
             ground: self.ground.clone(),
         })
+    }
+
+    fn context_of(&self, ticket: Ticket, entry: &Entry, rows: Rows) -> Context {
+        let serving = Serving {
+            ground: self.ground.clone(),
+            object: entry.object,
+            ticket,
+            deadline: entry.deadline,
+            trace: entry.trace,
+            within: entry.within.clone(),
+            cohort: entry.cohort,
+        };
+        let asked = Asked {
+            caller: entry.caller,
+            call: entry.call,
+            foreign: matches!(entry.reply, Some(ReplyTo::Foreign(_))),
+        };
+        Context::new(serving, asked, rows)
     }
 
     /// The rows of an object, as the actions that have changed them have left them.

@@ -445,23 +445,9 @@ mod tests {
             shard: 7,
         };
         let reached = [Address::Site(site), Address::Leader(uid(5))];
-        let went = [
-            (
-                call(1),
-                Gone {
-                    never: true,
-                    ..Gone::default()
-                },
-            ),
-            (
-                call(2),
-                Gone {
-                    level: Some(uid(6)),
-                    lost: vec![uid(7), uid(8)],
-                    never: false,
-                },
-            ),
-        ];
+        let left = |level, lost, never| Gone { level, lost, never };
+        let again = left(Some(uid(6)), vec![uid(7), uid(8)], false);
+        let went = [(call(1), left(None, Vec::new(), true)), (call(2), again)];
         let ended = [(uid(10), uid(9)), (uid(11), uid(10))];
         let rows = Changes::from([
             (
