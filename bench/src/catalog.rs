@@ -31,6 +31,8 @@ pub(crate) const PEERS: &[(&str, &str)] = &[
     ("partha-counted", "partha, counted on the wire"),
     ("partha-plain", "partha, no copies"),
     ("partha-passive", "partha, three copies, passive"),
+    ("partha-cohort", "partha, three copies, cohort"),
+    ("partha-active", "partha, three copies, active"),
     ("fdatasync", "fdatasync"),
     ("heed", "LMDB by heed 0.23"),
     ("heed-same-puts", "LMDB by heed 0.23, the same puts"),

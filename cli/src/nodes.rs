@@ -100,6 +100,7 @@ pub(crate) async fn stats(arguments: &Stats, out: &mut Output) -> anyhow::Result
         ("objects_moved_in", json!(stats.objects_moved_in)),
         ("objects_moved_out", json!(stats.objects_moved_out)),
         ("moves_failed", json!(stats.moves_failed)),
+        ("entries_told", json!(stats.entries_told)),
     ])?;
     Ok(())
 }

@@ -160,6 +160,7 @@ impl Manager {
             sum.moved_in += report.moved_in;
             sum.moved_out += report.moved_out;
             sum.moves_failed += report.moves_failed;
+            sum.told += report.told;
         }
         Ok(sum)
     }
@@ -329,6 +330,7 @@ impl Servant for Manager {
             objects_moved_in: sum.moved_in,
             objects_moved_out: sum.moved_out,
             moves_failed: sum.moves_failed,
+            entries_told: sum.told,
         })
     }
 

@@ -153,12 +153,12 @@ mod tests {
     fn what_cannot_be_had_is_refused() {
         assert!(Replication::passive(16).check().is_ok());
         assert!(Replication::cohort(3).check().is_ok());
+        assert!(Replication::active(3).check().is_ok());
         assert!(Replication::of(3).check().is_ok());
         assert!(Replication::passive(2).on("zone", "a").check().is_ok());
         for (wrong, why) in [
             (Replication::passive(0), "1 to 16"),
             (Replication::passive(17), "1 to 16"),
-            (Replication::active(3), "not in this version"),
             (Replication::passive(3).on("zone", ""), "no value of label"),
         ] {
             let error = wrong.check().unwrap_err();

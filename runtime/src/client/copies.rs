@@ -44,7 +44,7 @@ impl Client {
     /// under way is asked for again under its call id, and is never executed twice.
     ///
     /// It needs the binder, which keeps the views of groups, when a copy is lost or comes, not for
-    /// calls. Replicated objects cannot be called in actions yet.
+    /// calls.
     ///
     /// # Example
     /// ```

@@ -165,6 +165,7 @@ impl Shard {
             moved_in: self.counters.moved_in.get(),
             moved_out: self.counters.moved_out.get(),
             moves_failed: self.counters.moves_failed.get(),
+            told: self.counters.told.get(),
         }
     }
 }

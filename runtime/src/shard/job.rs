@@ -332,6 +332,7 @@ pub(crate) struct ShardReport {
     pub(crate) moved_in: u64,
     pub(crate) moved_out: u64,
     pub(crate) moves_failed: u64,
+    pub(crate) told: u64,
 }
 
 /// The engine's word for a store error.

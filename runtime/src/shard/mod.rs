@@ -187,6 +187,7 @@ pub(crate) struct Counters {
     pub(crate) moved_out: Cell<u64>,
     /// Moves that were begun here and did not come about.
     pub(crate) moves_failed: Cell<u64>,
+    pub(crate) told: Cell<u64>,
 }
 
 impl ShardHandle {

@@ -17,6 +17,8 @@ use crate::figure::Found;
 
 /// Accounts made at once.
 const AT_ONCE: usize = 16;
+/// Copies of an account that has some.
+pub(super) const COPIES: u16 = 3;
 
 /// Accounts to be made.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -27,8 +29,37 @@ pub(crate) struct Making {
     pub(crate) nodes: [String; 2],
     /// At each.
     pub(crate) accounts: usize,
-    /// Of each account; 1: it has no log.
-    pub(crate) copies: u16,
+    /// Of each account.
+    pub(crate) copies: Copied,
+}
+
+/// What copies accounts have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Copied {
+    /// None, and no log.
+    Plain,
+    /// Three, that keep up with each other so.
+    Passive,
+    Cohort,
+    Active,
+}
+
+impl Copied {
+    pub(super) const ALL: [(Self, &'static str); 4] = [
+        (Self::Plain, "partha-plain"),
+        (Self::Passive, "partha-passive"),
+        (Self::Cohort, "partha-cohort"),
+        (Self::Active, "partha-active"),
+    ];
+
+    fn of(self) -> Option<Replication> {
+        match self {
+            Self::Plain => None,
+            Self::Passive => Some(Replication::passive(COPIES)),
+            Self::Cohort => Some(Replication::cohort(COPIES)),
+            Self::Active => Some(Replication::active(COPIES)),
+        }
+    }
 }
 
 /// What is done with the accounts.
@@ -113,9 +144,9 @@ pub(crate) async fn make(told: Making) -> anyhow::Result<[Vec<String>; 2]> {
     let mut made = [Vec::new(), Vec::new()];
     for (address, made) in told.nodes.iter().zip(&mut made) {
         let place = Place::Node(client.node_at(address).await?.id());
-        let place = match told.copies {
-            1 => place,
-            copies => place.replicated(Replication::passive(copies)),
+        let place = match told.copies.of() {
+            None => place,
+            Some(replication) => place.replicated(replication),
         };
         let accounts = stream::iter(0..told.accounts).map(async |index| {
             let account = Account::create(&client, &place, &format!("owner {index}")).await?;

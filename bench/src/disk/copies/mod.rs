@@ -4,8 +4,9 @@
 //! A system of five processes: naming service, binder, three nodes. The accounts with copies have
 //! one at each of the nodes, and are led by the first or the second, where those without are. A
 //! deposit is a call outside of actions, a transfer an action over an account at the first node and
-//! one at the second. The copies are of the policy single-copy passive: a deposit is an entry of
-//! the object's log, on the disks of all three before it is answered.
+//! one at the second. A deposit is an entry of the object's log, on the disks of all three before it
+//! is answered; with the policy active the other two execute it, too. In an action each call is an
+//! entry with the policies coordinator-cohort and active, and none with single-copy passive.
 //!
 //! Messages between shards are counted by `binder/tests/copies_costs.rs`; the syncs here are those
 //! of all three nodes for each call, which share them if there are many.
@@ -14,7 +15,7 @@ pub(crate) mod client;
 
 use tempfile::TempDir;
 
-use self::client::{Load, Making, What};
+use self::client::{COPIES, Copied, Load, Making, What};
 use super::load::Pace;
 use super::node::Wishes;
 use super::role::{self, Client, Server};
@@ -27,9 +28,6 @@ use crate::suite::{Benchmark, Effort, Plan, Setting, View};
 const CLIENTS: [u64; 2] = [1, 64];
 /// Accounts of each kind at each of the two nodes; each client has its own.
 const ACCOUNTS: usize = 64;
-/// Nodes, and copies of an account that has some.
-const NODES: usize = 3;
-
 pub(crate) const BENCHMARK: Benchmark = Benchmark {
     name: "copies",
     about: "accounts with three copies beside accounts without",
@@ -59,7 +57,7 @@ fn plan(setting: &Setting) -> anyhow::Result<Plan> {
                     .with("clients", clients)
             };
             let often = (setting.rounds, stage::takes(setting));
-            for (peer, kind) in [("partha-plain", 0), ("partha-passive", 1)] {
+            for (kind, (_, peer)) in Copied::ALL.into_iter().enumerate() {
                 cases.push(system.case(peer, parameters(), often, move |system| {
                     system.load(what, kind, pace)
                 }));
@@ -75,8 +73,8 @@ fn plan(setting: &Setting) -> anyhow::Result<Plan> {
 /// A whole system with its accounts.
 struct System {
     nodes: Vec<Running>,
-    /// Those without copies, and those with; of each, those of the first node and the second.
-    accounts: [[Vec<String>; 2]; 2],
+    /// Of each kind those of the first node and the second.
+    accounts: Vec<[Vec<String>; 2]>,
     naming: String,
     _services: [Running; 2],
     /// Last, so that it goes when nobody has files in it any more.
@@ -100,21 +98,24 @@ impl System {
             role::start("the naming service", &Server::Naming(first))?,
             role::start("the binder", &Server::Binder(wishes("binder")))?,
         ];
-        let mut nodes = Vec::with_capacity(NODES);
+        let mut nodes = Vec::with_capacity(usize::from(COPIES));
         for name in ["a", "b", "c"] {
             nodes.push(role::start("a node", &Server::Node(wishes(name)))?);
         }
-        let make = |copies: usize| -> anyhow::Result<[Vec<String>; 2]> {
+        let make = |(copies, _)| -> anyhow::Result<[Vec<String>; 2]> {
             let making = Making {
                 naming: naming.clone(),
                 nodes: [nodes[0].address().to_owned(), nodes[1].address().to_owned()],
                 accounts,
-                copies: u16::try_from(copies)?,
+                copies,
             };
             role::run("a client", &Client::MakeCopies(making))
         };
         Ok(Self {
-            accounts: [make(1)?, make(NODES)?],
+            accounts: Copied::ALL
+                .into_iter()
+                .map(make)
+                .collect::<anyhow::Result<_>>()?,
             nodes,
             naming,
             _services: services,

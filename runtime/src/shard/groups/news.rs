@@ -7,7 +7,7 @@ use partha_core::id::{NodeId, Peer, Uid};
 
 use super::executing;
 use crate::net::actions;
-use crate::shard::Shard;
+use crate::shard::{Shard, count};
 use crate::wire::group::GroupNews;
 use crate::wire::message;
 
@@ -47,6 +47,7 @@ impl Shard {
             };
             // Installed since: it is told again, from a later entry on.
             let Some(bodies) = bodies else { return };
+            (0..bodies.len()).for_each(|_| count(&self.counters.told));
             bodies
         };
         self.post_news(to, uid, message, bodies, None);
