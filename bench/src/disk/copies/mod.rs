@@ -4,9 +4,9 @@
 //! A system of five processes: naming service, binder, three nodes. The accounts with copies have
 //! one at each of the nodes, and are led by the first or the second, where those without are. A
 //! deposit is a call outside of actions, a transfer an action over an account at the first node and
-//! one at the second. A deposit is an entry of the object's log, on the disks of all three before it
-//! is answered; with the policy active the other two execute it, too. In an action each call is an
-//! entry with the policies coordinator-cohort and active, and none with single-copy passive.
+//! one at the second. A deposit is an entry of the object's log, on the disks of all three before
+//! it is answered; with the policy active the other two execute it, too. In an action each call is
+//! an entry with the policies coordinator-cohort and active, and none with single-copy passive.
 //!
 //! Messages between shards are counted by `binder/tests/copies_costs.rs`; the syncs here are those
 //! of all three nodes for each call, which share them if there are many.

@@ -135,13 +135,13 @@ impl Request {
         }
         let kept = goes_on.map(|_| self.w.clone());
         let answer = self.deliver(shard, binding.object()).await;
+        pursuit.doubt(goes_on, &answer);
         if let (Some(kept), Err(error)) = (kept, &answer.outcome)
             && is_of_the_way(error)
             && !self.is_late()
         {
             self.w = kept;
             let error = error.clone();
-            pursuit.in_doubt |= error.completion() == Completed::Maybe;
             pursuit.leave(answer.report);
             let (client, attempt) = (&self.scope.client, &mut pursuit.attempt);
             let step = after(client, binding, generation, attempt, &error);
@@ -189,6 +189,7 @@ impl Request {
         // What is done there is not lost with the connection.
         let tied = track.filter(|_| goes_on.is_none());
         let answer = ask(connection, w, times, tied).await;
+        pursuit.doubt(goes_on, &answer);
         match answer.outcome {
             Err(error)
                 if match goes_on {
@@ -244,6 +245,13 @@ impl Request {
 }
 
 impl Pursuit {
+    /// A copy that led has broken off, or leads no more: the object's log may have the call as
+    /// executed all the same, whatever the next one says.
+    fn doubt(&mut self, goes_on: Option<&Track>, answer: &Answer) {
+        let error = answer.outcome.as_ref().err();
+        self.in_doubt |= goes_on.is_some() && error.is_some_and(is_of_the_way);
+    }
+
     /// Keeps what is said of the action where the object was not any more.
     fn leave(&mut self, report: Option<Box<Report>>) {
         let Some(report) = report else {
