@@ -188,8 +188,6 @@ pub enum Mutation {
     TellUncheckpointed,
     /// Try a checkpoint again without the answers that were to go with it.
     LoseAnswers,
-    /// Refuse a call that an earlier leader has executed as if it had not.
-    DenyExecuted,
     /// Take in no checkpoint.
     LoseCheckpoint,
     /// Take over no ends of actions.

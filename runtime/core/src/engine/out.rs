@@ -95,8 +95,7 @@ impl Engine {
     /// it: then nobody may take it that nothing has happened.
     pub(super) fn answer_known(&self, invoke: &Invoke, root: Uid, refusal: Refusal) -> Answer {
         let (object, call) = (invoke.uid, invoke.call);
-        let denies = self.mutation == Mutation::DenyExecuted && refusal != Refusal::Repeated;
-        let Some(call) = call.filter(|_| Self::is_harmless(&refusal) && !denies) else {
+        let Some(call) = call.filter(|_| Self::is_harmless(&refusal)) else {
             return Answer::Refused(refusal);
         };
         let runs = self.calls.find_leader(call).is_some();

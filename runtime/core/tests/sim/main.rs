@@ -180,7 +180,6 @@ pub(crate) const MUTANTS: &[(Mutation, World, u64)] = &[
     (Mutation::AnswerUncheckpointed, World::Actions, 3),
     (Mutation::TellUncheckpointed, World::Actions, 324),
     (Mutation::LoseAnswers, World::Actions, 79),
-    (Mutation::DenyExecuted, World::Actions, 3037),
     (Mutation::LoseCheckpoint, World::Actions, 5),
     (Mutation::ForgetEnds, World::Actions, 63),
     (Mutation::NoRebind, World::Actions, 186),

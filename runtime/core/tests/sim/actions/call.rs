@@ -351,6 +351,8 @@ impl World {
                 let ended = match self.refused(call, &refusal)? {
                     // Another copy of it may still be executed.
                     CallEnd::Known if self.calls[call].copies > 1 => CallEnd::Unknown,
+                    // Whoever refuses it may be deposed, and know nothing of what others did.
+                    CallEnd::Known if self.was_elsewhere(call) => CallEnd::Unknown,
                     ended => ended,
                 };
                 if self.again_outside(call, &refusal) {

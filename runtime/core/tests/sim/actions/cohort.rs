@@ -233,6 +233,12 @@ impl World {
         true
     }
 
+    /// Whether an earlier leader may have executed a call.
+    pub(crate) fn was_elsewhere(&self, call: CallNo) -> bool {
+        let carried = matches!(self.address_of(call), Address::Leader(_));
+        carried && self.calls[call].tries > 1
+    }
+
     /// The call is made again.
     pub(crate) fn resend(&mut self, call: CallNo) -> Check {
         let it = &self.calls[call];
