@@ -8,7 +8,7 @@ mod common;
 use common::carry::{carry, directory, directory_as, entry, expected, fill, names};
 use common::{LONG, System};
 use partha::services::naming::NameContext;
-use partha::{Action, Client, ErrorKind, Node, Replication, SystemError};
+use partha::{Action, Client, Node, Replication, SystemError};
 
 const NAMES: u32 = 8;
 
@@ -140,26 +140,4 @@ async fn the_next_leader_undoes_what_the_first_one_did() {
         .unwrap();
     assert_eq!(names(client, &context).await, expected(0..3));
     stop([b]).await;
-}
-
-/// Another policy than an object has is refused.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_had_is_refused() {
-    let system = System::start().await;
-    let a = system.node("a", "a").await;
-    let client = &system.client;
-    let context = directory(client, "a", 0).await;
-    let made = client
-        .replicate_as(context.uid(), &Replication::cohort(1))
-        .await;
-    assert_eq!(made.unwrap().members.len(), 1);
-    let refused = client
-        .replicate_as(context.uid(), &Replication::passive(1))
-        .await;
-    let refused = refused.unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::BadOperation);
-    assert!(refused.detail().contains("cohort"), "{refused}");
-    // As many as before, by whatever policy there is.
-    client.replicate(context.uid(), 1).await.unwrap();
-    stop([a]).await;
 }

@@ -22,6 +22,7 @@ use partha::{
 };
 use rustix::process::Signal;
 use test_support::eventually;
+use tokio::task::JoinHandle;
 
 /// What each account begins with.
 const MONEY: i64 = 10_000;
@@ -263,16 +264,31 @@ impl Town {
         told.join("\n")
     }
 
-    /// Money is moved, a leader is lost, and money is moved; what the accounts hold is then as it
-    /// has to be, while the node is away.
-    async fn round(&mut self, system: System, round: usize, loss: Loss) -> System {
+    /// From now on money is moved, until told to stop.
+    fn open_counters(&self) -> (Vec<JoinHandle<Duration>>, Arc<AtomicBool>) {
         let stop = Arc::new(AtomicBool::new(false));
         let begin = |number| {
             let (accounts, stop) = (self.accounts.clone(), stop.clone());
             let (client, counts) = (self.client.clone(), (self.made.clone(), self.lost.clone()));
             tokio::spawn(teller(client, number, accounts, stop, counts))
         };
-        let tellers: Vec<_> = (0..TELLERS).map(begin).collect();
+        ((0..TELLERS).map(begin).collect(), stop)
+    }
+
+    /// No more is, and what was begun is over.
+    async fn close_counters(&mut self, tellers: Vec<JoinHandle<Duration>>, stop: &AtomicBool) {
+        stop.store(true, Ordering::Relaxed);
+        for teller in tellers {
+            let took = tokio::time::timeout(IN_DOUBT, teller).await;
+            let took = took.expect("somebody is in doubt").unwrap();
+            self.longest = self.longest.max(took);
+        }
+    }
+
+    /// Money is moved, a leader is lost, and money is moved; what the accounts hold is then as it
+    /// has to be, while the node is away.
+    async fn round(&mut self, system: System, round: usize, loss: Loss) -> System {
+        let (tellers, stop) = self.open_counters();
         let before = self.made.load(Ordering::Relaxed);
         self.wait_for(before + 20 + 7 * round).await;
         let (system, lost) = blocking(system, move |system| {
@@ -294,12 +310,7 @@ impl Town {
         .await;
         // It goes on without the node, and nobody stays in doubt because of it.
         self.wait_for(before + 60 + 14 * round).await;
-        stop.store(true, Ordering::Relaxed);
-        for teller in tellers {
-            let took = tokio::time::timeout(IN_DOUBT, teller).await;
-            let took = took.expect("somebody is in doubt").unwrap();
-            self.longest = self.longest.max(took);
-        }
+        self.close_counters(tellers, &stop).await;
         self.check(&format!("round {round}, without {lost:?}"))
             .await;
         let lost_again = lost.clone();
@@ -373,6 +384,53 @@ async fn freeze(policy: &'static str, third: Third) {
     for round in 0..FREEZES {
         system = town.round(system, round, Loss::Frozen).await;
     }
+    town.end(system).await;
+}
+
+/// The copies of an account keep up with each other in another way; the number of its view then.
+fn change_policy(system: &System, name: &str, policy: &str) -> u64 {
+    let changed = system.json(&["replicate", name, "3", "--policy", policy]);
+    let groups = system.json(&["groups"]);
+    let mut groups = groups.as_array().unwrap().iter();
+    let group = groups.find(|group| group["name"] == name).unwrap();
+    assert_eq!(group["policy"], policy, "{changed}");
+    changed["view"].as_u64().unwrap()
+}
+
+/// Each policy is followed by each other one, while money is moved; no action aborts because of
+/// that. Then a leader is killed under the last of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn policies_change_while_money_is_moved() {
+    const POLICIES: [&str; 7] = [
+        "cohort", "active", "passive", "active", "cohort", "passive", "cohort",
+    ];
+    let (mut system, mut town) = begin("passive", Third::Copied).await;
+    town.lost = Some(Arc::default());
+    let (tellers, stop) = town.open_counters();
+    let mut views = [0; 3];
+    for policy in POLICIES {
+        let made = town.made.load(Ordering::Relaxed);
+        town.wait_for(made + 25).await;
+        let names = ["/bank/x", "/bank/y", "/bank/z"];
+        let changed = blocking(system, move |system| {
+            names.map(|name| change_policy(system, name, policy))
+        });
+        let now;
+        (system, now) = changed.await;
+        for (before, now) in views.iter().zip(now) {
+            assert!(*before < now, "another policy is another view: {before}, {now}");
+        }
+        views = now;
+    }
+    let made = town.made.load(Ordering::Relaxed);
+    town.wait_for(made + 25).await;
+    town.close_counters(tellers, &stop).await;
+    town.check("after all policies").await;
+    let (made, lost) = (&town.made, town.lost.as_ref().unwrap());
+    let (made, lost) = (made.load(Ordering::Relaxed), lost.load(Ordering::Relaxed));
+    println!("{made} transfers over {} changes", 3 * POLICIES.len());
+    assert_eq!(lost, 0, "actions that were aborted because of a change");
+    system = town.round(system, 0, Loss::Killed).await;
     town.end(system).await;
 }
 

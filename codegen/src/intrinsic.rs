@@ -134,6 +134,13 @@ fn action_members() -> Vec<Plan> {
             Idl::Bool,
             Type::Bool,
         ),
+        (
+            "actionsFollowed",
+            "Its caller takes the object for one with copies whose next leader goes on with what \
+            running actions have of it, and makes the call again there if this one is lost.",
+            Idl::Bool,
+            Type::Bool,
+        ),
     ]
 }
 

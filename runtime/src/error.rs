@@ -193,6 +193,16 @@ impl SystemError {
         self
     }
 
+    /// The same error, if it is that the object has moved, with the parameters of the call.
+    #[must_use]
+    pub(crate) fn giving_back(mut self, parameters: partha_wire::Message) -> Self {
+        if let Some(moved) = self.inner.moved.take() {
+            let moved = MovedOn::new(moved.to.clone(), Some(parameters));
+            self.inner.moved = Some(Box::new(moved));
+        }
+        self
+    }
+
     /// The parameters of the call, if it was made within this process; once.
     pub(crate) fn take_parameters(&self) -> Option<partha_wire::Message> {
         self.inner.moved.as_ref()?.take_parameters()

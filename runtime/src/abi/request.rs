@@ -22,7 +22,7 @@ use crate::error::{Completed, ErrorKind, Result, SystemError};
 use crate::net::connection::Connection;
 use crate::net::pending::Answer;
 use crate::shard::{Incoming, ReplyTo, ShardHandle, Waiting};
-use crate::wire::context::{CallContext, set_call, set_home};
+use crate::wire::context::{CallContext, set_call, set_followed, set_home};
 use crate::wire::frame::{self, Target};
 use times::Times;
 
@@ -224,6 +224,14 @@ impl Request {
             self.scope.call = Some(call);
             set_call(&mut self.w, self.context, call);
         }
+    }
+
+    /// Whether the call, made in an action, is made again at the next leader of its object.
+    fn follows(&mut self, followed: bool) {
+        if followed {
+            self.name();
+        }
+        set_followed(&mut self.w, self.context, followed);
     }
 
     /// What was written, and what has to be written again when it has waited.

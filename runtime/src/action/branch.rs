@@ -74,6 +74,11 @@ impl Within {
         self.actions.path.leaf().is_some()
     }
 
+    /// Whether the caller makes the call again at whoever leads the object next.
+    pub(crate) fn is_followed(&self) -> bool {
+        self.actions.followed
+    }
+
     /// What a call that is made in place of this one says.
     pub(crate) fn relayed(&self) -> Box<Actions> {
         let left = self.until.saturating_duration_since(Instant::now());

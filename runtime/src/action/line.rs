@@ -182,6 +182,7 @@ impl Standing {
             born_ms: roots.born_ms,
             stack: roots.stack.clone(),
             carried,
+            followed: false,
         }))
     }
 

@@ -11,7 +11,7 @@ use crate::context::Context;
 use crate::error::{ErrorKind, Result, SystemError};
 use crate::replication::Replication;
 use crate::services::binder::{GroupPlacement, GroupPolicy, GroupView};
-use crate::shard::GroupReport;
+use crate::shard::{GroupReport, PolicyChange};
 use crate::system::connection_manager::{JoinGroupError, ReplicateError};
 use crate::system::{CopyDescription, NoSuchObject, NotReplicable};
 
@@ -36,11 +36,13 @@ impl Manager {
             policy,
             placement,
         } = replication;
-        if let Some(report) = self.group_report(object).await? {
-            if let Some((policy, there)) = policy.zip(report.policy)
-                && policy != there
-            {
-                return Err(refuse(another_policy(policy, there)));
+        if let Some(mut report) = self.group_report(object).await? {
+            if !report.leads {
+                return Err(self.not_here(object).await?.into());
+            }
+            if let Some(policy) = policy {
+                self.change_policy(object, policy).await?;
+                report = self.group_report(object).await?.unwrap_or(report);
             }
             let change = self.change_wanted(cx, object, (copies, placement), report);
             return change.await;
@@ -74,9 +76,6 @@ impl Manager {
                 "the binder knows of its copies, led by node {leader}, and this node has none"
             )));
         }
-        if made.policy != policy {
-            return Err(refuse(another_policy(policy, made.policy)));
-        }
         let view = View {
             number: made.number,
             members: made.members.into_iter().map(NodeId).collect(),
@@ -84,7 +83,44 @@ impl Manager {
         let shard = self.home.shard(object);
         let join = shard.look(move |shard| shard.join_group(object, view, true));
         join.await.ok_or_else(stopping)??;
+        self.when_it_leads(object).await?;
+        // The binder may have known of it, from an attempt that was not finished.
+        self.change_policy(object, policy).await?;
         Ok(self.when_it_leads(object).await?)
+    }
+
+    /// The copies of an object that is led here keep up with each other in this way from now on.
+    async fn change_policy(&self, object: Uid, policy: GroupPolicy) -> Result<()> {
+        let shard = self.home.shard(object);
+        let begun = shard.look(move |shard| shard.begin_policy(object, policy));
+        begun.await.ok_or_else(stopping)??;
+        // It takes so long at most until the object is not in use, or is, and until the binder
+        // has answered.
+        let until = tokio::time::Instant::now() + 2 * PATIENCE;
+        loop {
+            let here = self.home.registry.here();
+            let wrong = |kind, what: &str| {
+                let detail = format!("{object} at {here}: {what}");
+                Err(SystemError::new(kind, detail))
+            };
+            let change = shard.look(move |shard| shard.policy_change(object, policy));
+            match change.await.ok_or_else(stopping)? {
+                PolicyChange::Done => return Ok(()),
+                PolicyChange::NotLed => return Err(self.not_here(object).await?),
+                PolicyChange::GivenUp => {
+                    let what = "actions and calls have it in use all the time, and its policy \
+                                stays as it is; ask again";
+                    return wrong(ErrorKind::LockTimeout, what);
+                }
+                PolicyChange::Asked if tokio::time::Instant::now() > until => {
+                    let what = "the binder has not said whether its policy has changed; its calls \
+                                wait for that";
+                    return wrong(ErrorKind::Unreachable, what);
+                }
+                PolicyChange::Waits | PolicyChange::Asked => {}
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// The first copy of a group, when it leads.
@@ -115,9 +151,6 @@ impl Manager {
         (copies, placement): (u16, Option<GroupPlacement>),
         report: GroupReport,
     ) -> Result<CopyDescription, ReplicateError> {
-        if !report.leads {
-            return Err(self.not_here(object).await?.into());
-        }
         let placed = placement.as_ref().is_none_or(|it| *it == report.placement);
         if report.wanted == copies && placed {
             // Whoever waits for the copies asks again and again: that is no write at the binder,
@@ -216,10 +249,6 @@ impl Manager {
             SystemError::new(ErrorKind::Unreachable, detail)
         }))
     }
-}
-
-fn another_policy(wanted: GroupPolicy, there: GroupPolicy) -> String {
-    format!("its copies have the policy '{there}', which cannot be changed to '{wanted}'")
 }
 
 pub(super) fn described(report: GroupReport) -> CopyDescription {

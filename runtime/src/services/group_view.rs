@@ -6,7 +6,7 @@
 use std::fmt;
 
 use partha_core::group::view::MEMBERS_MAX;
-use partha_core::group::{Change, View, Wish};
+use partha_core::group::{Change, Policy, View, Wish};
 use partha_core::id::{NodeId, Uid};
 
 use super::binder::{
@@ -77,6 +77,10 @@ impl GroupView {
         Some(Self {
             number: changed.number,
             members: changed.members.into_iter().map(|node| node.0).collect(),
+            policy: match change.wish {
+                ViewWish::Policy(policy) => policy,
+                _ => self.policy,
+            },
             ..self.clone()
         })
     }
@@ -110,6 +114,7 @@ impl From<&ViewChange> for Change {
                 ViewWish::Exclude(node) => Wish::Exclude(NodeId(node)),
                 ViewWish::Include(node) => Wish::Include(NodeId(node)),
                 ViewWish::HandOver(node) => Wish::HandOver(NodeId(node)),
+                ViewWish::Policy(policy) => Wish::Policy(policy.into()),
             },
         }
     }
@@ -123,6 +128,7 @@ impl From<Wish> for ViewWish {
             Wish::Exclude(node) => Self::Exclude(node.0),
             Wish::Include(node) => Self::Include(node.0),
             Wish::HandOver(node) => Self::HandOver(node.0),
+            Wish::Policy(policy) => Self::Policy(policy.into()),
         }
     }
 }
@@ -131,9 +137,26 @@ impl GroupPolicy {
     /// Whether the next leader goes on with what running actions have of the object.
     #[must_use]
     pub fn takes_over(self) -> bool {
-        match self {
-            Self::Passive => false,
-            Self::Cohort | Self::Active => true,
+        Policy::from(self).takes_over()
+    }
+}
+
+impl From<GroupPolicy> for Policy {
+    fn from(policy: GroupPolicy) -> Self {
+        match policy {
+            GroupPolicy::Passive => Self::Passive,
+            GroupPolicy::Cohort => Self::Cohort,
+            GroupPolicy::Active => Self::Active,
+        }
+    }
+}
+
+impl From<Policy> for GroupPolicy {
+    fn from(policy: Policy) -> Self {
+        match policy {
+            Policy::Passive => Self::Passive,
+            Policy::Cohort => Self::Cohort,
+            Policy::Active => Self::Active,
         }
     }
 }
@@ -231,6 +254,7 @@ mod tests {
             (1, Wish::Exclude(NodeId(2)), vec![1, 3]),
             (1, Wish::Include(NodeId(4)), vec![1, 2, 3, 4]),
             (1, Wish::HandOver(NodeId(3)), vec![3, 1, 2]),
+            (1, Wish::Policy(Policy::Passive), vec![1, 2, 3]),
         ];
         for (by, wish, members) in table {
             let asked = change(by, 5, wish);
@@ -238,6 +262,35 @@ mod tests {
             let changed = view(5, &[1, 2, 3]).change(&asked);
             assert_eq!(changed, Some(view(6, &members)), "{wish:?}");
         }
+    }
+
+    #[test]
+    fn the_policy_changes_with_the_number_and_nothing_else() {
+        let all = [
+            GroupPolicy::Passive,
+            GroupPolicy::Cohort,
+            GroupPolicy::Active,
+        ];
+        for (from, to) in all.into_iter().flat_map(|from| all.map(|to| (from, to))) {
+            let before = GroupView {
+                policy: from,
+                ..view(5, &[1, 2])
+            };
+            let asked = change(1, 5, Wish::Policy(to.into()));
+            let changed = before.change(&asked).unwrap();
+            let policy = to;
+            let expected = GroupView {
+                policy,
+                ..view(6, &[1, 2])
+            };
+            assert_eq!(changed, expected, "{from} to {to}");
+            // Heard late, or once more.
+            assert_eq!(changed.change(&asked), None);
+            let kept = changed.change(&change(1, 6, Wish::Exclude(NodeId(2))));
+            assert_eq!(kept.unwrap().policy, to, "another wish keeps it");
+        }
+        let follower = change(2, 5, Wish::Policy(Policy::Cohort));
+        assert_eq!(view(5, &[1, 2]).change(&follower), None);
     }
 
     #[test]

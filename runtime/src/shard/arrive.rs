@@ -156,6 +156,8 @@ impl Shard {
                 Some(ticket)
             }
             Err(error) => {
+                // Who calls from within this process gets what it has written back, to send it on.
+                let error = error.giving_back(incoming.parameters);
                 incoming.reply.fail(error);
                 None
             }
@@ -184,6 +186,12 @@ impl Shard {
             && context.call.is_some();
         let (caller, call) = (incoming.caller, context.call);
         let within = context.actions.map(Within::new).map(Arc::new);
+        let in_action = within.as_deref().filter(|it| it.is_in_action() && !creating);
+        if let Some(within) = in_action
+            && let Some(error) = self.bound_otherwise(object, within.is_followed())
+        {
+            return Err(error);
+        }
         let action = self.membership(within.as_deref(), incoming, volatile)?;
         let bytes = incoming.parameters.segment().len();
         let held_here = self.held.hold(object, bytes)?;

@@ -56,6 +56,9 @@ pub(crate) struct Actions {
     pub(crate) stack: Vec<Uid>,
     /// See [`Membership::carried`].
     pub(crate) carried: bool,
+    /// The caller makes it again at whoever leads the object next, if this one is lost. A sender
+    /// says so with [`set_followed`] when it knows where the call goes.
+    pub(crate) followed: bool,
 }
 
 impl Actions {
@@ -78,6 +81,7 @@ const POINTERS: u16 = 1;
 const POINTERS_IN_ACTION: u16 = 2;
 const AGAIN_BIT: u32 = 3 * 64 + 32;
 const CARRIED_BIT: u32 = AGAIN_BIT + 1;
+const FOLLOWED_BIT: u32 = AGAIN_BIT + 2;
 const ENCLOSING: u16 = 15;
 const LEFT: u16 = 6;
 const HOME: u16 = 7;
@@ -105,6 +109,11 @@ pub(crate) fn set_call(w: &mut Writer, context: StructAt, call: CallId) {
 /// Writes where deadlocks are looked for into a context with actions.
 pub(crate) fn set_home(w: &mut Writer, context: StructAt, home: NodeId) {
     w.set_u64(context, HOME.into(), home.0);
+}
+
+/// Writes whether the caller follows the object's leaders into a context with actions.
+pub(crate) fn set_followed(w: &mut Writer, context: StructAt, followed: bool) {
+    w.set_bool(context, FOLLOWED_BIT, followed);
 }
 
 impl CallContext {
@@ -161,6 +170,7 @@ impl Actions {
         set_home(w, s, self.home);
         w.set_u64(s, BORN.into(), self.born_ms);
         w.set_bool(s, CARRIED_BIT, self.carried);
+        set_followed(w, s, self.followed);
         write_uids(w, s.slot(0), self.path.whole());
         write_uids(w, s.slot(1), &self.stack);
         s
@@ -186,6 +196,7 @@ impl Actions {
             born_ms: s.u64(BORN.into()),
             stack,
             carried: s.bool(CARRIED_BIT),
+            followed: s.bool(FOLLOWED_BIT),
         })))
     }
 }
@@ -214,6 +225,7 @@ mod tests {
             home: NodeId(3),
             born_ms: 1_700_000_000_000,
             carried: stack.len() == 2,
+            followed: stack.is_empty(),
             stack,
         }))
     }

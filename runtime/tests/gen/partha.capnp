@@ -51,6 +51,8 @@ struct CallContext @0x8c3574f32d62899e {
   # The objects whose methods wait for this call, outermost first.
   actionsCarried @13 :Bool;
   # It is made by a method whose call is executed again if the node of that is lost: the actions go on then.
+  actionsFollowed @14 :Bool;
+  # Its caller takes the object for one with copies whose next leader goes on with what running actions have of it, and makes the call again there if this one is lost.
 }
 
 interface Object @0xca75f8582650a00a {

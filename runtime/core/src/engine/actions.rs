@@ -53,11 +53,12 @@ impl Engine {
             return Err(Refusal::Deadline { started: false });
         }
         let part = invoke.cohort.then_some(invoke.uid);
-        if part.is_some_and(|object| self.cohorts.waiting.contains_key(&object)) {
+        // Under whatever policy: it may be another one since the action had a part here.
+        if self.cohorts.waiting.contains_key(&invoke.uid) {
             // What the action has of the object is to be here first.
             return Err(Refusal::Moved);
         }
-        if part.is_some_and(|object| self.cohorts.end_of(object, root).is_some()) {
+        if self.cohorts.end_of(invoke.uid, root).is_some() {
             return Err(self.aborted(root));
         }
         let here = part.and_then(|_| self.mirrors.find_at((root, part)));

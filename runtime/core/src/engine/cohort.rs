@@ -119,6 +119,13 @@ impl Cohorts {
         self.waiting.is_empty() && self.rows.values().all(quiet)
     }
 
+    /// The same of one object.
+    pub(super) fn is_quiet_at(&self, object: Uid) -> bool {
+        let row = self.rows.get(&object);
+        let quiet = row.is_none_or(|row| row.sent.is_empty() && row.held.is_empty() && !row.again);
+        quiet && !self.waiting.contains_key(&object)
+    }
+
     /// How an action has ended at an object.
     pub(super) fn end_of(&self, object: Uid, root: Uid) -> Option<CheckpointEnd> {
         let ended = &self.rows.get(&object)?.ended;

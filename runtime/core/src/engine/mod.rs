@@ -35,6 +35,7 @@ mod part;
 mod parts;
 mod pins;
 mod reached;
+mod rest;
 mod resume;
 mod run;
 mod view;

@@ -48,7 +48,7 @@ pub use reading::{READ_NS, READS_MAX};
 use self::reading::Reads;
 use super::log::{Log, Stamp};
 use super::message::{Input, Message, Output, Write};
-use super::view::{Change, View, Wish};
+use super::view::{Change, Policy, View, Wish};
 use crate::id::NodeId;
 use crate::time::Time;
 
@@ -113,6 +113,8 @@ pub enum Rule {
     ShutReads,
     /// Reads elsewhere wait for what has ended it.
     ReadEnds,
+    /// Nothing is added while the policy changes.
+    PolicyAlone,
 }
 
 /// What a copy is at the moment.
@@ -208,6 +210,8 @@ pub struct Member {
     check: Time,
     tell: Time,
     hand_over: Option<NodeId>,
+    /// The policy that is to be asked for, or is asked for.
+    policy: Option<Policy>,
     reads: Reads,
 }
 
@@ -246,6 +250,7 @@ impl Member {
             check: Time::NEVER,
             tell: Time::NEVER,
             hand_over: None,
+            policy: None,
             reads,
         }
     }
@@ -333,6 +338,7 @@ impl Member {
             Input::Confirm => self.confirm(now, out),
             Input::Found { node } => self.found(now, node),
             Input::HandOver { to } => self.hand_over(now, to, out),
+            Input::Policy { policy } => self.change_policy(now, policy, out),
             Input::Read { read } => self.read(now, read, out),
             Input::Shut => self.shut(),
             Input::Open => self.open(),
@@ -421,6 +427,9 @@ impl Member {
         let goes_on = view.leader() == self.me && next && self.by_wish(&view, asked);
         self.view = view;
         self.asked = None;
+        if let (true, Some(Wish::Policy(_))) = (goes_on, asked) {
+            self.policy = None;
+        }
         self.ask_view = Time::NEVER;
         self.take_over = Time::NEVER;
         self.hello = Time::NEVER;
@@ -480,6 +489,7 @@ impl Member {
         self.others.clear();
         self.tell = Time::NEVER;
         self.hand_over = None;
+        self.policy = None;
         self.confirms = false;
     }
 

@@ -1,7 +1,7 @@
 //! What members of a group tell each other, what happens to a copy, and what it asks for.
 
 use super::log::{Difference, Stamp};
-use super::view::{Change, View};
+use super::view::{Change, Policy, View};
 use crate::id::NodeId;
 use crate::time::Time;
 
@@ -142,6 +142,14 @@ pub enum Input {
     HandOver {
         /// That one.
         to: NodeId,
+    },
+    /// At the leader: the copies are to keep up with each other in another way. Nothing uses the
+    /// object, and the shell lets nothing in before the view is another one: until then nobody
+    /// knows under which policy it would be. Nothing is added either. No effect where this copy
+    /// does not lead, and over when it leads no more.
+    Policy {
+        /// In which.
+        policy: Policy,
     },
 }
 

@@ -33,4 +33,4 @@ pub mod view;
 pub use log::Stamp;
 pub use member::{Member, Role, Rule};
 pub use message::{Input, Message, NotAdded, Output, Write};
-pub use view::{Change, ChangeRefused, View, Wish};
+pub use view::{Change, ChangeRefused, Policy, View, Wish};

@@ -7,12 +7,36 @@
 //! | `Exclude` | the leader | a member that is not heard of is none |
 //! | `Include` | the leader | a copy that has everything is the last member |
 //! | `HandOver` | the leader | another member leads, and it stays a member |
+//! | `Policy` | the leader | the same members under a new number, and another policy |
 //!
 //! Each takes effect only on the view whose number it names, and makes the next number. Whoever
 //! leads the new view has asked for the change, so that an answer that was lost can be told from
 //! somebody else's change (`HandOver` apart, after which nobody acts on a guess).
 
 use crate::id::NodeId;
+
+/// How the copies of a group keep up with each other. Views, logs and leads are the same with
+/// all; what differs is what gets into the log, and what the next leader makes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// What running actions have of the object is the leader's alone (single-copy passive).
+    Passive,
+    /// It is in the log before anybody is told of it (coordinator-cohort).
+    Cohort,
+    /// The same, and calls outside of actions are executed by all (active).
+    Active,
+}
+
+impl Policy {
+    /// Whether the next leader goes on with what running actions have of the object.
+    #[must_use]
+    pub fn takes_over(self) -> bool {
+        match self {
+            Self::Passive => false,
+            Self::Cohort | Self::Active => true,
+        }
+    }
+}
 
 /// Copies that a group may have.
 pub const MEMBERS_MAX: usize = 16;
@@ -39,6 +63,9 @@ pub enum Wish {
     Include(NodeId),
     /// Another member is to lead.
     HandOver(NodeId),
+    /// The copies are to keep up with each other in another way. Which one is there the binder
+    /// keeps beside the view, so that it changes together with the number.
+    Policy(Policy),
 }
 
 /// A change of a view, as it is asked for.
@@ -109,14 +136,18 @@ impl View {
         let (by, leader) = (change.by, self.leader());
         let may = match change.wish {
             Wish::Lead => self.has(by) && by != leader,
-            Wish::Renew | Wish::Exclude(_) | Wish::Include(_) | Wish::HandOver(_) => by == leader,
+            Wish::Renew
+            | Wish::Exclude(_)
+            | Wish::Include(_)
+            | Wish::HandOver(_)
+            | Wish::Policy(_) => by == leader,
         };
         if !may {
             return Err(ChangeRefused::NotAllowed);
         }
         let mut members = self.members.clone();
         match change.wish {
-            Wish::Renew => {}
+            Wish::Renew | Wish::Policy(_) => {}
             Wish::Lead => {
                 members.retain(|member| *member != leader && *member != by);
                 members.insert(0, by);
@@ -182,6 +213,9 @@ mod tests {
             (A, Wish::HandOver(C), Ok(vec![C, A, B])),
             (A, Wish::HandOver(D), Err(NoChange)),
             (B, Wish::HandOver(C), Err(NotAllowed)),
+            (A, Wish::Policy(Policy::Cohort), Ok(vec![A, B, C])),
+            (B, Wish::Policy(Policy::Cohort), Err(NotAllowed)),
+            (D, Wish::Policy(Policy::Passive), Err(NotAllowed)),
         ];
         for (by, wish, expected) in table {
             assert_eq!(ask(&view, by, wish), expected, "{wish:?} by {by}");

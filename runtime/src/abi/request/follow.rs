@@ -85,8 +85,8 @@ impl Request {
                 generation,
                 goes_on: track.filter(|_| route.is_cohort()),
             };
-            if at.goes_on.is_some() {
-                self.name();
+            if track.is_some() {
+                self.follows(at.goes_on.is_some());
             }
             let tried = match &*route {
                 Bound::Local { shard, .. } => {

@@ -19,6 +19,8 @@ use crate::shard::{Incoming, Shard};
 /// Calls of one object that wait until it is known who leads, at most, and for how long.
 const INCOMING_MAX: usize = 1_024;
 const INCOMING_WAIT: Duration = Duration::from_secs(5);
+/// Between two looks whether the policy is known of an object that is to be led.
+const POLICY_PAUSE: Duration = Duration::from_millis(20);
 
 /// An output of the engine that waits.
 pub(super) enum Held {
@@ -40,8 +42,13 @@ impl Shard {
         let Some(group) = groups.by_object.get(&uid) else {
             return Some(incoming);
         };
-        if group.serves {
+        if group.serves && !self.is_kept_out(group, &incoming) {
             return Some(incoming);
+        }
+        if group.serves {
+            drop(groups);
+            self.wait_outside(incoming);
+            return None;
         }
         let reads = self.may_read(group, &incoming);
         drop(groups);
@@ -67,10 +74,23 @@ impl Shard {
             let error = self.led_by(uid, to, Some(incoming.parameters));
             return incoming.reply.fail(error);
         }
+        drop(groups);
+        self.wait_outside(incoming);
+    }
+
+    /// A call waits until it is known who leads its object, and by which policy.
+    fn wait_outside(&self, incoming: Incoming) {
+        let mut groups = self.groups.borrow_mut();
+        let uid = incoming.object;
+        let Some(group) = groups.by_object.get_mut(&uid) else {
+            drop(groups);
+            return incoming.reply.fail(self.leads_no_more(uid));
+        };
         if group.incoming.len() >= INCOMING_MAX {
             drop(groups);
             let detail = format!(
-                "{uid} at {}: {INCOMING_MAX} calls wait until its copies have chosen who leads",
+                "{uid} at {}: {INCOMING_MAX} calls wait until it is known who leads its copies, \
+                 and by which policy",
                 self.registry.here()
             );
             let error = SystemError::new(ErrorKind::Overloaded, detail);
@@ -163,7 +183,8 @@ impl Shard {
         }
         for (uid, incoming) in expired {
             let detail = format!(
-                "{uid} at {}: its copies have not chosen who leads for {INCOMING_WAIT:?}",
+                "{uid} at {}: it is not known who leads its copies, or by which policy, for \
+                 {INCOMING_WAIT:?}",
                 self.registry.here()
             );
             incoming
@@ -301,6 +322,17 @@ impl Shard {
         let Some(group) = groups.by_object.get_mut(&uid) else {
             return;
         };
+        if group.leads() && !group.knows_policy() {
+            // Who has told of the view has not said it.
+            drop(groups);
+            self.ask_view(uid);
+            let shard = self.clone();
+            self.spawn(async move {
+                tokio::time::sleep(POLICY_PAUSE).await;
+                shard.begin_serving_if_not(uid);
+            });
+            return;
+        }
         if group.leads() && !in_memory {
             drop(groups);
             if !self.recover_parts(uid) {
@@ -351,6 +383,7 @@ impl Shard {
         if let Some(group) = self.groups.borrow_mut().by_object.get_mut(&uid) {
             group.serves = false;
         }
+        self.forget_change(uid);
         let why = "another copy took over before all copies had the change";
         self.fail_calls(uid, why);
         self.fail_held(uid);

@@ -34,6 +34,7 @@ mod open;
 mod owed;
 mod parts;
 mod placement;
+mod policy;
 mod reads;
 mod size;
 mod state;
@@ -58,6 +59,7 @@ use crate::wire::group::Page;
 
 pub(crate) use self::news::Letter;
 pub(crate) use self::open::{GroupReport, Opened};
+pub(crate) use self::policy::PolicyChange;
 pub(super) use self::reads::AtCopy;
 
 /// How long a member promises not to replace its leader.
@@ -108,6 +110,10 @@ struct Group {
     class: ClassId,
     /// As the binder says, once it has.
     policy: Option<GroupPolicy>,
+    /// The number of the view of which that was said.
+    policy_at: u64,
+    /// It is to be another one.
+    changing: Option<policy::Changing>,
     /// How many copies there should be.
     wanted: u16,
     armed: Option<Time>,
@@ -308,6 +314,8 @@ impl Group {
             life: 0,
             class,
             policy: None,
+            policy_at: 0,
+            changing: None,
             wanted,
             armed: None,
             bodies: BTreeMap::new(),

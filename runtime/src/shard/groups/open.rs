@@ -15,7 +15,7 @@ use partha_store::{Batch, GroupRecord, Item, ObjectStore, StoreError};
 
 use super::{GROUPS_MAX, Group, GroupJob, PROMISE_NS};
 use crate::error::{ErrorKind, Result, SystemError};
-use crate::services::binder::{GroupPlacement, GroupPolicy};
+use crate::services::binder::GroupPlacement;
 use crate::shard::{Job, Shard};
 
 /// The pause before a copy begins again that could not be written.
@@ -48,7 +48,6 @@ pub(crate) struct GroupReport {
     pub(crate) installed: u64,
     pub(crate) staged: u64,
     pub(crate) wanted: u16,
-    pub(crate) policy: Option<GroupPolicy>,
     pub(crate) placement: GroupPlacement,
     /// Why there are fewer; empty if that is not known here.
     pub(crate) lacking: String,
@@ -141,7 +140,7 @@ impl Shard {
                 group.unsure = old.unsure;
                 group.wanted = old.wanted;
                 group.class = old.class;
-                group.policy = old.policy;
+                (group.policy, group.policy_at) = (old.policy, old.policy_at);
                 group.size = old.size.kept();
                 waiting = old.waiting;
             }
@@ -294,7 +293,6 @@ impl Shard {
             installed: group.member.log().installed().index,
             staged: group.member.log().staged_len() as u64,
             wanted: group.wanted,
-            policy: group.policy,
             placement: group.size.placement.clone(),
             lacking: group.lacks().to_owned(),
             executed: group.executed,

@@ -78,7 +78,7 @@ impl Shard {
         let uid = view.object;
         if let Some(group) = self.groups.borrow_mut().by_object.get_mut(&uid) {
             group.class = ClassId(view.class);
-            group.policy = Some(view.policy);
+            group.learn_policy(&view);
             group.wanted = view.wanted;
             group.size.placement = view.placement;
             if group.member.view().number < view.number {

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::group::log::{Difference, Stamp};
 use crate::group::message::{Message, NotAdded, Output, Write};
-use crate::group::view::{MEMBERS_MAX, Wish};
+use crate::group::view::{MEMBERS_MAX, Policy, Wish};
 use crate::id::NodeId;
 use crate::time::Time;
 
@@ -56,6 +56,12 @@ impl Member {
         let why = match self.role {
             Role::Leading { active: true } if self.hand_over.is_some() => NotAdded::NotLeading,
             Role::Leading { active: true } if self.log.staged_len() >= STAGED_MAX => {
+                NotAdded::Overloaded
+            }
+            // It would be of a policy that nobody knows.
+            Role::Leading { active: true }
+                if self.policy.is_some() && self.keeps(Rule::PolicyAlone) =>
+            {
                 NotAdded::Overloaded
             }
             Role::Leading { active: true } => {
@@ -386,6 +392,12 @@ impl Member {
             }
             return;
         }
+        if let Some(policy) = self.policy {
+            if self.complete == self.log.last().index {
+                self.ask(now, Wish::Policy(policy), out);
+            }
+            return;
+        }
         if self.view.members.len() >= MEMBERS_MAX {
             return;
         }
@@ -407,6 +419,15 @@ impl Member {
         let leads = self.role == Role::Leading { active: true };
         if leads && to != self.me && self.view.has(to) {
             self.hand_over = Some(to);
+            self.advance(now, out);
+        }
+    }
+
+    /// The copies are to keep up with each other in another way; from now on nothing is added,
+    /// until they do.
+    pub(super) fn change_policy(&mut self, now: Time, policy: Policy, out: &mut Vec<Output>) {
+        if self.role == (Role::Leading { active: true }) {
+            self.policy = Some(policy);
             self.advance(now, out);
         }
     }

@@ -312,3 +312,55 @@ fn a_leader_vouches_for_nothing_while_something_is_prepared() {
         (0, Some(Some(1)))
     );
 }
+
+#[test]
+fn nothing_is_added_from_the_wish_for_another_policy_until_the_view_is_another_one() {
+    let not_added = |out: &[Output]| {
+        let mut all = out.iter();
+        all.any(|it| matches!(it, Output::NotAdded { why, .. } if *why == NotAdded::Overloaded))
+    };
+    let policy = Policy::Cohort;
+    let mut leader = Leader::of(&[LEADER, MEMBER]);
+    leader.input(Input::Add { entry: 1 });
+    // The member has not got it: the binder is not asked yet.
+    leader.input(Input::Policy { policy });
+    assert_eq!(leader.binder.number, 1);
+    leader.input(Input::Add { entry: 2 });
+    assert!(not_added(&leader.out), "{:?}", leader.out);
+    leader.out.clear();
+    leader.appended(MEMBER);
+    let asked = Output::Change(Change {
+        expected: 1,
+        by: LEADER,
+        wish: Wish::Policy(policy),
+    });
+    assert!(leader.out.contains(&asked), "{:?}", leader.out);
+    assert_eq!(leader.binder.number, 2);
+    assert_eq!(leader.member.role(), Role::Leading { active: true });
+    leader.input(Input::Add { entry: 3 });
+    assert!(!not_added(&leader.out), "{:?}", leader.out);
+    leader.appended(MEMBER);
+    // Once is enough.
+    leader.pass(10 * ASK_AGAIN_NS);
+    assert_eq!(leader.binder.number, 2);
+}
+
+#[test]
+fn who_leads_no_more_wants_no_other_policy() {
+    let policy = Policy::Cohort;
+    let mut leader = Leader::of(&[LEADER, MEMBER]);
+    leader.input(Input::Add { entry: 1 });
+    leader.input(Input::Policy { policy });
+    let lead = Change {
+        expected: 1,
+        by: MEMBER,
+        wish: Wish::Lead,
+    };
+    leader.binder = leader.binder.change(&lead).unwrap();
+    leader.input(Input::View(leader.binder.clone()));
+    assert_eq!(leader.member.role(), Role::Outside);
+    leader.input(Input::Policy { policy });
+    leader.pass(10 * ASK_AGAIN_NS);
+    let asks = |it: &Output| matches!(it, Output::Change(_));
+    assert!(!leader.out.iter().any(asks), "{:?}", leader.out);
+}

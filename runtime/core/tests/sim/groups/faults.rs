@@ -1,6 +1,6 @@
 //! What goes wrong.
 
-use partha_core::group::{Input, Stamp};
+use partha_core::group::{Input, Policy, Stamp};
 use partha_core::id::NodeId;
 
 use super::plan::MS;
@@ -89,7 +89,12 @@ impl World {
                 let members: Vec<NodeId> = self.binder.members.clone();
                 let to = self.rng.pick(&members);
                 // Whatever comes of it is judged like everything else.
-                let input = Input::HandOver { to };
+                let input = match index(to) == leader {
+                    true => Input::Policy {
+                        policy: Policy::Cohort,
+                    },
+                    false => Input::HandOver { to },
+                };
                 let failed = self.input(leader, input);
                 debug_assert!(failed.is_ok(), "{failed:?}");
             }

@@ -74,12 +74,16 @@ impl World {
         if let Some(change) = change {
             match self.binder.change(&change) {
                 Ok(view) => {
+                    if let Wish::Policy(_) = change.wish {
+                        self.another_policy = Some((from, view.number));
+                    }
                     self.summary.reach(match change.wish {
                         Wish::Renew => "view: renewed",
                         Wish::Lead => "view: taken over",
                         Wish::Exclude(_) => "view: excluded",
                         Wish::Include(_) => "view: included",
                         Wish::HandOver(_) => "view: handed over",
+                        Wish::Policy(_) => "view: another policy",
                     });
                     self.binder = view;
                 }

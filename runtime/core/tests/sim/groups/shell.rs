@@ -36,6 +36,10 @@ impl World {
             Output::Send { to, message } => self.mail(node, to, message),
             Output::Write { job, write } => self.write(node, job, write)?,
             Output::Added { entry, stamp } => {
+                if self.another_policy == Some((node, stamp.view + 1)) {
+                    let what = "is of the policy before, and added after it";
+                    return Err(format!("{stamp:?} at node {node} {what}"));
+                }
                 let process = self.process(node);
                 process.ops.insert(stamp, entry);
                 let waiting = process.pending.remove(&WAITING);

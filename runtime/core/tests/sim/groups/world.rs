@@ -105,6 +105,8 @@ pub(super) struct World {
     pub(super) clients: Vec<Client>,
     pub(super) binder: View,
     pub(super) binder_away_until: u64,
+    /// Who has changed the policy last, and the number of the view that made.
+    pub(super) another_policy: Option<(usize, u64)>,
     /// Pairs that do not hear each other, and until when.
     pub(super) apart: BTreeMap<(usize, usize), u64>,
     pub(super) truth: Truth,
@@ -180,6 +182,7 @@ impl World {
             rng,
             binder,
             binder_away_until: 0,
+            another_policy: None,
             apart: BTreeMap::new(),
             truth: Truth::default(),
             next_op: 0,
