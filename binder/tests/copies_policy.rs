@@ -117,13 +117,13 @@ async fn keep(client: &Client, from: GroupPolicy, to: GroupPolicy) {
     let done = client
         .action(async |action| {
             put(action, &context, 0).await?;
-            let late = async {
+            let (call, late) = (client.call().deadline(LONG), context.clone());
+            let late = tokio::spawn(async move {
                 // It comes in the middle of the attempt, and would wait for the action anyway.
                 tokio::time::sleep(Duration::from_millis(50)).await;
-                let (call, context) = (client.call().deadline(LONG), context.clone());
-                tokio::spawn(async move { context.put(&call, &entry(1), false).await })
-            };
-            let (refused, late) = tokio::join!(change(client, &context, to), late);
+                late.put(&call, &entry(1), false).await
+            });
+            let refused = change(client, &context, to).await;
             let refused = refused.unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::LockTimeout, "{refused}");
             assert_eq!(policy_of(client, &context).await.0, from);
@@ -180,7 +180,11 @@ async fn the_next_leader_does_as_the_latest_policy_says() {
     let client = &system.client;
     let context = directory_as(client, "a", &Replication::passive(2)).await;
     fill(client, &context, 0..1).await;
-    for policy in [GroupPolicy::Cohort, GroupPolicy::Passive, GroupPolicy::Cohort] {
+    for policy in [
+        GroupPolicy::Cohort,
+        GroupPolicy::Passive,
+        GroupPolicy::Cohort,
+    ] {
         change(client, &context, policy).await.unwrap();
     }
     client
@@ -193,7 +197,9 @@ async fn the_next_leader_does_as_the_latest_policy_says() {
         .unwrap();
     assert_eq!(names(client, &context).await, expected(0..3));
     // It is changed where it is led now.
-    change(client, &context, GroupPolicy::Passive).await.unwrap();
+    change(client, &context, GroupPolicy::Passive)
+        .await
+        .unwrap();
     fill(client, &context, 3..4).await;
     assert_eq!(names(client, &context).await, expected(0..4));
     stop([b]).await;

@@ -19,10 +19,12 @@ use crate::sessions::Shape;
 /// One of them leads and answers calls; whatever a call changes is on the disks of all before it is
 /// answered, and another one leads if the leader's node is lost. Asked again with another number,
 /// more copies are made, or those that are too many go, the youngest first; with 1 the leader's
-/// stays.
+/// stays. Asked with another policy, the copies keep up with each other in that way from then on:
+/// the change waits, up to 5 s, until no action or call has the object in use.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  partha replicate /bank/alice 3\n  \
                   partha replicate /bank/alice 2 --on zone=a,zone=b\n  \
+                  partha replicate /bank/alice 3 --policy cohort\n  \
                   partha replicate /bank/alice 3 --wait 0s")]
 pub(crate) struct Arguments {
     /// The object: a name, or a uid

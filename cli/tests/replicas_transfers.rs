@@ -418,7 +418,10 @@ async fn policies_change_while_money_is_moved() {
         let now;
         (system, now) = changed.await;
         for (before, now) in views.iter().zip(now) {
-            assert!(*before < now, "another policy is another view: {before}, {now}");
+            assert!(
+                *before < now,
+                "another policy is another view: {before}, {now}"
+            );
         }
         views = now;
     }

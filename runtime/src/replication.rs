@@ -22,8 +22,7 @@ use crate::services::binder::{GroupOrder, GroupPlacement, GroupPolicy, Label};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Replication {
-    /// How the copies keep up with each other. None leaves it as it is, or is passive. Of an object
-    /// that has copies it does not change.
+    /// How the copies keep up with each other. None leaves it as it is, or is passive.
     pub policy: Option<GroupPolicy>,
     /// How many there are to be, 1 to 16.
     pub copies: u16,

@@ -22,7 +22,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// The copies of an object, as the one that leads them knows them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Copies {
-    /// Counts the changes of the members.
+    /// Counts the changes of the members and of the policy.
     pub view: u64,
     /// The nodes that have copies with the latest state, in the order in which they lead.
     pub members: Vec<NodeId>,
@@ -66,9 +66,14 @@ impl Client {
 
     /// As [`Client::replicate`], with a policy, and with wishes where copies to come are to be.
     ///
+    /// Of an object that has copies it changes the policy, when no action and no call has the
+    /// object in use, for which it waits up to 5 s. Until then calls that begin something wait for
+    /// up to 300 ms at a time. References from before are as good after it, and actions that run
+    /// do not notice it.
+    ///
     /// # Errors
-    /// As there; `BadOperation` for a policy that this version does not have, or that is another
-    /// than the object's.
+    /// As there; `LockTimeout`, too, if the policy is to change and the object is in use all the
+    /// time: it stays then.
     pub async fn replicate_as(&self, object: Uid, replication: &Replication) -> Result<Copies> {
         replication.check()?;
         let (mut hops, mut moves) = (0, 0);

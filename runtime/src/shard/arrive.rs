@@ -174,8 +174,7 @@ impl Shard {
         let parameters = incoming.parameters.reader()?;
         let context = CallContext::of_parameters(parameters)?;
         let (info, volatile) = self.method(object, interface, method)?;
-        let left = time_left(&context, info);
-        let now = Instant::now();
+        let (left, now) = (time_left(&context, info), Instant::now());
         let (deadline, now) = (now + left, self.time_of(now));
         let (creating, ticket) = (incoming.create.is_some(), self.ticket());
         let cohort = !creating && self.is_cohort(object) == Some(true);
@@ -186,12 +185,7 @@ impl Shard {
             && context.call.is_some();
         let (caller, call) = (incoming.caller, context.call);
         let within = context.actions.map(Within::new).map(Arc::new);
-        let in_action = within.as_deref().filter(|it| it.is_in_action() && !creating);
-        if let Some(within) = in_action
-            && let Some(error) = self.bound_otherwise(object, within.is_followed())
-        {
-            return Err(error);
-        }
+        self.check_bound(object, within.as_deref().filter(|_| !creating))?;
         let action = self.membership(within.as_deref(), incoming, volatile)?;
         let bytes = incoming.parameters.segment().len();
         let held_here = self.held.hold(object, bytes)?;
@@ -292,4 +286,11 @@ impl Shard {
         })?;
         Ok((method, volatile))
     }
+}
+
+/// For how long a call may go on: what its caller says, or its method.
+fn time_left(context: &CallContext, method: &Method) -> Duration {
+    let usual = || method.deadline_us.map(Duration::from_micros);
+    let wish = context.deadline.or_else(usual);
+    wish.unwrap_or(CALL_DEADLINE).min(CALL_DEADLINE_MAX)
 }

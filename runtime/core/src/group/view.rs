@@ -44,7 +44,7 @@ pub const MEMBERS_MAX: usize = 16;
 /// Who the copies are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct View {
-    /// Counts the changes; the group was made in view 1.
+    /// Counts the changes, those of the policy, too; the group was made in view 1.
     pub number: u64,
     /// The copies, in the order in which they lead. Never empty.
     pub members: Vec<NodeId>,

@@ -147,7 +147,7 @@ pub(crate) const MUTANTS: &[(Mutation, World, u64)] = &[
     (Mutation::SpareAborted, World::Actions, 67),
     (Mutation::Group(Rule::WaitForAll), World::Groups, 16),
     (Mutation::Group(Rule::ExcludeFirst), World::Groups, 80),
-    (Mutation::Group(Rule::IncludeComplete), World::Groups, 7324),
+    (Mutation::Group(Rule::IncludeComplete), World::Groups, 32154),
     (Mutation::Group(Rule::IncludeCounts), World::Groups, 176),
     (Mutation::Group(Rule::SyncFirst), World::Groups, 760),
     (Mutation::Group(Rule::Renew), World::Groups, 10255),

@@ -19,10 +19,11 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use partha_core::group::{Input, Role};
+use partha_core::group::Input;
 use partha_core::id::Uid;
 
 use super::{Group, Groups};
+use crate::action::Within;
 use crate::error::{ErrorKind, Result, SystemError};
 use crate::moved::Moved;
 use crate::services::binder::{GroupPolicy, GroupView};
@@ -255,27 +256,32 @@ impl Shard {
         self.groups.borrow_mut().set_changing(uid, None);
     }
 
-    /// The error of a call in an action whose caller knows of another policy: it is to bind the
-    /// object anew. None if it knows the right one.
-    pub(in crate::shard) fn bound_otherwise(&self, uid: Uid, followed: bool) -> Option<SystemError> {
-        if !self.has_groups.get() {
-            return None;
-        }
+    /// Refuses a call in an action whose caller knows of another policy: it is to bind the object
+    /// anew.
+    ///
+    /// # Errors
+    /// `Moved`, to here.
+    pub(in crate::shard) fn check_bound(&self, uid: Uid, within: Option<&Within>) -> Result<()> {
+        let in_action = within.filter(|it| it.is_in_action() && self.has_groups.get());
+        let Some(within) = in_action else {
+            return Ok(());
+        };
         let groups = self.groups.borrow();
-        let group = groups.by_object.get(&uid)?;
+        let Some(group) = groups.by_object.get(&uid) else {
+            return Ok(());
+        };
         let takes_over = group.policy.map(GroupPolicy::takes_over);
-        if takes_over == Some(followed) || group.member.role() == Role::Unsure {
-            return None;
+        if takes_over == Some(within.is_followed()) {
+            return Ok(());
         }
-        let moves = group.member.view().number;
         let me = self.registry.me.node;
         let to = Moved {
             node: me,
             addresses: self.client.locator().addresses_of(me),
-            moves,
+            moves: group.member.view().number,
         };
         let here = self.registry.here();
         let what = format_args!("{uid} at {here}: its copies have another policy by now");
-        Some(SystemError::moved_to(what, to, None))
+        Err(SystemError::moved_to(what, to, None))
     }
 }

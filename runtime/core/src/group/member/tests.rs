@@ -2,6 +2,7 @@
 //! simulator's.
 
 use super::*;
+use crate::group::message::NotAdded;
 use crate::group::view::ChangeRefused;
 
 const LEADER: NodeId = NodeId(1);
