@@ -133,7 +133,8 @@ impl Binding {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let step = match next.take() {
+            // What was to be waited for may have happened since that was said.
+            let step = match next.take().filter(|step| *step != Step::Wait) {
                 Some(step) => step,
                 None => lock(&self.machine).want(self.now(), attempt),
             };
@@ -431,5 +432,32 @@ fn jitter() -> Jitter {
 impl fmt::Debug for Binding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Binding({})", self.object)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_happens_before_a_call_waits_for_it_is_not_missed() {
+        const LONG: Duration = Duration::from_secs(60);
+        let client = Client::builder().build().unwrap();
+        let node = NodeId(7);
+        let binding = Binding::new(client.id(), Uid { node, local: 8 }, ClassId(9));
+        let (mut first, mut second) = (Attempt::default(), Attempt::default());
+        let resolves = lock(&binding.machine).want(Time(0), &mut first);
+        assert!(matches!(resolves, Step::Resolve { .. }));
+        let waits = lock(&binding.machine).want(Time(0), &mut second);
+        assert_eq!(waits, Step::Wait);
+        let nobody = Err(Why::Unreachable);
+        lock(&binding.machine).resolved(Time(0), &mut first, nobody, Jitter(0));
+        binding.changed.notify_waiters();
+        let found = binding.route(&client, &mut second, Some(waits));
+        let found = tokio::time::timeout(LONG, found).await;
+        let found = found.expect("it waits for what is over");
+        assert_eq!(found.err().unwrap().kind(), ErrorKind::Unreachable);
     }
 }
