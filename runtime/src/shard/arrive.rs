@@ -113,13 +113,6 @@ pub(super) enum Outcome {
     Failed(SystemError),
 }
 
-/// How long a call may take.
-fn time_left(context: &CallContext, method: &Method) -> Duration {
-    let usual = || method.deadline_us.map(Duration::from_micros);
-    let wish = context.deadline.or_else(usual);
-    wish.unwrap_or(CALL_DEADLINE).min(CALL_DEADLINE_MAX)
-}
-
 impl Shard {
     /// A call has arrived: its ticket, unless it is refused at once.
     pub(super) fn invoke(self: &Rc<Self>, incoming: Incoming) -> Option<Ticket> {

@@ -187,6 +187,7 @@ pub(crate) struct Counters {
     pub(crate) moved_out: Cell<u64>,
     /// Moves that were begun here and did not come about.
     pub(crate) moves_failed: Cell<u64>,
+    /// Entries of logs that other copies were told of.
     pub(crate) told: Cell<u64>,
 }
 
