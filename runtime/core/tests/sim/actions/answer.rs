@@ -218,6 +218,8 @@ impl World {
         let root = self.runs[asked.run].root;
         match end {
             End::Committed => durable::told_committed(&self.truth, root)?,
+            // A request that was sent twice, and is late: nobody hears the answer.
+            End::Aborted(_) if self.truth.roots[&root].forgotten => {}
             End::Aborted(_) => {
                 atomic::told_aborted(&self.truth, root)?;
                 self.truth.root(root).dead = true;

@@ -118,7 +118,7 @@ impl Plan {
             lost: rng.pick(&[0, 20, 100]),
             doubled: rng.pick(&[0, 20, 100]),
             late: rng.pick(&[0, 20, 100]),
-            moved_lost: rng.pick(&[0, 200]),
+            moved_lost: rng.pick(&[0, 900]),
             full: rng.pick(&[0, 0, 30, 150]),
             failed: rng.pick(&[0, 0, 50]),
             raised: rng.pick(&[0, 80]),
@@ -163,6 +163,9 @@ impl Plan {
         (self.lost, self.doubled, self.late, self.full) = (0, 0, 0, 0);
         (self.half_open, self.cancelled) = (0, 0);
         (self.wait_ns, self.action_ns, self.move_ns) = (60 * S, 100 * S, 0);
+        // Who calls on is the most that a leader's death can spoil.
+        self.depth = self.depth.max(1).min(self.caps.depth);
+        self.servants_call = self.servants_call.max(150);
         self.limits = Limits {
             idle_ns: self.limits.idle_ns,
             resend_ns: self.limits.resend_ns,
