@@ -29,13 +29,17 @@ use partha_daemon::Stop;
 use bank::{ACCOUNTS_MAX, Bank};
 use books::Verdict;
 use failover::Copies;
-use load::{Known, Load};
+use load::{Known, Load, Mix};
 
 use crate::replicate::Policy;
 
 /// Accounts if it is not said how many: with copies, each is a group, and each kill changes most.
 const ACCOUNTS: u32 = 1_000;
 const ACCOUNTS_COPIED: u32 = 100;
+
+/// Accounts with copies that no client of the load uses: what is paid into them waits for nobody but
+/// their leaders.
+const PROBES: u32 = 16;
 
 /// A load of so many seconds and clients is sure to have deadlocks, if they are provoked.
 const SURE_SECONDS: u64 = 10;
@@ -138,8 +142,10 @@ async fn measure(bank: &mut Bank, arguments: &Arguments) -> anyhow::Result<ExitC
     let client = Client::connect(bank.naming()).await?;
     let begun = Instant::now();
     let (nodes, replication) = (arguments.nodes(), arguments.replication());
-    let count = arguments.accounts();
-    let accounts = bank::open_accounts(&client, count, nodes, replication.as_ref()).await?;
+    let used = arguments.accounts();
+    let probes = replication.as_ref().map_or(0, |_| PROBES);
+    let accounts = used + probes;
+    let accounts = bank::open_accounts(&client, accounts, nodes, replication.as_ref()).await?;
     let clients = arguments.clients;
     let tills = bank::open_tills(&client, clients, nodes, replication.as_ref()).await?;
     println!(
@@ -151,8 +157,14 @@ async fn measure(bank: &mut Bank, arguments: &Arguments) -> anyhow::Result<ExitC
     let crossing = !arguments.no_crossing;
     let transfers = !arguments.no_transfers;
     let naming = bank.naming();
-    let load = Load::new(naming, accounts.clone(), tills.clone(), crossing, transfers);
-    let mut copies = replication.map(|it| Copies::new(&client, (&accounts, &tills), &it));
+    let used = used as usize;
+    let mixed = Mix {
+        used,
+        crossing,
+        transfers,
+    };
+    let load = Load::new(naming, accounts.clone(), tills.clone(), mixed);
+    let mut copies = replication.map(|it| Copies::new(&client, (&accounts, used, &tills), &it));
     let time = Duration::from_secs(arguments.seconds);
     let begun = Instant::now();
     let end = tokio::time::Instant::now() + time;

@@ -43,9 +43,9 @@ fn killed(policy: &str) -> String {
             "4",
         ],
     );
-    let equal = "copies: 28 objects have 3 copies each, all equal";
+    let equal = "copies: 44 objects have 3 copies each, all equal";
     assert!(out.lines().any(|line| line == equal), "{out}");
-    assert!(out.ends_with("ledger: 20 accounts agree\n"), "{out}");
+    assert!(out.ends_with("ledger: 36 accounts agree\n"), "{out}");
     assert!(number(&out, "payments") > 0, "{out}");
     assert!(number(&out, "transfers") > 0, "{out}");
     assert!(out.contains(" transfers are there, each once\n"), "{out}");
@@ -88,7 +88,7 @@ fn one_copy_is_used_as_three_are() {
             "--no-transfers",
         ],
     );
-    let equal = "copies: 12 objects have 1 copies each, all equal";
+    let equal = "copies: 28 objects have 1 copies each, all equal";
     assert!(out.lines().any(|line| line == equal), "{out}");
-    assert!(out.ends_with("ledger: 8 accounts agree\n"), "{out}");
+    assert!(out.ends_with("ledger: 24 accounts agree\n"), "{out}");
 }

@@ -246,7 +246,7 @@ impl std::fmt::Display for Action {
         match self {
             Self::Tidy => f.write_str("cargo xtask tidy"),
             Self::Codegen => f.write_str("cargo xtask codegen --check"),
-            Self::Sim => f.write_str("cargo xtask sim --seeds 8000"),
+            Self::Sim => f.write_str("cargo xtask sim --seeds 6000"),
             Self::CrashPoints => f.write_str("cargo xtask crash-points"),
             Self::Counts => f.write_str("cargo xtask bench --check"),
             Self::Deny => f.write_str("cargo deny --locked check bans licenses sources"),

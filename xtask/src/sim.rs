@@ -52,7 +52,7 @@ pub(crate) const SHORT: Arguments = Arguments {
 
 /// Seeds of a run that nobody said more about.
 const SEEDS: u64 = 20_000;
-const SEEDS_SHORT: u64 = 8_000;
+const SEEDS_SHORT: u64 = 6_000;
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut command = cargo();
@@ -105,6 +105,6 @@ mod tests {
             ..SHORT
         };
         assert_eq!(words(&one), ["--seed", "7", "--trace"]);
-        assert_eq!(words(&SHORT), ["--seeds", "8000"]);
+        assert_eq!(words(&SHORT), ["--seeds", "6000"]);
     }
 }

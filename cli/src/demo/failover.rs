@@ -37,6 +37,8 @@ const ASK_DEADLINE: Duration = Duration::from_secs(5);
 pub(super) struct Copies<'a> {
     client: &'a Client,
     accounts: &'a [Account],
+    /// So many of them are the load's; the others are asked when a leader is killed.
+    used: usize,
     /// All that have copies, with a name for people.
     objects: Vec<(String, Uid)>,
     wanted: usize,
@@ -47,7 +49,7 @@ pub(super) struct Copies<'a> {
 impl<'a> Copies<'a> {
     pub(super) fn new(
         client: &'a Client,
-        (accounts, tills): (&'a [Account], &[Till]),
+        (accounts, used, tills): (&'a [Account], usize, &[Till]),
         replication: &Replication,
     ) -> Self {
         let named = accounts.iter().zip(0..);
@@ -62,6 +64,7 @@ impl<'a> Copies<'a> {
         Self {
             client,
             accounts,
+            used,
             objects: named.chain(tilled).collect(),
             wanted: usize::from(replication.copies),
             book: Book::new(accounts.len()),
@@ -79,15 +82,15 @@ impl<'a> Copies<'a> {
         locator.views(self.client, &objects, ASK_DEADLINE).await
     }
 
-    /// An account whose leader is at this node, and that has other copies: this client is bound
-    /// to it.
+    /// An account whose leader is at this node, that has other copies, and that the load does not
+    /// use: this client is bound to it.
     pub(super) async fn led_by(&self, node: NodeId) -> anyhow::Result<Option<usize>> {
         let views = self.views().await?;
         let leads =
             |view: &&GroupView| view.members.first() == Some(&node.0) && view.members.len() > 1;
         let led: BTreeSet<Uid> = views.iter().filter(leads).map(|view| view.object).collect();
-        let mut accounts = self.accounts.iter();
-        let index = accounts.position(|account| led.contains(&account.uid()));
+        let mut probes = self.used..self.accounts.len();
+        let index = probes.find(|index| led.contains(&self.accounts[*index].uid()));
         if let Some(index) = index {
             self.accounts[index].balance(self.client).await?;
         }

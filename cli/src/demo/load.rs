@@ -27,11 +27,19 @@ pub(super) struct Load {
     accounts: Vec<Account>,
     /// One a client.
     tills: Vec<Till>,
-    /// Transfers that meet take their accounts in opposite orders.
-    crossing: bool,
-    /// Without, there are payments alone.
-    transfers: bool,
+    mix: Mix,
     counts: Counts,
+}
+
+/// What clients do.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mix {
+    /// The first so many of the accounts.
+    pub(super) used: usize,
+    /// Transfers that meet take their accounts in opposite orders.
+    pub(super) crossing: bool,
+    /// Without, there are payments alone.
+    pub(super) transfers: bool,
 }
 
 /// What the clients know when the load is over.
@@ -43,19 +51,12 @@ pub(super) struct Known {
 }
 
 impl Load {
-    pub(super) fn new(
-        naming: String,
-        accounts: Vec<Account>,
-        tills: Vec<Till>,
-        crossing: bool,
-        transfers: bool,
-    ) -> Self {
+    pub(super) fn new(naming: String, accounts: Vec<Account>, tills: Vec<Till>, mix: Mix) -> Self {
         Self {
             naming,
             accounts,
             tills,
-            crossing,
-            transfers,
+            mix,
             counts: Counts::new(),
         }
     }
@@ -88,7 +89,7 @@ impl Load {
         let mut book = Book::new(self.accounts.len());
         let (mut transfers, mut number) = (Transfers::new(), 0);
         while tokio::time::Instant::now() < end {
-            let pays = random.below(2) == 0 || !self.transfers;
+            let pays = random.below(2) == 0 || !self.mix.transfers;
             let worked = match pays {
                 true => self.payment(&client, &mut random, &mut book).await,
                 false => {
@@ -109,7 +110,7 @@ impl Load {
         random: &mut Random,
         book: &mut Book,
     ) -> anyhow::Result<()> {
-        let chosen = random.below(self.accounts.len() as u64) as usize;
+        let chosen = random.below(self.mix.used as u64) as usize;
         let amount = random.below(AMOUNT_MAX) as i64 + 1;
         // A little more in than out, so that most accounts hold something.
         let amount = if random.below(9) < 5 { amount } else { -amount };
@@ -157,14 +158,14 @@ impl Load {
 
     /// Two accounts, in the order in which they are taken.
     fn pair(&self, random: &mut Random, client: usize) -> (usize, usize) {
-        let all = self.accounts.len();
+        let all = self.mix.used;
         let hot = random.below(3) == 0;
         let among = if hot { HOT.min(all) } else { all } as u64;
         let one = random.below(among);
         // Another one: the same is left out.
         let other = (one + 1 + random.below(among - 1)) % among;
         let (low, high) = (one.min(other) as usize, one.max(other) as usize);
-        match (self.crossing, hot) {
+        match (self.mix.crossing, hot) {
             (false, _) => (low, high),
             (true, true) if client.is_multiple_of(2) => (low, high),
             (true, true) => (high, low),
