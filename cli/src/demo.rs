@@ -37,8 +37,8 @@ use crate::replicate::Policy;
 const ACCOUNTS: u32 = 1_000;
 const ACCOUNTS_COPIED: u32 = 100;
 
-/// Accounts with copies that no client of the load uses: what is paid into them waits for nobody but
-/// their leaders.
+/// Accounts with copies that no client of the load uses: what is paid into them waits for nobody
+/// but their leaders.
 const PROBES: u32 = 16;
 
 /// A load of so many seconds and clients is sure to have deadlocks, if they are provoked.
@@ -111,6 +111,15 @@ impl Arguments {
         }
     }
 
+    /// What the clients do.
+    fn mix(&self) -> Mix {
+        Mix {
+            used: self.accounts() as usize,
+            crossing: !self.no_crossing,
+            transfers: !self.no_transfers,
+        }
+    }
+
     fn accounts(&self) -> u32 {
         let usual = match self.replicas {
             Some(_) => ACCOUNTS_COPIED,
@@ -142,9 +151,8 @@ async fn measure(bank: &mut Bank, arguments: &Arguments) -> anyhow::Result<ExitC
     let client = Client::connect(bank.naming()).await?;
     let begun = Instant::now();
     let (nodes, replication) = (arguments.nodes(), arguments.replication());
-    let used = arguments.accounts();
     let probes = replication.as_ref().map_or(0, |_| PROBES);
-    let accounts = used + probes;
+    let accounts = arguments.accounts() + probes;
     let accounts = bank::open_accounts(&client, accounts, nodes, replication.as_ref()).await?;
     let clients = arguments.clients;
     let tills = bank::open_tills(&client, clients, nodes, replication.as_ref()).await?;
@@ -154,17 +162,10 @@ async fn measure(bank: &mut Bank, arguments: &Arguments) -> anyhow::Result<ExitC
         nodes.join(" and "),
         begun.elapsed().as_secs_f64()
     );
-    let crossing = !arguments.no_crossing;
-    let transfers = !arguments.no_transfers;
     let naming = bank.naming();
-    let used = used as usize;
-    let mixed = Mix {
-        used,
-        crossing,
-        transfers,
-    };
-    let load = Load::new(naming, accounts.clone(), tills.clone(), mixed);
-    let mut copies = replication.map(|it| Copies::new(&client, (&accounts, used, &tills), &it));
+    let mix = arguments.mix();
+    let load = Load::new(naming, accounts.clone(), tills.clone(), mix);
+    let mut copies = replication.map(|it| Copies::new(&client, (&accounts, mix.used, &tills), &it));
     let time = Duration::from_secs(arguments.seconds);
     let begun = Instant::now();
     let end = tokio::time::Instant::now() + time;
@@ -203,7 +204,7 @@ async fn measure(bank: &mut Bank, arguments: &Arguments) -> anyhow::Result<ExitC
     let sure = arguments.seconds >= SURE_SECONDS
         && arguments.clients >= SURE_CLIENTS
         && load.counts().transfers.count() >= SURE_TRANSFERS;
-    let missed = transfers && crossing && sure && load.counts().deadlocks.count() == 0;
+    let missed = sure && mix.transfers && mix.crossing && load.counts().deadlocks.count() == 0;
     if missed {
         println!("deadlocks: there was none, although transfers cross");
     }
