@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use partha_core::End;
 use partha_core::action::message::Verdict;
 use partha_core::action::path::{Coordinator, Participant, Path, Site};
 use partha_core::action::scope::{Doom, Family, Over, Plan};
 use partha_core::id::Uid;
+use partha_core::{Abort, End};
 
 use super::error::{self, AbortReason, ActionError};
 use super::id::ActionId;
@@ -235,17 +235,13 @@ impl Level {
                 aborted_below,
                 limit,
             };
-            return self.ask_leader(asking).await;
+            return self.ask_leaders(asking).await;
         }
         let asked = (coordinator, decider, false);
         let answer = actions::commit(client, asked, action, others, aborted_below, limit).await;
         let lost = match answer {
             Ok(End::Committed) => return Ok(()),
-            Ok(End::Aborted(abort)) => {
-                let error = error::not_committed(action, abort);
-                self.abort(&"the commit failed");
-                return Err(not_committed(action, error));
-            }
+            Ok(End::Aborted(abort)) => return Err(self.failed_to_commit(abort)),
             Ok(End::Unknown) => {
                 let detail = "the coordinator ceased to lead while it decided";
                 SystemError::new(ErrorKind::Fenced, detail).completed(Completed::Maybe)
@@ -261,12 +257,7 @@ impl Level {
         let id = ActionId::decided_at(action, decided_at);
         match find_out(client, id, lost, limit).await {
             Ok(Outcome::Committed) => Ok(()),
-            Ok(Outcome::Aborted | Outcome::InFlight) => {
-                self.abort(&"the coordinator has aborted it");
-                let detail = "it was aborted after its commit was asked for";
-                let error = SystemError::new(ErrorKind::ActionAborted, detail);
-                Err(not_committed(action, error))
-            }
+            Ok(Outcome::Aborted | Outcome::InFlight) => Err(self.aborted_since()),
             Err(error) => {
                 // Whoever decides does so without being told, and tells all others.
                 self.ended = true;
@@ -277,7 +268,7 @@ impl Level {
 
     /// Has whoever leads the decider commit: when it is lost, the next one goes on, and is asked
     /// the same.
-    async fn ask_leader<E>(&mut self, asking: Asking<'_>) -> Result<(), ActionError<E>> {
+    async fn ask_leaders<E>(&mut self, asking: Asking<'_>) -> Result<(), ActionError<E>> {
         let Asking {
             coordinator,
             others,
@@ -296,11 +287,7 @@ impl Level {
                 actions::commit(client, asked, action, others, aborted_below, patience).await;
             let mut last = match answer {
                 Ok(End::Committed) => return Ok(()),
-                Ok(End::Aborted(abort)) => {
-                    let error = error::not_committed(action, abort);
-                    self.abort(&"the commit failed");
-                    return Err(not_committed(action, error));
-                }
+                Ok(End::Aborted(abort)) => return Err(self.failed_to_commit(abort)),
                 Ok(End::Unknown) => {
                     let detail = "whoever was to decide leads no more";
                     SystemError::new(ErrorKind::Fenced, detail).completed(Completed::Maybe)
@@ -311,12 +298,7 @@ impl Level {
             tracing::info!(%action, error = %last, "the answer to a commit is lost");
             match outcome(client, id, limit).await {
                 Ok(Outcome::Committed) => return Ok(()),
-                Ok(Outcome::Aborted) => {
-                    self.abort(&"the coordinator has aborted it");
-                    let detail = "it was aborted after its commit was asked for";
-                    let error = SystemError::new(ErrorKind::ActionAborted, detail);
-                    return Err(not_committed(action, error));
-                }
+                Ok(Outcome::Aborted) => return Err(self.aborted_since()),
                 Ok(Outcome::InFlight) => {}
                 Err(error) => last = error,
             }
@@ -335,6 +317,21 @@ impl Level {
             let pause = pause(tried).max(Duration::from_millis(5));
             tokio::time::sleep(pause.min(limit.saturating_duration_since(Instant::now()))).await;
         }
+    }
+
+    /// Its coordinator has answered that it cannot commit.
+    fn failed_to_commit<E>(&mut self, abort: Abort) -> ActionError<E> {
+        let error = error::not_committed(self.action, abort);
+        self.abort(&"the commit failed");
+        not_committed(self.action, error)
+    }
+
+    /// Its coordinator has aborted it, though its commit was asked for.
+    fn aborted_since<E>(&mut self) -> ActionError<E> {
+        self.abort(&"the coordinator has aborted it");
+        let detail = "it was aborted after its commit was asked for";
+        let error = SystemError::new(ErrorKind::ActionAborted, detail);
+        not_committed(self.action, error)
     }
 
     /// Its program has given it up.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use partha_core::action::path::Address;
 use partha_core::action::scope::Report;
 use partha_core::binding::{Attempt, Step};
-use partha_core::id::NodeId;
+use partha_core::id::{NodeId, Peer};
 use partha_wire::{Message, Writer};
 
 use super::{Callee, Request, ask, reaching};
@@ -39,6 +39,24 @@ struct At<'a> {
     /// Of a call in an action, if whoever leads the object next goes on with it: the call is made
     /// there once more, under the same id, whatever becomes of this attempt.
     goes_on: Option<&'a Track>,
+}
+
+impl At<'_> {
+    /// The action has to know where its call goes: to this shard, or to whoever leads the object.
+    async fn reaching(
+        self,
+        track: Option<&Track>,
+        (node, shard): (NodeId, u16),
+        peer: Option<Peer>,
+    ) -> Result<()> {
+        match self.goes_on {
+            Some(track) => {
+                let leader = Address::Leader(self.binding.object());
+                track.reaching(leader, None).await
+            }
+            None => reaching(track, node, shard, peer).await,
+        }
+    }
 }
 
 /// What an attempt came to.
@@ -122,15 +140,7 @@ impl Request {
         } = at;
         let node = self.scope.client.me().node;
         self.going_to(node);
-        let reached = match goes_on {
-            Some(track) => {
-                track
-                    .reaching(Address::Leader(binding.object()), None)
-                    .await
-            }
-            None => reaching(track, node, shard.index(), None).await,
-        };
-        if let Err(error) = reached {
+        if let Err(error) = at.reaching(track, (node, shard.index()), None).await {
             return Tried::Done(error.into());
         }
         let kept = goes_on.map(|_| self.w.clone());
@@ -174,15 +184,7 @@ impl Request {
         let peer = connection.peer();
         self.going_to(peer.node);
         let shard = shard_at(binding.object(), connection);
-        let reached = match goes_on {
-            Some(track) => {
-                track
-                    .reaching(Address::Leader(binding.object()), None)
-                    .await
-            }
-            None => reaching(track, peer.node, shard, Some(peer)).await,
-        };
-        if let Err(error) = reached {
+        if let Err(error) = at.reaching(track, (peer.node, shard), Some(peer)).await {
             return Tried::Done(error.into());
         }
         let (w, times) = self.with_times();

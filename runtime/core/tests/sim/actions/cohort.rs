@@ -286,7 +286,11 @@ impl World {
         let Some(uid) = address.object() else {
             return;
         };
-        let (term, pause) = (self.groups[&uid].term, 10 * MS);
+        let term = self.groups[&uid].term;
+        self.look_again(from, (uid, term, 10 * MS), message);
+    }
+
+    fn look_again(&mut self, from: Life, (uid, term, pause): (Uid, u64, u64), message: &Message) {
         let message = Box::new(message.clone());
         self.schedule(
             self.now + pause,
@@ -313,18 +317,7 @@ impl World {
             self.summary.reach("cohort: told again");
             return self.tell(from, vec![(Address::Leader(uid), message.clone())]);
         }
-        let pause = 2 * pause;
-        let message = Box::new(message.clone());
-        self.schedule(
-            self.now + pause,
-            Event::TellAgain {
-                from,
-                uid,
-                term,
-                pause,
-                message,
-            },
-        );
+        self.look_again(from, (uid, term, 2 * pause), message);
     }
 
     /// In a run in which nothing but leaders dies no servant does what cannot be done again.

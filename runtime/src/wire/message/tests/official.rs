@@ -25,6 +25,16 @@ const ABOUT_GROUPS: &[&str] = &[
     "updated = false, decider = (node = 7, local = 66), part = true)], others",
 ];
 
+/// Each body as a message of its own.
+fn bodies(actions: &[Action]) -> Vec<u8> {
+    let framed = actions.iter().flat_map(|action| {
+        let mut w = Writer::new(MESSAGE_BYTES_MAX);
+        action.write(&mut w, Slot::ROOT);
+        w.to_framed().unwrap()
+    });
+    framed.collect()
+}
+
 #[test]
 fn the_official_compiler_reads_actions_by_wire_capnp() {
     let Some(capnp) = test_support::require_tool("capnp") else {
@@ -41,15 +51,7 @@ fn the_official_compiler_reads_actions_by_wire_capnp() {
     assert!(lines.iter().all(|line| line.contains("kind = 8")), "{text}");
 
     // The body again, as what it is: by way of its own message.
-    let bodies: Vec<u8> = all
-        .iter()
-        .flat_map(|action| {
-            let mut w = Writer::new(MESSAGE_BYTES_MAX);
-            action.write(&mut w, Slot::ROOT);
-            w.to_framed().unwrap()
-        })
-        .collect();
-    std::fs::write(&file, bodies).unwrap();
+    std::fs::write(&file, bodies(&all)).unwrap();
     let text = decode(&capnp, "Action", &file);
     for part in [
         "prepare = (action = (node = 7, local = 1), incarnation = 4, join = 77, aborted = [(node \
@@ -106,14 +108,8 @@ fn the_official_compiler_reads_news_of_groups_by_wire_capnp() {
     let file = dir.path().join("news");
     let all = actions().into_iter();
     let news = all.filter(|action| matches!(action.what, What::Group(_)));
-    let bodies: Vec<u8> = news
-        .flat_map(|action| {
-            let mut w = Writer::new(MESSAGE_BYTES_MAX);
-            action.write(&mut w, Slot::ROOT);
-            w.to_framed().unwrap()
-        })
-        .collect();
-    std::fs::write(&file, bodies).unwrap();
+    let news: Vec<_> = news.collect();
+    std::fs::write(&file, bodies(&news)).unwrap();
     let text = decode(&capnp, "Action", &file);
     for part in [
         "group = (object = (node = 7, local = 4), number = 9, view = 8, index = 40, complete = 41, \
