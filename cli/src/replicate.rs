@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 use partha::services::binder::{GroupOrder, GroupPolicy, Label};
-use partha::{Copies, Replication, Uid};
+use partha::{Copies, ErrorKind, Replication, Uid};
 use serde_json::json;
 
 use crate::arguments::Cluster;
@@ -20,7 +20,8 @@ use crate::sessions::Shape;
 /// answered, and another one leads if the leader's node is lost. Asked again with another number,
 /// more copies are made, or those that are too many go, the youngest first; with 1 the leader's
 /// stays. Asked with another policy, the copies keep up with each other in that way from then on:
-/// the change waits, up to 5 s, until no action or call has the object in use.
+/// the change waits, as long as --wait says and 8 s at least, until no action or call has the
+/// object in use.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  partha replicate /bank/alice 3\n  \
                   partha replicate /bank/alice 2 --on zone=a,zone=b\n  \
@@ -32,7 +33,7 @@ pub(crate) struct Arguments {
     /// How many copies there are to be, at as many nodes; 1 to 16
     #[arg(value_parser = clap::value_parser!(u16).range(1..=16))]
     copies: u16,
-    /// How long to wait until there are so many
+    /// How long to wait until there are so many, and until the policy can change
     #[arg(long, value_name = "TIME", default_value = "30s")]
     #[arg(value_parser = humantime::parse_duration)]
     wait: Duration,
@@ -155,10 +156,17 @@ pub(crate) async fn when_there(
 ) -> anyhow::Result<Copies> {
     let until = Instant::now() + wait;
     loop {
-        let copies = system.client.replicate_as(object, replication).await?;
-        let there = copies.members.len() == usize::from(replication.copies);
-        if there || Instant::now() + LOOK > until {
-            return Ok(copies);
+        let last = Instant::now() + LOOK > until;
+        match system.client.replicate_as(object, replication).await {
+            // Somebody has it in use, or changes its policy, and nothing has happened.
+            Err(error) if error.kind() == ErrorKind::LockTimeout && !last => {}
+            Err(error) => return Err(error.into()),
+            Ok(copies) => {
+                let there = copies.members.len() == usize::from(replication.copies);
+                if there || last {
+                    return Ok(copies);
+                }
+            }
         }
         tokio::time::sleep(LOOK).await;
     }

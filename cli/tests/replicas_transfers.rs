@@ -453,7 +453,6 @@ async fn no_action_aborts_when_leaders_of_cohorts_are_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "nodes take a silent one for dead after 10 s, and calls have no more time than that"]
 async fn no_action_aborts_when_a_leader_of_cohorts_is_frozen() {
     freeze("cohort", Third::Copied).await;
 }

@@ -68,6 +68,11 @@ pub struct NodeOptions {
     #[arg(long, value_name = "COUNT", env = "PARTHA_SHARDS",
           value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub shards: Option<u16>,
+    /// How long a peer may be silent before it is taken for dead, as 10s: then its connections are
+    /// broken, and where it led copies, another one does. A silent peer is asked before, after
+    /// three tenths of that
+    #[arg(long, value_name = "TIME", env = "PARTHA_PEER_LEASE")]
+    pub peer_lease: Option<Span>,
     /// How long an unused object stays in memory, as 60s
     #[arg(long, value_name = "TIME", env = "PARTHA_IDLE")]
     pub idle: Option<Span>,
@@ -139,6 +144,7 @@ impl NodeOptions {
             },
             naming: self.naming.or(lower.naming),
             shards: self.shards.or(lower.shards),
+            peer_lease: self.peer_lease.or(lower.peer_lease),
             idle: self.idle.or(lower.idle),
             memory_mb: self.memory_mb.or(lower.memory_mb),
             active_objects: self.active_objects.or(lower.active_objects),

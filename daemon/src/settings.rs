@@ -12,6 +12,10 @@ use crate::options::{LogFormat, LogOptions, NodeOptions};
 
 /// How long calls under way may take to finish when a daemon is stopped.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The least time that a peer may be silent: a machine that is busy takes some of it.
+const PEER_LEASE_MIN: Duration = Duration::from_millis(500);
+/// When a silent peer is asked whether it lives: after so much of the time it may be silent.
+const HEARTBEAT: f64 = 0.3;
 
 /// What holds where nobody says otherwise.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +45,8 @@ pub struct Settings {
     pub naming: Option<String>,
     /// How many threads run objects; as many as cores if not said.
     pub shards: Option<u16>,
+    /// How long a peer may be silent, if it was said.
+    pub peer_lease: Option<Duration>,
     /// Bounds of each shard.
     pub limits: Limits,
     /// Bytes of object states that the node keeps in memory, if it was said.
@@ -75,6 +81,12 @@ impl Settings {
         if let Err(reason) = Label::check_all(&labels) {
             bail!("the node's labels: {reason}");
         }
+        if let Some(lease) = node.peer_lease.filter(|lease| lease.0 < PEER_LEASE_MIN) {
+            bail!(
+                "a lease of {:?} for peers is too short: {PEER_LEASE_MIN:?} is the least",
+                lease.0
+            );
+        }
         let mut limits = Limits::default();
         if let Some(idle) = node.idle {
             limits.idle_ns = u64::try_from(idle.0.as_nanos()).unwrap_or(u64::MAX);
@@ -89,6 +101,7 @@ impl Settings {
             labels,
             naming: node.naming.or_else(|| defaults.naming.map(str::to_owned)),
             shards: node.shards,
+            peer_lease: node.peer_lease.map(|span| span.0),
             limits,
             memory_bytes: node.memory_mb.map(|mb| mb.saturating_mul(1 << 20)),
             active_objects: node.active_objects,
@@ -135,6 +148,9 @@ impl Settings {
         }
         if let Some(objects) = self.active_objects {
             builder = builder.active_objects_max(objects);
+        }
+        if let Some(lease) = self.peer_lease {
+            builder = builder.lease(lease.mul_f64(HEARTBEAT), lease);
         }
         match self.shards {
             Some(shards) => builder.shards(shards),
@@ -205,6 +221,18 @@ mod tests {
         let settings = settings(node).unwrap();
         assert_eq!(settings.memory_bytes, Some(7 << 20));
         assert_eq!(settings.active_objects, Some(9));
+    }
+
+    #[test]
+    fn peers_may_be_silent_for_half_a_second_at_least() {
+        let silent = |text: &str| NodeOptions {
+            peer_lease: Some(text.parse().unwrap()),
+            ..NodeOptions::default()
+        };
+        let error = settings(silent("499ms")).unwrap_err().to_string();
+        assert!(error.contains("500ms is the least"), "{error}");
+        let lease = settings(silent("500ms")).unwrap().peer_lease;
+        assert_eq!(lease, Some(Duration::from_millis(500)));
     }
 
     #[test]

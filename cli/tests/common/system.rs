@@ -16,6 +16,8 @@ pub(crate) struct System {
     pub(crate) naming: String,
     /// All processes by name.
     processes: BTreeMap<String, Child>,
+    /// Who is silent for this long is taken for dead, by the binder and by the nodes.
+    lease: String,
 }
 
 impl System {
@@ -24,12 +26,13 @@ impl System {
         Self::with_lease(nodes, "10s")
     }
 
-    /// With a binder that takes a node for dead after this time.
+    /// With a binder and nodes that take a silent node for dead after this time.
     pub(crate) fn with_lease(nodes: &[&str], lease: &str) -> Self {
         let mut system = Self {
             folder: temp_dir("system"),
             naming: String::new(),
             processes: BTreeMap::new(),
+            lease: lease.to_owned(),
         };
         system.naming = system.serve("naming", "naming", &[]);
         system.serve("binder", "binder", &["--lease", lease]);
@@ -55,6 +58,7 @@ impl System {
         let store = self.folder.path().join(name);
         let mut command = command(&["serve", kind, "--name", name, "--listen", "127.0.0.1:0"]);
         command.arg("--data-dir").arg(store).args(more);
+        command.args(["--peer-lease", &self.lease]);
         if !self.naming.is_empty() {
             command.args(["--naming", &self.naming]);
         }

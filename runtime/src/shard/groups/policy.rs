@@ -31,11 +31,15 @@ use crate::shard::{Incoming, Shard};
 use crate::wire::context::CallContext;
 
 /// For so long an object is waited for that is in use, in all.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Calls are kept out for so long, at most, before the question.
+const PATIENCE: Duration = Duration::from_secs(8);
+/// Calls are kept out for so long, at most, before the question; at first, and twice as long each
+/// time: actions of a busy system take their time to end, and those that wait for each other
+/// through this never do.
 const HOLD: Duration = Duration::from_millis(300);
+const HOLD_MAX: Duration = Duration::from_secs(2);
 /// Then they are let in, for so long at first, and longer each time.
 const PAUSE: Duration = Duration::from_millis(25);
+const PAUSE_MAX: Duration = Duration::from_millis(300);
 /// Between two looks whether nothing is under way.
 const LOOK: Duration = Duration::from_millis(2);
 /// Between two questions about the view.
@@ -176,8 +180,8 @@ impl Shard {
 
     async fn change_policy(self: Rc<Self>, uid: Uid, to: GroupPolicy) {
         let until = Instant::now() + PATIENCE;
-        let mut pause = PAUSE;
-        while !self.asked_at_rest(uid, to).await {
+        let (mut hold, mut pause) = (HOLD, PAUSE);
+        while !self.asked_at_rest(uid, to, hold).await {
             let over = Instant::now() >= until;
             if over {
                 tracing::info!(%uid, "it is in use: the policy of copies stays");
@@ -188,7 +192,8 @@ impl Shard {
                 return;
             }
             tokio::time::sleep(pause).await;
-            pause = (2 * pause).min(HOLD);
+            hold = (2 * hold).min(HOLD_MAX);
+            pause = (2 * pause).min(PAUSE_MAX);
             let state = State::Holding;
             if !self.change_goes_on(uid, Some(Changing { to, state })) {
                 return;
@@ -203,10 +208,10 @@ impl Shard {
         }
     }
 
-    /// Waits until nothing is under way at an object, and asks for the change then; whether that
-    /// is done, or there is nothing to be asked for any more.
-    async fn asked_at_rest(self: &Rc<Self>, uid: Uid, to: GroupPolicy) -> bool {
-        let until = Instant::now() + HOLD;
+    /// Waits for so long until nothing is under way at an object, and asks for the change then;
+    /// whether that is done, or there is nothing to be asked for any more.
+    async fn asked_at_rest(self: &Rc<Self>, uid: Uid, to: GroupPolicy, hold: Duration) -> bool {
+        let until = Instant::now() + hold;
         loop {
             let rests = {
                 let groups = self.groups.borrow();
