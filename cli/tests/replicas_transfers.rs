@@ -162,8 +162,8 @@ enum Third {
     Copied,
 }
 
-fn start(policy: &'static str, third: Third) -> System {
-    let system = System::with_lease(&["a", "b", "c", "d"], "2s");
+fn start(policy: &'static str, third: Third, lease: &str) -> System {
+    let system = System::with_lease(&["a", "b", "c", "d"], lease);
     let at = match third {
         Third::Plain => "d",
         Third::Copied => "c",
@@ -364,7 +364,12 @@ impl Town {
 }
 
 async fn begin(policy: &'static str, third: Third) -> (System, Town) {
-    let system = tokio::task::spawn_blocking(move || start(policy, third));
+    begin_with(policy, third, "2s").await
+}
+
+/// With nodes that take a silent one for dead after this time.
+async fn begin_with(policy: &'static str, third: Third, lease: &'static str) -> (System, Town) {
+    let system = tokio::task::spawn_blocking(move || start(policy, third, lease));
     let system = system.await.unwrap();
     let town = Town::open(&system, policy).await;
     (system, town)
@@ -435,6 +440,58 @@ async fn policies_change_while_money_is_moved() {
     assert_eq!(lost, 0, "actions that were aborted because of a change");
     system = town.round(system, 0, Loss::Killed).await;
     town.end(system).await;
+}
+
+/// The end of a nested action is told to the node that led when it called, which was killed and is
+/// there again, and does not lead any more: it passes that on to the one that does.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_that_a_new_life_of_the_leader_is_told_gets_to_the_next_one() {
+    // Longer than a call has time: nobody is taken for gone.
+    let (system, town) = begin_with("cohort", Third::Plain, "30s").await;
+    let (system, ()) = blocking(system, |system| {
+        system.account("/bank/here", "a", MONEY);
+    })
+    .await;
+    let client = town.client.clone();
+    let naming = client.naming().unwrap();
+    let here = naming.lookup(&client, "/bank/here").await.unwrap();
+    let here = Account::from_uid(here.object);
+    let x = &town.accounts[0].account;
+    // Whoever has had something committed there has asked who leads.
+    let paid = client.action(async |action| x.deposit(action, 1).await);
+    paid.await.unwrap();
+    let mut system = Some(system);
+    let options = ActionOptions::new().deadline(LONG);
+    let done = client.action_with(options, async |action| {
+        let given_up = action.nested(async |inner| {
+            x.deposit(inner, 1).await.unwrap();
+            let there = system.take().unwrap();
+            let (there, ()) = blocking(there, |system| {
+                system.kill("a");
+                eventually(LONG, || members(system, "/bank/x")[0] != "a");
+                system.revive("a");
+                eventually(LONG, || {
+                    members(system, "/bank/x").contains(&"a".to_owned())
+                });
+            })
+            .await;
+            system = Some(there);
+            // There is a connection to the node's new life.
+            assert_eq!(balance(&client, &here).await, MONEY);
+            Err::<(), _>(SystemError::servant("no"))
+        });
+        assert!(given_up.await.is_err());
+        // Somebody else gets in while the action goes on.
+        let there = system.take().unwrap();
+        let (there, ()) = blocking(there, |system| {
+            system.ok(&["call", "/bank/x", "deposit", r#"{"amount": 5}"#]);
+        })
+        .await;
+        system = Some(there);
+        Ok::<_, SystemError>(())
+    });
+    done.await.unwrap();
+    assert_eq!(balance(&client, x).await, MONEY + 1 + 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,6 +27,9 @@ use crate::wire::message::{self, Action, CommitRequest, Shard, What};
 /// The shard number of a process that speaks as the one that runs an action: whatever it says
 /// must not be taken for the word of a coordinator that is a shard of the same node.
 pub(crate) const RUNNER: u16 = u16::MAX;
+/// The shard number of a node that passes on what was said to it as the leader of an object that
+/// another one leads. It is no coordinator's word either, and is not passed on once more.
+const PASSED_ON: u16 = u16::MAX - 1;
 
 /// Messages that wait for a connection to one node.
 const QUEUE_MAX: usize = 1_024;
@@ -120,6 +123,46 @@ fn tell_leader(client: &Client, object: Uid, message: Message) {
             }
         })),
     }
+}
+
+/// Passes on what was said to this node as the leader of an object, and is said once only, to the
+/// one that leads it: `leader`, or whoever the binder names. Whoever said it may have heard that
+/// this node leads before it was started again, and sees no connection break.
+pub(crate) fn pass_on(
+    client: &Client,
+    (object, leader): (Uid, Option<NodeId>),
+    from: u16,
+    message: Message,
+) {
+    let me = client.home_if_any().map(|home| home.me.node);
+    if from == PASSED_ON {
+        return;
+    }
+    let to = move |client: &Client, leader: NodeId| {
+        if Some(leader) != me {
+            tracing::debug!(%object, %leader, ?message, "passed on to who leads");
+            post(client, leader, Shard::Of(object), PASSED_ON, message);
+        }
+    };
+    if let Some(leader) = leader {
+        return to(client, leader);
+    }
+    let Ok(room) = client.lines().retold.clone().try_acquire_owned() else {
+        return tracing::debug!(%object, "too much is told to leaders at a time");
+    };
+    // Where no runtime runs the process ends, and the message gets lost.
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+        return;
+    };
+    let client = client.downgrade();
+    runtime.spawn(async move {
+        let Some(client) = client.upgrade() else {
+            return;
+        };
+        let leader = leader_of(&client, object, true, RETOLD).await;
+        to(&client, leader);
+        drop(room);
+    });
 }
 
 /// Looks for some seconds whether another leads than the one that was told.

@@ -134,7 +134,7 @@ impl Shard {
             }
         };
         match self.execute_too(uid, (previous, stamp), &told) {
-            Ok(body) => Some(body),
+            Ok(body) => body,
             Err(error) => {
                 let call = told.call.as_ref().and_then(|name| read_call(name).ok());
                 let (index, ordinal) = (stamp.index, told.ordinal);
@@ -154,18 +154,22 @@ impl Shard {
         }
     }
 
+    /// None if the state that it is to be executed on is not known just now.
     fn execute_too(
         self: &Rc<Self>,
         uid: Uid,
         (previous, stamp): (Stamp, Stamp),
         told: &ExecutedCall,
-    ) -> Result<Bytes> {
+    ) -> Result<Option<Bytes>> {
         let (class, reached, overlay) = {
             let mut groups = self.groups.borrow_mut();
             let group = groups.by_object.get_mut(&uid);
             let group = group.ok_or_else(|| internal("the copy is gone"))?;
             let reached = group.reached.take().filter(|it| it.at == previous);
             (group.class, reached, self.overlay(uid, group)?)
+        };
+        let Some(overlay) = overlay else {
+            return Ok(None);
         };
         let class = self.registry.classes.get(&class);
         let class = class.ok_or_else(|| internal("this node does not run the class"))?;
@@ -208,11 +212,12 @@ impl Shard {
             group.reached = Some(Reached { at: stamp, state });
             group.executed += 1;
         }
-        Ok(entry::encode(&batch))
+        Ok(Some(entry::encode(&batch)))
     }
 
     /// What entries have changed that the store may not show yet.
-    fn overlay(&self, uid: Uid, group: &Group) -> Result<Overlay> {
+    /// None if that is not known just now.
+    fn overlay(&self, uid: Uid, group: &Group) -> Result<Option<Overlay>> {
         let mut overlay = Overlay::default();
         let log = group.member.log();
         for (stamp, body) in &group.bodies {
@@ -221,13 +226,16 @@ impl Shard {
             }
             let batch = entry::decode(body.clone()).map_err(unreadable)?;
             for item in batch.items {
-                overlay.take(item, &|| {
+                let known = overlay.take(item, &|| {
                     let store = self.registry.store.as_ref();
                     store.and_then(|store| store.read_part(uid).ok().flatten())
                 })?;
+                if !known {
+                    return Ok(None);
+                }
             }
         }
-        Ok(overlay)
+        Ok(Some(overlay))
     }
 
     fn state_before(&self, uid: Uid, overlay: &Overlay) -> Result<Bytes> {
@@ -275,7 +283,12 @@ struct Overlay {
 }
 
 impl Overlay {
-    fn take(&mut self, item: Item, stored: &dyn Fn() -> Option<partha_store::Part>) -> Result<()> {
+    /// Whether it is known what comes of the item.
+    fn take(
+        &mut self,
+        item: Item,
+        stored: &dyn Fn() -> Option<partha_store::Part>,
+    ) -> Result<bool> {
         match item {
             Item::WriteState { record, .. } => self.state = Some(record.state),
             Item::PutRow {
@@ -292,14 +305,18 @@ impl Overlay {
                 let stored = || stored().filter(|part| part.action == action);
                 let body = known.map(|(_, body)| body);
                 let body = body.or_else(|| stored().map(|part| part.body));
-                let body = body.ok_or_else(|| internal("the part of an action is not here"))?;
+                // The store has installed this end though nobody has said so here yet, or the
+                // action had ended before: it is not known which.
+                let Some(body) = body else {
+                    return Ok(false);
+                };
                 for item in entry::decode(body).map_err(unreadable)?.items {
                     self.take(item, &|| None)?;
                 }
             }
             _ => {}
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -386,4 +403,67 @@ fn internal(what: &str) -> SystemError {
 
 fn unreadable(error: partha_store::StoreError) -> SystemError {
     SystemError::new(ErrorKind::Store, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use partha_core::action::path::{Coordinator, Site};
+    use partha_core::id::Incarnation;
+
+    use super::*;
+
+    fn uid(counter: u64) -> Uid {
+        Uid::new(NodeId(1), Incarnation(1), counter)
+    }
+
+    fn state(text: &'static str) -> Item {
+        let record = Record {
+            class: ClassId(1),
+            schema: 1,
+            version: 1,
+            epoch: Epoch(1),
+            state: Bytes::from_static(text.as_bytes()),
+        };
+        Item::WriteState {
+            uid: uid(1),
+            record,
+        }
+    }
+
+    fn prepared(text: &'static str) -> Item {
+        Item::PreparePart {
+            uid: uid(1),
+            action: uid(2),
+            coordinator: Coordinator::from(Site::default()),
+            body: entry::encode(&Batch::new(vec![state(text)])),
+        }
+    }
+
+    fn ended() -> Item {
+        Item::EndPart {
+            uid: uid(1),
+            action: uid(2),
+            commit: true,
+        }
+    }
+
+    #[test]
+    fn entries_that_are_not_installed_say_the_state_if_they_can() {
+        let cases = [
+            (vec![state("x"), state("y")], Some("y")),
+            (vec![state("x"), prepared("y"), ended()], Some("y")),
+            (vec![prepared("y"), state("x"), ended()], Some("y")),
+            // The store is ahead of what is known of it, or the action has ended before.
+            (vec![state("x"), ended()], None),
+            (vec![prepared("y"), ended(), state("x"), ended()], None),
+        ];
+        for (items, expected) in cases {
+            let mut overlay = Overlay::default();
+            let taken = items.into_iter().map(|it| overlay.take(it, &|| None));
+            let known = taken.collect::<Result<Vec<_>>>().unwrap();
+            let known = known.into_iter().all(|it| it);
+            let found = overlay.state.filter(|_| known);
+            assert_eq!(found.as_deref(), expected.map(str::as_bytes));
+        }
+    }
 }

@@ -13,6 +13,7 @@ use partha_store::Batch;
 
 use super::Waiting;
 use super::entries::Of;
+use crate::moved::Moved;
 use crate::net::actions;
 use crate::shard::Shard;
 use crate::wire::message;
@@ -78,8 +79,8 @@ impl Shard {
     }
 
     /// Feeds what is for whoever leads an object, when this copy surely does. What comes while it
-    /// is about to lead waits; what it has nothing to do with any more is dropped, or answered
-    /// so, and is said again to whoever leads.
+    /// is about to lead waits; what it has nothing to do with any more is passed on to whoever
+    /// leads if it is said once only, and else dropped, or answered so, and said again.
     pub(in crate::shard) fn feed_as_leader(self: &Rc<Self>, object: Uid, input: EngineInput) {
         let ends = ends(&input);
         let (leads, serves) = {
@@ -104,8 +105,31 @@ impl Shard {
     fn not_led(&self, object: Uid, input: EngineInput) {
         match input {
             EngineInput::Commit { ticket, .. } => self.ended_action(ticket, End::Unknown),
+            EngineInput::Message { from, message }
+                if matches!(*message, Message::Abort { .. } | Message::Merge { .. }) =>
+            {
+                let leader = {
+                    let groups = self.groups.borrow();
+                    let group = groups.by_object.get(&object);
+                    let group = group.filter(|it| it.member.role() == Role::Following);
+                    group.map(|group| group.member.view().leader())
+                };
+                actions::pass_on(&self.client, (object, leader), from.shard, *message);
+            }
             dropped => tracing::debug!(uid = %object, ?dropped, "this copy does not lead"),
         }
+    }
+
+    /// Whoever is in this process is to turn to here, and not to who led before.
+    pub(super) fn note_leading(&self, uid: Uid, view: u64) {
+        let me = self.registry.me.node;
+        let locator = self.client.locator();
+        let leads = Moved {
+            node: me,
+            addresses: locator.addresses_of(me),
+            moves: view,
+        };
+        locator.moved().note(uid, &leads);
     }
 
     /// Whether the object is led here, and not surely. What is not led here is no part of any

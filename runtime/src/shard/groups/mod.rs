@@ -479,6 +479,7 @@ impl Shard {
             Output::Complete { stamp } => self.entry_complete(uid, stamp),
             Output::Leads { view } => {
                 tracing::info!(%uid, view = view.number, copies = view.members.len(), "leads");
+                self.note_leading(uid, view.number);
                 self.begin_serving(uid);
             }
             Output::Confirmed => {

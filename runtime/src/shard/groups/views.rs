@@ -17,6 +17,11 @@ pub(super) const ATTEMPT: Duration = Duration::from_secs(2);
 pub(super) const TICK: Duration = Duration::from_millis(500);
 /// How long a node may take to answer a connection before it counts as lost.
 const PROBE: Duration = Duration::from_secs(1);
+/// The first of the pauses between looks at a node that seems to be there although a connection to
+/// it has broken, which double: when a process dies, one connection shows it before others do.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// So many looks: for a third of a second.
+const LOOKS: u32 = 6;
 
 impl Shard {
     pub(super) fn ask_view(self: &Rc<Self>, uid: Uid) {
@@ -169,7 +174,16 @@ impl Shard {
         }
         let shard = self.clone();
         self.spawn(async move {
-            let found = shard.reach(node).await;
+            let mut found = shard.reach(node).await;
+            for look in 0..LOOKS {
+                if found != Reached::There {
+                    break;
+                }
+                tokio::time::sleep(LOOK_AGAIN * (1 << look)).await;
+                if shard.client.pool().known(node).is_none() {
+                    found = shard.reach(node).await;
+                }
+            }
             shard.groups.borrow_mut().probed.remove(&node);
             let input = match found {
                 Reached::There => Input::Found { node },
