@@ -70,6 +70,15 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// Whether it has work for more than one thread: the others ask and wait, and start sooner
+    /// without any.
+    pub(crate) fn has_threads(&self) -> bool {
+        matches!(
+            self,
+            Self::Serve(_) | Self::Dev(_) | Self::Demo(_) | Self::Shell(_)
+        )
+    }
+
     /// How results and errors are to be shown.
     pub(crate) fn format(&self) -> Format {
         let shown = match self {

@@ -62,7 +62,10 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let mut builder = match command.has_threads() {
+        true => tokio::runtime::Builder::new_multi_thread(),
+        false => tokio::runtime::Builder::new_current_thread(),
+    };
     let runtime = builder.enable_all().build();
     let runtime = runtime.context("cannot start the threads of this process")?;
     let status = runtime.block_on(dispatch(command));

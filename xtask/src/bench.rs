@@ -5,7 +5,7 @@
 
 use std::os::unix::process::CommandExt as _;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 
 use crate::cargo;
 use crate::counts::{self, Checked};
@@ -48,6 +48,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             Checked::Skipped(why) => bail!("instructions cannot be counted: {why}"),
         };
     }
+    // One of them moves an object as a user does, by a process of its own.
+    let mut building = cargo();
+    building.args(["build", "--quiet", "--release", "--package", "partha-cli"]);
+    ensure!(building.status()?.success(), "partha cannot be built");
     let mut command = cargo();
     command.args(["run", "--quiet", "--release", "--package", "bench", "--"]);
     if arguments.quick {

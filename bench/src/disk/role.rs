@@ -61,8 +61,6 @@ pub(crate) enum Client {
     Transfers(transfer::partha::Transfers),
     /// The same with an account that moves between the nodes.
     Moving(moving::client::Moving),
-    /// Moves an object once.
-    Move(moving::client::Move),
     /// The same between two databases.
     TwoPhase(external::postgres::Transfers),
     /// Makes accounts that have copies, or none; prints their uids.
@@ -120,7 +118,6 @@ async fn drive_one(client: Client) -> anyhow::Result<String> {
             serde_json::to_string(&transfer::partha::run(transfers).await?)?
         }
         Client::Moving(moving) => serde_json::to_string(&moving::client::run(moving).await?)?,
-        Client::Move(it) => serde_json::to_string(&it.run().await?)?,
         Client::TwoPhase(transfers) => {
             serde_json::to_string(&external::postgres::run(transfers).await?)?
         }

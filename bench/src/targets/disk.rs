@@ -14,8 +14,9 @@ const AT_64: &str = "64 clients";
 const COLD: &str = "passive, at an unknown node";
 const KNOWN: &str = "passive, at a known node";
 const BOUND: &str = "bound";
-const MOVED_4: &str = "4 clients, a process each";
-const MOVED_64: &str = "64 clients, a process each";
+const MOVED_4: &str = "4 clients, partha move each 50 ms";
+const MOVED_64: &str = "64 clients, partha move each 50 ms";
+const MOVED_64_ON: &str = "64 clients, no pause";
 
 /// A figure of ours that is to be within a bound whatever others do.
 macro_rules! absolute {
@@ -276,10 +277,7 @@ pub(super) const TARGETS: &[Target] = &[
             none_undone!("attempts undone, 4 clients", MOVED_4),
             while_moving!("transfers/s over those before, 64 clients", MOVED_64),
             none_undone!("attempts undone, 64 clients", MOVED_64),
-            none_undone!(
-                "attempts undone, 64 clients, no pause",
-                "64 clients, no pause"
-            ),
+            none_undone!("attempts undone, 64 clients, no pause", MOVED_64_ON),
         ],
     },
 ];

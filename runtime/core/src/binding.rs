@@ -24,7 +24,7 @@
 //! number of moves than those before, so that a call is not sent in a circle for long, and their
 //! number is bounded; the object that outruns a call for so long has to be called again.
 //! *Lost*: the connection broke. Each loss or failed resolution in a row makes the next pause
-//! longer: none, 50 ms, 100 ms … 2 s, shortened by up to half by a random number of the shell,
+//! longer: none, 20 ms, 40 ms … 2 s, shortened by up to half by a random number of the shell,
 //! so that a thousand clients of a restarted server do not come in step. [`Binding::worked`]
 //! ends the row.
 //!
@@ -36,7 +36,7 @@ use core::time::Duration;
 use crate::time::Time;
 
 /// The pause after the first loss in a row is none, after the second this.
-const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// No pause is longer: a restarted server is found again within 2 s.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 

@@ -1,6 +1,8 @@
 //! The client of the account that moves: transfers, and beside them moves.
 
 use std::cell::{Cell, RefCell};
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -10,11 +12,12 @@ use partha::{Client, Uid};
 use serde::{Deserialize, Serialize};
 
 use crate::disk::node::{self, BEGIN_CENTS};
-use crate::disk::role;
 use crate::disk::transfer::partha::total;
 use crate::disk::transfer::{check_total, choose};
 use crate::figure::{Found, Latencies, Metric};
 
+/// What the nodes are called.
+const NAMES: [&str; 2] = ["a", "b"];
 /// How long the account may be waited for.
 const WAIT: Duration = Duration::from_secs(10);
 
@@ -29,8 +32,10 @@ pub(crate) struct Moving {
     pub(crate) clients: usize,
     /// How often it moves: an even number.
     pub(crate) moves: u64,
-    /// Whether each is asked for by a process of its own.
-    pub(crate) processes: bool,
+    /// Where the naming service listens, if each is asked for by `partha move`.
+    pub(crate) command: Option<String>,
+    /// Between the begins of two moves, at least, in milliseconds.
+    pub(crate) each_ms: u64,
     /// Time before anything is measured, in milliseconds.
     pub(crate) warm_up_ms: u64,
     /// Time that is measured before the first moves, and again after the last, in milliseconds.
@@ -173,7 +178,9 @@ async fn measure(load: &Load, told: &Moving) -> anyhow::Result<Found> {
         load.latencies.replace(Some(latencies));
         let begun = load.mark();
         for _ in 0..IN_A_ROW.min(told.moves - times.len() as u64) {
+            let next = Instant::now() + Duration::from_millis(told.each_ms);
             times.push(move_once(load, told, times.len() as u64).await?);
+            tokio::time::sleep_until(next.into()).await;
         }
         meanwhile.add(load, begun);
         latencies = load.latencies.take().context("they were taken")?;
@@ -196,45 +203,52 @@ async fn measure(load: &Load, told: &Moving) -> anyhow::Result<Found> {
 
 /// One move; how long it took.
 async fn move_once(load: &Load, told: &Moving, turn: u64) -> anyhow::Result<Duration> {
-    let it = Move {
-        addresses: told.addresses.clone(),
-        object: load.hot.uid().to_string(),
-        to: (turn as usize + 1) % told.addresses.len(),
-    };
+    let to = (turn as usize + 1) % told.addresses.len();
+    let object = load.hot.uid();
     let asked = Instant::now();
-    let moves = match told.processes {
-        true => it.by_process().await?,
-        false => it.run().await?,
+    let moves = match &told.command {
+        Some(naming) => by_command(naming, object, NAMES[to]).await?,
+        None => by_client(&told.addresses, object, to).await?,
     };
     let took = asked.elapsed();
     ensure!(moves % 2 == (turn + 1) % 2, "move {turn} is number {moves}");
     Ok(took)
 }
 
-/// One move.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Move {
-    addresses: Vec<String>,
-    object: String,
-    /// By its place among the addresses.
-    to: usize,
+/// One move to the node at one of the addresses, asked for by one who has just come; how often the
+/// object has moved.
+async fn by_client(addresses: &[String], object: Uid, to: usize) -> anyhow::Result<u64> {
+    let client = Client::alone()?;
+    let mut nodes = Vec::new();
+    for address in addresses {
+        nodes.push(client.locator().introduce(&client, address).await?);
+    }
+    Ok(client.move_object(object, nodes[to], WAIT).await?)
 }
 
-impl Move {
-    /// Moves the object, as one who has just come; how often it has moved.
-    pub(crate) async fn run(self) -> anyhow::Result<u64> {
-        let client = Client::alone()?;
-        let mut nodes = Vec::new();
-        for address in &self.addresses {
-            nodes.push(client.locator().introduce(&client, address).await?);
-        }
-        let object = self.object.parse().context("not a uid")?;
-        Ok(client.move_object(object, nodes[self.to], WAIT).await?)
-    }
+/// The same as one types it.
+async fn by_command(naming: &str, object: Uid, to: &'static str) -> anyhow::Result<u64> {
+    let (naming, object) = (naming.to_owned(), object.to_string());
+    let run = move || {
+        let mut command = Command::new(program()?);
+        command.args(["move", &object, to, "-o", "json"]);
+        let ended = command.env("PARTHA_NAMING", naming).output();
+        let ended = ended.context("cannot start `partha move`")?;
+        let said = String::from_utf8_lossy(&ended.stdout);
+        ensure!(ended.status.success(), "`partha move` failed: {said}");
+        let said: serde_json::Value = serde_json::from_str(&said)?;
+        said["moves"].as_u64().context("it does not say the moves")
+    };
+    tokio::task::spawn_blocking(run).await?
+}
 
-    /// The same in a process of its own.
-    async fn by_process(self) -> anyhow::Result<u64> {
-        let run = || role::run("who moves it", &role::Client::Move(self));
-        tokio::task::spawn_blocking(run).await?
-    }
+/// The program `partha`, which lies beside this one.
+pub(super) fn program() -> anyhow::Result<PathBuf> {
+    let program = std::env::current_exe()?.with_file_name("partha");
+    ensure!(
+        program.exists(),
+        "{} is not there: `cargo build --release -p partha-cli` makes it",
+        program.display()
+    );
+    Ok(program)
 }

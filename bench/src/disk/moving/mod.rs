@@ -5,8 +5,10 @@
 //! so transfers do not block each other in a ring, and no attempt is undone but because of a move.
 //! The account moves ten times in a row, and rests as long before it does so again: so what
 //! disturbs the machine for a while disturbs the transfers with and without moves alike. A move is
-//! asked for when the one before has been answered: by a process each, as `partha move` does, or,
-//! which leaves no time between them, by one client.
+//! asked for in three ways: by `partha move`, a process each, that begins 50 ms after the one
+//! before, or when the one before has ended; or, which leaves no time between them, by one client.
+//! A process that starts takes 4 ms of a core from the nodes, so the second way tells more of that
+//! than of moves.
 //!
 //! A run in which the account has not moved as often as was asked for, or after which the accounts
 //! hold more or less than before, or nodes have committed what nobody was told, fails.
@@ -19,7 +21,7 @@ use super::role::{self, Client};
 use super::stage::Lazy;
 use super::transfer::Nodes;
 use crate::figure::{Found, Metric, Parameters};
-use crate::suite::{Benchmark, Effort, Plan, Plot, Setting, View};
+use crate::suite::{Absent, Benchmark, Effort, Plan, Plot, Setting, View};
 
 pub(crate) const BENCHMARK: Benchmark = Benchmark {
     name: "move",
@@ -47,6 +49,8 @@ pub(crate) const BENCHMARK: Benchmark = Benchmark {
 
 /// How many clients make transfers.
 const CLIENTS: [u64; 2] = [4, 64];
+/// From the begin of one move to that of the next, where they do not follow at once.
+const EACH_MS: u64 = 50;
 /// About how long a move takes.
 const MOVE: Duration = Duration::from_millis(15);
 
@@ -55,28 +59,42 @@ const fn moves(effort: Effort) -> u64 {
     match effort {
         Effort::Smoke => 4,
         Effort::Quick => 60,
-        Effort::Normal | Effort::Full => 200,
+        Effort::Normal => 100,
+        Effort::Full => 200,
     }
 }
 
 fn plan(setting: &Setting) -> anyhow::Result<Plan> {
-    let nodes = Lazy::new(Nodes::prepare);
+    let nodes = Lazy::new(Nodes::registered);
+    let absent = client::program().err().map(|why| Absent {
+        peer: "partha",
+        why: why.to_string(),
+    });
+    let by_command = absent.is_none();
     let moves = moves(setting.effort);
     let steady = 2 * setting.measure;
-    let takes = setting.warm_up + 2 * steady + 2 * MOVE * moves as u32;
     let steady_ms = steady.as_millis() as u64;
     let warm_up_ms = setting.warm_up.as_millis() as u64;
     let cases = CLIENTS.iter().flat_map(|&clients| {
         let nodes = &nodes;
-        [("a process each", true), ("no pause", false)].map(|(how, processes)| {
+        let ways = [
+            ("partha move each 50 ms", true, EACH_MS),
+            ("partha move", true, 0),
+            ("no pause", false, 0),
+        ];
+        let ways = ways.into_iter().filter(move |way| by_command || !way.1);
+        ways.map(move |(how, command, each_ms)| {
             let parameters = Parameters::default().with("clients", clients);
+            let each = MOVE.max(Duration::from_millis(each_ms));
+            let takes = setting.warm_up + 2 * steady + 2 * each * moves as u32;
             let run = move |nodes: &Nodes| -> anyhow::Result<Found> {
                 let moving = client::Moving {
                     addresses: nodes.addresses(),
                     accounts: nodes.accounts.to_vec(),
                     clients: clients as usize,
                     moves,
-                    processes,
+                    command: nodes.naming().filter(|_| command),
+                    each_ms,
                     warm_up_ms,
                     steady_ms,
                 };
@@ -88,6 +106,6 @@ fn plan(setting: &Setting) -> anyhow::Result<Plan> {
     });
     Ok(Plan {
         cases: cases.collect(),
-        ..Plan::default()
+        absent: absent.into_iter().collect(),
     })
 }

@@ -119,17 +119,40 @@ pub(crate) fn check_total(found: i64, accounts: usize, begin: i64) -> anyhow::Re
 /// Two nodes with accounts.
 pub(super) struct Nodes {
     nodes: [Running; 2],
+    /// The naming service and the binder, if they are registered.
+    services: Vec<Running>,
     pub(super) accounts: [Vec<String>; 2],
     /// Last, so that it goes when nobody has files in it any more.
     _folder: TempDir,
 }
 
 impl Nodes {
+    /// Known to each other alone.
     pub(super) fn prepare() -> anyhow::Result<Self> {
+        Self::start(stage::folder()?, Vec::new())
+    }
+
+    /// Known to a naming service and a binder, as `a` and `b`.
+    pub(super) fn registered() -> anyhow::Result<Self> {
         let folder = stage::folder()?;
+        let naming = Wishes::alone(folder.path().join("naming"));
+        let naming = role::start("the naming service", &Server::Naming(naming))?;
+        let binder = Wishes {
+            naming: Some(naming.address().to_owned()),
+            ..Wishes::alone(folder.path().join("binder"))
+        };
+        let binder = role::start("the binder", &Server::Binder(binder))?;
+        Self::start(folder, vec![naming, binder])
+    }
+
+    fn start(folder: TempDir, services: Vec<Running>) -> anyhow::Result<Self> {
+        let naming = services.first().map(|naming| naming.address().to_owned());
         let node = |name: &str| {
-            let server = Server::Node(Wishes::alone(folder.path().join(name)));
-            role::start("a node", &server)
+            let wishes = Wishes {
+                naming: naming.clone(),
+                ..Wishes::alone(folder.path().join(name))
+            };
+            role::start("a node", &Server::Node(wishes))
         };
         let (mut a, mut b) = (node("a")?, node("b")?);
         a.tell(&format!("introduce {}", b.address()))?;
@@ -145,8 +168,15 @@ impl Nodes {
         Ok(Self {
             accounts: [open(&a)?, open(&b)?],
             nodes: [a, b],
+            services,
             _folder: folder,
         })
+    }
+
+    /// Where the naming service listens, if they are registered.
+    pub(super) fn naming(&self) -> Option<String> {
+        let naming = self.services.first();
+        naming.map(|naming| naming.address().to_owned())
     }
 
     /// Where they listen.

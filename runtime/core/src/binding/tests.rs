@@ -61,7 +61,7 @@ fn a_failed_round_fails_all_who_waited_and_nobody_else() {
         failed
     );
     // A call that was told may try again, if its deadline allows.
-    assert_eq!(binding.want(ms(1), &mut calls[2]), resolve(50));
+    assert_eq!(binding.want(ms(1), &mut calls[2]), resolve(20));
 }
 
 #[test]
@@ -90,9 +90,9 @@ fn a_resolver_that_gives_up_hands_its_pause_over() {
     binding.lost(ms(0), 1, NONE);
     assert_eq!(binding.want(ms(0), &mut calls[0]), resolve(0));
     binding.resolved(ms(0), &mut calls[0], Err(Why::Unreachable), NONE);
-    assert_eq!(binding.want(ms(10), &mut calls[1]), resolve(40));
+    assert_eq!(binding.want(ms(5), &mut calls[1]), resolve(15));
     binding.gave_up(&calls[1]);
-    assert_eq!(binding.want(ms(20), &mut calls[2]), resolve(30));
+    assert_eq!(binding.want(ms(10), &mut calls[2]), resolve(10));
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn a_place_has_a_generation_as_long_as_it_is_there() {
 fn a_lost_place_is_resolved_anew_with_growing_pauses_until_a_call_works() {
     let (mut binding, _) = bound();
     let mut now = 10;
-    let pauses = [0, 50, 100, 200, 400, 800, 1_600, 2_000, 2_000];
+    let pauses = [0, 20, 40, 80, 160, 320, 640, 1_280, 2_000, 2_000];
     for (at, pause) in pauses.into_iter().enumerate() {
         let generation = 1 + at as u64;
         let mut call = Attempt::default();
@@ -189,7 +189,7 @@ fn time_that_has_passed_is_taken_off_the_pause() {
     let mut call = Attempt::default();
     assert_eq!(binding.want(ms(0), &mut call), resolve(0));
     binding.resolved(ms(0), &mut call, Err(Why::Unreachable), NONE);
-    assert_eq!(binding.clone().want(ms(30), &mut call), resolve(20));
+    assert_eq!(binding.clone().want(ms(5), &mut call), resolve(15));
     assert_eq!(binding.want(ms(500), &mut call), resolve(0));
 }
 
@@ -221,11 +221,11 @@ fn late_news_has_no_effect() {
 #[test]
 fn jitter_shortens_a_pause_by_half_at_most() {
     assert_eq!(pause(0, Jitter(u16::MAX)), Duration::ZERO);
-    assert_eq!(pause(1, Jitter(u16::MAX)), Duration::from_millis(25));
+    assert_eq!(pause(1, Jitter(u16::MAX)), Duration::from_millis(10));
     assert_eq!(pause(u32::MAX, Jitter(u16::MAX)), Duration::from_secs(1));
     assert_eq!(pause(u32::MAX, NONE), Duration::from_secs(2));
     let middle = pause(2, Jitter(u16::MAX / 2));
-    assert!(middle > Duration::from_millis(74) && middle < Duration::from_millis(76));
+    assert!(middle > Duration::from_millis(29) && middle < Duration::from_millis(31));
 }
 #[test]
 fn a_binding_follows_an_object_and_is_not_broken() {

@@ -3,8 +3,8 @@
 //!
 //! | what happens | what is done |
 //! |---|---|
-//! | page 0 | `Arrive`; once the engine lets calls wait, the record is written as a prepared shadow |
-//! | a later page | rows and replies are written, images are kept |
+//! | page 0 | `Arrive`; once the engine lets calls wait, the record is written as a prepared shadow, with what else the page has |
+//! | each page | rows and replies are written, images are kept |
 //! | the last page is on disk | `Unload`; its answer names the mirrors that the actions have here |
 //! | a page out of order, of another move, of another sender, that cannot be written | it is refused; the source then gives the move up |
 //! | `Arrived` | with a slot the image is made of what came; else it is loaded by the next call |
@@ -52,8 +52,8 @@ pub(super) struct Arriving {
     next: u32,
     /// Of the page that is being dealt with.
     answer: Option<Answer>,
-    /// Until it may be written.
-    record: Option<Record>,
+    /// Until it may be written, with the rows and replies of the first page.
+    record: Option<(Record, Vec<Row>, Vec<KeptReply>)>,
     /// The calls of the replies that are being written.
     replies: Vec<CallId>,
     /// Came with the last page.
@@ -142,7 +142,7 @@ impl Shard {
         answer: Answer,
     ) -> Result<(), (Refused, Answer)> {
         let record = page.record.take().expect("it begins with the record");
-        let arriving = match self.arriving_of(source, &page, record) {
+        let arriving = match self.arriving_of(source, page, record) {
             Ok(arriving) => arriving,
             Err(refused) => return Err((refused, answer)),
         };
@@ -172,7 +172,7 @@ impl Shard {
     fn arriving_of(
         &self,
         source: Peer,
-        page: &MovingPage,
+        page: MovingPage,
         record: MovingRecord,
     ) -> Result<Arriving, Refused> {
         let (uid, action) = (page.object, page.action);
@@ -204,7 +204,16 @@ impl Shard {
             node: source.node,
             shard: page.shard,
         };
-        Ok(Arriving {
+        let cargo = page.cargo.as_ref().map(|cargo| self.read_cargo(cargo));
+        let cargo = cargo.transpose().or_else(|what| not(what, false))?;
+        let shadow = Record {
+            class: ClassId(record.class),
+            schema: record.schema,
+            version: record.version,
+            epoch: Epoch(0),
+            state: record.state,
+        };
+        let mut arriving = Arriving {
             arrival: Arrival {
                 action,
                 coordinator,
@@ -215,20 +224,17 @@ impl Shard {
             class,
             next: 1,
             answer: None,
-            record: Some(Record {
-                class: ClassId(record.class),
-                schema: record.schema,
-                version: record.version,
-                epoch: Epoch(0),
-                state: record.state,
-            }),
+            record: None,
             replies: Vec::new(),
             cargo: None,
             images: Vec::new(),
             present: None,
             kept,
             watchers: Vec::new(),
-        })
+        };
+        let (rows, replies) = arriving.take(page, cargo)?;
+        arriving.record = Some((shadow, rows, replies));
+        Ok(arriving)
     }
 
     /// The engine lets the object's calls wait, or does not let it in.
@@ -240,16 +246,20 @@ impl Shard {
         };
         match result {
             Ok(()) => {
-                let record = arriving.record.take().expect("it came with the first page");
+                let first = arriving.record.take();
+                let (record, rows, replies) = first.expect("it came with the first page");
                 arriving.kept.less(record.state.len());
+                self.doubt_callers(&replies);
+                arriving.replies = replies.iter().map(|reply| reply.call).collect();
                 let begin = arriving.arrival.begin(record);
+                let page = arriving.arrival.page(rows, replies);
                 drop(moves);
                 // What an aborted action had prepared of it may still be there, if the store
                 // could not remove it: no two may ever be found there after a crash.
                 let unwanted = self.unwanted.borrow();
                 let gone = unwanted.iter();
                 let gone = gone.map(|aborted| Item::DeleteShadow { action: *aborted });
-                let batch = Batch::new(gone.chain(begin.items).collect());
+                let batch = Batch::new(gone.chain(begin.items).chain(page.items).collect());
                 drop(unwanted);
                 self.write_page(uid, action, batch);
             }

@@ -2,7 +2,7 @@
 //!
 //! | what happens | what is done |
 //! |---|---|
-//! | `Ship` | the record is sent, then rows, replies that were saved since those sent before the freeze, images and the present state, at last the cargo, in as few pages as have room for them; each page when the one before is on disk at the target |
+//! | `Ship` | the record is sent, rows, replies that were saved since those sent before the freeze, images and the present state, at last the cargo, in as few pages as have room for them; each page when the one before is on disk at the target |
 //! | the last page is answered | `Shipped` with the numbers of the mirrors there |
 //! | a page is refused or lost | `Shipped` with the reason: the engine lets the object serve on and tells the target |
 //! | `Stays` | what is being sent is dropped, whoever wanted the move is told why |
@@ -326,7 +326,7 @@ struct Sending {
 
 impl Sending {
     async fn send(mut self, cargo: Cargo) -> Result<Vec<(Uid, Joined)>, Stopped> {
-        self.send_record().await?;
+        self.begin().await?;
         self.send_rows().await?;
         self.send_replies().await?;
         if cargo.has_images() {
@@ -365,7 +365,8 @@ impl Sending {
         )
     }
 
-    async fn send_record(&mut self) -> Result<(), Stopped> {
+    /// The first page has the record.
+    async fn begin(&mut self) -> Result<(), Stopped> {
         let uid = self.journey.object;
         let record = {
             let store = self.shard.registry.store.as_ref();
@@ -376,15 +377,16 @@ impl Sending {
             let error = self.shard.not_here(uid);
             return Err((NotShipped::Absent, NotMoved::Failed(error)));
         };
-        let mut page = self.page();
+        let moves = self.moves;
+        let page = self.page_for(record.state.len()).await?;
         page.record = Some(MovingRecord {
             class: record.class.0,
             schema: record.schema,
             version: record.version,
-            moves: self.moves,
+            moves,
             state: record.state,
         });
-        self.stage(page).await.map(drop)
+        Ok(())
     }
 
     async fn send_rows(&mut self) -> Result<(), Stopped> {
