@@ -156,12 +156,13 @@ struct GroupNews {
   # The leader's time, which is answered with the promise not to replace it; of a read and its
   # answer the member's time; of a hello the index of the last entry.
   kind @6 :UInt16;
-  # 0 adopt, 1 append, 2 appended, 3 stale, 4 hello, 5 check, 6 snapshot; 7 read, 8 readAt with
-  # version 5.
+  # 0 adopt, 1 append, 2 appended, 3 stale, 4 hello, 5 check, 6 snapshot; 7 read, 8 readAt,
+  # 9 differs with version 5.
   members @7 :List(UInt64);
   # Of the view, the leader first: adopt, stale, snapshot.
   entries @8 :List(GroupEntry);
-  # Of the log, in order: adopt, append.
+  # Of the log, in order: adopt, append. Of a differs the entry in question, with the digest of
+  # what the sender has come to, 32 bytes, in the place of its body.
   page @9 :StatePage;
   # With a snapshot.
   empty @10 :Bool;

@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bank::account::{self, DepositError, WithdrawError};
@@ -118,6 +118,8 @@ async fn all_copies_execute_and_come_to_the_same() {
 #[derive(Default)]
 struct Fickle {
     deposits: AtomicI64,
+    /// Adds something to each deposit.
+    wrong: bool,
 }
 
 impl account::Servant for Fickle {
@@ -138,7 +140,7 @@ impl account::Servant for Fickle {
         state.count += 1;
         state.balance += amount;
         // Each tenth one, counted over all copies in this process, has something added.
-        if self.deposits.fetch_add(1, Ordering::Relaxed) % 10 == 0 {
+        if self.wrong || self.deposits.fetch_add(1, Ordering::Relaxed) % 10 == 9 {
             state.balance += 1;
         }
         Ok(state.balance)
@@ -183,6 +185,104 @@ async fn a_copy_that_comes_to_something_else_says_so_and_takes_what_the_leader_h
     let differences: u64 = copies.iter().map(|(copy, _)| copy.differences).sum();
     assert!(differences > 0, "{copies:?}");
     assert_eq!(account.balance(&system.client).await.unwrap(), last);
+}
+
+/// A system in which one node, by its number, comes to something else than the others.
+async fn with_a_wrong_one(wrong: usize) -> System {
+    let begun = AtomicUsize::new(0);
+    System::start(|node| {
+        let wrong = begun.fetch_add(1, Ordering::Relaxed) == wrong;
+        let deposits = AtomicI64::new(i64::MIN);
+        node.class(account::class(Fickle { deposits, wrong }))
+    })
+    .await
+}
+
+async fn view(system: &System, account: &Account) -> (u64, Vec<NodeId>) {
+    let (client, locator) = (&system.client, system.client.locator());
+    let views = locator.views(client, &[account.uid()], LONG).await.unwrap();
+    let members = views[0].members.iter().map(|node| NodeId(*node));
+    (views[0].number, members.collect())
+}
+
+/// Pays in again and again until the view is as wanted, and answers how much. What copies take in
+/// as a whole log they do not execute, so the first ones may show nothing.
+async fn deposit_until(
+    system: &System,
+    account: &Account,
+    wanted: impl Fn(u64, &[NodeId]) -> bool,
+) -> i64 {
+    let (begun, mut paid) = (Instant::now(), 0);
+    loop {
+        let (number, members) = view(system, account).await;
+        if wanted(number, &members) {
+            return paid;
+        }
+        assert!(begun.elapsed() < LONG, "still {number}: {members:?}");
+        match account.deposit(&system.client, 5).await {
+            Ok(_) => paid += 5,
+            // Who led has just been replaced.
+            Err(DepositError::System(_)) => {}
+            Err(error) => panic!("{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Waits until the view is as wanted.
+async fn view_is(system: &System, account: &Account, wanted: impl Fn(u64, &[NodeId]) -> bool) {
+    let begun = Instant::now();
+    loop {
+        let (number, members) = view(system, account).await;
+        if wanted(number, &members) {
+            return;
+        }
+        assert!(begun.elapsed() < LONG, "still {number}: {members:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_comes_to_something_else_than_most_is_excluded_and_made_anew() {
+    let system = with_a_wrong_one(2).await;
+    let account = system.account().await;
+    let wrong = system.nodes[2].me().node;
+    let is_whole = |_: u64, members: &[NodeId]| members.len() == 3;
+    view_is(&system, &account, is_whole).await;
+    let (before, _) = view(&system, &account).await;
+    let mut paid = deposit_until(&system, &account, |number, _| number > before).await;
+    let is_back = |number: u64, members: &[NodeId]| {
+        number >= before + 2 && members.len() == 3 && members[0] != wrong
+    };
+    view_is(&system, &account, is_back).await;
+    assert_eq!(account.balance(&system.client).await.unwrap(), paid);
+    let copies = system.level(&account).await;
+    let hashes: Vec<_> = copies.iter().map(|(_, hash)| &hash.hash).collect();
+    assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{copies:?}");
+    // For a while it is told what the others come to instead.
+    let (after, _) = view(&system, &account).await;
+    for _ in 0..3 {
+        account.deposit(&system.client, 5).await.unwrap();
+        paid += 5;
+    }
+    assert_eq!(view(&system, &account).await.0, after);
+    assert_eq!(account.balance(&system.client).await.unwrap(), paid);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_comes_to_something_else_than_all_others_leads_no_more() {
+    let system = with_a_wrong_one(0).await;
+    let account = system.account().await;
+    view_is(&system, &account, |_, members| members.len() == 3).await;
+    let wrong = system.nodes[0].me().node;
+    let (_, members) = view(&system, &account).await;
+    assert_eq!(members[0], wrong);
+    let others_lead = |_: u64, members: &[NodeId]| members[0] != wrong;
+    deposit_until(&system, &account, others_lead).await;
+    // What it has answered counts.
+    let balance = account.balance(&system.client).await.unwrap();
+    let next = account.deposit(&system.client, 5).await.unwrap();
+    assert_eq!(next, balance + 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]

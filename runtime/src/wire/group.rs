@@ -63,6 +63,7 @@ mod kind {
     pub(super) const SNAPSHOT: u16 = 6;
     pub(super) const READ: u16 = 7;
     pub(super) const READ_AT: u16 = 8;
+    pub(super) const DIFFERS: u16 = 9;
 }
 
 /// The bit of `GroupNews.empty`.
@@ -116,6 +117,12 @@ pub(super) fn write(w: &mut Writer, slot: Slot, news: &GroupNews) {
             set_stamp(w, s, *at);
             kind::SNAPSHOT
         }
+        Message::Differs { number, at, digest } => {
+            w.set_u64(s, 0, *number);
+            let digest = Bytes::copy_from_slice(digest);
+            write_entries(w, s.slot(2), &[*at], &[digest]);
+            kind::DIFFERS
+        }
         short => write_short(w, s, short),
     };
     w.set_u16(s, 20, kind);
@@ -164,6 +171,7 @@ fn write_short(w: &mut Writer, s: StructAt, message: &Message) -> u16 {
         Message::Adopt { .. }
         | Message::Append { .. }
         | Message::Appended { .. }
+        | Message::Differs { .. }
         | Message::Snapshot { .. } => unreachable!("it is written by whoever asks for this"),
     }
 }
@@ -230,13 +238,26 @@ fn write_page(w: &mut Writer, slot: Slot, page: &Page) {
     }
 }
 
+/// The digest of what a copy has come to stands in the place of an entry's bytes.
+fn read_differs(number: u64, stamps: &[Stamp], bodies: Vec<Bytes>) -> Result<Message, DecodeError> {
+    let digest = bodies.first().and_then(|body| body[..].try_into().ok());
+    match (digest, stamps) {
+        (Some(digest), [at]) => Ok(Message::Differs {
+            number,
+            at: *at,
+            digest,
+        }),
+        _ => Err(DecodeError::invalid("one digest").at("entries")),
+    }
+}
+
 /// Reads what [`write`] wrote.
 pub(super) fn read(body: PointerReader<'_>) -> Result<GroupNews, DecodeError> {
     let s = required(body)?;
     let number = s.u64(0);
     let stamp = read_stamp(s, 1);
     let (complete, asked) = (s.u64(3), Time(s.u64(4)));
-    let (stamps, bodies) = read_entries(s.pointer(2)).map_err(|e| e.at("entries"))?;
+    let (stamps, mut bodies) = read_entries(s.pointer(2)).map_err(|e| e.at("entries"))?;
     let view = || {
         read_members(s.pointer(1))
             .map(|members| View { number, members })
@@ -263,6 +284,7 @@ pub(super) fn read(body: PointerReader<'_>) -> Result<GroupNews, DecodeError> {
             last: stamp,
             asked,
         },
+        kind::DIFFERS => read_differs(number, &stamps, std::mem::take(&mut bodies))?,
         kind::STALE => Message::Stale { view: view()? },
         kind::HELLO => Message::Hello {
             number,
@@ -465,8 +487,17 @@ pub(super) mod tests {
             one(Message::Read { number, asked }, &[]),
             one(read_at(number, Some(43)), &[]),
             one(read_at(number, None), &[]),
+            one(differs(number), &[]),
             snapshot,
         ]
+    }
+
+    fn differs(number: u64) -> Message {
+        Message::Differs {
+            number,
+            at: at(9, 43),
+            digest: [7; 32],
+        }
     }
 
     fn read_at(number: u64, index: Option<u64>) -> Message {

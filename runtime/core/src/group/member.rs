@@ -35,6 +35,7 @@
 //! What it does not do: suspect anybody. The shell says that a node is not heard of
 //! ([`Input::Lost`]).
 
+mod differing;
 mod following;
 mod leading;
 mod reading;
@@ -43,8 +44,10 @@ mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 
+pub use differing::{Digest, SPARED_NS};
 pub use reading::{READ_NS, READS_MAX};
 
+use self::differing::Differing;
 use self::reading::Reads;
 use super::log::{Log, Stamp};
 use super::message::{Input, Message, Output, Write};
@@ -212,6 +215,7 @@ pub struct Member {
     hand_over: Option<NodeId>,
     /// The policy that is to be asked for, or is asked for.
     policy: Option<Policy>,
+    differing: Differing,
     reads: Reads,
 }
 
@@ -251,6 +255,7 @@ impl Member {
             tell: Time::NEVER,
             hand_over: None,
             policy: None,
+            differing: Differing::default(),
             reads,
         }
     }
@@ -490,6 +495,7 @@ impl Member {
         self.tell = Time::NEVER;
         self.hand_over = None;
         self.policy = None;
+        self.differing.forget();
         self.confirms = false;
     }
 

@@ -1,6 +1,7 @@
 //! What members of a group tell each other, what happens to a copy, and what it asks for.
 
 use super::log::{Difference, Stamp};
+use super::member::Digest;
 use super::view::{Change, Policy, View};
 use crate::id::NodeId;
 use crate::time::Time;
@@ -42,6 +43,16 @@ pub enum Message {
         last: Stamp,
         /// The leader's time that is answered.
         asked: Time,
+    },
+    /// The sender has executed an entry and come to something else than the leader. It is told the
+    /// leader's result.
+    Differs {
+        /// The number of the view.
+        number: u64,
+        /// The entry.
+        at: Stamp,
+        /// What it has come to.
+        digest: Digest,
     },
     /// The sender knows of a newer view.
     Stale {

@@ -31,6 +31,6 @@ pub mod message;
 pub mod view;
 
 pub use log::Stamp;
-pub use member::{Member, Role, Rule};
+pub use member::{Digest, Member, Role, Rule};
 pub use message::{Input, Message, NotAdded, Output, Write};
 pub use view::{Change, ChangeRefused, Policy, View, Wish};

@@ -18,7 +18,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use partha_core::Mode;
-use partha_core::group::Stamp;
+use partha_core::group::{Digest, Message as News, Stamp};
 use partha_core::id::{CallId, ClassId, Epoch, NodeId, Peer, Uid};
 use partha_store::{Batch, Item, Record, entry};
 use partha_wire::Message;
@@ -55,6 +55,20 @@ pub(in crate::shard) struct Executed {
 pub(super) struct Reached {
     at: Stamp,
     state: State,
+}
+
+/// What a copy comes to that is not what the leader has come to.
+struct Other {
+    error: SystemError,
+    /// Of that; where it is no entry, of the reason.
+    digest: Digest,
+}
+
+impl From<SystemError> for Other {
+    fn from(error: SystemError) -> Self {
+        let digest = Sha256::digest(error.to_string()).into();
+        Self { error, digest }
+    }
 }
 
 /// Whether bytes are those of an entry, and not of a call to be executed: a framed message of one
@@ -135,7 +149,7 @@ impl Shard {
         };
         match self.execute_too(uid, (previous, stamp), &told) {
             Ok(body) => body,
-            Err(error) => {
+            Err(Other { error, digest }) => {
                 let call = told.call.as_ref().and_then(|name| read_call(name).ok());
                 let (index, ordinal) = (stamp.index, told.ordinal);
                 let interface = ClassId(told.interface);
@@ -148,6 +162,12 @@ impl Shard {
                     group.reached = None;
                     group.executed += 1;
                     group.differences += 1;
+                    group.is_doubtful = true;
+                    let (view, at) = (group.member.view(), stamp);
+                    let (leader, number) = (view.leader(), view.number);
+                    drop(groups);
+                    let differs = News::Differs { number, at, digest };
+                    self.post_news(leader, uid, differs, Vec::new(), None);
                 }
                 None
             }
@@ -160,7 +180,7 @@ impl Shard {
         uid: Uid,
         (previous, stamp): (Stamp, Stamp),
         told: &ExecutedCall,
-    ) -> Result<Option<Bytes>> {
+    ) -> Result<Option<Bytes>, Other> {
         let (class, reached, overlay) = {
             let mut groups = self.groups.borrow_mut();
             let group = groups.by_object.get_mut(&uid);
@@ -177,7 +197,9 @@ impl Shard {
             Some(reached) => reached.state,
             None => {
                 let before = self.state_before(uid, &overlay)?;
-                catalog::decode(class, &before)?.into()
+                catalog::decode(class, &before)
+                    .map_err(SystemError::from)?
+                    .into()
             }
         };
         let interface = ClassId(told.interface);
@@ -196,14 +218,18 @@ impl Shard {
             seed: told.seed,
             rows: overlay.rows,
         };
-        let parameters = Message::from_segment(told.parameters.clone(), Vec::new())?;
+        let parameters = Message::from_segment(told.parameters.clone(), Vec::new());
+        let parameters = parameters.map_err(SystemError::from)?;
         let finished = self.replay(replay, state, parameters)?;
         let info = class.info();
         let kind = (info.id, info.schema);
         let (own, state) = outcome(uid, kind, (method, call), told, finished)?;
         let digest = Sha256::digest(entry::encode(&Batch::new(own.clone())));
         if digest[..] != told.digest[..] {
-            return Err(internal("the state, the rows or the answer differ"));
+            return Err(Other {
+                error: internal("the state, the rows or the answer differ"),
+                digest: digest.into(),
+            });
         }
         let besides = entry::decode(told.besides.clone()).map_err(unreadable)?;
         let mut batch = Batch::new(own);

@@ -123,6 +123,8 @@ struct Group {
     executions: BTreeMap<Stamp, Bytes>,
     /// Who was told of which of them.
     told_once: BTreeSet<(Stamp, NodeId)>,
+    /// This copy has come to something else than its leader: if it is excluded, it begins anew.
+    is_doubtful: bool,
     /// The state that this copy has come to by executing.
     reached: Option<executing::Reached>,
     /// Calls that were executed here after another copy had.
@@ -321,6 +323,7 @@ impl Group {
             bodies: BTreeMap::new(),
             executions: BTreeMap::new(),
             told_once: BTreeSet::new(),
+            is_doubtful: false,
             reached: None,
             executed: 0,
             differences: 0,

@@ -38,6 +38,7 @@ impl Shard {
                     told.collect()
                 }
                 Message::Appended { .. }
+                | Message::Differs { .. }
                 | Message::Stale { .. }
                 | Message::Hello { .. }
                 | Message::Check { .. }
@@ -93,7 +94,8 @@ impl Shard {
             let stamps: &[Stamp] = match &message {
                 Message::Adopt { entries, .. } => entries,
                 Message::Append { entry, .. } => entry.as_slice(),
-                Message::Appended { .. }
+                Message::Differs { .. }
+                | Message::Appended { .. }
                 | Message::Stale { .. }
                 | Message::Hello { .. }
                 | Message::Check { .. }
@@ -133,9 +135,18 @@ impl Shard {
             }
         };
         if let Some(message) = message {
+            Self::note_difference(uid, from, &message);
             let from = from.node;
             self.group_input(uid, Input::Message { from, message });
             self.forget_strays(uid);
+        }
+    }
+
+    /// What a copy says that whoever reads the log is to know.
+    fn note_difference(uid: Uid, from: Peer, message: &Message) {
+        if let Message::Differs { number, at, .. } = message {
+            let index = at.index;
+            tracing::warn!(%uid, %from, view = number, index, "a copy has come to something else");
         }
     }
 

@@ -90,13 +90,24 @@ impl Shard {
                 group.leader_lost = false;
             }
         }
-        let members = view.members.into_iter().map(NodeId).collect();
+        let members: Vec<NodeId> = view.members.into_iter().map(NodeId).collect();
         let number = view.number;
+        let excluded = !members.contains(&self.registry.me.node);
         self.group_input(uid, Input::View(View { number, members }));
+        if excluded && self.is_doubtful(uid) {
+            tracing::warn!(%uid, "this copy has come to something else than most: it is made anew");
+            self.renew_copy(uid);
+        }
         self.settle_incoming(uid);
         self.tell_excluded(uid);
         self.size_changed(uid);
         self.keep_ticking();
+    }
+
+    fn is_doubtful(&self, uid: Uid) -> bool {
+        let groups = self.groups.borrow();
+        let group = groups.by_object.get(&uid);
+        group.is_some_and(|group| group.is_doubtful)
     }
 
     /// A process has no connection here any more.

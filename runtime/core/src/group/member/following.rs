@@ -52,6 +52,9 @@ impl Member {
                 asked,
                 index,
             } => self.read_answered(now, from, (number, asked, index), out),
+            Message::Differs { number, at, digest } => {
+                self.differs(now, from, (number, at, digest), out);
+            }
             Message::Check { number } => self.checked(now, from, number, out),
             Message::Appended {
                 number,

@@ -48,6 +48,7 @@ impl Member {
             other.has = None;
             other.resend = Time(0);
         }
+        self.differing.forget();
         self.tell_others(now, out);
         self.advance(now, out);
     }
@@ -226,6 +227,7 @@ impl Member {
         if first {
             self.tell_others(now, out);
         }
+        self.judge(now, out);
         self.advance(now, out);
         if self.confirms && self.serves_until() > now {
             self.confirms = false;

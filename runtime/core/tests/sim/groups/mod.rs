@@ -29,7 +29,7 @@ mod world;
 pub(crate) use world::run;
 
 /// Points to be reached.
-pub(crate) const POINTS: [&str; 24] = [
+pub(crate) const POINTS: [&str; 26] = [
     "added",
     "answered again",
     "read",
@@ -48,6 +48,8 @@ pub(crate) const POINTS: [&str; 24] = [
     "view: included",
     "view: handed over",
     "view: stale",
+    "differs",
+    "differs: by most",
     "truncated",
     "snapshot",
     "write lost in a crash",

@@ -43,6 +43,19 @@ impl World {
         if self.nodes[to].process.is_none() {
             return Ok(());
         }
+        if let Some(differs) = self.differs(to, &message) {
+            self.mail(to, node_id(from), differs);
+            return Ok(());
+        }
+        if let Message::Differs { .. } = message {
+            let process = self.process(to);
+            let (before, from) = (process.member.wants_another(), node_id(from));
+            self.input(to, Input::Message { from, message })?;
+            if !before && self.process(to).member.wants_another() {
+                self.summary.reach("differs: by most");
+            }
+            return Ok(());
+        }
         let before = {
             let process = self.process(to);
             process.ops.extend(ops);
@@ -61,6 +74,29 @@ impl World {
             self.process(to).object = before;
         }
         Ok(())
+    }
+
+    /// Now and then a copy comes to something else than its leader by what it is told, and takes
+    /// it only when it is told again.
+    fn differs(&mut self, node: usize, message: &Message) -> Option<Message> {
+        let Message::Append {
+            number,
+            entry: Some(at),
+            ..
+        } = message
+        else {
+            return None;
+        };
+        let known = self.process(node).member.log().has(*at);
+        if known || !self.rng.chance(self.plan.differs_per_mille) {
+            return None;
+        }
+        self.summary.reach("differs");
+        Some(Message::Differs {
+            number: *number,
+            at: *at,
+            digest: [u8::from(self.rng.chance(250)); 32],
+        })
     }
 
     pub(super) fn ask_binder(&mut self, from: usize, change: Option<Change>) {

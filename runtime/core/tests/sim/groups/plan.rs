@@ -45,6 +45,8 @@ pub(crate) struct Plan {
     pub(crate) end: u64,
     /// A crash takes the disk along.
     pub(crate) broken_per_mille: u64,
+    /// A copy comes to something else than its leader.
+    pub(crate) differs_per_mille: u64,
 }
 
 impl Plan {
@@ -69,6 +71,7 @@ impl Plan {
             near_per_mille: rng.pick(&[0, 500, 1_000]),
             parts_per_mille: rng.pick(&[0, 0, 300]),
             end: rng.pick(&[MS, 20 * MS]),
+            differs_per_mille: rng.pick(&[0, 20, 300]),
         }
     }
 }
