@@ -108,6 +108,18 @@ fn an_object_is_made_with_its_copies_in_different_zones() {
     assert!(err.contains("/eve"), "{err}");
 }
 
+/// Whoever leads copies is found by the binder, which is found by its name.
+#[test]
+fn what_copies_are_found_by_has_none() {
+    let system = System::start(&["a"]);
+    for name in ["/partha", "/partha/binder"] {
+        let (status, err) = system.fails(&["replicate", name, "2", "--wait", "0s"]);
+        assert_eq!(status, 1, "{err}");
+        assert!(err.contains("by which copies are found"), "{err}");
+    }
+    assert_eq!(system.json(&["groups"]), json!([]));
+}
+
 #[test]
 fn copies_that_are_too_many_go_the_youngest_first() {
     let system = zoned();

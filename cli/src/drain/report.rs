@@ -242,7 +242,7 @@ impl Report {
                               stays is lost for as long as this one is away"
                         .to_owned()
                 }
-                (false, false) => "what stays is lost for as long as this one is away".to_owned(),
+                (false, false) => "objects that stay are lost while this one is away".to_owned(),
             };
             return format!(
                 "node '{name}' may not be stopped yet: {}; {cure}",

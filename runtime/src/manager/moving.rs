@@ -141,7 +141,10 @@ impl Manager {
             return Err(not_movable(object, reason, false));
         }
         if self.group_report(object).await?.is_some() {
-            let reason = "it has copies, which are where their group wants them".to_owned();
+            let reason = "it is one of a group of copies, whose places are chosen by labels \
+                          (`partha replicate NAME N --on LABELS`); `partha node drain` has \
+                          others lead, and makes copies elsewhere"
+                .to_owned();
             return Err(not_movable(object, reason, false));
         }
         if self.home.registry.links.embedded {

@@ -154,6 +154,8 @@ struct Other {
     base: Option<Stamp>,
     /// Until when it has promised not to take over.
     promised: Time,
+    /// The number of the view that it knew of when it last said hello.
+    number: u64,
     /// When it last said anything.
     heard: Time,
     /// Until when what it has not got is kept for it, while it is brought up to date.

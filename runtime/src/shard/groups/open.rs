@@ -15,7 +15,8 @@ use partha_store::{Batch, GroupRecord, Item, ObjectStore, StoreError};
 
 use super::{GROUPS_MAX, Group, GroupJob, PROMISE_NS};
 use crate::error::{ErrorKind, Result, SystemError};
-use crate::services::binder::GroupPlacement;
+use crate::services::binder::{GroupPlacement, binder};
+use crate::services::naming::name_context;
 use crate::shard::{Job, Shard};
 
 /// The pause before a copy begins again that could not be written.
@@ -221,6 +222,13 @@ impl Shard {
         }
         if self.registry.well_known == Some(uid) {
             return wrong(format!("{uid} at {here} is found by its address alone"));
+        }
+        // Who leads copies is found by these.
+        let names = self.registry.well_known == Some(Uid::NAMING_ROOT);
+        if class == binder::INFO.id || (names && class == name_context::INFO.id) {
+            return wrong(format!(
+                "{uid} at {here} belongs to the services by which copies are found, and has none"
+            ));
         }
         let locked = {
             let engine = self.engine.borrow();

@@ -161,6 +161,8 @@ impl Shard {
                 Ok(Err(error)) => tracing::error!(%uid, %error, "no copy can be made"),
                 Err(error) => tracing::error!(%uid, %error, "reading a state for a copy failed"),
             }
+            // Who has asked meanwhile.
+            shard.send_states(uid);
         });
     }
 

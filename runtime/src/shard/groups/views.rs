@@ -17,6 +17,8 @@ pub(super) const ATTEMPT: Duration = Duration::from_secs(2);
 pub(super) const TICK: Duration = Duration::from_millis(500);
 /// How long a node may take to answer a connection before it counts as lost.
 const PROBE: Duration = Duration::from_secs(1);
+/// The same where all its connections have broken: it has been silent for a lease by then.
+const PROBE_GONE: Duration = Duration::from_millis(200);
 /// The first of the pauses between looks at a node that seems to be there although a connection to
 /// it has broken, which double: when a process dies, one connection shows it before others do.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
@@ -113,7 +115,7 @@ impl Shard {
     /// A process has no connection here any more.
     pub(in crate::shard) fn group_peer_gone(self: &Rc<Self>, peer: Peer) {
         if self.groups.borrow().concern(peer.node) {
-            self.probe(peer.node);
+            self.probe(peer.node, PROBE_GONE);
         }
     }
 
@@ -170,7 +172,7 @@ impl Shard {
         let me = self.registry.me.node;
         for node in nodes {
             if node != me && self.client.pool().known(node).is_none() {
-                self.probe(node);
+                self.probe(node, PROBE);
             }
         }
         self.look_at_sizes();
@@ -179,20 +181,20 @@ impl Shard {
     }
 
     /// Looks whether a node is there; what comes of it is told to all groups.
-    fn probe(self: &Rc<Self>, node: NodeId) {
+    fn probe(self: &Rc<Self>, node: NodeId, patience: Duration) {
         if !self.groups.borrow_mut().probed.insert(node) {
             return;
         }
         let shard = self.clone();
         self.spawn(async move {
-            let mut found = shard.reach(node).await;
+            let mut found = shard.reach(node, patience).await;
             for look in 0..LOOKS {
                 if found != Reached::There {
                     break;
                 }
                 tokio::time::sleep(LOOK_AGAIN * (1 << look)).await;
                 if shard.client.pool().known(node).is_none() {
-                    found = shard.reach(node).await;
+                    found = shard.reach(node, patience).await;
                 }
             }
             shard.groups.borrow_mut().probed.remove(&node);
@@ -219,13 +221,13 @@ impl Shard {
 
     /// Whether a node is there.
     pub(in crate::shard) async fn is_there(&self, node: NodeId) -> bool {
-        self.reach(node).await == Reached::There
+        self.reach(node, PROBE).await == Reached::There
     }
 
-    async fn reach(&self, node: NodeId) -> Reached {
+    async fn reach(&self, node: NodeId, patience: Duration) -> Reached {
         let locator = self.client.locator();
         let connecting = locator.connect_shard(&self.client, node, message::Shard::Number(0));
-        if let Ok(Ok(_)) = tokio::time::timeout(PROBE, connecting).await {
+        if let Ok(Ok(_)) = tokio::time::timeout(patience, connecting).await {
             return Reached::There;
         }
         let addresses = locator.addresses_of(node);
@@ -233,7 +235,7 @@ impl Shard {
         for address in addresses {
             let connecting = tokio::net::TcpStream::connect(&address);
             // Where nobody listens any more, the process has ended.
-            let refused = match tokio::time::timeout(PROBE, connecting).await {
+            let refused = match tokio::time::timeout(patience, connecting).await {
                 Ok(Err(error)) => error.kind() == IoErrorKind::ConnectionRefused,
                 Ok(Ok(_)) | Err(_) => false,
             };

@@ -278,10 +278,12 @@ impl Member {
             .others
             .entry(from)
             .or_insert_with(|| Other::at(installed));
-        // Who only says it again is told again in its time.
-        if other.has.is_some() || other.base != installed {
+        // Who only says it again is told again in its time; who has heard of another view has not
+        // taken what was said before.
+        if other.has.is_some() || other.base != installed || number > other.number {
             other.resend = Time(0);
         }
+        other.number = number;
         other.base = installed;
         other.heard = now;
         other.has = None;
@@ -482,6 +484,7 @@ impl Other {
             resend: Time(0),
             base,
             promised: Time(0),
+            number: 0,
             heard: Time(0),
             kept_until: Time(0),
             behind_since: None,

@@ -118,6 +118,35 @@ fn nothing_is_installed_while_a_copy_without_a_state_waits_for_one() {
     assert_eq!(leader.installed(), 2);
 }
 
+/// While one copy is included another one is sent the state, under the number of the view before.
+#[test]
+fn a_copy_that_has_heard_of_another_view_is_sent_the_state_at_once() {
+    let mut leader = Leader::of(&[LEADER]);
+    leader.hello(COMER, None);
+    let states = |leader: &Leader| {
+        let sent = leader.out.iter();
+        let state = |it: &&Output| {
+            matches!(
+                it,
+                Output::Send {
+                    to: COMER,
+                    message: Message::Snapshot { .. }
+                }
+            )
+        };
+        sent.filter(state).count()
+    };
+    let before = states(&leader);
+    leader.hello(COMER, None);
+    assert_eq!(states(&leader), before, "it is on its way");
+    leader.hello(NodeId(7), Some(Stamp::default()));
+    leader.appended(NodeId(7));
+    assert_eq!(leader.binder.members, [LEADER, NodeId(7)]);
+    let before = states(&leader);
+    leader.hello(COMER, None);
+    assert_eq!(states(&leader), before + 1, "{:?}", leader.out);
+}
+
 #[test]
 fn a_copy_that_has_everything_is_included() {
     let mut leader = Leader::of(&[LEADER]);
