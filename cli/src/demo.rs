@@ -239,10 +239,7 @@ fn show_figures(load: &Load, elapsed: Duration) {
     figure("retried", counts.retried.get());
     figure(
         "undone",
-        format!(
-            "{} tries of transfers, and not by others",
-            counts.undone.get()
-        ),
+        format!("{} tries of transfers, by kills", counts.undone.get()),
     );
     figure(
         "deadlocks",

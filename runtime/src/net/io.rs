@@ -495,6 +495,9 @@ async fn write_batch<W: AsyncWrite + Unpin>(
     }
 }
 
+/// The shortest pause between two looks at a connection.
+const LOOK_MIN: Duration = Duration::from_millis(1);
+
 /// Heartbeats, and callers whose deadline passed although the peer should have said so.
 async fn watch<I: Inbound>(connection: &Arc<Connection>, inbound: &I) -> SystemError {
     let (mut number, lease) = (0, connection.lease());
@@ -524,13 +527,16 @@ async fn watch<I: Inbound>(connection: &Arc<Connection>, inbound: &I) -> SystemE
 /// A connection that asks nothing has no callers to look after, only the silence of its peer: of
 /// such ones a node has thousands.
 fn until_next_look(connection: &Connection, lease: Lease) -> Duration {
-    let look = lease.tick();
+    let silent = connection.silent_for();
+    // Whoever waits for the end of a lease waits no longer.
+    let end = lease.silent_max.saturating_sub(silent);
+    let look = lease.tick().min(end.max(LOOK_MIN));
     if connection.has_asked() || connection.age() < look * 8 {
         return look;
     }
-    match lease.heartbeat.checked_sub(connection.silent_for()) {
+    match lease.heartbeat.checked_sub(silent) {
         // Asked in time, it has the rest of its lease for the answer.
-        Some(until_due) => until_due.clamp(Duration::from_millis(1), look * 4),
+        Some(until_due) => until_due.clamp(LOOK_MIN, look * 4),
         None => look,
     }
 }

@@ -110,6 +110,11 @@ impl Locator {
                 );
                 Err(SystemError::new(ErrorKind::Unreachable, detail))
             }
+            // Whoever looks for a node has not heard of the object that stands for it.
+            Err(LocateError::System(error)) if object == Uid::connection_manager(object.node) => {
+                let node = object.node;
+                Err(error.context(format_args!("asking the binder where node {node} is")))
+            }
             Err(LocateError::System(error)) => {
                 Err(error.context(format_args!("locating object {object} at the binder")))
             }

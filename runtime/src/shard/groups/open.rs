@@ -143,6 +143,7 @@ impl Shard {
                 group.class = old.class;
                 (group.policy, group.policy_at) = (old.policy, old.policy_at);
                 group.size = old.size.kept();
+                (group.executed, group.differences) = (old.executed, old.differences);
                 waiting = old.waiting;
             }
             groups.enter(uid, group);

@@ -18,7 +18,7 @@ pub(super) const TICK: Duration = Duration::from_millis(500);
 /// How long a node may take to answer a connection before it counts as lost.
 const PROBE: Duration = Duration::from_secs(1);
 /// The same where all its connections have broken: it has been silent for a lease by then.
-const PROBE_GONE: Duration = Duration::from_millis(200);
+const PROBE_GONE: Duration = Duration::from_millis(100);
 /// The first of the pauses between looks at a node that seems to be there although a connection to
 /// it has broken, which double: when a process dies, one connection shows it before others do.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
