@@ -6,13 +6,14 @@
 //! or table for each. A body is copied once a side, into the outgoing buffer. No library can do
 //! better on the same runtime, so this says what is left to gain.
 
+use std::io::ErrorKind::WouldBlock;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, Interest};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
@@ -27,13 +28,16 @@ const BODY_BYTES_MAX: usize = 16 << 20;
 /// Answers each frame with itself until the client goes.
 pub(crate) async fn serve(stream: TcpStream) -> anyhow::Result<()> {
     let mut wire = Wire::new(stream);
-    while wire.read().await? {
+    loop {
         while let Some((slot, body)) = wire.take()? {
             wire.put(slot, &body);
         }
-        wire.write().await?;
+        // Frames may come while answers are written.
+        let wrote = wire.write().await?;
+        if !wrote && !wire.read().await? {
+            return Ok(());
+        }
     }
-    Ok(())
 }
 
 /// Keeps the load's number of frames under way.
@@ -62,8 +66,10 @@ async fn pump(mut wire: Wire, load: Load, recorder: Rc<Recorder>) -> anyhow::Res
     }
     let mut under_way = load.outstanding;
     while under_way > 0 {
-        wire.write().await?;
-        ensure!(wire.read().await?, "the server closed the connection");
+        // Answers may come while calls are written.
+        if !wire.write().await? {
+            ensure!(wire.read().await?, "the server closed the connection");
+        }
         while let Some((slot, answer)) = wire.take()? {
             let call = calls.get_mut(slot as usize);
             let (begun, n) = call.context("an answer to no call")?;
@@ -104,10 +110,10 @@ impl Once {
         wire.put(0, body);
         wire.write().await?;
         loop {
-            ensure!(wire.read().await?, "the server closed the connection");
             if let Some((_, answer)) = wire.take()? {
                 return Ok(answer);
             }
+            ensure!(wire.read().await?, "the server closed the connection");
         }
     }
 }
@@ -141,6 +147,11 @@ impl Wire {
 
     /// False if the other end has closed.
     async fn read(&mut self) -> anyhow::Result<bool> {
+        self.make_room();
+        Ok(self.stream.read_buf(&mut self.input).await? > 0)
+    }
+
+    fn make_room(&mut self) {
         // Room for the rest of a frame that has begun, so that a large one is not moved often.
         let wanted = match self.input.first_chunk::<4>() {
             Some(length) => (u32::from_le_bytes(*length) as usize).min(BODY_BYTES_MAX),
@@ -148,13 +159,35 @@ impl Wire {
         };
         let missing = (HEAD_BYTES + wanted).saturating_sub(self.input.len());
         self.input.reserve(missing.max(BUFFER_BYTES));
-        Ok(self.stream.read_buf(&mut self.input).await? > 0)
     }
 
-    async fn write(&mut self) -> anyhow::Result<()> {
-        self.stream.write_all(&self.output).await?;
-        self.output.clear();
-        Ok(())
+    /// Whether there was anything to write. What the socket does not take at once is written while
+    /// what comes is read: if both ends only wrote, large frames would fill the buffers between
+    /// them, and neither would go on.
+    async fn write(&mut self) -> anyhow::Result<bool> {
+        if self.output.is_empty() {
+            return Ok(false);
+        }
+        let both = Interest::READABLE | Interest::WRITABLE;
+        loop {
+            match self.stream.try_write(&self.output) {
+                Ok(written) => self.output.advance(written),
+                Err(error) if error.kind() == WouldBlock => {}
+                Err(error) => return Err(error.into()),
+            }
+            if self.output.is_empty() {
+                return Ok(true);
+            }
+            if self.stream.ready(both).await?.is_readable() {
+                self.make_room();
+                match self.stream.try_read_buf(&mut self.input) {
+                    Ok(0) => bail!("the other end closed the connection"),
+                    Ok(_) => {}
+                    Err(error) if error.kind() == WouldBlock => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
     }
 
     fn ask(&mut self, slot: u32, work: Work, n: u64, payload: &Bytes) {
