@@ -190,6 +190,8 @@ impl Scene {
             [true, false]
         );
         assert_eq!(self.object.add(&self.client, 1).await.unwrap(), 6);
+        // Nobody waits until what came is gone from the disk: it goes with what is written next.
+        self.guides[1].add(&self.client, 1).await.unwrap();
         self.kill(1);
         let store = LmdbStore::open(self.dirs[1].path()).unwrap();
         assert_eq!(store.scan_prepared(None, 10).unwrap(), []);

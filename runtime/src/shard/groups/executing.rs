@@ -60,13 +60,22 @@ pub(super) struct Reached {
 /// What a copy comes to that is not what the leader has come to.
 struct Other {
     error: SystemError,
-    /// Of that; where it is no entry, of the reason.
-    digest: Digest,
+    /// Of that; where it is no entry, of the reason. None if the call could not be executed here,
+    /// as where the node has another version of the class: that says nothing of who is wrong.
+    digest: Option<Digest>,
 }
 
 impl From<SystemError> for Other {
     fn from(error: SystemError) -> Self {
-        let digest = Sha256::digest(error.to_string()).into();
+        let digest = None;
+        Self { error, digest }
+    }
+}
+
+impl Other {
+    /// The method ends in a way that leaves no entry.
+    fn without_entry(error: SystemError) -> Self {
+        let digest = Some(Sha256::digest(error.to_string()).into());
         Self { error, digest }
     }
 }
@@ -162,12 +171,14 @@ impl Shard {
                     group.reached = None;
                     group.executed += 1;
                     group.differences += 1;
-                    group.is_doubtful = true;
-                    let (view, at) = (group.member.view(), stamp);
-                    let (leader, number) = (view.leader(), view.number);
-                    drop(groups);
-                    let differs = News::Differs { number, at, digest };
-                    self.post_news(leader, uid, differs, Vec::new(), None);
+                    if let Some(digest) = digest {
+                        group.is_doubtful = true;
+                        let (view, at) = (group.member.view(), stamp);
+                        let (leader, number) = (view.leader(), view.number);
+                        drop(groups);
+                        let differs = News::Differs { number, at, digest };
+                        self.post_news(leader, uid, differs, Vec::new(), None);
+                    }
                 }
                 None
             }
@@ -223,12 +234,13 @@ impl Shard {
         let finished = self.replay(replay, state, parameters)?;
         let info = class.info();
         let kind = (info.id, info.schema);
-        let (own, state) = outcome(uid, kind, (method, call), told, finished)?;
+        let came = outcome(uid, kind, (method, call), told, finished);
+        let (own, state) = came.map_err(Other::without_entry)?;
         let digest = Sha256::digest(entry::encode(&Batch::new(own.clone())));
         if digest[..] != told.digest[..] {
             return Err(Other {
                 error: internal("the state, the rows or the answer differ"),
-                digest: digest.into(),
+                digest: Some(digest.into()),
             });
         }
         let besides = entry::decode(told.besides.clone()).map_err(unreadable)?;
@@ -241,8 +253,8 @@ impl Shard {
         Ok(Some(entry::encode(&batch)))
     }
 
-    /// What entries have changed that the store may not show yet.
-    /// None if that is not known just now.
+    /// What entries have changed that the store may not show yet; none if that is not known just
+    /// now.
     fn overlay(&self, uid: Uid, group: &Group) -> Result<Option<Overlay>> {
         let mut overlay = Overlay::default();
         let log = group.member.log();
@@ -337,7 +349,9 @@ impl Overlay {
                     return Ok(false);
                 };
                 for item in entry::decode(body).map_err(unreadable)?.items {
-                    self.take(item, &|| None)?;
+                    if !self.take(item, &|| None)? {
+                        return Ok(false);
+                    }
                 }
             }
             _ => {}

@@ -188,6 +188,7 @@ impl Shard {
         let shard = self.clone();
         self.spawn(async move {
             let mut found = shard.reach(node, patience).await;
+            shard.reached(node, found);
             for look in 0..LOOKS {
                 if found != Reached::There {
                     break;
@@ -195,28 +196,33 @@ impl Shard {
                 tokio::time::sleep(LOOK_AGAIN * (1 << look)).await;
                 if shard.client.pool().known(node).is_none() {
                     found = shard.reach(node, patience).await;
+                    shard.reached(node, found);
                 }
             }
             shard.groups.borrow_mut().probed.remove(&node);
-            let input = match found {
-                Reached::There => Input::Found { node },
-                Reached::Ended => Input::Lost { node, ended: true },
-                Reached::Silent => Input::Lost { node, ended: false },
-            };
-            let concerned = shard.groups.borrow().with(node);
-            if found != Reached::There {
-                tracing::info!(%node, ?found, groups = concerned.len(), "a node is lost");
-            }
-            for uid in concerned {
-                if let Some(group) = shard.groups.borrow_mut().by_object.get_mut(&uid)
-                    && group.member.view().leader() == node
-                {
-                    group.leader_lost = found != Reached::There;
-                }
-                shard.group_input(uid, input.clone());
-                shard.settle_incoming(uid);
-            }
         });
+    }
+
+    /// All groups are told what became of a look at a node.
+    fn reached(self: &Rc<Self>, node: NodeId, found: Reached) {
+        let input = match found {
+            Reached::There => Input::Found { node },
+            Reached::Ended => Input::Lost { node, ended: true },
+            Reached::Silent => Input::Lost { node, ended: false },
+        };
+        let concerned = self.groups.borrow().with(node);
+        if found != Reached::There {
+            tracing::info!(%node, ?found, groups = concerned.len(), "a node is lost");
+        }
+        for uid in concerned {
+            if let Some(group) = self.groups.borrow_mut().by_object.get_mut(&uid)
+                && group.member.view().leader() == node
+            {
+                group.leader_lost = found != Reached::There;
+            }
+            self.group_input(uid, input.clone());
+            self.settle_incoming(uid);
+        }
     }
 
     /// Whether a node is there.

@@ -27,7 +27,7 @@ use tokio::sync::oneshot;
 
 use super::cargo::read_call;
 use super::reasons::{Refused, failed, not, refused};
-use super::room::{Kept, cargo_bytes, row_bytes};
+use super::room::{ENTRY_BYTES, Kept, cargo_bytes, row_bytes};
 use crate::abi::Class;
 use crate::error::{ErrorKind, SystemError};
 use crate::moved::MOVES_MAX;
@@ -52,8 +52,9 @@ pub(super) struct Arriving {
     next: u32,
     /// Of the page that is being dealt with.
     answer: Option<Answer>,
-    /// Until it may be written, with the rows and replies of the first page.
-    record: Option<(Record, Vec<Row>, Vec<KeptReply>)>,
+    /// What the first page has, and how much, until it may be written.
+    first: Option<(Record, Vec<Row>, Vec<KeptReply>)>,
+    first_bytes: usize,
     /// The calls of the replies that are being written.
     replies: Vec<CallId>,
     /// Came with the last page.
@@ -199,7 +200,8 @@ impl Shard {
         let class = self.accepts(uid, ClassId(record.class), record.schema)?;
         check_state(&class, &record.state)?;
         let mut kept = Kept::nothing(self.registry.coming.clone());
-        kept.more(record.state.len())?;
+        let first = record.state.len() + first_bytes(&page);
+        kept.more(first)?;
         let coordinator = Site {
             node: source.node,
             shard: page.shard,
@@ -224,7 +226,8 @@ impl Shard {
             class,
             next: 1,
             answer: None,
-            record: None,
+            first: None,
+            first_bytes: 0,
             replies: Vec::new(),
             cargo: None,
             images: Vec::new(),
@@ -233,7 +236,8 @@ impl Shard {
             watchers: Vec::new(),
         };
         let (rows, replies) = arriving.take(page, cargo)?;
-        arriving.record = Some((shadow, rows, replies));
+        arriving.first = Some((shadow, rows, replies));
+        arriving.first_bytes = first;
         Ok(arriving)
     }
 
@@ -246,9 +250,11 @@ impl Shard {
         };
         match result {
             Ok(()) => {
-                let first = arriving.record.take();
+                let first = arriving.first.take();
                 let (record, rows, replies) = first.expect("it came with the first page");
-                arriving.kept.less(record.state.len());
+                arriving
+                    .kept
+                    .less(std::mem::take(&mut arriving.first_bytes));
                 self.doubt_callers(&replies);
                 arriving.replies = replies.iter().map(|reply| reply.call).collect();
                 let begin = arriving.arrival.begin(record);
@@ -555,6 +561,13 @@ impl Arriving {
         }
         Ok(())
     }
+}
+
+/// What the rows and replies of the first page take until they may be written.
+fn first_bytes(page: &MovingPage) -> usize {
+    let replies = page.replies.iter();
+    let replies = replies.map(|reply| ENTRY_BYTES + reply.body.len());
+    page.rows.iter().map(row_bytes).sum::<usize>() + replies.sum::<usize>()
 }
 
 /// A state must be readable before it counts.
