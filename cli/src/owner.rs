@@ -2,10 +2,14 @@
 //!
 //! The node that made it is asked first, since for most objects that is the one, and is known
 //! already. A node that an object has left says where it went; the binder is asked where that does
-//! not lead to the object, since a node may have been stopped after all has moved away from it.
+//! not lead to the object, since a node may have been stopped after all has moved away from it, and
+//! while a node does not answer, since others lead its groups when it has been silent for a lease.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use partha::system::ObjectDescription;
 use partha::{Moved, NodeId, SystemError, Uid};
 
@@ -13,6 +17,12 @@ use crate::cluster::{NodeInfo, System};
 
 /// Nodes that are asked one after the other, at most.
 const HOPS_MAX: usize = 64;
+
+/// How long a node may take before the binder is asked where the object is, and how often it is
+/// asked then.
+const PAUSE: Duration = Duration::from_millis(150);
+/// Questions under way at a time, at most: whoever the binder names may not answer either.
+const ASKED_MAX: usize = 16;
 
 /// An object at the node that has it.
 #[derive(Debug)]
@@ -26,6 +36,37 @@ pub(crate) struct Owned {
 impl System {
     /// The node that has an object, and what it knows of it.
     pub(crate) async fn owner(&self, object: Uid) -> anyhow::Result<Owned> {
+        tokio::select! {
+            biased;
+            owned = self.owner_by_birth(object) => owned,
+            owned = self.owner_by_binder(object) => Ok(owned),
+        }
+    }
+
+    /// The same, as the binder says from time to time; whoever does not answer is not waited for.
+    async fn owner_by_binder(&self, object: Uid) -> Owned {
+        let mut asked = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                Some(owned) = asked.next() => if let Some(owned) = owned {
+                    return owned;
+                },
+                () = tokio::time::sleep(PAUSE) => if asked.len() < ASKED_MAX {
+                    asked.push(self.said_by_binder(object));
+                },
+            }
+        }
+    }
+
+    async fn said_by_binder(&self, object: Uid) -> Option<Owned> {
+        let location = self.client.locator().location(&self.client, object).await;
+        // Whoever made it is being asked already, which also finds what is wrong here.
+        let location = location.ok().filter(|location| location.moved)?;
+        let node = self.node(&location.node).await.ok()?;
+        self.followed(object, node, &mut Vec::new()).await.ok()
+    }
+
+    async fn owner_by_birth(&self, object: Uid) -> anyhow::Result<Owned> {
         let mut forwards = Vec::new();
         let birthplace = self.birthplace(object).await;
         let error = match birthplace {

@@ -6,6 +6,7 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use common::LONG;
 use common::system::System;
@@ -244,4 +245,20 @@ fn a_node_that_gave_its_copy_up_gets_one_again() {
     eventually(LONG, || {
         system.run(&["call", "/alice", "balance"]).1 == "7\n"
     });
+}
+
+/// Who knows nobody yet and comes to a node that stands still does not wait for the end of that
+/// attempt: another copy leads after the lease, and the binder is asked meanwhile.
+#[test]
+fn a_newcomer_is_served_when_the_first_leader_stands_still() {
+    const CONNECTING: Duration = Duration::from_secs(5);
+    let system = System::with_lease(&["a", "b", "c"], "2s");
+    copied(&system, "/bank/x", "a", &["--replicas", "3"]);
+    assert_eq!(deposit(&system, "/bank/x", 100).trim(), "100");
+    system.freeze("a");
+    let begun = Instant::now();
+    assert_eq!(deposit(&system, "/bank/x", 1).trim(), "101");
+    let took = begun.elapsed();
+    assert!(took < CONNECTING, "{took:?}");
+    assert_ne!(members(&system, "/bank/x")[0], "a", "another one leads");
 }

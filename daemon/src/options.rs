@@ -68,7 +68,7 @@ pub struct NodeOptions {
     #[arg(long, value_name = "COUNT", env = "PARTHA_SHARDS",
           value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub shards: Option<u16>,
-    /// How long a peer may be silent before it is taken for dead, as 10s: then its connections are
+    /// How long a peer may be silent before it is taken for dead, as 4s: then its connections are
     /// broken, and where it led copies, another one does. A silent peer is asked before, after
     /// three tenths of that
     #[arg(long, value_name = "TIME", env = "PARTHA_PEER_LEASE")]

@@ -21,11 +21,13 @@ pub(crate) const OUTCOME_RETENTION: Duration = REPLY_RETENTION;
 /// The longest deadline a caller may set; the retention of replies must outlast it.
 pub const CALL_DEADLINE_MAX: Duration = Duration::from_secs(5 * 60);
 
-/// How often a silent connection is asked whether it lives.
-pub(crate) const HEARTBEAT: Duration = Duration::from_secs(3);
+/// How often a silent connection is asked whether it lives: so that one heartbeat may get lost.
+pub(crate) const HEARTBEAT: Duration = Duration::from_millis(1_200);
 
-/// A peer silent for so long is taken for dead.
-pub(crate) const PEER_SILENT_MAX: Duration = Duration::from_secs(10);
+/// A peer silent for so long is taken for dead: longer than machines pause, and short enough that
+/// a call which waits for a leader that stands still has the larger part of its time left when
+/// another one leads.
+pub(crate) const PEER_SILENT_MAX: Duration = Duration::from_secs(4);
 
 /// How much longer than the callee the caller waits, for the callee's own word on the deadline.
 pub(crate) const DEADLINE_GRACE: Duration = Duration::from_millis(500);

@@ -22,7 +22,7 @@ use test_support::temp_dir;
 const ECHO: (u64, u16) = (counter::CLASS.0, 10);
 const VALUE: (u64, u16) = (counter::CLASS.0, 0);
 /// As the node has them.
-const LEASE: Duration = Duration::from_secs(10);
+const LEASE: Duration = Duration::from_secs(4);
 const HEARTBEAT: Duration = Duration::from_secs(3);
 
 #[test]

@@ -470,7 +470,7 @@ fn silence_is_not_waited_for() {
     let call = invoke(1, scene.object, VALUE, |_, _| {});
     let mut half = Raw::meet(scene.address);
     half.send(&call[..call.len() - 8]);
-    peers.push((half, "of a message came, the rest not within"));
+    peers.push((half, "the peer was silent for"));
     // Others are served meanwhile, known ones and new ones.
     let mut other = Raw::meet(scene.address);
     other.send(&call);

@@ -19,7 +19,7 @@ const VALUE: (u64, u16) = (counters::CLASS.0, 0);
 const ADD_AT_GATE: (u64, u16) = (counters::CLASS.0, 4);
 const OLD_INCARNATION: u16 = 21;
 /// As the node has them.
-const LEASE: Duration = Duration::from_secs(10);
+const LEASE: Duration = Duration::from_secs(4);
 /// Well below the lease: what ends so soon was not ended by it.
 const AT_ONCE: Duration = Duration::from_secs(4);
 

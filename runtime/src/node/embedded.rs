@@ -58,7 +58,7 @@ impl Node {
 
 impl NodeBuilder {
     /// How often a silent peer is asked whether it lives, and for how long it may be silent
-    /// before it is taken for dead; 3 s and 10 s if not said. The lease is at least two
+    /// before it is taken for dead; 1.2 s and 4 s if not said. The lease is at least two
     /// heartbeats long, so that one may get lost, and a heartbeat at least 10 ms.
     ///
     /// Each end of a connection has a lease of its own on the other one.

@@ -30,7 +30,7 @@ const NODES_MAX: usize = 65_536;
 /// validated by use, and asked for again when it proves wrong.
 #[derive(Debug, Default)]
 pub struct Locator {
-    binder: Mutex<Option<BinderPlace>>,
+    pub(super) binder: Mutex<Option<BinderPlace>>,
     nodes: Arc<Nodes>,
     moved: Whereabouts,
 }
@@ -39,9 +39,16 @@ pub struct Locator {
 pub(crate) type Nodes = Mutex<HashMap<NodeId, NodeEntry>>;
 
 #[derive(Clone, Debug)]
-struct BinderPlace {
+pub(super) struct BinderPlace {
     binder: Binder,
     addresses: Vec<String>,
+}
+
+impl BinderPlace {
+    /// Whether the object is the binder.
+    pub(super) fn is(&self, object: Uid) -> bool {
+        self.binder.uid() == object
+    }
 }
 
 impl Locator {
@@ -165,13 +172,15 @@ impl Locator {
         let mut failure = None;
         if let Some(moved) = moved.filter(|_| known.is_none()) {
             // Nobody has told of the node yet but the one that the object has left.
-            match self.connect_moved(client, object, &moved).await {
+            let connecting = self.connect_moved(client, object, &moved);
+            match self.or_elsewhere(client, object, node, connecting).await {
                 Ok(connection) => return Ok(connection),
                 Err(error) => failure = Some(error),
             }
         }
-        if let Some(node) = known {
-            match self.connect_object(client, object, &node).await {
+        if let Some(known) = known {
+            let connecting = self.connect_object(client, object, &known);
+            match self.or_elsewhere(client, object, node, connecting).await {
                 Ok(connection) => return Ok(connection),
                 Err(error) => failure = Some(error),
             }
@@ -183,7 +192,7 @@ impl Locator {
             return Err(failure.unwrap_or(none));
         }
         let place = self.binder_place(client).await?;
-        if object == place.binder.uid() {
+        if place.is(object) {
             let connected = self
                 .connect_by_hints(client, object, &place.addresses)
                 .await;
@@ -193,8 +202,10 @@ impl Locator {
             }
             return connected;
         }
-        let node = self.locate(client, object).await?;
-        self.connect_object(client, object, &node).await
+        let found = self.locate(client, object).await?;
+        let connecting = self.connect_object(client, object, &found);
+        let node = NodeId(found.node);
+        self.or_elsewhere(client, object, node, connecting).await
     }
 
     async fn connect_moved(
@@ -344,7 +355,7 @@ impl Locator {
         Err(last.context("the binder"))
     }
 
-    async fn connect_object(
+    pub(super) async fn connect_object(
         &self,
         client: &Client,
         object: Uid,

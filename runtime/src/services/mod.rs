@@ -9,6 +9,7 @@ pub mod binder;
 mod generated;
 mod group_view;
 mod groups;
+mod hedge;
 mod locator;
 mod moved;
 pub mod naming;

@@ -1,0 +1,78 @@
+//! Looking for an object elsewhere while its node does not answer.
+//!
+//! A process that stands still, or whose machine is gone, takes seconds to be given up: its
+//! system may even accept connections in its name. If the object has copies, somebody else leads
+//! them after a lease, so whoever waits for a connection asks the binder from time to time, and
+//! the first way that is found wins (a hedged request: Dean and Barroso, "The Tail at Scale",
+//! 2013). A node that answers as fast as nodes do costs nothing more.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use partha_core::id::{NodeId, Uid};
+
+use super::Locator;
+use crate::client::Client;
+use crate::error::Result;
+use crate::moved::Moved;
+use crate::net::connection::{Connection, lock};
+
+/// How long a node may take before the binder is asked. Longer than connecting takes on a busy
+/// machine, and within the 200 ms that a change of leaders may take beyond the lease.
+const PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause before it is asked again.
+const PAUSE_MAX: Duration = Duration::from_millis(200);
+
+impl Locator {
+    /// What connecting to `node` brings, or a connection to whoever the binder says meanwhile has
+    /// the object.
+    pub(super) async fn or_elsewhere(
+        &self,
+        client: &Client,
+        object: Uid,
+        node: NodeId,
+        connecting: impl Future<Output = Result<Arc<Connection>>>,
+    ) -> Result<Arc<Connection>> {
+        let is_binder = |uid| lock(&self.binder).as_ref().is_some_and(|it| it.is(uid));
+        // The binder cannot be asked where it is.
+        if client.naming_address().is_err() || is_binder(object) {
+            return connecting.await;
+        }
+        tokio::select! {
+            biased;
+            done = connecting => done,
+            found = self.elsewhere(client, object, node) => Ok(found),
+        }
+    }
+
+    /// A connection to another node than the silent one, once the binder knows one.
+    async fn elsewhere(&self, client: &Client, object: Uid, silent: NodeId) -> Arc<Connection> {
+        let mut pause = PAUSE;
+        loop {
+            tokio::time::sleep(pause).await;
+            pause = PAUSE_MAX.min(pause * 2);
+            let Ok(found) = self.location(client, object).await else {
+                // It is said when the silent node is given up.
+                continue;
+            };
+            let node = NodeId(found.node.node);
+            if node == silent {
+                continue;
+            }
+            match self.connect_object(client, object, &found.node).await {
+                Ok(connection) => {
+                    tracing::debug!(%object, %silent, %node, "found elsewhere");
+                    let there = Moved {
+                        node,
+                        addresses: found.node.addresses,
+                        moves: found.moves,
+                    };
+                    self.moved().note(object, &there);
+                    return connection;
+                }
+                Err(error) => tracing::debug!(%object, %node, %error, "not found elsewhere"),
+            }
+        }
+    }
+}
