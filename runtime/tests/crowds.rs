@@ -21,8 +21,8 @@ use test_support::temp_dir;
 
 const ECHO: (u64, u16) = (counter::CLASS.0, 10);
 const VALUE: (u64, u16) = (counter::CLASS.0, 0);
-/// As the node has them.
-const LEASE: Duration = Duration::from_secs(4);
+/// As the node has them: ten thousand are asked for by one thread.
+const LEASE: Duration = Duration::from_secs(10);
 const HEARTBEAT: Duration = Duration::from_secs(3);
 
 #[test]
@@ -233,7 +233,9 @@ struct Stage {
 impl Stage {
     async fn open() -> Self {
         let dir = temp_dir("crowd");
-        let node = Start::new(dir.path()).ready();
+        let node = Start::new(dir.path())
+            .lease_ms(LEASE.as_millis() as u64)
+            .ready();
         let operator = Client::alone().unwrap();
         let address = node.address.to_string();
         let introduced = operator.locator().introduce(&operator, &address).await;

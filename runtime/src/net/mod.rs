@@ -91,7 +91,8 @@ mod tests {
         let own = |heartbeat, silent_max| Lease::new(ms(heartbeat), ms(silent_max)).unwrap();
         // What is set, and what the system makes of it.
         for (lease, heartbeat, silent_max) in [
-            (Lease::default(), ms(3_000), ms(10_000)),
+            (Lease::default(), ms(1_000), ms(3_000)),
+            (own(3_000, 10_000), ms(3_000), ms(10_000)),
             (own(20_000, 60_000), ms(20_000), ms(60_000)),
             (own(300, 1_500), ms(1_000), ms(2_000)),
             (
