@@ -11,7 +11,7 @@ use anyhow::{Context as _, anyhow};
 use futures_util::FutureExt as _;
 use futures_util::future::select_ok;
 use partha::services::binder::NodeEntry;
-use partha::system::connection_manager::InspectError;
+use partha::system::connection_manager::{DescribeClassError, InspectError};
 use partha::system::{ClassDescription, NodeDescription, ObjectDescription};
 use partha::{CallId, ClassId, Client, ErrorKind, Incarnation, NodeHandle, NodeId, Peer, Uid};
 use serde::Deserialize;
@@ -135,9 +135,9 @@ impl System {
 
     async fn ask_for(&self, object: Uid) -> anyhow::Result<NodeInfo> {
         // The naming service itself needs no binder, and may run before there is one.
-        let naming = self.node_at(&self.naming.text).await?;
-        if object == Uid::NAMING_ROOT || naming.handle.id() == object.node {
-            return Ok(naming);
+        let naming = self.client.node_at(&self.naming.text).await?;
+        if object == Uid::NAMING_ROOT || naming.id() == object.node {
+            return self.naming_node().await;
         }
         self.registered(object.node).await
     }
@@ -203,7 +203,7 @@ impl System {
     }
 
     async fn describe(&self, address: &str, handle: NodeHandle) -> anyhow::Result<NodeInfo> {
-        let description = handle.manager().describe(&self.client).await?;
+        let description = handle.manager().outline(&self.client).await?;
         Ok(NodeInfo {
             address: address.to_owned(),
             handle,
@@ -236,7 +236,23 @@ impl NodeInfo {
         })
     }
 
-    /// A class that the node runs.
+    /// What the node says of a class that it runs, with its reflection.
+    pub(crate) async fn describe_class(
+        &self,
+        client: &Client,
+        class: ClassId,
+    ) -> anyhow::Result<ClassDescription> {
+        let found = self.handle.manager().describe_class(client, class.0).await;
+        found.map_err(|error| match error {
+            DescribeClassError::NoSuchClass(_) => {
+                let name = &self.description.name;
+                anyhow!("node '{name}' has the object, but does not run its class {class}")
+            }
+            DescribeClassError::System(error) => error.into(),
+        })
+    }
+
+    /// A class that the node runs, without its reflection.
     pub(crate) fn class(&self, class: ClassId) -> Option<&ClassDescription> {
         let mut classes = self.description.classes.iter();
         classes.find(|known| known.id == class.0)

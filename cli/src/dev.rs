@@ -229,7 +229,7 @@ async fn who_listens(address: SocketAddr) -> Option<String> {
     let asking = async {
         let client = Client::new(address.to_string())?;
         let handle = client.node_at(&address.to_string()).await?;
-        handle.manager().describe(&client).await
+        handle.manager().outline(&client).await
     };
     let answer = tokio::time::timeout(Duration::from_secs(2), asking).await;
     answer.ok()?.ok().map(|description| description.name)

@@ -31,8 +31,7 @@ impl Callee {
     pub(crate) async fn find(system: &System, name: &str) -> anyhow::Result<Self> {
         let uid = system.find(name).await?.uid;
         let Owned { node, found, .. } = system.owner(uid).await?;
-        let (class, schema) = described(&node, ClassId(found.class))?;
-        let class = class.clone();
+        let (class, schema) = described(system, &node, ClassId(found.class)).await?;
         Ok(Self { uid, class, schema })
     }
 
@@ -106,20 +105,16 @@ pub(crate) async fn fit(
 }
 
 /// What the node says of a class.
-pub(crate) fn described(
+pub(crate) async fn described(
+    system: &System,
     node: &NodeInfo,
     class: ClassId,
-) -> anyhow::Result<(&ClassDescription, Schema)> {
-    let found = node.class(class).with_context(|| {
-        let name = &node.description.name;
-        format!("node '{name}' has the object, but does not run its class {class}")
-    })?;
-    Ok((found, read_schema(found)?))
-}
-
-pub(crate) fn read_schema(class: &ClassDescription) -> anyhow::Result<Schema> {
+) -> anyhow::Result<(ClassDescription, Schema)> {
+    let class = node.describe_class(&system.client, class).await?;
     let schema = Schema::read(&class.reflection);
-    schema.with_context(|| format!("cannot read the node's description of {}", class.name))
+    let what = || format!("cannot read the node's description of {}", class.name);
+    let schema = schema.with_context(what)?;
+    Ok((class, schema))
 }
 
 /// The method of this name, and the interface that declares it.

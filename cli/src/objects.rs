@@ -17,7 +17,7 @@ use crate::cluster::{NodeInfo, System, is_unknown_name};
 use crate::dynamic::encode;
 use crate::failure::Usage;
 use crate::groups;
-use crate::invoke::{Callee, described, fit, given, read_schema};
+use crate::invoke::{Callee, described, fit, given};
 use crate::naming;
 use crate::output::Output;
 use crate::owner::Owned;
@@ -34,7 +34,7 @@ pub(crate) async fn describe(arguments: &Describe, out: &mut Output) -> anyhow::
         forwards,
     } = system.owner(uid).await?;
     let class = ClassId(found.class);
-    let interface = match described(&node, class) {
+    let interface = match described(&system, &node, class).await {
         Ok((_, schema)) => schema.interface_text(class.0),
         Err(error) => format!("{error:#}\n"),
     };
@@ -163,7 +163,7 @@ pub(crate) async fn create(arguments: &Create, out: &mut Output) -> anyhow::Resu
     let mut classes = node.description.classes.iter();
     let class = classes.find(|class| class.name == arguments.class);
     let class = class.context("the node was chosen because it has the class")?;
-    let schema = read_schema(class)?;
+    let (class, schema) = described(&system, &node, ClassId(class.id)).await?;
     let new = schema.nested(class.id, "New").map(|new| new.id);
     let new = new.and_then(|id| schema.structure(id));
     let new = new.with_context(|| format!("objects of {} are not persistent", class.name))?;
@@ -177,7 +177,7 @@ pub(crate) async fn create(arguments: &Create, out: &mut Output) -> anyhow::Resu
     if let Some(copies) = arguments.replicas {
         place = place.replicated(arguments.how.with(copies));
     }
-    let made = Ref::create(&system.client, &place, leak_class(class), w).await?;
+    let made = Ref::create(&system.client, &place, leak_class(&class), w).await?;
     let (uid, name) = (made.uid(), &arguments.name);
     let added = naming::add(&system.client, name, uid, ClassId(class.id)).await;
     added.with_context(|| {

@@ -17,7 +17,7 @@ use partha_core::group::View;
 use partha_core::id::{ClassId, NodeId, Uid};
 use tokio::sync::oneshot;
 
-use crate::abi::{Struct, Transient};
+use crate::abi::{ClassInfo, Struct, Transient};
 use crate::capability::Capability;
 use crate::context::Context;
 use crate::error::{ErrorKind, Result, SystemError};
@@ -30,8 +30,8 @@ use crate::services::binder::{GroupPlacement, GroupPolicy};
 use crate::shard::{Job, ShardReport};
 use crate::system::connection_manager::{
     self, AbortActionError, AcceptsError, BindingsError, CopyHashError, CreateError,
-    EndSessionError, EvictError, GiveUpCopyError, InitiateError, InspectError, JoinGroupError,
-    METHODS, MoveObjectError, ReplicateError, Servant, StageError,
+    DescribeClassError, EndSessionError, EvictError, GiveUpCopyError, InitiateError, InspectError,
+    JoinGroupError, METHODS, MoveObjectError, ReplicateError, Servant, StageError,
 };
 use crate::system::{
     ActionDescription, ActionOutcome, BadArguments, BindingDescription, Bound, Cid,
@@ -164,6 +164,35 @@ impl Manager {
         }
         Ok(sum)
     }
+
+    /// The node, with what is to be told of the reflection of each class.
+    fn described(&self, reflection: fn(&'static ClassInfo) -> Bytes) -> NodeDescription {
+        let registry = &self.home.registry;
+        let classes = registry.classes.values().map(crate::abi::Class::info);
+        let mut classes: Vec<_> = classes.collect();
+        classes.sort_by_key(|info| info.name);
+        let classes = classes.into_iter();
+        NodeDescription {
+            node: registry.me.node.0,
+            incarnation: registry.me.incarnation.0,
+            name: registry.name.clone(),
+            shards: self.home.shards.len() as u16,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            classes: classes
+                .map(|info| described(info, reflection(info)))
+                .collect(),
+        }
+    }
+}
+
+fn described(info: &ClassInfo, reflection: Bytes) -> ClassDescription {
+    ClassDescription {
+        id: info.id.0,
+        name: info.name.to_owned(),
+        persistent: info.persistent,
+        ancestors: info.ancestors.iter().map(|class| class.0).collect(),
+        reflection,
+    }
 }
 
 impl Servant for Manager {
@@ -265,28 +294,23 @@ impl Servant for Manager {
     }
 
     async fn describe(&self, _cx: &Context) -> Result<NodeDescription> {
-        let registry = &self.home.registry;
-        let mut classes: Vec<_> = registry
-            .classes
-            .values()
-            .map(crate::abi::Class::info)
-            .collect();
-        classes.sort_by_key(|info| info.name);
-        let describe = |info: &'static crate::abi::ClassInfo| ClassDescription {
-            id: info.id.0,
-            name: info.name.to_owned(),
-            persistent: info.persistent,
-            ancestors: info.ancestors.iter().map(|class| class.0).collect(),
-            reflection: Bytes::from_static(info.reflection),
-        };
-        Ok(NodeDescription {
-            node: registry.me.node.0,
-            incarnation: registry.me.incarnation.0,
-            name: registry.name.clone(),
-            shards: self.home.shards.len() as u16,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            classes: classes.into_iter().map(describe).collect(),
-        })
+        Ok(self.described(|info| Bytes::from_static(info.reflection)))
+    }
+
+    async fn outline(&self, _cx: &Context) -> Result<NodeDescription> {
+        Ok(self.described(|_| Bytes::new()))
+    }
+
+    async fn describe_class(
+        &self,
+        _cx: &Context,
+        class: u64,
+    ) -> Result<ClassDescription, DescribeClassError> {
+        let classes = &self.home.registry.classes;
+        let node = self.home.me.node.0;
+        let known = classes.get(&ClassId(class));
+        let info = known.ok_or(NoSuchClass { class, node })?.info();
+        Ok(described(info, Bytes::from_static(info.reflection)))
     }
 
     async fn statistics(&self, _cx: &Context) -> Result<NodeStatistics> {

@@ -80,8 +80,8 @@ impl ClientBuilder {
     }
 
     /// How often a silent node is asked whether it lives, and for how long it may be silent before
-    /// it is taken for dead; 1.2 s and 4 s if not said. What holds for [`crate::NodeBuilder::lease`]
-    /// holds here: a node has a lease of its own on its clients.
+    /// it is taken for dead; 1.2 s and 4 s if not said. What holds for
+    /// [`crate::NodeBuilder::lease`] holds here: a node has a lease of its own on its clients.
     #[must_use]
     pub fn lease(mut self, heartbeat: Duration, lease: Duration) -> Self {
         self.lease = Some((heartbeat, lease));

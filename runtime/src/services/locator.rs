@@ -135,7 +135,7 @@ impl Locator {
     /// `Unreachable`, `VersionMismatch`.
     pub async fn introduce(&self, client: &Client, address: &str) -> Result<NodeId> {
         let node = client.node_at(address).await?;
-        let described = node.manager().describe(client).await?;
+        let described = node.manager().outline(client).await?;
         self.remember(&NodeEntry {
             node: described.node,
             incarnation: described.incarnation,
