@@ -32,7 +32,7 @@ pub(crate) async fn describe(arguments: &Describe, out: &mut Output) -> anyhow::
         node,
         found,
         forwards,
-    } = system.owner(uid).await?;
+    } = system.owner_traced(uid).await?;
     let class = ClassId(found.class);
     let interface = match described(&system, &node, class).await {
         Ok((_, schema)) => schema.interface_text(class.0),

@@ -1,9 +1,9 @@
-//! Which node has an object: the one that made it, unless the object has moved.
+//! Which node has an object: as the binder says, or as the nodes say that had it.
 //!
-//! The node that made it is asked first, since for most objects that is the one, and is known
-//! already. A node that an object has left says where it went; the binder is asked where that does
-//! not lead to the object, since a node may have been stopped after all has moved away from it, and
-//! while a node does not answer, since others lead its groups when it has been silent for a lease.
+//! The binder's word is a hint. Where it does not lead to the object, or there is none, the node
+//! that made the object is asked, and whoever that says has it. Whoever does not answer is not
+//! waited for while the binder names others: another copy leads when one has been silent for a
+//! lease.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,20 +36,39 @@ pub(crate) struct Owned {
 impl System {
     /// The node that has an object, and what it knows of it.
     pub(crate) async fn owner(&self, object: Uid) -> anyhow::Result<Owned> {
-        tokio::select! {
-            biased;
-            owned = self.owner_by_birth(object) => owned,
-            owned = self.owner_by_binder(object) => Ok(owned),
-        }
+        let looking = async {
+            let naming = self.client.node_at(self.naming_address()).await?;
+            // The naming service's own objects need no binder, and may be there before there is
+            // one.
+            if naming.id() != object.node
+                && let Some(owned) = self.said_by_binder(object).await
+            {
+                return Ok(owned);
+            }
+            self.traced(object).await
+        };
+        self.or_elsewhere(object, looking).await
     }
 
-    /// The same, as the binder says from time to time; whoever does not answer is not waited for.
-    async fn owner_by_binder(&self, object: Uid) -> Owned {
+    /// The same, with the nodes that the object has gone through, as far as they tell.
+    pub(crate) async fn owner_traced(&self, object: Uid) -> anyhow::Result<Owned> {
+        self.or_elsewhere(object, self.traced(object)).await
+    }
+
+    /// What comes of looking for an object, or what the binder says meanwhile, from time to time.
+    async fn or_elsewhere(
+        &self,
+        object: Uid,
+        looking: impl Future<Output = anyhow::Result<Owned>>,
+    ) -> anyhow::Result<Owned> {
         let mut asked = FuturesUnordered::new();
+        tokio::pin!(looking);
         loop {
             tokio::select! {
+                biased;
+                owned = &mut looking => return owned,
                 Some(owned) = asked.next() => if let Some(owned) = owned {
-                    return owned;
+                    return Ok(owned);
                 },
                 () = tokio::time::sleep(PAUSE) => if asked.len() < ASKED_MAX {
                     asked.push(self.said_by_binder(object));
@@ -58,18 +77,17 @@ impl System {
         }
     }
 
+    /// Nothing where what the binder says does not lead to the object.
     async fn said_by_binder(&self, object: Uid) -> Option<Owned> {
         let location = self.client.locator().location(&self.client, object).await;
-        // Whoever made it is being asked already, which also finds what is wrong here.
-        let location = location.ok().filter(|location| location.moved)?;
-        let node = self.node(&location.node).await.ok()?;
+        let node = self.node(&location.ok()?.node).await.ok()?;
         self.followed(object, node, &mut Vec::new()).await.ok()
     }
 
-    async fn owner_by_birth(&self, object: Uid) -> anyhow::Result<Owned> {
+    /// From the node that made it on.
+    async fn traced(&self, object: Uid) -> anyhow::Result<Owned> {
         let mut forwards = Vec::new();
-        let birthplace = self.birthplace(object).await;
-        let error = match birthplace {
+        let error = match self.birthplace(object).await {
             Ok(node) => match self.followed(object, node, &mut forwards).await {
                 Ok(owned) => return Ok(owned),
                 Err(error) => error,
