@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use clap::{Args, ValueEnum};
-use partha::services::binder::{GroupOrder, GroupPolicy, Label};
+use partha::services::binder::{GroupOrder, GroupPolicy, Label, NodeEntry};
 use partha::{Copies, ErrorKind, Replication, Uid};
 use serde_json::json;
 
@@ -132,6 +132,7 @@ pub(crate) async fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Resu
         ("view", json!(copies.view)),
         ("copies", json!(names(&system, &copies).await)),
     ])?;
+    warn_of_labels(&system, arguments).await;
     let (there, wanted) = (copies.members.len(), usize::from(arguments.copies));
     if there == wanted || arguments.wait.is_zero() {
         return Ok(());
@@ -145,6 +146,40 @@ pub(crate) async fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Resu
         ),
     };
     bail!("{object} has {there} copies instead of {wanted} after {wait:?}: {why}");
+}
+
+/// Says so where copies can be made at fewer nodes than there are to be copies.
+async fn warn_of_labels(system: &System, arguments: &Arguments) {
+    let (on, client) = (&arguments.how.on, &system.client);
+    if on.is_empty() {
+        return;
+    }
+    // It is a note: that it cannot be told is none.
+    let Ok(nodes) = client.locator().nodes(client).await else {
+        return;
+    };
+    let fitting = nodes.iter().filter(|node| node.alive && fits(node, on));
+    let fitting = fitting.count();
+    if fitting < usize::from(arguments.copies) {
+        let labels: Vec<_> = on.iter().map(ToString::to_string).collect();
+        eprintln!(
+            "note: {fitting} living {} the labels {}, and copies are made only there; those that \
+             there are stay",
+            if fitting == 1 {
+                "node has"
+            } else {
+                "nodes have"
+            },
+            labels.join(",")
+        );
+    }
+}
+
+/// Whether a node has one of the values of each name.
+fn fits(node: &NodeEntry, on: &[Label]) -> bool {
+    let has = |label: &Label| node.label(&label.name) == Some(label.value.as_str());
+    on.iter()
+        .all(|wanted| on.iter().any(|one| one.name == wanted.name && has(one)))
 }
 
 /// The copies when there are as many as wanted, or no time is left.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-/// Run the naming service or the binder
+/// Run the naming service, the binder, or a node of the example bank
 ///
 /// Settings come from flags, else from PARTHA_… variables, else from a TOML file (--config) with
 /// the tables [node], [log] and, for the binder, [binder]; the keys are the flags' names.
@@ -22,8 +22,7 @@ enum Service {
     Naming(Box<partha_naming::Arguments>),
     /// Finds the node of an object
     Binder(Box<partha_binder::Arguments>),
-    /// A node of the example bank, for `partha demo`
-    #[command(hide = true)]
+    /// Runs the accounts of the example bank
     Bank(Box<bank::node::Arguments>),
 }
 
