@@ -119,6 +119,17 @@ impl System {
         self.asked_once(NodeId(node.node), self.reach(node)).await
     }
 
+    /// As [`System::node`], but one that could not be reached is asked once more.
+    pub(crate) async fn node_again(&self, node: &NodeEntry) -> anyhow::Result<Arc<NodeInfo>> {
+        let id = NodeId(node.node);
+        if let Some(Ok(known)) = self.known().get(&id) {
+            return Ok(known.clone());
+        }
+        let found = Arc::new(self.reach(node).await?);
+        self.known().insert(id, Ok(found.clone()));
+        Ok(found)
+    }
+
     pub(crate) async fn asked_once(
         &self,
         node: NodeId,

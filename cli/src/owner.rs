@@ -80,7 +80,7 @@ impl System {
     /// Nothing where what the binder says does not lead to the object.
     async fn said_by_binder(&self, object: Uid) -> Option<Owned> {
         let location = self.client.locator().location(&self.client, object).await;
-        let node = self.node(&location.ok()?.node).await.ok()?;
+        let node = self.node_again(&location.ok()?.node).await.ok()?;
         self.followed(object, node, &mut Vec::new()).await.ok()
     }
 

@@ -8,8 +8,10 @@ mod common;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use bank::Account;
 use common::LONG;
 use common::system::System;
+use partha::Client;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use test_support::eventually;
@@ -249,16 +251,40 @@ fn a_node_that_gave_its_copy_up_gets_one_again() {
 
 /// Who knows nobody yet and comes to a node that stands still does not wait for the end of that
 /// attempt: another copy leads after the lease, and the binder is asked meanwhile.
-#[test]
-fn a_newcomer_is_served_when_the_first_leader_stands_still() {
+fn newcomer(call: impl FnOnce(&System)) {
     const CONNECTING: Duration = Duration::from_secs(5);
     let system = System::with_lease(&["a", "b", "c"], "2s");
     copied(&system, "/bank/x", "a", &["--replicas", "3"]);
     assert_eq!(deposit(&system, "/bank/x", 100).trim(), "100");
     system.freeze("a");
     let begun = Instant::now();
-    assert_eq!(deposit(&system, "/bank/x", 1).trim(), "101");
+    call(&system);
     let took = begun.elapsed();
     assert!(took < CONNECTING, "{took:?}");
     assert_ne!(members(&system, "/bank/x")[0], "a", "another one leads");
+}
+
+#[test]
+fn a_command_is_served_when_the_first_leader_stands_still() {
+    newcomer(|system| assert_eq!(deposit(system, "/bank/x", 1).trim(), "101"));
+}
+
+#[test]
+fn a_client_is_served_when_the_first_leader_stands_still() {
+    newcomer(|system| {
+        let called = async {
+            let client = Client::connect(system.naming.clone()).await?;
+            let entry = client.naming()?.lookup(&client, "/bank/x").await.unwrap();
+            let account = Account::from_uid(entry.object);
+            // Any copy may answer a question for the balance: it says nothing here.
+            account
+                .deposit(&client, 1)
+                .await
+                .map_err(|e| e.to_string())
+                .unwrap();
+            Ok::<_, partha::SystemError>(account.balance(&client).await?)
+        };
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        assert_eq!(runtime.block_on(called).unwrap(), 101);
+    });
 }

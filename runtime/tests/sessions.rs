@@ -21,7 +21,7 @@ const OLD_INCARNATION: u16 = 21;
 /// As the node has them.
 const LEASE: Duration = Duration::from_secs(4);
 /// Well below the lease: what ends so soon was not ended by it.
-const AT_ONCE: Duration = Duration::from_secs(4);
+const AT_ONCE: Duration = Duration::from_secs(3);
 
 /// A node of this process, with an operator and a counter.
 struct Scene {

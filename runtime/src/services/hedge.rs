@@ -57,7 +57,9 @@ impl Locator {
                 continue;
             };
             let node = NodeId(found.node.node);
-            if node == silent {
+            let known = self.moved().of(object).map_or(0, |known| known.moves);
+            // The binder may not have heard yet of what this client has.
+            if node == silent || found.moves < known {
                 continue;
             }
             match self.connect_object(client, object, &found.node).await {
