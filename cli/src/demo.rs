@@ -74,12 +74,12 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "COUNT",
           value_parser = clap::value_parser!(u32).range(2..=ACCOUNTS_MAX))]
     accounts: Option<u32>,
-    /// How many copies each account has, at four nodes instead of two
+    /// How many copies each account has, 1 to 4, at four nodes instead of two
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=4))]
     replicas: Option<u16>,
-    /// How the copies keep up with each other
-    #[arg(long, value_enum, value_name = "POLICY", default_value_t = Policy::Passive)]
-    policy: Policy,
+    /// How the copies keep up with each other; passive, if not said
+    #[arg(long, value_enum, value_name = "POLICY", requires = "replicas")]
+    policy: Option<Policy>,
     /// Only payments, which are single calls, and no actions
     #[arg(long)]
     no_transfers: bool,
@@ -98,9 +98,13 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 }
 
 impl Arguments {
+    fn policy(&self) -> Policy {
+        self.policy.unwrap_or(Policy::Passive)
+    }
+
     /// The copies of each account, if they have any.
     fn replication(&self) -> Option<Replication> {
-        self.replicas.map(|copies| self.policy.with(copies))
+        self.replicas.map(|copies| self.policy().with(copies))
     }
 
     /// The names of the bank's nodes.
@@ -194,7 +198,7 @@ async fn measure(bank: &mut Bank, arguments: &Arguments) -> anyhow::Result<ExitC
             let verdict = copies.compare().await?;
             known.book.add(&copies.into_book());
             println!("{}", verdict.text);
-            let undone = arguments.policy.takes_over() && load.counts().undone.get() > 0;
+            let undone = arguments.policy().takes_over() && load.counts().undone.get() > 0;
             verdict.agree && load.counts().stuck.get() == 0 && !undone
         }
         None => true,

@@ -198,6 +198,8 @@ fn a_node_is_emptied_of_copies_while_others_can_have_them() {
     );
     let why = told["stays"][0]["why"].as_str().unwrap();
     assert!(why.contains("cannot be replaced"), "{why}");
+    let cure = told["told"].as_str().unwrap();
+    assert!(cure.contains("`partha replicate NAME N`"), "{cure}");
     assert_eq!(told["stays"][0]["count"], 3);
     for name in ["/one", "/two", "/three"] {
         assert_ne!(members(&system, name)[0], "b", "others lead by now");

@@ -262,8 +262,8 @@ pub(super) fn are_headless(checkup: &Checkup, _after: Duration, found: &mut Vec<
                 several(checkup, *objects)
             ),
             cure: format!(
-                "another copy with the latest state takes over within a lease, if its node \
-                 answers; else start node '{node}' again on its folder"
+                "another copy with the latest state takes over within a lease, if there is one \
+                 and its node answers; else start node '{node}' again on its folder"
             ),
         });
     }

@@ -35,7 +35,10 @@ impl Drain<'_> {
             }
             Err(GiveUpCopyError::System(error)) => MoveObjectError::System(error),
         };
-        let why = Why::of(&error);
+        let why = match Why::of(&error) {
+            Why::Refused(kind) => Why::NotReplaced(kind),
+            passes => passes,
+        };
         let text = match error {
             MoveObjectError::NotMovable(error) => error.reason,
             error => error.to_string(),

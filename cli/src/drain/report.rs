@@ -196,6 +196,33 @@ impl Report {
         })
     }
 
+    /// What to do about what stays.
+    fn cure(&self) -> String {
+        let name = &self.name;
+        let copies = |why: &Why| matches!(why, Why::NotReplaced(_));
+        let only_copies =
+            self.tally.staying() > 0 && self.tally.all().all(|(_, why, _)| copies(why));
+        let nobody = self.tally.all().any(|(_, why, _)| *why == Why::NoTarget);
+        let passes = self.tally.busy() > 0
+            || self.come > 0
+            || !self.actions.is_empty()
+            || self.unknown.is_some();
+        match (passes, nobody) {
+            (true, _) => format!(
+                "`partha node drain {name}` goes on; `partha actions {name}` shows what is under \
+                 way"
+            ),
+            (false, true) => "a node that runs the classes of what stays has to be started, or \
+                              what stays is lost for as long as this one is away"
+                .to_owned(),
+            (false, false) if only_copies => "they are copies that no other node can have: start \
+                                              another node, or have fewer (`partha replicate NAME \
+                                              N`)"
+            .to_owned(),
+            (false, false) => "objects that stay are lost while this one is away".to_owned(),
+        }
+    }
+
     /// Whether the node may be stopped now, and why not.
     fn sentence(&self) -> String {
         let name = &self.name;
@@ -227,23 +254,7 @@ impl Report {
             why.push(format!("it could not be asked: {unknown}"));
         }
         if !why.is_empty() {
-            let nobody = self.tally.all().any(|(_, why, _)| *why == Why::NoTarget);
-            let passes = self.tally.busy() > 0
-                || self.come > 0
-                || !self.actions.is_empty()
-                || self.unknown.is_some();
-            let cure = match (passes, nobody) {
-                (true, _) => format!(
-                    "`partha node drain {name}` goes on; `partha actions {name}` shows what is \
-                     under way"
-                ),
-                (false, true) => {
-                    "a node that runs the classes of what stays has to be started, or what \
-                              stays is lost for as long as this one is away"
-                        .to_owned()
-                }
-                (false, false) => "objects that stay are lost while this one is away".to_owned(),
-            };
+            let cure = self.cure();
             return format!(
                 "node '{name}' may not be stopped yet: {}; {cure}",
                 why.join(", ")

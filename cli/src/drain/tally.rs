@@ -26,6 +26,8 @@ pub(super) enum Why {
     NoTarget,
     /// They could not be moved, and another attempt will fail like this one.
     Refused(Kind),
+    /// They are copies, of objects that have others, and no other node can have one.
+    NotReplaced(Kind),
     /// They could not be moved for now.
     Busy(Kind),
     /// For one of so many reasons that they are not told apart.

@@ -344,6 +344,16 @@ impl StoreError {
         }
     }
 
+    /// Whether the batch came too early, or after one that did: whoever sent it begins again, and
+    /// the store is as it should be.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(
+            self,
+            Self::Clearing { .. } | Self::EarlierWriteFailed { .. } | Self::OutOfStep { .. }
+        )
+    }
+
     /// Whether only the batch at hand is to blame, so that others in the same transaction go on.
     pub(crate) fn concerns_one_batch(&self) -> bool {
         match self {

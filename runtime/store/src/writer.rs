@@ -320,7 +320,10 @@ impl Counters {
     fn count(&self, batches: &[Batch], outcome: &Outcome, took: Duration) {
         let mut committed = 0;
         for (batch, result) in batches.iter().zip(&outcome.results) {
-            if result.is_ok() {
+            if let Err(error) = result {
+                let failed = u64::from(!error.is_passing());
+                self.failed.fetch_add(failed, Relaxed);
+            } else {
                 committed += 1;
                 self.items.fetch_add(batch.items.len() as u64, Relaxed);
                 for step in Step::ALL {
@@ -328,8 +331,6 @@ impl Counters {
                         self.steps[step as usize].fetch_add(1, Relaxed);
                     }
                 }
-            } else {
-                self.failed.fetch_add(1, Relaxed);
             }
         }
         self.batches.fetch_add(committed, Relaxed);

@@ -369,6 +369,10 @@ impl Shard {
                 self.deposed(uid);
                 return self.renew_copy(uid);
             }
+            Err(error) if error.is_passing() => {
+                tracing::info!(%uid, %error, "a copy cannot be written yet: it begins again");
+                return self.reopen(uid);
+            }
             Err(error) => {
                 tracing::error!(%uid, %error, "a copy cannot be written: it begins again");
                 return self.reopen(uid);

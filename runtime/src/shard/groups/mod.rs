@@ -45,6 +45,7 @@ pub(in crate::shard) use executing::Executed;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use partha_core::group::{Input, Member, Output, Role, Stamp};
@@ -82,7 +83,7 @@ pub(super) struct Groups {
     /// Changes of views that are to be asked for.
     to_change: Vec<ViewChange>,
     /// Nodes that are being looked for.
-    probed: BTreeSet<NodeId>,
+    probed: BTreeSet<(NodeId, Duration)>,
     ticking: bool,
     /// Groups whose views have a node.
     by_node: BTreeMap<NodeId, BTreeSet<Uid>>,

@@ -180,9 +180,12 @@ impl Shard {
         self.look_after_actions();
     }
 
-    /// Looks whether a node is there; what comes of it is told to all groups.
+    /// Looks whether a node is there; what comes of it is told to all groups. One look that takes
+    /// longer, as it is not known yet that all connections have broken, keeps none from a shorter
+    /// one.
     fn probe(self: &Rc<Self>, node: NodeId, patience: Duration) {
-        if !self.groups.borrow_mut().probed.insert(node) {
+        let look = (node, patience);
+        if !self.groups.borrow_mut().probed.insert(look) {
             return;
         }
         let shard = self.clone();
@@ -199,7 +202,7 @@ impl Shard {
                     shard.reached(node, found);
                 }
             }
-            shard.groups.borrow_mut().probed.remove(&node);
+            shard.groups.borrow_mut().probed.remove(&look);
         });
     }
 
