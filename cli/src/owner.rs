@@ -8,8 +8,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use partha::system::ObjectDescription;
 use partha::{Moved, NodeId, SystemError, Uid};
 
@@ -21,8 +21,9 @@ const HOPS_MAX: usize = 64;
 /// How long a node may take before the binder is asked where the object is, and how often it is
 /// asked then.
 const PAUSE: Duration = Duration::from_millis(150);
-/// Questions under way at a time, at most: whoever the binder names may not answer either.
-const ASKED_MAX: usize = 16;
+/// How long whoever the binder names then is waited for: it may not answer either. So there are
+/// a dozen questions at a time, at most.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// An object at the node that has it.
 #[derive(Debug)]
@@ -70,9 +71,10 @@ impl System {
                 Some(owned) = asked.next() => if let Some(owned) = owned {
                     return Ok(owned);
                 },
-                () = tokio::time::sleep(PAUSE) => if asked.len() < ASKED_MAX {
-                    asked.push(self.said_by_binder(object));
-                },
+                () = tokio::time::sleep(PAUSE) => {
+                    let said = tokio::time::timeout(PATIENCE, self.said_by_binder(object));
+                    asked.push(said.map(|said| said.ok().flatten()));
+                }
             }
         }
     }

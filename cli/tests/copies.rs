@@ -255,7 +255,7 @@ fn a_node_that_gave_its_copy_up_gets_one_again() {
 /// attempt: another copy leads after the lease, and the binder is asked meanwhile.
 fn newcomer(call: impl FnOnce(&System)) {
     const CONNECTING: Duration = Duration::from_secs(5);
-    let system = System::with_lease(&["a", "b", "c"], "2s");
+    let system = System::with_lease(&["a", "b", "c"], "3s");
     copied(&system, "/bank/x", "a", &["--replicas", "3"]);
     assert_eq!(deposit(&system, "/bank/x", 100).trim(), "100");
     system.freeze("a");
