@@ -12,6 +12,7 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use partha::system::ObjectDescription;
 use partha::{Moved, NodeId, SystemError, Uid};
+use tokio::time::Instant;
 
 use crate::cluster::{NodeInfo, System};
 
@@ -64,6 +65,8 @@ impl System {
     ) -> anyhow::Result<Owned> {
         let mut asked = FuturesUnordered::new();
         tokio::pin!(looking);
+        // Answers that lead nowhere must not put off the next question.
+        let mut next = tokio::time::interval_at(Instant::now() + PAUSE, PAUSE);
         loop {
             tokio::select! {
                 biased;
@@ -71,7 +74,7 @@ impl System {
                 Some(owned) = asked.next() => if let Some(owned) = owned {
                     return Ok(owned);
                 },
-                () = tokio::time::sleep(PAUSE) => {
+                _ = next.tick() => {
                     let said = tokio::time::timeout(PATIENCE, self.said_by_binder(object));
                     asked.push(said.map(|said| said.ok().flatten()));
                 }
