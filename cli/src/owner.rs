@@ -21,9 +21,9 @@ const HOPS_MAX: usize = 64;
 
 /// How long a node may take before the binder is asked where the object is, and how often it is
 /// asked then.
-const PAUSE: Duration = Duration::from_millis(150);
+const PAUSE: Duration = Duration::from_millis(80);
 /// How long whoever the binder names then is waited for: it may not answer either. So there are
-/// a dozen questions at a time, at most.
+/// 25 questions at a time, at most.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// An object at the node that has it.

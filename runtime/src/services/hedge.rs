@@ -15,14 +15,11 @@ use partha_core::id::{NodeId, Uid};
 use super::Locator;
 use crate::client::Client;
 use crate::error::Result;
-use crate::moved::Moved;
 use crate::net::connection::{Connection, lock};
 
-/// How long a node may take before the binder is asked. Longer than connecting takes on a busy
-/// machine, and within the 200 ms that a change of leaders may take beyond the lease.
-const PAUSE: Duration = Duration::from_millis(100);
-/// The longest pause before it is asked again.
-const PAUSE_MAX: Duration = Duration::from_millis(200);
+/// How long a node may take before the binder is asked, and how often it is asked then: longer than
+/// connecting takes, and within the 200 ms that a change of leaders may take beyond the lease.
+const PAUSE: Duration = Duration::from_millis(80);
 
 impl Locator {
     /// What connecting to `node` brings, or a connection to whoever the binder says meanwhile has
@@ -48,10 +45,8 @@ impl Locator {
 
     /// A connection to another node than the silent one, once the binder knows one.
     async fn elsewhere(&self, client: &Client, object: Uid, silent: NodeId) -> Arc<Connection> {
-        let mut pause = PAUSE;
         loop {
-            tokio::time::sleep(pause).await;
-            pause = PAUSE_MAX.min(pause * 2);
+            tokio::time::sleep(PAUSE).await;
             let Ok(found) = self.location(client, object).await else {
                 // It is said when the silent node is given up.
                 continue;
@@ -65,12 +60,6 @@ impl Locator {
             match self.connect_object(client, object, &found.node).await {
                 Ok(connection) => {
                     tracing::debug!(%object, %silent, %node, "found elsewhere");
-                    let there = Moved {
-                        node,
-                        addresses: found.node.addresses,
-                        moves: found.moves,
-                    };
-                    self.moved().note(object, &there);
                     return connection;
                 }
                 Err(error) => tracing::debug!(%object, %node, %error, "not found elsewhere"),

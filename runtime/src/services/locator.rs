@@ -108,6 +108,14 @@ impl Locator {
         match binder.locate(&caller, object).await {
             Ok(location) => {
                 self.remember(&location.node);
+                if location.moved {
+                    let there = Moved {
+                        node: NodeId(location.node.node),
+                        addresses: location.node.addresses.clone(),
+                        moves: location.moves,
+                    };
+                    self.moved.note(object, &there);
+                }
                 Ok(location)
             }
             Err(LocateError::UnknownNode(unknown)) => {
