@@ -278,12 +278,7 @@ fn a_client_is_served_when_the_first_leader_stands_still() {
             let client = Client::connect(system.naming.clone()).await?;
             let entry = client.naming()?.lookup(&client, "/bank/x").await.unwrap();
             let account = Account::from_uid(entry.object);
-            // Any copy may answer a question for the balance: it says nothing here.
-            account
-                .deposit(&client, 1)
-                .await
-                .map_err(|e| e.to_string())
-                .unwrap();
+            account.deposit(&client, 1).await.unwrap();
             account.balance(&client).await
         };
         let runtime = tokio::runtime::Runtime::new().unwrap();

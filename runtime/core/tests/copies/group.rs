@@ -105,7 +105,7 @@ impl Group {
                 self.members.remove(&node);
                 return Vec::new();
             }
-            "start" => return self.start(node, words.contains(&"empty")),
+            "start" => return self.start(node),
             "binder" => {
                 self.at_binder(node);
                 if words.contains(&"unheard") {
@@ -142,9 +142,6 @@ impl Group {
                 node: NodeId(parse(words[1])),
                 ended: words.contains(&"ended"),
             },
-            "found" => Input::Found {
-                node: NodeId(parse(words[1])),
-            },
             other => panic!("there is no line '{other}' at a node"),
         };
         let (now, mut out) = (self.now, Vec::new());
@@ -154,12 +151,7 @@ impl Group {
         out.iter().map(|output| self.said(node, output)).collect()
     }
 
-    fn start(&mut self, node: NodeId, empty: bool) -> Vec<String> {
-        if empty {
-            let view = self.binder().clone();
-            let log = Log::default();
-            self.disks.insert(node, Disk { view, log });
-        }
+    fn start(&mut self, node: NodeId) -> Vec<String> {
         let disk = &self.disks[&node];
         let (view, log) = (disk.view.clone(), disk.log.clone());
         // Whatever an earlier life has promised.
@@ -167,13 +159,8 @@ impl Group {
             Time(0) => Time(0),
             Time(now) => Time(now + PROMISE_NS),
         };
-        let member = Member::new(node, view, log, PROMISE_NS, bound);
         let mut copy = Copy {
-            member: if empty {
-                member.without_state()
-            } else {
-                member
-            },
+            member: Member::new(node, view, log, PROMISE_NS, bound),
             writes: VecDeque::new(),
             asked: None,
             asks: false,

@@ -31,9 +31,8 @@ mod cohort;
 mod deadlocks;
 mod moves;
 mod show;
-
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+#[path = "../stories/mod.rs"]
+mod stories;
 
 use partha_core::id::{CallId, Epoch, Incarnation, NodeId, Peer, Uid};
 use partha_core::time::Time;
@@ -327,80 +326,10 @@ impl Story {
     }
 }
 
-/// Tells a story again, with what the engine says now.
-fn tell(text: &str) -> String {
-    let mut story = Story::new();
-    let mut told = String::new();
-    let aloud = std::env::var_os("STORY").is_some();
-    for line in text.lines().filter(|line| !line.starts_with("    ")) {
-        let said = told.len();
-        told += line.trim_end();
-        told += "\n";
-        if line.trim().is_empty() || line.starts_with('#') {
-            continue;
-        }
-        if aloud {
-            eprintln!("{line}");
-        }
-        for output in story.line(line) {
-            told += &format!("    {output}\n");
-        }
-        if aloud {
-            eprint!("{}", &told[said + line.trim_end().len() + 1..]);
-        }
-    }
-    told
-}
-
-fn stories() -> BTreeMap<PathBuf, String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenario");
-    let files = std::fs::read_dir(folder).expect("the stories are beside this file");
-    let paths = files.map(|file| file.expect("a readable folder").path());
-    let one = std::env::var("STORY").unwrap_or_default();
-    let texts = paths.filter(|path| {
-        let name = path.to_string_lossy();
-        name.ends_with(".txt") && name.contains(&one)
-    });
-    texts
-        .map(|path| (path.clone(), std::fs::read_to_string(path).expect("a text")))
-        .collect()
-}
-
 #[test]
-#[expect(clippy::disallowed_methods, reason = "blessing rewrites the stories")]
 fn every_story_is_told_as_written() {
-    let bless = std::env::var_os("BLESS").is_some();
-    let stories = stories();
-    assert!(
-        stories.len() >= 12 || std::env::var_os("STORY").is_some(),
-        "only {} stories are found",
-        stories.len()
-    );
-    let mut wrong = Vec::new();
-    for (path, text) in stories {
-        let told = tell(&text);
-        if told == text {
-            continue;
-        }
-        if bless {
-            std::fs::write(&path, told).expect("the story can be written");
-            continue;
-        }
-        let lines = text.lines().zip(told.lines()).enumerate();
-        let first = lines
-            .into_iter()
-            .find(|(_, (written, told))| written != told);
-        let (at, (written, told)) =
-            first.unwrap_or_else(|| (text.lines().count(), ("", "(more, or less)")));
-        wrong.push(format!(
-            "{}:{}\n  written: {written}\n  told:    {told}",
-            path.display(),
-            at + 1
-        ));
-    }
-    assert!(
-        wrong.is_empty(),
-        "{}\nBLESS=1 rewrites the stories",
-        wrong.join("\n")
-    );
+    stories::are_told_as_written("tests/scenario", 12, || {
+        let mut story = Story::new();
+        move |line: &str| story.line(line)
+    });
 }

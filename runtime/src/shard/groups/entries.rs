@@ -370,7 +370,7 @@ impl Shard {
                 return self.renew_copy(uid);
             }
             Err(error) if error.is_passing() => {
-                tracing::info!(%uid, %error, "a copy cannot be written yet: it begins again");
+                tracing::warn!(%uid, %error, "a copy cannot be written yet: it begins again");
                 return self.reopen(uid);
             }
             Err(error) => {

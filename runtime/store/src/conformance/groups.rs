@@ -422,6 +422,7 @@ fn a_snapshot_takes_the_place_of_state_and_log(make: Make<'_>) {
     assert_eq!(store.read_state(uid(1)).unwrap(), None);
     assert_eq!(store.activate(uid(1)).unwrap(), None);
     assert_eq!(store.count_rows(uid(1), 1).unwrap(), 0);
+    let failed = store.usage().batches_failed;
     let early = commit(&*store, vec![log(3, None, &[at(3, 1)])]);
     assert!(
         matches!(early, Err(StoreError::OutOfStep { .. })),
@@ -437,6 +438,8 @@ fn a_snapshot_takes_the_place_of_state_and_log(make: Make<'_>) {
         matches!(headless, Err(StoreError::OutOfStep { .. })),
         "{headless:?}"
     );
+    // What comes too early is no failure of the store.
+    assert_eq!(store.usage().batches_failed, failed);
 
     let reply = KeptReply {
         call: call(7),
