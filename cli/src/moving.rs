@@ -19,7 +19,9 @@ use crate::sessions::Shape;
 /// Move an object to another node
 ///
 /// It keeps its name, its identity, and whoever is bound to it. Calls that come while it is under
-/// way wait, and actions that have used it go on. An object that is at the node already stays.
+/// way wait, and actions that have used it go on. An object that is at the node already stays. Of
+/// an object with copies the one at the node leads from then on; calls wait until nothing of the
+/// object is in use.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  partha move /bank/alice b\n  partha move /bank/alice b --wait 1m"

@@ -52,8 +52,6 @@ async fn no_deposit_is_lost_or_doubled_when_leaders_are_killed() {
         let copies = system.json(&["replicate", "/bank/copied", "3"]);
         assert_eq!(copies["copies"].as_array().unwrap().len(), 3, "{copies}");
         assert_eq!(copies["copies"][0], "a");
-        let (_, error) = system.fails(&["move", "/bank/copied", "b"]);
-        assert!(error.contains("copies"), "{error}");
         system
     })
     .await

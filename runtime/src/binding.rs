@@ -16,9 +16,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use futures_util::future::BoxFuture;
-use partha_core::binding::{
-    Attempt, Binding as Machine, HOPS_MAX, IDLE_HOPS_MAX, Jitter, Step, Why,
-};
+use partha_core::binding::{Attempt, Binding as Machine, HOPS_MAX, Hops, Jitter, Step, Why};
 use partha_core::id::{ClassId, NodeId, Peer, Uid};
 use partha_core::time::Time;
 use tokio::sync::{Notify, oneshot};
@@ -235,7 +233,7 @@ impl Binding {
 
     /// Finds the object from where it is thought to be, by what those say that it has left.
     async fn follow(&self, client: &Client) -> Result<Route> {
-        let (mut moves, mut hops, mut idle_hops) = (0, 0, 0);
+        let (mut hops, mut forgotten) = (Hops::default(), 0);
         let mut elsewhere = false;
         loop {
             let error = match self.find(client, elsewhere).await {
@@ -244,24 +242,25 @@ impl Binding {
             };
             let whereabouts = client.locator().moved();
             match error.moved() {
-                Some(to) if hops < HOPS_MAX && idle_hops < IDLE_HOPS_MAX => {
+                Some(to) => {
+                    let Some(pause) = hops.follow(to.moves) else {
+                        // What is remembered may be wrong: without it the next one asks elsewhere.
+                        whereabouts.forget(self.object);
+                        return Err(error);
+                    };
                     whereabouts.note(self.object, to);
-                    idle_hops += u32::from(to.moves <= moves);
-                    (moves, hops) = (moves.max(to.moves), hops + 1);
                     // A copy that is here and does not lead has said so.
                     elsewhere = to.node != client.me().node;
-                }
-                // What is remembered may be wrong: without it the next one asks elsewhere.
-                Some(_) => {
-                    whereabouts.forget(self.object);
-                    return Err(error);
+                    if !pause.is_zero() {
+                        tokio::time::sleep(pause).await;
+                    }
                 }
                 None if error.kind() == ErrorKind::NoSuchObject
                     && whereabouts.of(self.object).is_some()
-                    && hops < HOPS_MAX =>
+                    && forgotten < HOPS_MAX =>
                 {
                     whereabouts.forget(self.object);
-                    hops += 1;
+                    forgotten += 1;
                     elsewhere = false;
                 }
                 None => return Err(error),

@@ -21,8 +21,10 @@
 //! resolution that began after it; if that place denies the object too, the error stands.
 //! *Moved*: the server said where the object is now. The call follows, and the binding with it:
 //! it goes on as another generation and is not broken. But for a few, each hop must bring a higher
-//! number of moves than those before, so that a call is not sent in a circle for long, and their
-//! number is bounded; the object that outruns a call for so long has to be called again.
+//! number of moves than those before, and their number is bounded ([`Hops`]), so that a call is not
+//! sent in a circle for long; the object that outruns a call for so long has to be called again.
+//! A hop without news comes from a node that has not heard yet that the object is to be there, as
+//! the copy that is to lead: it is given time to hear, more with each.
 //! *Lost*: the connection broke. Each loss or failed resolution in a row makes the next pause
 //! longer: none, 20 ms, 40 ms … 2 s, shortened by up to half by a random number of the shell,
 //! so that a thousand clients of a restarted server do not come in step. [`Binding::worked`]
@@ -42,8 +44,13 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// A call follows an object that moves as it comes over so many hops.
 pub const HOPS_MAX: u32 = 1024;
-/// So many of them may bring no news: somebody else's older news can be between.
-pub const IDLE_HOPS_MAX: u32 = 8;
+/// So many of them may bring no news: somebody else's older news can be between. With their pauses
+/// they take 2.6 s.
+pub const IDLE_HOPS_MAX: u32 = 32;
+/// The pause after the first hop without news; twice as long after each.
+const IDLE_PAUSE_MIN: Duration = Duration::from_millis(1);
+/// No such pause is longer.
+const IDLE_PAUSE_MAX: Duration = Duration::from_millis(100);
 
 /// Why a reference cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,12 +97,39 @@ pub struct Attempt {
     /// The generation from which on a place counts as fresh for this call; set when a cached
     /// one proved stale.
     fresh_from: Option<u64>,
-    /// How often the object had moved by what the call was told last.
+    hops: Hops,
+}
+
+/// How far a call has followed an object that moves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hops {
+    /// How often the object had moved by what the call was told.
     moves: u64,
     /// How often it was told so.
-    hops: u32,
+    all: u32,
     /// How often that was no news.
-    idle_hops: u32,
+    idle: u32,
+}
+
+impl Hops {
+    /// The object has moved for the `moves`th time, as somebody says: how long to wait before the
+    /// call follows it, or nothing if it has followed for long enough.
+    pub fn follow(&mut self, moves: u64) -> Option<Duration> {
+        self.all += 1;
+        let is_idle = moves <= self.moves;
+        self.idle += u32::from(is_idle);
+        if self.all > HOPS_MAX || self.idle > IDLE_HOPS_MAX {
+            return None;
+        }
+        self.moves = self.moves.max(moves);
+        let doublings = self.idle.saturating_sub(1).min(16);
+        let pause = IDLE_PAUSE_MIN * (1 << doublings);
+        Some(if is_idle {
+            pause.min(IDLE_PAUSE_MAX)
+        } else {
+            Duration::ZERO
+        })
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -246,15 +280,15 @@ impl<P: Clone> Binding<P> {
     /// The server at the place of `generation` said that the object has moved, for the `moves`th
     /// time, and where to. Whoever resolves next knows that.
     pub fn moved(&mut self, now: Time, generation: u64, moves: u64, attempt: &mut Attempt) -> Step {
-        attempt.hops += 1;
-        attempt.idle_hops += u32::from(moves <= attempt.moves);
-        if attempt.hops > HOPS_MAX || attempt.idle_hops > IDLE_HOPS_MAX {
+        let Some(pause) = attempt.hops.follow(moves) else {
             return Step::Fail(Why::Wandering);
-        }
-        attempt.moves = attempt.moves.max(moves);
+        };
         // Where it has moved to is a place that this call has not tried.
         attempt.fresh_from = None;
-        self.unbind(generation);
+        if self.unbind(generation) && !pause.is_zero() {
+            let not_before = now.after(pause);
+            self.state = State::Broken { not_before };
+        }
         self.want(now, attempt)
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use partha_core::binding::HOPS_MAX;
+use partha_core::binding::Hops;
 use partha_core::id::{NodeId, Uid};
 
 use super::Client;
@@ -76,7 +76,7 @@ impl Client {
     /// time: it stays then.
     pub async fn replicate_as(&self, object: Uid, replication: &Replication) -> Result<Copies> {
         replication.check()?;
-        let (mut hops, mut moves) = (0, 0);
+        let mut hops = Hops::default();
         loop {
             let error = match self.ask_to_replicate(object, replication).await {
                 Ok(copies) => return Ok(Copies::from(copies)),
@@ -90,13 +90,7 @@ impl Client {
                 }
                 Err(ReplicateError::System(error)) => error,
             };
-            match error.moved() {
-                Some(to) if to.moves > moves && hops < HOPS_MAX => {
-                    self.locator().moved().note(object, to);
-                    (hops, moves) = (hops + 1, to.moves);
-                }
-                _ => return Err(error),
-            }
+            self.go_on(&mut hops, object, error).await?;
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use partha_core::binding::HOPS_MAX;
+use partha_core::binding::{HOPS_MAX, Hops};
 use partha_core::id::{NodeId, Uid};
 
 use super::Client;
@@ -25,6 +25,9 @@ impl Client {
     /// it. Calls that come meanwhile wait and follow; references stay good, and none of them has to
     /// be told.
     ///
+    /// Of an object with copies the copy at that node comes to lead, when nothing of the object is
+    /// in use; the answer is the number of the view.
+    ///
     /// `wait` is how long the move may take, and above all how long it may wait until no method of
     /// the object runs and no action that has it locked is just being committed. Calls that come
     /// are held back in that time.
@@ -44,15 +47,14 @@ impl Client {
     /// The object stays where it is with all of them but those that are `Maybe` executed, after
     /// which asking again is harmless:
     /// - `BadOperation`: it never goes there. The node does not run its class, or another version
-    ///   of it; the object is a service's own, or a transient one.
+    ///   of it; the object is a service's own, or a transient one; it has copies, and none there.
     /// - `LockTimeout`: it did not come to rest within `wait`, or something else is in the way that
     ///   passes, as the text says.
     /// - `Unreachable`, `Draining`, `Store`: of one of the two nodes; may pass.
     /// - `Overloaded`: the target had no room for it within `wait`; may pass.
     /// - `NoSuchObject`.
     pub async fn move_object(&self, object: Uid, node: NodeId, wait: Duration) -> Result<u64> {
-        let mut hops = 0;
-        let mut moves = 0;
+        let (mut hops, mut forgotten) = (Hops::default(), 0);
         loop {
             let error = match self.ask_to_move(object, node, wait).await {
                 Ok(moves) => {
@@ -71,11 +73,11 @@ impl Client {
                     let detail = format!("node {} does not have object {object}", NodeId(at.node));
                     let error = SystemError::new(ErrorKind::NoSuchObject, detail);
                     let whereabouts = self.locator().moved();
-                    if hops >= HOPS_MAX || whereabouts.of(object).is_none() {
+                    if forgotten >= HOPS_MAX || whereabouts.of(object).is_none() {
                         return Err(error);
                     }
                     whereabouts.forget(object);
-                    hops += 1;
+                    forgotten += 1;
                     continue;
                 }
                 Err(MoveObjectError::NotMovable(error)) => {
@@ -88,14 +90,32 @@ impl Client {
                 }
                 Err(MoveObjectError::System(error)) => error,
             };
-            match error.moved() {
-                Some(to) if to.moves > moves && hops < HOPS_MAX => {
-                    self.locator().moved().note(object, to);
-                    (hops, moves) = (hops + 1, to.moves);
-                }
-                _ => return Err(error),
-            }
+            self.go_on(&mut hops, object, error).await?;
         }
+    }
+
+    /// Notes where an object is, if that is what the error says and it was not followed for too
+    /// long already.
+    ///
+    /// # Errors
+    /// The error, if not.
+    pub(super) async fn go_on(
+        &self,
+        hops: &mut Hops,
+        object: Uid,
+        error: SystemError,
+    ) -> Result<()> {
+        let Some(to) = error.moved() else {
+            return Err(error);
+        };
+        let Some(pause) = hops.follow(to.moves) else {
+            return Err(error);
+        };
+        self.locator().moved().note(object, to);
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+        Ok(())
     }
 
     /// Asks the node that has the object, as far as is known.

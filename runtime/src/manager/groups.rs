@@ -6,18 +6,24 @@ use partha_core::group::View;
 use partha_core::group::view::MEMBERS_MAX;
 use partha_core::id::{ClassId, NodeId, Uid};
 
-use super::{Manager, stopping};
+use super::moving::not_movable;
+use super::{Manager, NodeHandle, stopping};
 use crate::context::Context;
-use crate::error::{ErrorKind, Result, SystemError};
+use crate::error::{Completed, ErrorKind, Result, SystemError};
 use crate::replication::Replication;
 use crate::services::binder::{GroupPlacement, GroupPolicy, GroupView};
-use crate::shard::{GroupReport, PolicyChange};
-use crate::system::connection_manager::{JoinGroupError, ReplicateError};
+use crate::shard::{Goal, GroupReport, Progress};
+use crate::system::connection_manager::{JoinGroupError, MoveObjectError, ReplicateError};
 use crate::system::{CopyDescription, NoSuchObject, NotReplicable};
+use crate::wire::message;
 
 /// Between two looks whether a new group has a leader, and for how long.
 pub(super) const LOOK: Duration = Duration::from_millis(10);
 const PATIENCE: Duration = Duration::from_secs(5);
+/// For so long an object is waited for that is in use, before its policy changes.
+const IN_USE_MAX: Duration = Duration::from_secs(8);
+/// For so long the binder is waited for after that, and a node that is to lead.
+const ANSWER: Duration = Duration::from_secs(2);
 
 impl Manager {
     /// Gives an object copies, or another number of them.
@@ -91,36 +97,120 @@ impl Manager {
 
     /// The copies of an object that is led here keep up with each other in this way from now on.
     async fn change_policy(&self, object: Uid, policy: GroupPolicy) -> Result<()> {
+        let here = self.home.registry.here();
+        let changed = self
+            .change_group(object, Goal::Policy(policy), IN_USE_MAX)
+            .await?;
+        let wrong = |kind, what: &str| {
+            let detail = format!("{object} at {here}: {what}");
+            Err(SystemError::new(kind, detail))
+        };
+        match changed {
+            Progress::Done(_) => Ok(()),
+            Progress::NotLed => Err(self.not_here(object).await?),
+            Progress::GivenUp | Progress::Waits => {
+                let what = "actions and calls have it in use all the time, and its policy stays \
+                            as it is; ask again";
+                wrong(ErrorKind::LockTimeout, what)
+            }
+            Progress::Asked => {
+                let what = "the binder has not said whether its policy has changed; its calls \
+                            wait for that";
+                wrong(ErrorKind::Unreachable, what)
+            }
+        }
+    }
+
+    /// Has an object that is led here become something else, and waits for that; how far it is,
+    /// in the end. It is waited for so long if it is in use, and the binder after that.
+    async fn change_group(&self, object: Uid, goal: Goal, wait: Duration) -> Result<Progress> {
         let shard = self.home.shard(object);
-        let begun = shard.look(move |shard| shard.begin_policy(object, policy));
+        let begun = shard.look(move |shard| shard.begin_change(object, goal, wait));
         begun.await.ok_or_else(stopping)??;
-        // It takes so long at most until the object is not in use, or is, and until the binder
-        // has answered.
-        let until = tokio::time::Instant::now() + 2 * PATIENCE;
+        let until = tokio::time::Instant::now() + wait + ANSWER;
         loop {
-            let here = self.home.registry.here();
-            let wrong = |kind, what: &str| {
-                let detail = format!("{object} at {here}: {what}");
-                Err(SystemError::new(kind, detail))
-            };
-            let change = shard.look(move |shard| shard.policy_change(object, policy));
-            match change.await.ok_or_else(stopping)? {
-                PolicyChange::Done => return Ok(()),
-                PolicyChange::NotLed => return Err(self.not_here(object).await?),
-                PolicyChange::GivenUp => {
-                    let what = "actions and calls have it in use all the time, and its policy \
-                                stays as it is; ask again";
-                    return wrong(ErrorKind::LockTimeout, what);
-                }
-                PolicyChange::Asked if tokio::time::Instant::now() > until => {
-                    let what = "the binder has not said whether its policy has changed; its calls \
-                                wait for that";
-                    return wrong(ErrorKind::Unreachable, what);
-                }
-                PolicyChange::Waits | PolicyChange::Asked => {}
+            let progress = shard.look(move |shard| shard.progress(object, goal));
+            let progress = progress.await.ok_or_else(stopping)?;
+            let goes_on = matches!(progress, Progress::Waits | Progress::Asked);
+            if !goes_on || tokio::time::Instant::now() > until {
+                return Ok(progress);
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// Has the copy at a node lead an object that is led here; the number of the view then. What
+    /// is in use is waited for, so long.
+    pub(super) async fn hand_over(
+        &self,
+        cx: &Context,
+        report: GroupReport,
+        node: NodeId,
+        wait: Duration,
+    ) -> Result<u64, MoveObjectError> {
+        let (object, view) = (report.object, &report.view);
+        if !report.leads {
+            return Err(self.not_here(object).await?.into());
+        }
+        if view.leader() == node {
+            return Ok(view.number);
+        }
+        if !view.has(node) {
+            let nodes = cx.client().locator().nodes(cx.client()).await?;
+            let name = |id: NodeId| {
+                let entry = nodes.iter().find(|entry| entry.node == id.0);
+                entry.map_or_else(|| id.to_string(), |entry| entry.name.clone())
+            };
+            let others: Vec<_> = view.others(self.home.me.node).map(name).collect();
+            let reason = match others.as_slice() {
+                [] => "it is one of a group of copies, of which there is no other one; `partha \
+                       replicate NAME N` makes more"
+                    .to_owned(),
+                others => format!(
+                    "it is one of a group of copies, and can be led by those at {}; which nodes \
+                     have copies is chosen by labels (`partha replicate NAME N --on LABELS`)",
+                    others.join(", ")
+                ),
+            };
+            return Err(not_movable(object, reason, false));
+        }
+        // One that stands still would keep it from everybody for the time of a lease.
+        if let Err(error) = self.answers(cx, node, ANSWER.min(wait)).await {
+            let reason = format!("the node that is to lead does not answer: {error}");
+            return Err(not_movable(object, reason, true));
+        }
+        match self.change_group(object, Goal::Lead(node), wait).await? {
+            Progress::Done(number) => Ok(number),
+            Progress::NotLed => Err(self.not_here(object).await?.into()),
+            Progress::GivenUp | Progress::Waits => {
+                let reason = "actions and calls have it in use all the time".to_owned();
+                Err(not_movable(object, reason, true))
+            }
+            Progress::Asked => {
+                let here = self.home.registry.here();
+                let detail = format!(
+                    "{object} at {here}: the binder has not said who leads its copies; its calls \
+                     wait for that"
+                );
+                let error = SystemError::new(ErrorKind::Unreachable, detail);
+                Err(error.completed(Completed::Maybe).into())
+            }
+        }
+    }
+
+    /// Whether a node answers within that time.
+    async fn answers(&self, cx: &Context, node: NodeId, wait: Duration) -> Result<()> {
+        let client = cx.client();
+        let shard = message::Shard::Number(0);
+        let connecting = client.locator().connect_shard(client, node, shard);
+        let late = || {
+            let detail = format!("node {node} has not answered within {wait:?}");
+            SystemError::new(ErrorKind::Unreachable, detail)
+        };
+        let connected = tokio::time::timeout(wait, connecting).await;
+        let node = NodeHandle::new(connected.map_err(|_| late())??);
+        let caller = client.call().deadline(wait);
+        node.manager().outline(&caller).await.map(drop)
     }
 
     /// The first copy of a group, when it leads.

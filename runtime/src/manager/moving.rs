@@ -132,19 +132,16 @@ impl Manager {
         attempts: &mut Attempts,
     ) -> Result<u64, MoveObjectError> {
         self.has_come(object).await;
+        if let Some(report) = self.group_report(object).await? {
+            let wait = attempts.until.saturating_duration_since(Instant::now());
+            return self.hand_over(cx, report, node, wait).await;
+        }
         let (record, moves) = self.present(object)?;
         if node == self.home.me.node {
             return Ok(moves);
         }
         if self.home.registry.well_known == Some(object) {
             let reason = "its node is known by it: it is a service's own".to_owned();
-            return Err(not_movable(object, reason, false));
-        }
-        if self.group_report(object).await?.is_some() {
-            let reason = "it is one of a group of copies, whose places are chosen by labels \
-                          (`partha replicate NAME N --on LABELS`); `partha node drain` has \
-                          others lead, and makes copies elsewhere"
-                .to_owned();
             return Err(not_movable(object, reason, false));
         }
         if self.home.registry.links.embedded {
@@ -382,7 +379,7 @@ impl Manager {
     }
 }
 
-fn not_movable(object: Uid, reason: String, passing: bool) -> MoveObjectError {
+pub(super) fn not_movable(object: Uid, reason: String, passing: bool) -> MoveObjectError {
     NotMovable {
         object,
         reason,

@@ -255,9 +255,11 @@ fn a_call_is_not_sent_in_circles() {
     assert_eq!(binding.resolved(ms(1), &mut attempt, Ok('b'), NONE), go(2));
     let mut hops = 1;
     let mut generation = 2;
-    for moves in [3, 2, 3, 1, 3, 3, 2, 3] {
+    for idle in 0..IDLE_HOPS_MAX {
+        // They are the longer apart the more there are.
+        let moves = [3, 2, 3, 1][idle as usize % 4];
         let step = binding.moved(ms(1), generation, moves, &mut attempt);
-        assert_eq!(step, resolve(0));
+        assert_eq!(step, resolve((1 << idle.min(16)).min(100)));
         hops += 1;
         generation += 1;
         let step = binding.resolved(ms(1), &mut attempt, Ok('b'), NONE);

@@ -25,6 +25,7 @@
 //! | [`open`] | makes groups, and finds them again at the start |
 
 mod answers;
+mod changing;
 mod checkpoint;
 mod entries;
 mod executing;
@@ -34,7 +35,6 @@ mod open;
 mod owed;
 mod parts;
 mod placement;
-mod policy;
 mod reads;
 mod size;
 mod state;
@@ -58,9 +58,9 @@ use super::{Incoming, Shard};
 use crate::services::binder::{GroupPolicy, ViewChange};
 use crate::wire::group::Page;
 
+pub(crate) use self::changing::{Goal, Progress};
 pub(crate) use self::news::Letter;
 pub(crate) use self::open::{GroupReport, Opened};
-pub(crate) use self::policy::PolicyChange;
 pub(super) use self::reads::AtCopy;
 
 /// How long a member promises not to replace its leader.
@@ -92,6 +92,8 @@ pub(super) struct Groups {
     sizes: size::Sizes,
     /// The last life of a copy.
     lives: u64,
+    /// Counts changes of policies and leads that were asked for.
+    changes: u64,
     /// Counts entries that are no call's.
     named: u64,
     /// What is done for actions in several steps.
@@ -113,8 +115,8 @@ struct Group {
     policy: Option<GroupPolicy>,
     /// The number of the view of which that was said.
     policy_at: u64,
-    /// It is to be another one.
-    changing: Option<policy::Changing>,
+    /// It, or who leads, is to be another one.
+    changing: Option<changing::Changing>,
     /// How many copies there should be.
     wanted: u16,
     armed: Option<Time>,

@@ -1,0 +1,183 @@
+//! `partha move` of objects with copies: another copy comes to lead.
+
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+use bank::Account;
+use common::LONG;
+use common::shell::Shell;
+use common::system::System;
+use partha::Client;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use test_support::eventually;
+
+const POLICIES: [&str; 3] = ["passive", "cohort", "active"];
+
+/// An account with three copies of four nodes; the nodes that have them, and the one that has none.
+fn copied(system: &System, name: &str, policy: &str) -> (Vec<String>, String) {
+    system.json(&[
+        "create",
+        "bank.Account",
+        name,
+        r#"{"owner": "alice"}"#,
+        "--node",
+        "a",
+        "--replicas",
+        "3",
+        "--policy",
+        policy,
+    ]);
+    eventually(LONG, || members(system, name).len() == 3);
+    let there = members(system, name);
+    let free = ["a", "b", "c", "d"].map(str::to_owned);
+    let free = free.into_iter().find(|node| !there.contains(node));
+    (there, free.unwrap())
+}
+
+/// The nodes of its copies, the leader first.
+fn members(system: &System, name: &str) -> Vec<String> {
+    let told = system.json(&["describe", name]);
+    let members = told["members"].as_array().unwrap().iter();
+    members.map(|it| it.as_str().unwrap().to_owned()).collect()
+}
+
+fn balance(system: &System, name: &str) -> String {
+    system.ok(&["call", name, "balance"]).trim().to_owned()
+}
+
+#[test]
+fn another_copy_leads_when_nothing_is_in_use() {
+    let system = System::start(&["a", "b", "c", "d"]);
+    for policy in POLICIES {
+        let name = format!("/{policy}");
+        let name = name.as_str();
+        let (before, free) = copied(&system, name, policy);
+        let next = before[1].as_str();
+        let told = system.json(&["move", name, next]);
+        assert_eq!(
+            (&told["from"], &told["to"]),
+            (&json!("a"), &json!(next)),
+            "{policy}"
+        );
+        let now = members(&system, name);
+        assert_eq!(now, [next, "a", before[2].as_str()], "{policy}");
+        // Again: it is there, and its view stays.
+        let again = system.json(&["move", name, next]);
+        assert_eq!(again["from"], json!(next), "{policy}");
+        let once_more = system.json(&["move", name, next]);
+        assert_eq!(again["moves"], once_more["moves"], "{policy}");
+
+        let (status, err) = system.fails(&["move", name, &free]);
+        assert_eq!(status, 1, "{err}");
+        let others = format!("those at a, {}", before[2]);
+        assert!(
+            err.contains(&others) || err.contains(&format!("those at {}, a", before[2])),
+            "{err}"
+        );
+
+        // What an action has of it is waited for, and is not undone.
+        let mut shell = Shell::start(&system);
+        shell.begin();
+        let deposit = format!(r#"{name}.deposit {{"amount": 10}}"#);
+        assert_eq!(shell.ask(&deposit), "10", "{policy}");
+        let (status, err) = system.fails(&["move", name, "a", "--wait", "1s"]);
+        assert_eq!(status, 1, "{err}");
+        assert!(err.contains("in use"), "{err}");
+        assert_eq!(shell.ask(&deposit), "20", "{policy}");
+        assert!(shell.ask("commit").starts_with("committed"), "{policy}");
+        system.json(&["move", name, "a"]);
+        assert_eq!(members(&system, name)[0], "a", "{policy}");
+        assert_eq!(balance(&system, name), "20", "{policy}");
+    }
+}
+
+#[test]
+fn a_copy_that_does_not_answer_is_not_let_lead() {
+    let system = System::start(&["a", "b", "c", "d"]);
+    let (before, _) = copied(&system, "/alice", "cohort");
+    system.freeze(&before[1]);
+    let begun = Instant::now();
+    let (status, err) = system.fails(&["move", "/alice", &before[1], "--wait", "1s"]);
+    assert_eq!(status, 1, "{err}");
+    assert!(err.contains("does not answer"), "{err}");
+    assert_eq!(balance(&system, "/alice"), "0");
+    assert!(begun.elapsed() < LONG);
+    system.signal(&before[1], Signal::CONT);
+    assert_eq!(members(&system, "/alice")[0], "a");
+}
+
+/// Pays in until it is told to stop, in actions every other time; none may fail.
+async fn pay(client: Client, account: Account, paid: Arc<AtomicI64>, stop: Arc<AtomicBool>) {
+    let mut turn = 0;
+    while !stop.load(Ordering::Relaxed) {
+        turn += 1;
+        if turn % 2 == 0 {
+            account.deposit(&client, 1).await.unwrap();
+        } else {
+            let action = client.begin();
+            account.deposit(&action, 1).await.unwrap();
+            action.commit().await.unwrap();
+        }
+        paid.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Calls and actions of others go on while the lead goes around, and none of them fails.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_fails_while_the_lead_goes_around() {
+    const MOVES: usize = 12;
+    let system = tokio::task::spawn_blocking(|| System::start(&["a", "b", "c", "d"]));
+    let mut system = system.await.unwrap();
+    for policy in POLICIES {
+        let name = format!("/{policy}");
+        let setting = move || {
+            let (members, _) = copied(&system, &name, policy);
+            (system, name, members)
+        };
+        let (back, name, members) = tokio::task::spawn_blocking(setting).await.unwrap();
+        let client = Client::connect(back.naming.clone()).await.unwrap();
+        let naming = client.naming().unwrap();
+        let uid = naming.lookup(&client, &name).await.unwrap().object;
+        let (paid, stop) = (Arc::<AtomicI64>::default(), Arc::<AtomicBool>::default());
+        let payers = (0..4).map(|_| {
+            let account = Account::from_uid(uid);
+            tokio::spawn(pay(client.clone(), account, paid.clone(), stop.clone()))
+        });
+        let payers: Vec<_> = payers.collect();
+        let nodes = client.locator().nodes(&client).await.unwrap();
+        let node = |name: &str| {
+            let entry = nodes.iter().find(|entry| entry.name == name).unwrap();
+            partha::NodeId(entry.node)
+        };
+        let mut before = 0;
+        for turn in 1..=MOVES {
+            let to = node(&members[turn % members.len()]);
+            let view = client.move_object(uid, to, LONG).await.unwrap();
+            assert!(view > before, "{policy}: view {view} after {before}");
+            before = view;
+            let (seen, begun) = (paid.load(Ordering::Relaxed), Instant::now());
+            while paid.load(Ordering::Relaxed) < seen + 8 {
+                assert!(begun.elapsed() < LONG, "{policy}: nobody pays any more");
+                assert!(!payers.iter().any(|it| it.is_finished()), "{policy}");
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        for payer in payers {
+            payer.await.unwrap();
+        }
+        let paid = paid.load(Ordering::Relaxed);
+        let ended = move || {
+            assert_eq!(balance(&back, &name), paid.to_string());
+            let groups: Value = back.json(&["groups"]);
+            (back, groups)
+        };
+        (system, _) = tokio::task::spawn_blocking(ended).await.unwrap();
+    }
+}
