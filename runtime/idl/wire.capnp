@@ -189,6 +189,10 @@ struct StatePage {
   replies @7 :List(StateReply);
   actions @8 :Data;
   # What is about actions at the object: an entry, see runtime/store/src/entry.rs.
+  sending @9 :UInt64;
+  # Which reading of the state it is of, from one; later ones of the leader of a view count higher.
+  number @10 :UInt32;
+  # Of the page in that reading, from zero.
 }
 
 struct StateRow {

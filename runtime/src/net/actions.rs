@@ -31,6 +31,10 @@ pub(crate) const RUNNER: u16 = u16::MAX;
 /// another one leads. It is no coordinator's word either, and is not passed on once more.
 const PASSED_ON: u16 = u16::MAX - 1;
 
+/// Of messages that are sent in turn the next one waits as long as more than this is unsent.
+const IN_TURN_BYTES: usize = 1 << 20;
+/// Between two looks at what is unsent.
+const IN_TURN_PAUSE: Duration = Duration::from_millis(1);
 /// Messages that wait for a connection to one node.
 const QUEUE_MAX: usize = 1_024;
 /// Nodes that messages are sent to at a time; those with nothing to say are forgotten beyond.
@@ -203,6 +207,30 @@ pub(crate) fn post_what(client: &Client, node: NodeId, shard: Shard, from: u16, 
         written: Instant::now(),
     };
     client.lines().post(client, node, letter);
+}
+
+/// Sends messages in order to a shard of another node, each when little is unsent; they may get
+/// lost. Whoever waits for an answer to something small by the same connection does not wait for
+/// all of them.
+///
+/// # Errors
+/// There is no connection, or it breaks.
+pub(crate) async fn send_in_turn(
+    client: &Client,
+    node: NodeId,
+    (shard, from): (Shard, u16),
+    messages: impl Iterator<Item = What>,
+) -> Result<()> {
+    let connection = connect(client, node, shard).await?;
+    for what in messages {
+        while connection.is_open() && connection.unsent_asks() > IN_TURN_BYTES {
+            tokio::time::sleep(IN_TURN_PAUSE).await;
+        }
+        if let Some(framed) = encode(shard, from, what) {
+            connection.send(&framed, 0)?;
+        }
+    }
+    Ok(())
 }
 
 /// Sends a message on a connection that is there; it may get lost.

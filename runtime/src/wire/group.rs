@@ -32,6 +32,10 @@ pub(crate) struct GroupNews {
 /// A part of an object's state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Page {
+    /// Which reading of the state it is of: a page of another one does not fit.
+    pub(crate) sending: u64,
+    /// Counts the pages of that reading.
+    pub(crate) number: u32,
     /// The first and the last page of a state; both, if there is one.
     pub(crate) first: bool,
     pub(crate) last: bool,
@@ -206,12 +210,14 @@ fn write_entries(w: &mut Writer, slot: Slot, entries: &[Stamp], bodies: &[Bytes]
 }
 
 fn write_page(w: &mut Writer, slot: Slot, page: &Page) {
-    let s = w.structure(slot, 4, 4);
+    let s = w.structure(slot, 5, 4);
     w.set_u64(s, 0, page.head.class.0);
     w.set_u64(s, 1, page.head.schema);
     w.set_u64(s, 2, page.head.version);
     w.set_bool(s, 3 * 64, page.first);
     w.set_bool(s, 3 * 64 + 1, page.last);
+    w.set_u32(s, 7, page.number);
+    w.set_u64(s, 4, page.sending);
     w.bytes(s.slot(0), &page.head.state);
     if !page.rows.is_empty() {
         let list = w.structures(s.slot(1), page.rows.len(), 1, 2);
@@ -350,9 +356,9 @@ fn read_entries(pointer: PointerReader<'_>) -> Result<(Vec<Stamp>, Vec<Bytes>), 
             view: s.u64(0),
             index: s.u64(1),
         };
-        let follows = stamps
-            .last()
-            .is_none_or(|last: &Stamp| last.index + 1 == stamp.index && last.view <= stamp.view);
+        let follows = stamps.last().is_none_or(|last: &Stamp| {
+            last.index.checked_add(1) == Some(stamp.index) && last.view <= stamp.view
+        });
         if !follows {
             return Err(DecodeError::invalid("entries that follow each other"));
         }
@@ -386,8 +392,14 @@ fn read_page(pointer: PointerReader<'_>, uid: Uid) -> Result<Page, DecodeError> 
             body: s.pointer(0).bytes()?,
         })
     });
+    let (first, number) = (s.bool(3 * 64), s.u32(7));
+    if first != (number == 0) {
+        return Err(DecodeError::invalid("a first page with the number 0").at("number"));
+    }
     Ok(Page {
-        first: s.bool(3 * 64),
+        sending: s.u64(4),
+        number,
+        first,
         last: s.bool(3 * 64 + 1),
         head: Head {
             class: ClassId(s.u64(0)),
@@ -511,6 +523,8 @@ pub(super) mod tests {
 
     fn page() -> Page {
         Page {
+            sending: 7,
+            number: 0,
             first: true,
             last: true,
             head: Head {

@@ -168,6 +168,11 @@ impl Connection {
         self.put_framed(framed, number, (Way::Asks, when), unsent_max)
     }
 
+    /// Bytes that were to be sent and are no answers, and are still here.
+    pub(crate) fn unsent_asks(&self) -> usize {
+        lock(&self.outbox).unsent.asked
+    }
+
     /// Answers with an error.
     pub(crate) fn fail(&self, error: &SystemError, question: u32) {
         self.fail_reporting(error, None, question);

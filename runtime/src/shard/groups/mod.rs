@@ -94,6 +94,7 @@ pub(super) struct Groups {
     lives: u64,
     /// Counts changes of policies and leads that were asked for.
     changes: u64,
+    sending: state::Sending,
     /// Counts entries that are no call's.
     named: u64,
     /// What is done for actions in several steps.

@@ -4,20 +4,24 @@
 //! be read page by page, elsewhere than on the shard's thread, and is that of one moment. It is
 //! kept whole in memory at both ends, and so bounded.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use partha_core::group::{Message, Stamp, View};
 use partha_core::id::{Epoch, NodeId, Uid};
 use partha_store::{ActionCursor, Batch, Item, ObjectStore, Record, ReplyCursor, StoreError};
+use tokio::sync::Semaphore;
 
 use super::Group;
 use crate::config::REPLY_RETENTION;
 use crate::error::{ErrorKind, SystemError};
+use crate::net::actions;
 use crate::shard::Shard;
-use crate::wire::group::{Head, PAGE_ITEMS_MAX, Page};
+use crate::wire::group::{GroupNews, Head, PAGE_ITEMS_MAX, Page};
+use crate::wire::message::{self, What};
 
 /// Bytes of one page, about.
 const PAGE_BYTES: usize = 256 << 10;
@@ -26,17 +30,47 @@ const ITEM_BYTES: usize = 64;
 /// Bytes of a state that can have copies.
 pub(super) const STATE_BYTES_MAX: usize = 64 << 20;
 
-/// A state that has not arrived whole.
+/// States that a shard sends at a time.
+const SENDING_MAX: usize = 4;
+/// How long the sending of one to one copy may take.
+const SENDING: Duration = Duration::from_secs(10);
+
+/// A state that has not arrived whole. Pages may get lost, and may overtake each other.
 pub(super) struct Arriving {
     from: NodeId,
     number: u64,
     at: Stamp,
-    pages: Vec<Page>,
+    /// Which reading of the state it is.
+    sending: u64,
+    pages: BTreeMap<u32, Page>,
+    /// How many pages it has, once the last one is there.
+    count: Option<usize>,
     bytes: usize,
 }
 
+/// What a shard sends.
+pub(super) struct Sending {
+    /// Counts readings of states.
+    last: u64,
+    turns: Arc<Semaphore>,
+}
+
+impl Default for Sending {
+    fn default() -> Self {
+        Self {
+            last: 0,
+            turns: Arc::new(Semaphore::new(SENDING_MAX)),
+        }
+    }
+}
+
 impl Group {
-    /// Takes a page in; with the last one the state is there, and the copy is told so.
+    /// Whether copies wait for the state, and the store shows what they are to get.
+    fn may_send_state(&self) -> bool {
+        !self.wants_state.is_empty() && self.visible >= self.member.log().installed().index
+    }
+
+    /// Takes a page in; when all of one reading are there the state is, and the copy is told so.
     pub(super) fn take_page(
         &mut self,
         from: NodeId,
@@ -44,31 +78,45 @@ impl Group {
         at: Stamp,
         page: Page,
     ) -> Option<Message> {
-        if page.first {
-            self.arriving = Some(Arriving {
-                from,
-                number: view.number,
-                at,
-                pages: Vec::new(),
-                bytes: 0,
-            });
-        }
         let of = (from, view.number, at);
-        let arriving = self.arriving.as_mut();
-        let arriving = arriving.filter(|it| (it.from, it.number, it.at) == of)?;
-        arriving.bytes += page.bytes();
+        let known = self.arriving.take();
+        let known = known.filter(|it| (it.from, it.number, it.at) == of);
+        // What is late of an earlier reading is of no use.
+        let known = known.filter(|it| it.sending >= page.sending);
+        let mut arriving = known.unwrap_or_else(|| Arriving {
+            from,
+            number: view.number,
+            at,
+            sending: page.sending,
+            pages: BTreeMap::new(),
+            count: None,
+            bytes: 0,
+        });
+        if page.sending == arriving.sending {
+            arriving.take(page);
+        }
         if arriving.bytes > 2 * STATE_BYTES_MAX {
             tracing::warn!(%from, "a state is larger than any copy may be");
-            self.arriving = None;
             return None;
         }
-        let last = page.last;
-        arriving.pages.push(page);
-        if !last {
+        if arriving.count != Some(arriving.pages.len()) {
+            self.arriving = Some(arriving);
             return None;
         }
-        self.arrived = self.arriving.take()?.pages;
+        self.arrived = arriving.pages.into_values().collect();
         Some(Message::Snapshot { view, at })
+    }
+}
+
+impl Arriving {
+    fn take(&mut self, page: Page) {
+        if page.last {
+            self.count = Some(page.number as usize + 1);
+        }
+        let bytes = page.bytes();
+        if self.pages.insert(page.number, page).is_none() {
+            self.bytes += bytes;
+        }
     }
 }
 
@@ -136,43 +184,73 @@ impl Shard {
         let Some(store) = self.registry.store.clone() else {
             return;
         };
-        let (to, view, at) = {
+        let (turns, sending) = {
             let mut groups = self.groups.borrow_mut();
+            let turns = groups.sending.turns.clone();
+            groups.sending.last += 1;
+            let sending = groups.sending.last;
             let Some(group) = groups.by_object.get_mut(&uid) else {
                 return;
             };
-            let at = group.member.log().installed();
-            if group.wants_state.is_empty() || group.visible < at.index || group.sending {
+            if !group.may_send_state() || group.sending {
                 return;
             }
             group.sending = true;
-            let to = std::mem::take(&mut group.wants_state);
-            (to, group.member.view().clone(), at)
+            (turns, sending)
         };
         let shard = self.clone();
         self.spawn(async move {
-            let reading = tokio::task::spawn_blocking(move || read_pages(&store, uid));
-            let read = reading.await;
-            if let Some(group) = shard.groups.borrow_mut().by_object.get_mut(&uid) {
+            // It is closed by nobody.
+            let turn = turns.acquire_owned().await;
+            let to = shard.send_state(store, uid, sending).await;
+            drop(turn);
+            {
+                let mut groups = shard.groups.borrow_mut();
+                let Some(group) = groups.by_object.get_mut(&uid) else {
+                    return;
+                };
                 group.sending = false;
+                // Who has asked again meanwhile did not know that it is on its way.
+                group.wants_state.retain(|node| !to.contains(node));
             }
-            match read {
-                Ok(Ok(pages)) => shard.post_pages(uid, &to, &view, at, pages),
-                Ok(Err(error)) => tracing::error!(%uid, %error, "no copy can be made"),
-                Err(error) => tracing::error!(%uid, %error, "reading a state for a copy failed"),
-            }
-            // Who has asked meanwhile.
             shard.send_states(uid);
         });
     }
 
-    fn post_pages(
+    /// Reads the state and sends it; to whom.
+    async fn send_state(
+        self: &Rc<Self>,
+        store: Arc<dyn ObjectStore>,
+        uid: Uid,
+        sending: u64,
+    ) -> BTreeSet<NodeId> {
+        let begun = {
+            let mut groups = self.groups.borrow_mut();
+            let group = groups.by_object.get_mut(&uid);
+            group.filter(|it| it.may_send_state()).map(|group| {
+                let to = std::mem::take(&mut group.wants_state);
+                let at = group.member.log().installed();
+                (to, group.member.view().clone(), at)
+            })
+        };
+        let Some((to, view, at)) = begun else {
+            return BTreeSet::new();
+        };
+        let reading = tokio::task::spawn_blocking(move || read_pages(&store, uid, sending));
+        match reading.await {
+            Ok(Ok(pages)) => self.send_pages(uid, &to, (&view, at), &pages).await,
+            Ok(Err(error)) => tracing::error!(%uid, %error, "no copy can be made"),
+            Err(error) => tracing::error!(%uid, %error, "reading a state for a copy failed"),
+        }
+        to
+    }
+
+    async fn send_pages(
         self: &Rc<Self>,
         uid: Uid,
         to: &BTreeSet<NodeId>,
-        view: &View,
-        at: Stamp,
-        pages: Vec<Page>,
+        (view, at): (&View, Stamp),
+        pages: &[Page],
     ) {
         let same = {
             let groups = self.groups.borrow();
@@ -184,17 +262,37 @@ impl Shard {
             return;
         }
         for to in to {
-            for page in &pages {
-                let (view, page) = (view.clone(), Some(Box::new(page.clone())));
-                let message = Message::Snapshot { view, at };
-                self.post_news(*to, uid, message, Vec::new(), page);
+            let news = pages.iter().map(|page| {
+                let view = view.clone();
+                let news = GroupNews {
+                    object: uid,
+                    message: Message::Snapshot { view, at },
+                    bodies: Vec::new(),
+                    page: Some(Box::new(page.clone())),
+                };
+                What::Group(Box::new(news))
+            });
+            let of = (message::Shard::Of(uid), self.handle.index());
+            let sent = actions::send_in_turn(&self.client, *to, of, news);
+            let sent = tokio::time::timeout(SENDING, sent).await;
+            if let Err(error) = sent.unwrap_or_else(|_| Err(late(uid))) {
+                tracing::debug!(%uid, %to, %error, "a copy has not got the state yet");
             }
         }
     }
 }
 
+fn late(uid: Uid) -> SystemError {
+    let detail = format!("the state of {uid} was not taken within {SENDING:?}");
+    SystemError::new(ErrorKind::Unreachable, detail)
+}
+
 /// Reads an object's whole state.
-fn read_pages(store: &Arc<dyn ObjectStore>, uid: Uid) -> Result<Vec<Page>, SystemError> {
+fn read_pages(
+    store: &Arc<dyn ObjectStore>,
+    uid: Uid,
+    sending: u64,
+) -> Result<Vec<Page>, SystemError> {
     let state = store.group_state(uid);
     let record = state
         .map_err(|it| unreadable(uid, &it))?
@@ -242,6 +340,9 @@ fn read_pages(store: &Arc<dyn ObjectStore>, uid: Uid) -> Result<Vec<Page>, Syste
     }
     read_replies(store, uid, &mut pages)?;
     read_actions(store, uid, &mut pages)?;
+    for (number, page) in (0..).zip(&mut pages) {
+        (page.sending, page.number) = (sending, number);
+    }
     if let Some(last) = pages.last_mut() {
         last.last = true;
     }
@@ -306,7 +407,10 @@ fn unreadable(uid: Uid, error: &StoreError) -> SystemError {
 mod tests {
     use bytes::Bytes;
     use partha_core::action::path::Site;
+    use partha_core::group::Member;
+    use partha_core::group::log::Log;
     use partha_core::id::ClassId;
+    use partha_core::time::Time;
     use partha_store::{MemoryStore, entry};
 
     use super::*;
@@ -318,6 +422,53 @@ mod tests {
 
     fn action(local: u64) -> Uid {
         Uid { local, ..UID }
+    }
+
+    fn page(sending: u64, number: u32, count: u32) -> Page {
+        Page {
+            sending,
+            number,
+            first: number == 0,
+            last: number + 1 == count,
+            ..Page::default()
+        }
+    }
+
+    /// Pages as they come, each of a reading and with its number; the last of which the copy is
+    /// told that the state is there, and of what.
+    fn arrives(pages: &[(u64, u32)], count: u32) -> Option<(usize, Vec<(u64, u32)>)> {
+        let view = View::first(vec![NodeId(1), NodeId(2)]);
+        let at = Stamp { view: 1, index: 1 };
+        let log = Log::restored(Stamp::default(), &[]);
+        let member = Member::new(NodeId(2), view.clone(), log, 1, Time(0));
+        let mut group = Group::new(member.without_state(), ClassId(1), 2);
+        let mut whole = None;
+        for (turn, (sending, number)) in pages.iter().enumerate() {
+            let page = page(*sending, *number, count);
+            if group.take_page(NodeId(1), view.clone(), at, page).is_some() {
+                let of = |page: &Page| (page.sending, page.number);
+                whole = Some((turn, group.arrived.iter().map(of).collect()));
+            }
+        }
+        whole
+    }
+
+    #[test]
+    fn a_state_is_there_when_all_pages_of_one_reading_are() {
+        let first = vec![(1, 0), (1, 1), (1, 2)];
+        assert_eq!(arrives(&first, 3), Some((2, first.clone())));
+        // They overtake each other, or come twice.
+        let mixed = [(1, 2), (1, 0), (1, 0), (1, 1)];
+        assert_eq!(arrives(&mixed, 3), Some((3, first)));
+        // One is lost; also where its number comes again with another reading.
+        assert_eq!(arrives(&[(1, 0), (1, 2)], 3), None);
+        assert_eq!(arrives(&[(1, 0), (1, 1), (2, 0), (1, 2)], 3), None);
+        assert_eq!(arrives(&[(1, 0), (2, 1), (1, 2)], 3), None);
+        // The next reading does.
+        let second = vec![(2, 0), (2, 1), (2, 2)];
+        let pages = [(1, 0), (2, 0), (1, 1), (2, 2), (1, 2), (2, 1)];
+        assert_eq!(arrives(&pages, 3), Some((5, second)));
+        assert_eq!(arrives(&[(1, 0)], 1), Some((0, vec![(1, 0)])));
     }
 
     /// What an action has prepared at the copy, and what the copy has decided on, come along.
@@ -365,7 +516,7 @@ mod tests {
         let items = vec![create, join(true), log, install];
         from.commit(Batch::new(items)).unwrap();
 
-        let pages = read_pages(&from, UID).unwrap();
+        let pages = read_pages(&from, UID, 1).unwrap();
         assert!(pages.iter().filter(|page| page.actions.is_some()).count() > 1);
         let to = MemoryStore::new();
         to.commit(join(false).into()).unwrap();
