@@ -378,6 +378,16 @@ impl Home {
         Some(Peer { node, incarnation })
     }
 
+    /// Whether a process is connected to this node, whichever life of it.
+    pub(crate) fn is_connected(&self, node: NodeId) -> bool {
+        let table = lock(&self.sessions.table);
+        let links = table.live.get(&node).map(|session| &session.links);
+        links.is_some_and(|links| {
+            let mut links = links.iter();
+            links.any(|link| matches!(&link.way, Way::Native(it) if it.is_open()))
+        })
+    }
+
     /// The first sessions after this process's, in order.
     pub(crate) fn sessions_after(&self, after: NodeId, limit: usize) -> Vec<SessionView> {
         use std::ops::Bound::{Excluded, Unbounded};

@@ -27,6 +27,7 @@ use partha_core::id::Uid;
 use partha_core::{ActionBatch, Fault, Input as EngineInput, Written};
 use partha_store::{Batch, Item, crash_point, entry};
 
+use super::Groups;
 use super::entries::Of;
 use super::owed::{End, Owed};
 use crate::config::OUTCOME_RETENTION;
@@ -113,9 +114,30 @@ impl Plan {
         }
     }
 
+    /// Whether it is to bring a decision into the log of this object, and has not yet.
+    fn decides_in(&self, uid: Uid) -> bool {
+        match &self.then {
+            Then::Decide(decision) => matches!(decision.decider, Some((it, _)) if it == uid),
+            Then::Answer | Then::End(_) => false,
+        }
+    }
+
     fn fail(&mut self, fault: Fault) {
         if !self.decided {
             self.fault.get_or_insert(fault);
+        }
+    }
+}
+
+impl Groups {
+    /// This copy leads an object no more: decisions that are to get into its log and wait for the
+    /// parts of others are not made. Should it lead again before these are there, they would bring
+    /// back what the object was before that.
+    pub(super) fn fail_decisions(&mut self, decider: Uid) {
+        for plan in self.plans.values_mut() {
+            if plan.decides_in(decider) {
+                plan.fail(Fault::Fenced);
+            }
         }
     }
 }
@@ -510,4 +532,48 @@ impl Shard {
 /// Those that are replicated, and the others.
 fn split(objects: Vec<Written>) -> (Vec<Written>, Vec<Written>) {
     objects.into_iter().partition(|it| it.replicated)
+}
+
+#[cfg(test)]
+mod tests {
+    use partha_core::id::NodeId;
+
+    use super::*;
+
+    fn uid(local: u64) -> Uid {
+        let node = NodeId(1);
+        Uid { node, local }
+    }
+
+    /// It would overwrite what the object became under another leader, or under this one later.
+    #[test]
+    fn a_decision_that_waits_is_not_made_once_its_object_was_led_by_nobody_here() {
+        let mut groups = Groups::default();
+        let decision = |decider: Option<u64>| Decision {
+            decider: decider.map(|local| (uid(local), Batch::default())),
+            objects: Vec::new(),
+            ends: Vec::new(),
+            participants: Vec::new(),
+            groups: Vec::new(),
+        };
+        let plans = [
+            Then::Decide(Box::new(decision(Some(7)))),
+            Then::Decide(Box::new(decision(Some(8)))),
+            Then::Decide(Box::new(decision(None))),
+            // Its decision is on its way into the log.
+            Then::End(vec![uid(7)]),
+            Then::Answer,
+        ];
+        for (number, then) in (0..).zip(plans) {
+            let key = PlanKey::End {
+                object: uid(number),
+                action: uid(90),
+            };
+            groups.plans.insert(key, Plan::new(uid(90), then));
+        }
+        groups.fail_decisions(uid(7));
+        let failed = groups.plans.values().map(|plan| plan.fault);
+        let failed: Vec<_> = failed.collect();
+        assert_eq!(failed, [Some(Fault::Fenced), None, None, None, None]);
+    }
 }

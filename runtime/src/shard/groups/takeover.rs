@@ -23,6 +23,7 @@ impl Shard {
         let mut over = Vec::new();
         {
             let mut groups = self.groups.borrow_mut();
+            groups.fail_decisions(uid);
             let Some(group) = groups.by_object.get_mut(&uid) else {
                 return;
             };

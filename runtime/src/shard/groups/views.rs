@@ -250,7 +250,9 @@ impl Shard {
             };
             ended &= refused;
         }
-        if ended {
+        // It may listen elsewhere by now, and have been promised something in its new life.
+        let home = self.client.home_if_any();
+        if ended && !home.is_some_and(|home| home.is_connected(node)) {
             Reached::Ended
         } else {
             Reached::Silent
