@@ -365,7 +365,7 @@ impl Shard {
         match result {
             Ok(()) => {}
             Err(error @ (StoreError::BrokenCopy { .. } | StoreError::Corrupt { .. })) => {
-                tracing::error!(%uid, %error, "a copy is broken: it is made anew");
+                tracing::error!(%uid, %error, "a copy is broken");
                 self.deposed(uid);
                 return self.renew_copy(uid);
             }

@@ -13,6 +13,7 @@ use partha_core::id::{ClassId, Uid};
 use partha_core::time::Time;
 use partha_store::{Batch, GroupRecord, Item, ObjectStore, StoreError};
 
+use super::views::ATTEMPT;
 use super::{GROUPS_MAX, Group, GroupJob, PROMISE_NS};
 use crate::error::{ErrorKind, Result, SystemError};
 use crate::services::binder::{GroupPlacement, binder};
@@ -25,10 +26,18 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// A group as the store has it.
 pub(crate) struct Opened {
     pub(crate) uid: Uid,
-    /// What is kept of it; nothing if there is no copy here (any more).
-    pub(crate) kept: Option<Kept>,
-    /// It cannot be read.
-    pub(crate) broken: bool,
+    found: Found,
+}
+
+/// What the store has of a copy.
+enum Found {
+    /// There is no copy here (any more).
+    Nothing,
+    Kept(Kept),
+    /// What there is of it is damaged.
+    Broken,
+    /// The store cannot tell at the moment.
+    Unread,
 }
 
 /// What is kept of one.
@@ -61,13 +70,19 @@ pub(crate) struct GroupReport {
 impl Opened {
     /// Reads one group with what is staged.
     pub(crate) fn read(store: &dyn ObjectStore, uid: Uid) -> Self {
-        let read = Kept::read(store, uid);
-        let broken = read.is_err();
-        let kept = read.unwrap_or_else(|error| {
-            tracing::error!(%uid, %error, "a copy is broken: it is made anew");
-            None
-        });
-        Self { uid, kept, broken }
+        let found = match Kept::read(store, uid) {
+            Ok(Some(kept)) => Found::Kept(kept),
+            Ok(None) => Found::Nothing,
+            Err(error @ (StoreError::BrokenCopy { .. } | StoreError::Corrupt { .. })) => {
+                tracing::error!(%uid, %error, "a copy is broken");
+                Found::Broken
+            }
+            Err(error) => {
+                tracing::error!(%uid, %error, "a copy cannot be read yet");
+                Found::Unread
+            }
+        };
+        Self { uid, found }
     }
 }
 
@@ -89,21 +104,15 @@ impl Kept {
 impl Shard {
     /// A group that the store has: its copy asks for the view before anything else.
     pub(in crate::shard) fn open_group(self: &Rc<Self>, opened: Opened) {
-        let Opened { uid, kept, broken } = opened;
-        if broken {
-            return self.renew_copy(uid);
-        }
-        let Some(Kept { record, bodies }) = kept else {
-            let gone = self.groups.borrow_mut().take(uid);
-            let Some(mut gone) = gone else { return };
-            // What was read here is not here any more.
-            self.feed(EngineInput::Expel { uid });
-            let reads = gone.reads.as_mut().map(|reads| reads.take_waiting());
-            let incoming = gone.incoming.into_iter().map(|(_, incoming)| incoming);
-            for incoming in incoming.chain(reads.into_iter().flatten()) {
-                self.invoke(incoming);
+        let Opened { uid, found } = opened;
+        let Kept { record, bodies } = match found {
+            Found::Kept(kept) => kept,
+            Found::Nothing => return self.close_group(uid),
+            Found::Broken => return self.renew_copy(uid),
+            Found::Unread => {
+                self.put_empty(uid);
+                return self.reopen(uid);
             }
-            return;
         };
         let log = Log::restored(record.installed, &record.staged);
         // Whatever an earlier life has promised is over by then.
@@ -118,6 +127,19 @@ impl Shard {
         self.put_group(uid, group);
         self.groups_time_out();
         self.keep_ticking();
+    }
+
+    /// There is no copy here any more.
+    fn close_group(self: &Rc<Self>, uid: Uid) {
+        let gone = self.groups.borrow_mut().take(uid);
+        let Some(mut gone) = gone else { return };
+        // What was read here is not here any more.
+        self.feed(EngineInput::Expel { uid });
+        let reads = gone.reads.as_mut().map(|reads| reads.take_waiting());
+        let incoming = gone.incoming.into_iter().map(|(_, incoming)| incoming);
+        for incoming in incoming.chain(reads.into_iter().flatten()) {
+            self.invoke(incoming);
+        }
     }
 
     /// Enters a copy in the place of the one before; who waits for that one is told, or waits for
@@ -172,11 +194,9 @@ impl Shard {
         });
     }
 
-    /// The copy is broken: it goes, and comes again without a state, which the leader brings.
-    pub(super) fn renew_copy(self: &Rc<Self>, uid: Uid) {
-        let Some(store) = self.registry.store.clone() else {
-            return;
-        };
+    /// Enters a copy without a state: it waits for one, and never leads. From then on the object
+    /// is no ordinary one, whatever its record says. Answers the view that is known.
+    fn put_empty(self: &Rc<Self>, uid: Uid) -> View {
         let view = {
             let groups = self.groups.borrow();
             let group = groups.by_object.get(&uid);
@@ -184,10 +204,58 @@ impl Shard {
         };
         let me = self.registry.me.node;
         let view = view.unwrap_or_else(|| View::first(vec![me]));
-        // From now on it is no ordinary object, whatever its record says.
         let bound = Time(self.now().0.saturating_add(PROMISE_NS));
         let member = Member::new(me, view.clone(), Log::default(), PROMISE_NS, bound);
         self.put_group(uid, Group::new(member.without_state(), ClassId(0), 1));
+        view
+    }
+
+    /// The copy is broken: it goes, and comes again without a state, which the leader brings. The
+    /// only one is left as it is, since somebody may be able to mend it.
+    pub(super) fn renew_copy(self: &Rc<Self>, uid: Uid) {
+        let view = self.put_empty(uid);
+        let shard = self.clone();
+        self.spawn(async move {
+            let is_only = loop {
+                match shard.is_only_copy(uid).await {
+                    Ok(is_only) => break is_only,
+                    Err(error) => {
+                        tracing::warn!(%uid, %error, "a broken copy waits for its view");
+                        tokio::time::sleep(AGAIN).await;
+                    }
+                }
+            };
+            if is_only {
+                return shard.keep_broken(uid);
+            }
+            shard.make_anew(uid, view);
+        });
+    }
+
+    /// Whether no other node has a copy, as the binder says.
+    async fn is_only_copy(&self, uid: Uid) -> Result<bool> {
+        let locator = self.client.locator();
+        let views = locator.views(&self.client, &[uid], ATTEMPT).await?;
+        let me = self.registry.me.node.0;
+        let mut members = views.iter().flat_map(|view| &view.members);
+        Ok(members.all(|member| *member == me))
+    }
+
+    fn keep_broken(&self, uid: Uid) {
+        let here = self.registry.here();
+        tracing::error!(%uid, "the only copy is broken: it is left as it is, and answers nothing");
+        if let Some(group) = self.groups.borrow_mut().by_object.get_mut(&uid) {
+            let what =
+                "is the only one, and is damaged: its store is to be brought back from a copy";
+            group.size.lacking = format!("the copy at {here} {what}");
+        }
+    }
+
+    fn make_anew(self: &Rc<Self>, uid: Uid, view: View) {
+        let Some(store) = self.registry.store.clone() else {
+            return;
+        };
+        tracing::info!(%uid, "a broken copy is made anew");
         let batch = Batch::new(vec![
             Item::LeaveGroup {
                 uid,

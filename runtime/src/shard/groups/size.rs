@@ -59,7 +59,7 @@ pub(super) struct Size {
     joining: BTreeMap<NodeId, (Instant, bool)>,
     in_vain: u32,
     /// Why there are fewer copies than wanted; empty if that is not known.
-    lacking: String,
+    pub(super) lacking: String,
     /// Copies that are to go, and for how long that is remembered.
     leaving: BTreeMap<NodeId, Instant>,
     /// Members that the binder is asked to exclude since they are to go.
