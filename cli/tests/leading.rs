@@ -12,7 +12,7 @@ use bank::Account;
 use common::LONG;
 use common::shell::Shell;
 use common::system::System;
-use partha::Client;
+use partha::{ActionOptions, Client};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use test_support::eventually;
@@ -112,6 +112,45 @@ fn a_copy_that_does_not_answer_is_not_let_lead() {
     assert_eq!(members(&system, "/alice")[0], "a");
 }
 
+/// What an action has of an object whose leader is drained is not lost, and not seen to be lost.
+#[test]
+fn a_drain_waits_for_what_an_action_has() {
+    let system = System::start(&["a", "b", "c", "d"]);
+    copied(&system, "/alice", "passive");
+    let mut shell = Shell::start(&system);
+    shell.begin();
+    let deposit = r#"/alice.deposit {"amount": 100}"#;
+    assert_eq!(shell.ask(deposit), "100");
+    let drain = ["node", "drain", "a", "--wait", "1s", "--patience", "2s"];
+    let (status, out, err) = system.run(&drain);
+    assert_ne!(status, 0, "{out}{err}");
+    assert_eq!(members(&system, "/alice")[0], "a");
+    assert_eq!(shell.ask("/alice.balance"), "100");
+    assert_eq!(shell.ask(deposit), "200");
+    assert!(shell.ask("commit").starts_with("committed"));
+    system.ok(&["node", "drain", "a"]);
+    assert_ne!(members(&system, "/alice")[0], "a");
+    assert_eq!(balance(&system, "/alice"), "200");
+}
+
+/// A node that stops does not wait for long: an action that has lost what it has done can only
+/// abort, and is not told of a state without that.
+#[test]
+fn an_action_hears_that_its_work_is_lost_where_a_node_stops() {
+    let mut system = System::start(&["a", "b", "c", "d"]);
+    copied(&system, "/alice", "passive");
+    let mut shell = Shell::start(&system);
+    shell.begin();
+    assert_eq!(shell.ask(r#"/alice.deposit {"amount": 100}"#), "100");
+    system.signal("a", Signal::TERM);
+    // Who asks at the wrong moment is sent away by a node that stops.
+    eventually(LONG, || system.json(&["groups"])[0]["members"][0] != "a");
+    let said = shell.ask("/alice.balance");
+    assert!(said.starts_with("error"), "{said}");
+    system.ended("a");
+    assert_eq!(balance(&system, "/alice"), "0");
+}
+
 /// Pays in until it is told to stop, in actions every other time; none may fail.
 async fn pay(client: Client, account: Account, paid: Arc<AtomicI64>, stop: Arc<AtomicBool>) {
     let mut turn = 0;
@@ -179,5 +218,70 @@ async fn nobody_fails_while_the_lead_goes_around() {
             (back, groups)
         };
         (system, _) = tokio::task::spawn_blocking(ended).await.unwrap();
+    }
+}
+
+/// Transfers go on while leaders are stopped and begun again, and none is given up.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_transfer_is_given_up_while_nodes_stop() {
+    const STOPS: usize = 3;
+    let system = tokio::task::spawn_blocking(|| System::start(&["a", "b", "c", "d"]));
+    let mut system = system.await.unwrap();
+    for policy in POLICIES {
+        let name = format!("/{policy}");
+        let of = name.clone();
+        let setting = move || {
+            copied(&system, &of, policy);
+            system
+        };
+        system = tokio::task::spawn_blocking(setting).await.unwrap();
+        let client = Client::connect(system.naming.clone()).await.unwrap();
+        let naming = client.naming().unwrap();
+        let uid = naming.lookup(&client, &name).await.unwrap().object;
+        let (paid, stop) = (Arc::<AtomicI64>::default(), Arc::<AtomicBool>::default());
+        let payers = (0..3).map(|_| {
+            let (client, paid, stop) = (client.clone(), paid.clone(), stop.clone());
+            let account = Account::from_uid(uid);
+            tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    let options = ActionOptions::new().tries(100);
+                    let payment = client.action_retry_with(options, async |a| {
+                        account.deposit(a, 1).await?;
+                        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
+                    });
+                    payment.await.unwrap();
+                    paid.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        });
+        let payers: Vec<_> = payers.collect();
+        for _ in 0..STOPS {
+            let of = name.clone();
+            let stopping = move || {
+                let leader = members(&system, &of)[0].clone();
+                system.signal(&leader, Signal::TERM);
+                system.ended(&leader);
+                system.revive(&leader);
+                eventually(LONG, || members(&system, &of).len() == 3);
+                system
+            };
+            system = tokio::task::spawn_blocking(stopping).await.unwrap();
+            let (seen, begun) = (paid.load(Ordering::Relaxed), Instant::now());
+            while paid.load(Ordering::Relaxed) < seen + 8 {
+                assert!(begun.elapsed() < LONG, "{policy}: nobody pays any more");
+                assert!(!payers.iter().any(|it| it.is_finished()), "{policy}");
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        for payer in payers {
+            payer.await.unwrap();
+        }
+        let paid = paid.load(Ordering::Relaxed);
+        let ended = move || {
+            assert_eq!(balance(&system, &name), paid.to_string());
+            system
+        };
+        system = tokio::task::spawn_blocking(ended).await.unwrap();
     }
 }

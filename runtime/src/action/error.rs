@@ -243,8 +243,9 @@ pub(super) fn is_passing(error: &SystemError) -> bool {
                 | ErrorKind::BindingBroken
                 | ErrorKind::Overloaded
                 | ErrorKind::Draining
-                // Another copy leads, or will.
+                // Another copy leads, or will; or it was followed for long enough.
                 | ErrorKind::Fenced
+                | ErrorKind::Moved
         )
 }
 
@@ -338,7 +339,12 @@ pub(super) fn not_committed(action: Uid, abort: Abort) -> SystemError {
                 Fault::Exists => "the identity of a new object is taken",
                 Fault::Store => "it failed",
             };
-            (ErrorKind::Store, format!("the coordinator's store: {what}"))
+            let kind = match fault {
+                // It is found where it is now.
+                Fault::Fenced => ErrorKind::Fenced,
+                Fault::Full | Fault::Exists | Fault::Store => ErrorKind::Store,
+            };
+            (kind, format!("the coordinator's store: {what}"))
         }
         Abort::Ended => (
             ErrorKind::ActionAborted,

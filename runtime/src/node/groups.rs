@@ -10,21 +10,27 @@ use crate::shard::Opened;
 /// Groups looked at in one go.
 const PAGE: usize = 1_000;
 
-/// How long a node that stops waits until others lead, and how often it looks.
+/// How long a node that stops waits until others lead, for nothing of theirs to be in use; then
+/// for so long without; and how often it looks.
+const AT_REST: Duration = Duration::from_secs(1);
 const HANDING_OVER: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Waits until other copies lead where there are some: a leader that ends before that is missed
 /// until another copy has found out.
 pub(super) async fn handed_over(home: &Home) {
-    let waiting = async {
+    let waiting = async |now: bool| {
         for shard in &home.shards {
-            while shard.look(|shard| shard.leads_still()).await == Some(true) {
+            while shard.look(move |shard| shard.leads_still(now)).await == Some(true) {
                 tokio::time::sleep(LOOK).await;
             }
         }
     };
-    if tokio::time::timeout(HANDING_OVER, waiting).await.is_err() {
+    if tokio::time::timeout(AT_REST, waiting(false)).await.is_err()
+        && tokio::time::timeout(HANDING_OVER, waiting(true))
+            .await
+            .is_err()
+    {
         tracing::warn!("the node stops although copies lead here still");
     }
 }

@@ -7,6 +7,7 @@
 
 use super::Engine;
 use crate::id::Uid;
+use crate::output::GaveUp;
 use crate::slab::Slot;
 
 impl Engine {
@@ -40,5 +41,12 @@ impl Engine {
             let mirror = self.mirrors.level(slot).mirror;
             self.mirrors.mirror(mirror).uid() == root
         })
+    }
+
+    /// Whether this shard has given an action up since it had something of an object that is led
+    /// elsewhere now, and is lost: the action can only abort, whatever the next leader would say.
+    #[must_use]
+    pub fn has_lost(&self, root: Uid) -> bool {
+        self.tombstones.reason(root) == Some(GaveUp::Expelled)
     }
 }

@@ -15,6 +15,7 @@ use crate::error::{ErrorKind, SystemError};
 use crate::moved::Moved;
 use crate::shard::arrive::Outcome;
 use crate::shard::{Incoming, Shard};
+use crate::wire::context::CallContext;
 
 /// Calls of one object that wait until it is known who leads, at most, and for how long.
 const INCOMING_MAX: usize = 1_024;
@@ -70,12 +71,32 @@ impl Shard {
         };
         if let Some(to) = self.leads_elsewhere(group) {
             drop(groups);
+            if let Some(lost) = self.has_lost(&incoming) {
+                return incoming.reply.fail(lost);
+            }
             // Whoever calls from within this process gets what it has written back, to send it on.
             let error = self.led_by(uid, to, Some(incoming.parameters));
             return incoming.reply.fail(error);
         }
         drop(groups);
         self.wait_outside(incoming);
+    }
+
+    /// What a call is told whose action has done something here that went with the lead: at the
+    /// next leader it would find a state without that.
+    fn has_lost(&self, incoming: &Incoming) -> Option<SystemError> {
+        let parameters = incoming.parameters.reader();
+        let context = parameters.and_then(CallContext::of_parameters).ok()?;
+        let root = context.actions?.path.root()?;
+        if !self.engine.borrow().has_lost(root) {
+            return None;
+        }
+        let (uid, here) = (incoming.object, self.registry.here());
+        let detail = format!(
+            "{uid} at {here}: another copy leads, and what action {root} has done here is undone"
+        );
+        let error = SystemError::new(ErrorKind::ActionAborted, detail);
+        Some(error.with_victim(Some(root)))
     }
 
     /// A call waits until it is known who leads its object, and by which policy.

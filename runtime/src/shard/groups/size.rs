@@ -34,6 +34,8 @@ const JOINING: Duration = Duration::from_secs(5);
 const FRESH: Duration = Duration::from_millis(500);
 /// Each look in vain doubles the pause before the next one, so often at most.
 const PAUSES_MAX: u32 = 4;
+/// So long at a time a leader that is to go waits until nothing of the object is in use.
+const HAND_OVER: Duration = Duration::from_secs(10);
 /// Between two times that a copy is told to go.
 const DISMISS_AGAIN: Duration = Duration::from_millis(200);
 
@@ -78,7 +80,8 @@ enum Step {
     /// Something under way is waited for.
     Wait,
     Exclude(Vec<NodeId>),
-    HandOver(NodeId),
+    /// To one of these.
+    HandOver(Vec<NodeId>),
     Invite(usize),
 }
 
@@ -99,8 +102,8 @@ impl Size {
             .retain(|node, (until, _)| *until > now && !view.has(*node));
         let stays = |node: &NodeId| !self.leaving.contains_key(node);
         let stay: Vec<NodeId> = view.members.iter().copied().filter(stays).collect();
-        if let Some(to) = stay.first().filter(|_| !stays(&me)) {
-            return Step::HandOver(*to);
+        if !stay.is_empty() && !stays(&me) {
+            return Step::HandOver(stay);
         }
         if stay.len() >= wanted {
             let go = view.others(me).filter(|node| !stays(node));
@@ -209,7 +212,11 @@ impl Shard {
             match step {
                 (_, Step::Rest | Step::Wait) => {}
                 (uid, Step::Exclude(nodes)) => self.exclude(uid, nodes),
-                (uid, Step::HandOver(to)) => self.group_input(uid, Input::HandOver { to }),
+                (uid, Step::HandOver(to)) => {
+                    if let Some(to) = self.who_is_there(to.into_iter()) {
+                        self.let_lead(uid, to, HAND_OVER);
+                    }
+                }
                 (uid, Step::Invite(count)) => self.invite(uid, count),
             }
         }
@@ -538,7 +545,10 @@ mod tests {
         let (mut size, now) = (Size::default(), Instant::now());
         let later = now + JOINING;
         size.leaving.insert(A, later);
-        assert_eq!(size.step(A, &view(&[A, B]), 2, now), Step::HandOver(B));
+        assert_eq!(
+            size.step(A, &view(&[A, B]), 2, now),
+            Step::HandOver(vec![B])
+        );
         assert_eq!(size.step(A, &view(&[A]), 1, now), Step::Invite(1));
     }
 

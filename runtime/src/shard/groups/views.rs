@@ -7,7 +7,8 @@ use std::time::Duration;
 use partha_core::group::{Change, Input, Role, View};
 use partha_core::id::{ClassId, NodeId, Peer, Uid};
 
-use crate::services::binder::{GroupView, ViewChange};
+use super::Goal;
+use crate::services::binder::{GroupPolicy, GroupView, ViewChange};
 use crate::shard::Shard;
 use crate::wire::message;
 
@@ -22,6 +23,8 @@ const PROBE_GONE: Duration = Duration::from_millis(100);
 /// The first of the pauses between looks at a node that seems to be there although a connection to
 /// it has broken, which double: when a process dies, one connection shows it before others do.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// How long a node that stops waits until nothing is in use of what it leads.
+const STOPPING: Duration = Duration::from_secs(1);
 /// So many looks: for a third of a second.
 const LOOKS: u32 = 6;
 
@@ -119,32 +122,70 @@ impl Shard {
         }
     }
 
+    /// What is led here, and who could lead it next.
+    fn led_with_others(&self) -> Vec<(Uid, NodeId)> {
+        let groups = self.groups.borrow();
+        let led = groups.by_object.iter().filter(|(_, group)| group.leads());
+        let next = led.filter_map(|(uid, group)| {
+            let others = group.member.view().others(self.registry.me.node);
+            self.who_is_there(others).map(|to| (*uid, to))
+        });
+        next.collect()
+    }
+
+    /// The first of these nodes that there is a connection to; the first of all, if there is none.
+    pub(super) fn who_is_there(&self, nodes: impl Iterator<Item = NodeId>) -> Option<NodeId> {
+        let mut nodes = nodes.peekable();
+        let first = nodes.peek().copied();
+        let pool = self.client.pool();
+        nodes.find(|node| pool.known(*node).is_some()).or(first)
+    }
+
     /// The node stops: where others have copies, one of them is to lead.
     pub(in crate::shard) fn hand_over_groups(self: &Rc<Self>) {
-        let led: Vec<(Uid, NodeId)> = {
-            let groups = self.groups.borrow();
-            let led = groups.by_object.iter().filter(|(_, group)| group.leads());
-            led.filter_map(|(uid, group)| {
-                let mut others = group.member.view().others(self.registry.me.node);
-                others.next().map(|to| (*uid, to))
-            })
-            .collect()
-        };
-        for (uid, to) in led {
+        for (uid, to) in self.led_with_others() {
+            self.let_lead(uid, to, STOPPING);
+        }
+    }
+
+    /// The time that a node gets for what actions have of objects that it leads is over: others
+    /// lead, and what they do not take over is undone.
+    fn hand_over_now(self: &Rc<Self>) {
+        for (uid, to) in self.led_with_others() {
+            self.forget_change(uid);
             self.group_input(uid, Input::HandOver { to });
         }
     }
 
+    /// Another copy is to lead an object. Where the next leader goes on with running actions that
+    /// is at once; where it does not, when nothing of the object is in use, for which it is waited
+    /// so long.
+    pub(super) fn let_lead(self: &Rc<Self>, uid: Uid, to: NodeId, patience: Duration) {
+        let takes_over = {
+            let groups = self.groups.borrow();
+            let policy = groups.by_object.get(&uid).and_then(|group| group.policy);
+            policy.is_some_and(GroupPolicy::takes_over)
+        };
+        if takes_over {
+            return self.group_input(uid, Input::HandOver { to });
+        }
+        if let Err(error) = self.begin_change(uid, Goal::Lead(to), patience) {
+            tracing::debug!(%uid, %error, "it is handed over later");
+        }
+    }
+
     /// Whether a copy leads here that others could lead in the place of. Those that have come to
-    /// lead since the node began to stop are handed over as well.
-    pub(crate) fn leads_still(self: &Rc<Self>) -> bool {
+    /// lead since the node began to stop are handed over as well; `now` without waiting.
+    pub(crate) fn leads_still(self: &Rc<Self>, now: bool) -> bool {
         let leads = {
             let groups = self.groups.borrow();
             let mut all = groups.by_object.values();
             all.any(|group| group.leads() && group.member.view().members.len() > 1)
         };
-        if leads {
-            self.hand_over_groups();
+        match (leads, now) {
+            (false, _) => {}
+            (true, false) => self.hand_over_groups(),
+            (true, true) => self.hand_over_now(),
         }
         leads
     }
