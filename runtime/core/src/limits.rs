@@ -78,9 +78,11 @@ impl Limits {
     /// likely to come back, but may as well keep a reference for weeks.
     pub const BOUND_IDLE_FACTOR: u64 = 10;
     /// The longest pause between two messages of the commit protocol is this many times the
-    /// first: with the default of 500 ms it is 5 s, so that a restarted coordinator frees what
-    /// is in doubt within seconds without having been called by a thousand in step.
-    pub const RESEND_FACTOR: u64 = 10;
+    /// first: with the default of 100 ms it is 5 s, so that a restarted coordinator frees what
+    /// is in doubt within seconds without having been called by a thousand in step. The first is
+    /// some syncs and round trips long: what was said to a leader that died goes to the next one
+    /// then.
+    pub const RESEND_FACTOR: u64 = 50;
 }
 
 impl Default for Limits {
@@ -107,7 +109,7 @@ impl Default for Limits {
             cargo_levels_max: 1_024,
             move_hold_ns: 2_000_000_000,
             vote_wait_ns: 5_000_000_000,
-            resend_ns: 500_000_000,
+            resend_ns: 100_000_000,
         }
     }
 }

@@ -115,7 +115,11 @@ fn fault(word: &str) -> Fault {
 
 impl Story {
     fn new() -> Self {
-        let limits = Limits::default();
+        // Apart from what else is due in them.
+        let limits = Limits {
+            resend_ns: 500_000_000,
+            ..Limits::default()
+        };
         Self {
             limits,
             engine: Engine::new(limits, me(1)),
