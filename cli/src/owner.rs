@@ -53,7 +53,14 @@ impl System {
     }
 
     /// The same, with the nodes that the object has gone through, as far as they tell.
+    ///
+    /// Of an object with copies that is the one that leads: others have a state of it, too.
     pub(crate) async fn owner_traced(&self, object: Uid) -> anyhow::Result<Owned> {
+        let views = self.client.locator();
+        let views = views.views(&self.client, &[object], PATIENCE).await;
+        if views.is_ok_and(|views| !views.is_empty()) {
+            return self.owner(object).await;
+        }
         self.or_elsewhere(object, self.traced(object)).await
     }
 

@@ -67,6 +67,9 @@ fn another_copy_leads_when_nothing_is_in_use() {
         );
         let now = members(&system, name);
         assert_eq!(now, [next, "a", before[2].as_str()], "{policy}");
+        // Not the node that made it, though that has a copy.
+        let described = system.json(&["describe", name]);
+        assert_eq!(described["node"], json!(next), "{policy}");
         // Again: it is there, and its view stays.
         let again = system.json(&["move", name, next]);
         assert_eq!(again["from"], json!(next), "{policy}");

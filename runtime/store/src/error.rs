@@ -344,13 +344,16 @@ impl StoreError {
         }
     }
 
-    /// Whether the batch came too early, or after one that did: whoever sent it begins again, and
-    /// the store is as it should be.
+    /// Whether the batch came too early, or after one that did, or too late, after another
+    /// activation has begun: whoever sent it begins again, and the store is as it should be.
     #[must_use]
     pub fn is_passing(&self) -> bool {
         matches!(
             self,
-            Self::Clearing { .. } | Self::EarlierWriteFailed { .. } | Self::OutOfStep { .. }
+            Self::Clearing { .. }
+                | Self::EarlierWriteFailed { .. }
+                | Self::Fenced { .. }
+                | Self::OutOfStep { .. }
         )
     }
 

@@ -18,7 +18,7 @@ pub struct Usage {
     pub used_bytes: u64,
     /// Batches committed.
     pub batches: u64,
-    /// Batches refused or failed, but for those that only came too early
+    /// Batches refused or failed, but for those that only came too early or too late
     /// ([`crate::StoreError::is_passing`]).
     pub batches_failed: u64,
     /// Items in the committed batches.

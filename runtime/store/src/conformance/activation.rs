@@ -54,6 +54,8 @@ fn a_younger_activation_fences_off_the_older(make: Make<'_>) {
         matches!(fenced, Err(StoreError::Fenced { current, .. }) if current == young),
         "{fenced:?}"
     );
+    // That is no failure of the store.
+    assert_eq!(store.usage().batches_failed, 0);
     let shadow = shadow(90, 1, old.0, "prepared");
     assert!(matches!(
         commit(&*store, vec![shadow]),
