@@ -163,7 +163,7 @@ impl Servant for BinderServant {
         let (rows, mut changed) = (cx.rows(), 0);
         for object in &objects {
             // What is told of a group is of the time before it was one.
-            if views::find(rows, object.object)?.is_none() {
+            if !views::is_group_after(rows, object)? {
                 changed += u32::from(moved::put(rows, object)?);
             }
         }

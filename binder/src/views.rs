@@ -146,6 +146,25 @@ pub(crate) fn dissolve(rows: &Rows, object: Uid, expected: u64) -> Result<bool> 
     Ok(true)
 }
 
+/// Whether an object is a group, after this news of where it is.
+///
+/// A group has a number beyond that of all moves before it was one, and does not move. So where the
+/// only member of a view has let the object go later, the node never became one: it ended, or its
+/// store failed, after the view was made. The view goes.
+pub(crate) fn is_group_after(rows: &Rows, news: &MovedObject) -> Result<bool> {
+    let Some(view) = find(rows, news.object)? else {
+        return Ok(false);
+    };
+    let has_left = view.members.len() == 1 && view.members[0] != news.node;
+    if !has_left || news.moves < view.number {
+        return Ok(true);
+    }
+    rows.remove(GROUPS, &news.object.to_bytes())?;
+    let (object, number) = (news.object, view.number);
+    tracing::info!(%object, number, node = news.node, "a group that never was is forgotten");
+    Ok(false)
+}
+
 fn put(rows: &Rows, view: &GroupView) -> Result<()> {
     let written = message(GroupView::DATA, GroupView::POINTERS, |w, s| {
         view.write(w, s);

@@ -408,8 +408,8 @@ async fn numbers_only_grow_from_moves_to_views_to_moves() {
     assert_eq!((error.object, error.known), (one, 7));
     system.make(&view(one, 8, &[2])).await.unwrap();
     assert_eq!(system.row(one).await, (2, true, 8));
-    // News of moves before it was a group are none, whatever they say.
-    assert_eq!(system.tell_moved(one, 3, 100).await, 0);
+    // News of moves before it was a group are none.
+    assert_eq!(system.tell_moved(one, 3, 7).await, 0);
     assert_eq!(system.row(one).await, (2, true, 8));
     let include = change(one, 8, 2, ViewWish::Include(3));
     assert_eq!(system.change(&include).await, (9, vec![2, 3]));
@@ -431,4 +431,24 @@ async fn numbers_only_grow_from_moves_to_views_to_moves() {
     assert_eq!(system.row(one).await, (1, true, 11));
     system.make(&view(one, 12, &[1, 2])).await.unwrap();
     assert!(!system.dissolve(one, 12).await, "there is another member");
+}
+
+/// Its node ended, or its store failed, after the view was made, and it moved as an object without
+/// copies then: whoever looks for it is not to be sent to where it was for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_never_was_is_forgotten_when_its_object_moves() {
+    let system = System::with_nodes().await;
+    let (one, other) = (object(100), object(101));
+    system.make(&view(one, 5, &[2])).await.unwrap();
+    system.make(&view(other, 5, &[1, 2])).await.unwrap();
+    // Before it; at that node; and of one that has members elsewhere.
+    assert_eq!(system.tell_moved(one, 3, 4).await, 0);
+    assert_eq!(system.tell_moved(one, 2, 5).await, 0);
+    assert_eq!(system.tell_moved(other, 3, 5).await, 0);
+    assert_eq!(system.row(one).await, (2, true, 5));
+    assert_eq!(system.tell_moved(one, 3, 5).await, 1);
+    assert_eq!(system.views(&[one]).await, []);
+    assert_eq!(system.row(one).await, (3, true, 5));
+    system.make(&view(one, 6, &[3])).await.unwrap();
+    assert_eq!(system.views(&[other]).await.len(), 1);
 }

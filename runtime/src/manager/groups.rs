@@ -65,10 +65,14 @@ impl Manager {
         };
         let me = self.home.me.node;
         let policy = policy.unwrap_or(GroupPolicy::Passive);
+        // Beyond what is told of its moves, so that late news of these are known as such.
+        let shard = self.home.shard(object);
+        let moves = shard.look(move |shard| shard.came_from(object).0);
+        let moves = moves.await.ok_or_else(stopping)?;
         let view = GroupView {
             object,
             class: class.0,
-            number: 1,
+            number: moves + 1,
             members: vec![me.0],
             wanted: copies,
             policy,
@@ -86,7 +90,6 @@ impl Manager {
             number: made.number,
             members: made.members.into_iter().map(NodeId).collect(),
         };
-        let shard = self.home.shard(object);
         let join = shard.look(move |shard| shard.join_group(object, view, true));
         join.await.ok_or_else(stopping)??;
         self.when_it_leads(object).await?;

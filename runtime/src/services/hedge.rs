@@ -21,6 +21,10 @@ use crate::net::connection::{Connection, lock};
 /// connecting takes, and within the 200 ms that a change of leaders may take beyond the lease.
 const PAUSE: Duration = Duration::from_millis(80);
 
+/// Objects that one client asks for in one such pause: with thousands at a silent node the binder is
+/// needed for those that take over.
+pub(super) const ASKING_MAX: usize = 64;
+
 impl Locator {
     /// What connecting to `node` brings, or a connection to whoever the binder says meanwhile has
     /// the object.
@@ -46,8 +50,11 @@ impl Locator {
     /// A connection to another node than the silent one, once the binder knows one.
     async fn elsewhere(&self, client: &Client, object: Uid, silent: NodeId) -> Arc<Connection> {
         loop {
+            let turn = self.elsewhere.acquire().await;
             tokio::time::sleep(PAUSE).await;
-            let Ok(found) = self.location(client, object).await else {
+            let found = self.location(client, object).await;
+            drop(turn);
+            let Ok(found) = found else {
                 // It is said when the silent node is given up.
                 continue;
             };

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use partha_core::id::{CallId, NodeId, Uid};
+use tokio::sync::Semaphore;
 
 use super::BINDER_NAME;
 use super::binder::{Binder, Location, NodeEntry};
@@ -28,11 +29,13 @@ const NODES_MAX: usize = 65_536;
 
 /// The nodes of a system, as this client knows them. What is remembered is a guess: it is
 /// validated by use, and asked for again when it proves wrong.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Locator {
     pub(super) binder: Mutex<Option<BinderPlace>>,
     nodes: Arc<Nodes>,
     moved: Whereabouts,
+    /// Turns of those that ask for objects of silent nodes.
+    pub(super) elsewhere: Semaphore,
 }
 
 /// What is known of nodes; one table for all clients of a process.
@@ -59,6 +62,7 @@ impl Locator {
             binder,
             nodes,
             moved,
+            elsewhere: Semaphore::new(super::hedge::ASKING_MAX),
         }
     }
 

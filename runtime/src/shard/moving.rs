@@ -144,7 +144,7 @@ impl Shard {
     }
 
     /// How often an object has moved, and where it came from.
-    pub(super) fn came_from(&self, object: Uid) -> (u64, NodeId) {
+    pub(crate) fn came_from(&self, object: Uid) -> (u64, NodeId) {
         let store = self.registry.store.as_ref();
         match store.map(|store| store.read_place(object)) {
             Some(Ok(Some(Place::Here { moves, from, .. }))) => (moves, from),

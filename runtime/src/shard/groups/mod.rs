@@ -95,6 +95,8 @@ pub(super) struct Groups {
     /// Counts changes of policies and leads that were asked for.
     changes: u64,
     sending: state::Sending,
+    /// Objects that the store is just told have copies.
+    joining: BTreeSet<Uid>,
     /// Counts entries that are no call's.
     named: u64,
     /// What is done for actions in several steps.
@@ -197,6 +199,8 @@ pub(crate) enum GroupJob {
     Open(Box<Opened>),
     /// A group that the store has now.
     Reopen(Uid),
+    /// The store was not told that there is a copy.
+    NotJoined(Uid),
     /// A broken copy that could not be made anew.
     Broken(Uid),
 }
@@ -378,6 +382,12 @@ impl Shard {
         self.has_groups.get() && self.groups.borrow().has(uid)
     }
 
+    /// Whether an object has copies, or is just about to.
+    pub(crate) fn is_or_becomes_group(&self, uid: Uid) -> bool {
+        let groups = self.groups.borrow();
+        groups.has(uid) || groups.joining.contains(&uid)
+    }
+
     /// Whether an object has copies, one of them here, and whoever leads it next takes over what
     /// running actions have of it. None if that is not known yet.
     pub(crate) fn is_cohort(&self, uid: Uid) -> Option<bool> {
@@ -405,6 +415,9 @@ impl Shard {
                 result,
             } => self.group_written(uid, (life, job), result),
             GroupJob::Open(opened) => self.open_group(*opened),
+            GroupJob::NotJoined(uid) => {
+                self.groups.borrow_mut().joining.remove(&uid);
+            }
             GroupJob::Broken(uid) => self.renew_later(uid),
             GroupJob::Reopen(uid) => {
                 if let Some(store) = self.registry.store.clone() {

@@ -105,6 +105,7 @@ impl Shard {
     /// A group that the store has: its copy asks for the view before anything else.
     pub(in crate::shard) fn open_group(self: &Rc<Self>, opened: Opened) {
         let Opened { uid, found } = opened;
+        self.groups.borrow_mut().joining.remove(&uid);
         let Kept { record, bodies } = match found {
             Found::Kept(kept) => kept,
             Found::Nothing => return self.close_group(uid),
@@ -304,7 +305,7 @@ impl Shard {
             let mut locks = engine.locks();
             locks.any(|lock| lock.uid == uid && !lock.holders.is_empty())
         };
-        if locked {
+        if locked || self.is_on_its_way(uid) {
             let detail = format!("{uid} at {here} is in use; ask again");
             return Err(SystemError::new(ErrorKind::LockTimeout, detail));
         }
@@ -344,6 +345,13 @@ impl Shard {
             let detail = format!("{}: a copy needs a store", self.registry.here());
             return Err(SystemError::new(ErrorKind::BadOperation, detail));
         };
+        if self.is_on_its_way(uid) {
+            let here = self.registry.here();
+            let detail = format!("{uid} at {here} is just moving; ask again");
+            return Err(SystemError::new(ErrorKind::LockTimeout, detail));
+        }
+        // Until the store has it nobody else sees that it has copies.
+        self.groups.borrow_mut().joining.insert(uid);
         let handle = self.handle.clone();
         let item = Item::JoinGroup {
             uid,
@@ -352,7 +360,10 @@ impl Shard {
         };
         let done = move |result: std::result::Result<(), StoreError>| match result {
             Ok(()) => handle.post(Job::Group(GroupJob::Reopen(uid))),
-            Err(error) => tracing::warn!(%uid, %error, "no copy is made here"),
+            Err(error) => {
+                tracing::warn!(%uid, %error, "no copy is made here");
+                handle.post(Job::Group(GroupJob::NotJoined(uid)));
+            }
         };
         store.submit(Batch::from(item), Box::new(done));
         Ok(())

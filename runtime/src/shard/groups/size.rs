@@ -426,6 +426,12 @@ impl Shard {
             group.size.in_vain = 0;
         }
         self.size_changed(uid);
+        // An answer of the binder from before may be on its way, and is believed.
+        let shard = self.clone();
+        self.spawn(async move {
+            tokio::time::sleep(2 * ATTEMPT).await;
+            shard.ask_view(uid);
+        });
     }
 
     /// The copy at a node is to go, if this one leads; another one takes its place.

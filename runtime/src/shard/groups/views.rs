@@ -89,8 +89,11 @@ impl Shard {
         if let Some(group) = self.groups.borrow_mut().by_object.get_mut(&uid) {
             group.class = ClassId(view.class);
             group.learn_policy(&view);
-            group.wanted = view.wanted;
-            group.size.placement = view.placement;
+            // Of an older view it is older, too.
+            if group.member.view().number <= view.number {
+                group.wanted = view.wanted;
+                group.size.placement = view.placement;
+            }
             if group.member.view().number < view.number {
                 group.leader_lost = false;
             }

@@ -105,6 +105,13 @@ impl Shard {
             let _ = waiting.send(Err(NotMoved::Not { reason, passing }));
             return;
         }
+        if self.is_or_becomes_group(object) {
+            let reason = "it is just getting copies".to_owned();
+            let passing = true;
+            // Whoever asked may be gone.
+            let _ = waiting.send(Err(NotMoved::Not { reason, passing }));
+            return;
+        }
         let (moves_so_far, from) = match self.present_place(object) {
             Ok(found) => found,
             Err(error) => {
@@ -253,6 +260,12 @@ impl Shard {
         }
         let (moves, from) = self.came_from(object);
         Ok((moves, (moves > 0).then_some(from)))
+    }
+
+    /// Whether an object is just going from here, or coming.
+    pub(in crate::shard) fn is_on_its_way(&self, uid: Uid) -> bool {
+        let moves = self.moves.borrow();
+        moves.departures.contains_key(&uid) || moves.arrivals.contains_key(&uid)
     }
 
     fn take_departure(&self, uid: Uid, action: Uid) -> Option<Departure> {

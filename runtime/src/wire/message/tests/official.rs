@@ -118,7 +118,7 @@ fn the_official_compiler_reads_news_of_groups_by_wire_capnp() {
         "page = (class = 17, schema = 18, version = 19, first = true, last = true, state = \
          \"state\", rows = [(part = 2, key = \"key\", value = \"value\")], replies = [(node = 6, \
          sequence = 5, keepMs = 4, incarnation = 3, body = \"reply\")], actions \
-         = \"actions\")",
+         = \"actions\", sending = 7, number = 0)",
     ] {
         assert!(text.contains(part), "{part}\nin\n{text}");
     }
