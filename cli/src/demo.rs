@@ -240,6 +240,13 @@ fn show_figures(load: &Load, elapsed: Duration) {
         "aborted",
         format!("{} transfers after all tries", counts.aborted.get()),
     );
+    figure(
+        "failed",
+        format!(
+            "{} payments, surely not executed",
+            counts.payments_failed.get()
+        ),
+    );
     figure("retried", counts.retried.get());
     figure(
         "undone",

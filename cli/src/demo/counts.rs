@@ -14,6 +14,8 @@ pub(super) struct Counts {
     pub(super) transfers: Histogram,
     /// Payments whose outcome was unknown at first.
     pub(super) payments_settled: Counter,
+    /// Payments that failed: nothing of them has happened.
+    pub(super) payments_failed: Counter,
     /// Transfers that an account refused.
     pub(super) refused: Counter,
     /// Transfers that were given up: nothing of them has happened.
@@ -47,6 +49,7 @@ impl Counts {
             payments: Histogram::new(),
             transfers: Histogram::new(),
             payments_settled: Counter::default(),
+            payments_failed: Counter::default(),
             refused: Counter::default(),
             aborted: Counter::default(),
             retried: Counter::default(),

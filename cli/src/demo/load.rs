@@ -118,7 +118,10 @@ impl Load {
         match pay(client, &self.accounts[chosen], amount, &self.counts).await? {
             pay::Ending::Paid => book.paid(chosen, amount),
             pay::Ending::Refused => {}
-            pay::Ending::NotExecuted => return Ok(()),
+            pay::Ending::NotExecuted => {
+                self.counts.payments_failed.add(1);
+                return Ok(());
+            }
         }
         self.counts.payments.add(begun.elapsed());
         Ok(())

@@ -21,8 +21,8 @@ use crate::net::connection::{Connection, lock};
 /// connecting takes, and within the 200 ms that a change of leaders may take beyond the lease.
 const PAUSE: Duration = Duration::from_millis(80);
 
-/// Objects that one client asks for in one such pause: with thousands at a silent node the binder is
-/// needed for those that take over.
+/// Objects that one client asks for in one such pause: with thousands at a silent node the binder
+/// is needed for those that take over.
 pub(super) const ASKING_MAX: usize = 64;
 
 impl Locator {

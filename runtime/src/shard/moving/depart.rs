@@ -92,6 +92,10 @@ impl Shard {
         let (object, hello) = (journey.object, journey.connection.hello());
         let (peer, shards) = (hello.peer, hello.shards);
         let until = self.time_of(journey.until);
+        let refuse = |waiting: oneshot::Sender<_>, reason, passing| {
+            // Whoever asked may be gone.
+            let _ = waiting.send(Err(NotMoved::Not { reason, passing }));
+        };
         let mut moves = self.moves.borrow_mut();
         if let Some(departure) = moves.departures.get_mut(&object) {
             let towards = departure.journey.connection.peer().node;
@@ -100,17 +104,10 @@ impl Shard {
                 return;
             }
             let reason = format!("it is on its way to node {towards} already");
-            let passing = true;
-            // Whoever asked may be gone.
-            let _ = waiting.send(Err(NotMoved::Not { reason, passing }));
-            return;
+            return refuse(waiting, reason, true);
         }
         if self.is_or_becomes_group(object) {
-            let reason = "it is just getting copies".to_owned();
-            let passing = true;
-            // Whoever asked may be gone.
-            let _ = waiting.send(Err(NotMoved::Not { reason, passing }));
-            return;
+            return refuse(waiting, "it is just getting copies".to_owned(), true);
         }
         let (moves_so_far, from) = match self.present_place(object) {
             Ok(found) => found,
@@ -127,9 +124,7 @@ impl Shard {
             _ => None,
         };
         if let Some((reason, passing)) = reason {
-            // Whoever asked may be gone.
-            let _ = waiting.send(Err(NotMoved::Not { reason, passing }));
-            return;
+            return refuse(waiting, reason, passing);
         }
         let departure = Departure {
             action,
