@@ -32,6 +32,8 @@ pub(super) const STATE_BYTES_MAX: usize = 64 << 20;
 
 /// States that a shard sends at a time.
 const SENDING_MAX: usize = 4;
+/// How often one is read, if something is installed meanwhile.
+const READS_MAX: usize = 8;
 /// How long the sending of one to one copy may take.
 const SENDING: Duration = Duration::from_secs(10);
 
@@ -202,7 +204,7 @@ impl Shard {
         self.spawn(async move {
             // It is closed by nobody.
             let turn = turns.acquire_owned().await;
-            let to = shard.send_state(store, uid, sending).await;
+            let (to, view) = shard.send_state(store, uid, sending).await;
             drop(turn);
             {
                 let mut groups = shard.groups.borrow_mut();
@@ -210,39 +212,68 @@ impl Shard {
                     return;
                 };
                 group.sending = false;
-                // Who has asked again meanwhile did not know that it is on its way.
-                group.wants_state.retain(|node| !to.contains(node));
+                // Who has asked again meanwhile did not know that it is on its way; but what is of
+                // an older view is not taken.
+                if *group.member.view() == view {
+                    group.wants_state.retain(|node| !to.contains(node));
+                }
             }
             shard.send_states(uid);
         });
     }
 
-    /// Reads the state and sends it; to whom.
+    /// Reads the state and sends it, again if something was installed while it was read; to whom,
+    /// and of which view.
     async fn send_state(
         self: &Rc<Self>,
         store: Arc<dyn ObjectStore>,
         uid: Uid,
         sending: u64,
-    ) -> BTreeSet<NodeId> {
-        let begun = {
-            let mut groups = self.groups.borrow_mut();
-            let group = groups.by_object.get_mut(&uid);
-            group.filter(|it| it.may_send_state()).map(|group| {
-                let to = std::mem::take(&mut group.wants_state);
-                let at = group.member.log().installed();
-                (to, group.member.view().clone(), at)
-            })
-        };
-        let Some((to, view, at)) = begun else {
-            return BTreeSet::new();
-        };
-        let reading = tokio::task::spawn_blocking(move || read_pages(&store, uid, sending));
-        match reading.await {
-            Ok(Ok(pages)) => self.send_pages(uid, &to, (&view, at), &pages).await,
-            Ok(Err(error)) => tracing::error!(%uid, %error, "no copy can be made"),
-            Err(error) => tracing::error!(%uid, %error, "reading a state for a copy failed"),
+    ) -> (BTreeSet<NodeId>, View) {
+        for _ in 0..READS_MAX {
+            let begun = {
+                let groups = self.groups.borrow();
+                let group = groups.by_object.get(&uid);
+                let group = group.filter(|it| it.may_send_state());
+                group.map(|it| (it.member.log().installed(), it.member.view().clone()))
+            };
+            let Some((at, view)) = begun else {
+                // It is asked for again when the store shows all.
+                return (BTreeSet::new(), View::default());
+            };
+            let store = store.clone();
+            let reading = tokio::task::spawn_blocking(move || read_pages(&store, uid, sending));
+            let pages = match reading.await {
+                Ok(Ok(pages)) => pages,
+                Ok(Err(error)) => {
+                    tracing::error!(%uid, %error, "no copy can be made");
+                    break;
+                }
+                Err(error) => {
+                    tracing::error!(%uid, %error, "reading a state for a copy failed");
+                    break;
+                }
+            };
+            let to = {
+                let mut groups = self.groups.borrow_mut();
+                let group = groups.by_object.get_mut(&uid);
+                let same = |it: &&mut Group| {
+                    it.member.log().installed() == at && *it.member.view() == view
+                };
+                let group = group.filter(same);
+                group.map(|group| std::mem::take(&mut group.wants_state))
+            };
+            if let Some(to) = to {
+                self.send_pages(uid, &to, (&view, at), &pages).await;
+                return (to, view);
+            }
         }
-        to
+        // They ask again.
+        let mut groups = self.groups.borrow_mut();
+        if let Some(group) = groups.by_object.get_mut(&uid) {
+            group.wants_state.clear();
+        }
+        (BTreeSet::new(), View::default())
     }
 
     async fn send_pages(
@@ -252,15 +283,6 @@ impl Shard {
         (view, at): (&View, Stamp),
         pages: &[Page],
     ) {
-        let same = {
-            let groups = self.groups.borrow();
-            let group = groups.by_object.get(&uid);
-            group.is_some_and(|it| it.member.log().installed() == at && it.member.view() == view)
-        };
-        // Else something was installed meanwhile: the copies ask again.
-        if !same {
-            return;
-        }
         for to in to {
             let news = pages.iter().map(|page| {
                 let view = view.clone();
