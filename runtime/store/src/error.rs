@@ -345,7 +345,8 @@ impl StoreError {
     }
 
     /// Whether the batch came too early, or after one that did, or too late, after another
-    /// activation has begun: whoever sent it begins again, and the store is as it should be.
+    /// activation has begun or the copy was given up: whoever sent it begins again, and the store
+    /// is as it should be.
     #[must_use]
     pub fn is_passing(&self) -> bool {
         matches!(
@@ -353,6 +354,8 @@ impl StoreError {
             Self::Clearing { .. }
                 | Self::EarlierWriteFailed { .. }
                 | Self::Fenced { .. }
+                | Self::NoSuchGroup { .. }
+                | Self::OlderView { .. }
                 | Self::OutOfStep { .. }
         )
     }

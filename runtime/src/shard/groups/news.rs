@@ -111,7 +111,10 @@ impl Shard {
                 && !group.has_room_for(from.node);
             if is_strange {
                 drop(groups);
-                return self.dismiss(uid, from.node);
+                // Nothing is kept back for it any more.
+                let (node, ended) = (from.node, false);
+                self.group_input(uid, Input::Lost { node, ended });
+                return self.dismiss(uid, node);
             }
             let installed = group.member.log().installed().index;
             let leads = group.member.view().leader() == from.node;
