@@ -23,6 +23,9 @@ const PROBE_GONE: Duration = Duration::from_millis(100);
 /// The first of the pauses between looks at a node that seems to be there although a connection to
 /// it has broken, which double: when a process dies, one connection shows it before others do.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// So many looks whether the last connection of a node breaks whose host refuses new ones: for a
+/// tenth of a second.
+const DISCONNECTED_LOOKS: u32 = 20;
 /// How long a node that stops waits until nothing is in use of what it leads.
 const STOPPING: Duration = Duration::from_secs(1);
 /// So many looks: for a third of a second.
@@ -305,13 +308,26 @@ impl Shard {
             };
             ended &= refused;
         }
-        // It may listen elsewhere by now, and have been promised something in its new life.
-        let home = self.client.home_if_any();
-        if ended && !home.is_some_and(|home| home.is_connected(node)) {
+        if ended && self.is_disconnected(node).await {
             Reached::Ended
         } else {
             Reached::Silent
         }
+    }
+
+    /// Whether no process of a node is connected to this one, which is soon seen of one that has
+    /// ended. It may listen elsewhere by now, and have been promised something in its new life.
+    async fn is_disconnected(&self, node: NodeId) -> bool {
+        let Some(home) = self.client.home_if_any() else {
+            return true;
+        };
+        for _ in 0..DISCONNECTED_LOOKS {
+            if !home.is_connected(node) {
+                return true;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        false
     }
 
     /// Where it is settled who leads, calls that wait go on or away; where another copy does, what
