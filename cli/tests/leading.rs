@@ -12,10 +12,11 @@ use bank::Account;
 use common::LONG;
 use common::shell::Shell;
 use common::system::System;
-use partha::{ActionOptions, Client};
+use partha::{ActionOptions, Client, Uid};
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::json;
 use test_support::eventually;
+use tokio::task::JoinHandle;
 
 const POLICIES: [&str; 3] = ["passive", "cohort", "active"];
 
@@ -45,6 +46,13 @@ fn members(system: &System, name: &str) -> Vec<String> {
     let told = system.json(&["describe", name]);
     let members = told["members"].as_array().unwrap().iter();
     members.map(|it| it.as_str().unwrap().to_owned()).collect()
+}
+
+/// Whether it is said that the copy at this node could lead.
+fn names_copy_at(said: &str, node: &str) -> bool {
+    let names = said.split("those at ").nth(1).unwrap();
+    let names = names.split(';').next().unwrap();
+    names.split(", ").any(|name| name == node)
 }
 
 fn balance(system: &System, name: &str) -> String {
@@ -78,11 +86,9 @@ fn another_copy_leads_when_nothing_is_in_use() {
 
         let (status, err) = system.fails(&["move", name, &free]);
         assert_eq!(status, 1, "{err}");
-        let others = format!("those at a, {}", before[2]);
-        assert!(
-            err.contains(&others) || err.contains(&format!("those at {}, a", before[2])),
-            "{err}"
-        );
+        for other in ["a", before[2].as_str()] {
+            assert!(names_copy_at(&err, other), "{err}");
+        }
 
         // What an action has of it is waited for, and is not undone.
         let mut shell = Shell::start(&system);
@@ -105,12 +111,10 @@ fn a_copy_that_does_not_answer_is_not_let_lead() {
     let system = System::start(&["a", "b", "c", "d"]);
     let (before, _) = copied(&system, "/alice", "cohort");
     system.freeze(&before[1]);
-    let begun = Instant::now();
     let (status, err) = system.fails(&["move", "/alice", &before[1], "--wait", "1s"]);
     assert_eq!(status, 1, "{err}");
     assert!(err.contains("does not answer"), "{err}");
     assert_eq!(balance(&system, "/alice"), "0");
-    assert!(begun.elapsed() < LONG);
     system.signal(&before[1], Signal::CONT);
     assert_eq!(members(&system, "/alice")[0], "a");
 }
@@ -136,8 +140,8 @@ fn a_drain_waits_for_what_an_action_has() {
     assert_eq!(balance(&system, "/alice"), "200");
 }
 
-/// A node that stops does not wait for long: an action that has lost what it has done can only
-/// abort, and is not told of a state without that.
+/// A node that stops waits for actions, and not for ever: one that has lost what it has done can
+/// only abort, and is never told of a state without that.
 #[test]
 fn an_action_hears_that_its_work_is_lost_where_a_node_stops() {
     let mut system = System::start(&["a", "b", "c", "d"]);
@@ -146,14 +150,31 @@ fn an_action_hears_that_its_work_is_lost_where_a_node_stops() {
     shell.begin();
     assert_eq!(shell.ask(r#"/alice.deposit {"amount": 100}"#), "100");
     system.signal("a", Signal::TERM);
-    let begun = Instant::now();
+    let said = shell.ask("/alice.balance");
+    assert!(said.contains("can only abort") || said == "100", "{said}");
+    system.ended("a");
     eventually(LONG, || system.json(&["groups"])[0]["members"][0] != "a");
-    // The node itself goes on waiting for the action.
-    assert!(begun.elapsed() < Duration::from_secs(8));
     let said = shell.ask("/alice.balance");
     assert!(said.starts_with("error"), "{said}");
-    system.ended("a");
     assert_eq!(balance(&system, "/alice"), "0");
+}
+
+/// An account, as a client of the system has it.
+async fn bound(system: &System, name: &str) -> (Client, Uid) {
+    let client = Client::connect(system.naming.clone()).await.unwrap();
+    let naming = client.naming().unwrap();
+    let uid = naming.lookup(&client, name).await.unwrap().object;
+    (client, uid)
+}
+
+/// Waits until some more has been paid, by all.
+async fn goes_on(paid: &AtomicI64, payers: &[JoinHandle<()>], policy: &str) {
+    let (seen, begun) = (paid.load(Ordering::Relaxed), Instant::now());
+    while paid.load(Ordering::Relaxed) < seen + 8 {
+        assert!(begun.elapsed() < LONG, "{policy}: nobody pays any more");
+        assert!(!payers.iter().any(JoinHandle::is_finished), "{policy}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
 }
 
 /// Pays in until it is told to stop, in actions every other time; none may fail.
@@ -185,9 +206,7 @@ async fn nobody_fails_while_the_lead_goes_around() {
             (system, name, members)
         };
         let (back, name, members) = tokio::task::spawn_blocking(setting).await.unwrap();
-        let client = Client::connect(back.naming.clone()).await.unwrap();
-        let naming = client.naming().unwrap();
-        let uid = naming.lookup(&client, &name).await.unwrap().object;
+        let (client, uid) = bound(&back, &name).await;
         let (paid, stop) = (Arc::<AtomicI64>::default(), Arc::<AtomicBool>::default());
         let payers = (0..4).map(|_| {
             let account = Account::from_uid(uid);
@@ -205,12 +224,7 @@ async fn nobody_fails_while_the_lead_goes_around() {
             let view = client.move_object(uid, to, LONG).await.unwrap();
             assert!(view > before, "{policy}: view {view} after {before}");
             before = view;
-            let (seen, begun) = (paid.load(Ordering::Relaxed), Instant::now());
-            while paid.load(Ordering::Relaxed) < seen + 8 {
-                assert!(begun.elapsed() < LONG, "{policy}: nobody pays any more");
-                assert!(!payers.iter().any(|it| it.is_finished()), "{policy}");
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
+            goes_on(&paid, &payers, policy).await;
         }
         stop.store(true, Ordering::Relaxed);
         for payer in payers {
@@ -219,10 +233,9 @@ async fn nobody_fails_while_the_lead_goes_around() {
         let paid = paid.load(Ordering::Relaxed);
         let ended = move || {
             assert_eq!(balance(&back, &name), paid.to_string());
-            let groups: Value = back.json(&["groups"]);
-            (back, groups)
+            back
         };
-        (system, _) = tokio::task::spawn_blocking(ended).await.unwrap();
+        system = tokio::task::spawn_blocking(ended).await.unwrap();
     }
 }
 
@@ -240,9 +253,7 @@ async fn no_transfer_is_given_up_while_nodes_stop() {
             system
         };
         system = tokio::task::spawn_blocking(setting).await.unwrap();
-        let client = Client::connect(system.naming.clone()).await.unwrap();
-        let naming = client.naming().unwrap();
-        let uid = naming.lookup(&client, &name).await.unwrap().object;
+        let (client, uid) = bound(&system, &name).await;
         let (paid, stop) = (Arc::<AtomicI64>::default(), Arc::<AtomicBool>::default());
         let payers = (0..3).map(|_| {
             let (client, paid, stop) = (client.clone(), paid.clone(), stop.clone());
@@ -271,12 +282,7 @@ async fn no_transfer_is_given_up_while_nodes_stop() {
                 system
             };
             system = tokio::task::spawn_blocking(stopping).await.unwrap();
-            let (seen, begun) = (paid.load(Ordering::Relaxed), Instant::now());
-            while paid.load(Ordering::Relaxed) < seen + 8 {
-                assert!(begun.elapsed() < LONG, "{policy}: nobody pays any more");
-                assert!(!payers.iter().any(|it| it.is_finished()), "{policy}");
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
+            goes_on(&paid, &payers, policy).await;
         }
         stop.store(true, Ordering::Relaxed);
         for payer in payers {

@@ -406,6 +406,7 @@ mod tests {
             ErrorKind::BindingBroken,
             ErrorKind::LockTimeout,
             ErrorKind::Fenced,
+            ErrorKind::Moved,
         ] {
             assert!(call(kind).is_passing(), "{kind:?}");
         }

@@ -251,7 +251,7 @@ impl Shard {
             connection.send_short(&Frame::Goodbye);
         }
         self.drained.replace(Some(done));
-        self.hand_over_all();
+        self.hand_over_groups();
         self.feed(Input::Drain);
     }
 

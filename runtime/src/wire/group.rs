@@ -34,10 +34,9 @@ pub(crate) struct GroupNews {
 pub(crate) struct Page {
     /// Which reading of the state it is of: a page of another one does not fit.
     pub(crate) sending: u64,
-    /// Counts the pages of that reading.
+    /// Counts the pages of that reading; the first one has zero.
     pub(crate) number: u32,
-    /// The first and the last page of a state; both, if there is one.
-    pub(crate) first: bool,
+    /// The last page of a state; the first as well, if there is one.
     pub(crate) last: bool,
     /// The plain record, with the first page.
     pub(crate) head: Head,
@@ -214,7 +213,7 @@ fn write_page(w: &mut Writer, slot: Slot, page: &Page) {
     w.set_u64(s, 0, page.head.class.0);
     w.set_u64(s, 1, page.head.schema);
     w.set_u64(s, 2, page.head.version);
-    w.set_bool(s, 3 * 64, page.first);
+    w.set_bool(s, 3 * 64, page.number == 0);
     w.set_bool(s, 3 * 64 + 1, page.last);
     w.set_u32(s, 7, page.number);
     w.set_u64(s, 4, page.sending);
@@ -399,7 +398,6 @@ fn read_page(pointer: PointerReader<'_>, uid: Uid) -> Result<Page, DecodeError> 
     Ok(Page {
         sending: s.u64(4),
         number,
-        first,
         last: s.bool(3 * 64 + 1),
         head: Head {
             class: ClassId(s.u64(0)),
@@ -525,7 +523,6 @@ pub(super) mod tests {
         Page {
             sending: 7,
             number: 0,
-            first: true,
             last: true,
             head: Head {
                 class: ClassId(17),

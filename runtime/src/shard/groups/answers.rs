@@ -82,8 +82,8 @@ impl Shard {
         self.wait_outside(incoming);
     }
 
-    /// What a call is told whose action has done something here that went with the lead: at the
-    /// next leader it would find a state without that.
+    /// What a call is told whose action has done something here that went with the lead, as where
+    /// this copy was taken for dead: at the next leader it would find a state without that.
     fn has_lost(&self, incoming: &Incoming) -> Option<SystemError> {
         let parameters = incoming.parameters.reader();
         let context = parameters.and_then(CallContext::of_parameters).ok()?;

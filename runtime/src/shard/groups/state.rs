@@ -156,7 +156,7 @@ pub(super) fn batches(uid: Uid, view: &View, at: Stamp, pages: Vec<Page>) -> Vec
     let mut batches = vec![item(None, Vec::new(), Vec::new(), None, (0, false))];
     let mut head = None;
     for page in pages {
-        if page.first {
+        if page.number == 0 {
             let Head {
                 class,
                 schema,
@@ -324,7 +324,6 @@ fn read_pages(
             SystemError::new(ErrorKind::NoSuchObject, detail)
         })?;
     let mut pages = vec![Page {
-        first: true,
         head: Head {
             class: record.class,
             schema: record.schema,
@@ -450,7 +449,6 @@ mod tests {
         Page {
             sending,
             number,
-            first: number == 0,
             last: number + 1 == count,
             ..Page::default()
         }

@@ -154,19 +154,9 @@ impl Shard {
         }
     }
 
-    /// The same, and without waiting any more in the end: actions that go on for longer than that
-    /// would keep what they have used from everybody.
-    pub(in crate::shard) fn hand_over_all(self: &Rc<Self>) {
-        self.hand_over_groups();
-        let shard = self.clone();
-        self.spawn(async move {
-            tokio::time::sleep(STOPPING).await;
-            shard.hand_over_now();
-        });
-    }
-
-    /// The time that a node gets for what actions have of objects that it leads is over: others
-    /// lead, and what they do not take over is undone.
+    /// The time that running actions get from a node that stops is over: others lead. Not before
+    /// that: where the next leader does not go on with them, an action that has come to it by
+    /// another way would find a state without what it has done.
     fn hand_over_now(self: &Rc<Self>) {
         for (uid, to) in self.led_with_others() {
             self.forget_change(uid);
