@@ -289,6 +289,30 @@ fn an_object_moves_and_everybody_finds_it() {
     assert_eq!(system.json(&["describe", "/x"])["node"], "b");
 }
 
+/// An object that is sent to and fro serves in between; nothing is held back for that.
+#[test]
+fn what_has_just_come_serves_before_it_moves_on() {
+    let system = System::with_flags(&["a", "b", "c"], &["--move-cooldown", "1h"]);
+    system.account("/x", "a", 5);
+    assert_eq!(system.json(&["move", "/x", "b"])["moves"], 1);
+    let (status, err) = system.fails(&["move", "/x", "a", "--wait", "1s"]);
+    assert_eq!(status, 1, "{err}");
+    assert!(err.contains("just come, and stays for another 3"), "{err}");
+    assert_eq!(system.balances(["/x"]), [5]);
+    assert_eq!(system.json(&["move", "/x", "b"])["moves"], 1);
+
+    // The leader of copies: the first one leads since it got copies, the next since it leads.
+    system.account("/y", "a", 5);
+    system.ok(&["replicate", "/y", "3", "--policy", "cohort"]);
+    let leader = |name| system.json(&["describe", name])["node"].clone();
+    let (status, err) = system.fails(&["move", "/y", "b", "--wait", "1s"]);
+    assert_eq!(status, 1, "{err}");
+    assert!(err.contains("just come"), "{err}");
+    assert_eq!((leader("/y"), system.balances(["/y"])), (json!("a"), [5]));
+    // Where it leads already.
+    system.ok(&["move", "/y", "a"]);
+}
+
 #[test]
 fn what_the_services_are_made_of_stays() {
     let system = System::start(&["a"]);

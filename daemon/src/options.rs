@@ -73,6 +73,10 @@ pub struct NodeOptions {
     /// three tenths of that
     #[arg(long, value_name = "TIME", env = "PARTHA_PEER_LEASE")]
     pub peer_lease: Option<Span>,
+    /// How long an object that has moved here serves before it moves on, as 100ms; the same for
+    /// the leader of copies. 0s for no such time
+    #[arg(long, value_name = "TIME", env = "PARTHA_MOVE_COOLDOWN")]
+    pub move_cooldown: Option<Span>,
     /// How long an unused object stays in memory, as 60s
     #[arg(long, value_name = "TIME", env = "PARTHA_IDLE")]
     pub idle: Option<Span>,
@@ -145,6 +149,7 @@ impl NodeOptions {
             naming: self.naming.or(lower.naming),
             shards: self.shards.or(lower.shards),
             peer_lease: self.peer_lease.or(lower.peer_lease),
+            move_cooldown: self.move_cooldown.or(lower.move_cooldown),
             idle: self.idle.or(lower.idle),
             memory_mb: self.memory_mb.or(lower.memory_mb),
             active_objects: self.active_objects.or(lower.active_objects),

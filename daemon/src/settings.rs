@@ -91,6 +91,9 @@ impl Settings {
         if let Some(idle) = node.idle {
             limits.idle_ns = u64::try_from(idle.0.as_nanos()).unwrap_or(u64::MAX);
         }
+        if let Some(cooldown) = node.move_cooldown {
+            limits.move_cooldown_ns = u64::try_from(cooldown.0.as_nanos()).unwrap_or(u64::MAX);
+        }
         Ok(Self {
             data_dir: node
                 .data_dir

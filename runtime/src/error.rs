@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use partha_core::id::{CallId, Uid};
+use partha_core::id::{CallId, NodeId, Uid};
 use partha_wire::{DecodeError, TooLarge};
 
 use crate::failure::Failure;
@@ -35,6 +35,8 @@ struct Inner {
     is_repeatable: bool,
     /// Where the object is, if it has moved.
     moved: Option<Box<MovedOn>>,
+    /// The node that was not met, since it takes no new connections.
+    closed: Option<NodeId>,
 }
 
 /// Whether the operation was executed.
@@ -144,6 +146,7 @@ impl SystemError {
                 has_begun: false,
                 is_repeatable: false,
                 moved: None,
+                closed: None,
             }),
         }
     }
@@ -184,6 +187,20 @@ impl SystemError {
         let mut error = Self::new(ErrorKind::Moved, format!("{what}: {to}"));
         error.inner.moved = Some(Box::new(MovedOn::new(to, parameters)));
         error
+    }
+
+    /// The same error, of this node, where it is that the node takes no new connections.
+    #[must_use]
+    pub(crate) fn closed_at(mut self, node: NodeId) -> Self {
+        let is_closed = self.kind() == ErrorKind::Draining;
+        self.inner.closed = is_closed.then_some(node);
+        self
+    }
+
+    /// The node that takes no new connections, if the error is that.
+    #[must_use]
+    pub(crate) fn closed(&self) -> Option<NodeId> {
+        self.inner.closed
     }
 
     /// The same error with where the object is.
@@ -318,6 +335,7 @@ impl fmt::Display for SystemError {
             has_begun: _,
             is_repeatable: _,
             moved: _,
+            closed: _,
         } = &*self.inner;
         write!(f, "{}: {detail}", kind.text())?;
         match completed {

@@ -42,6 +42,15 @@ impl System {
         system
     }
 
+    /// With nodes that are started with these flags besides.
+    pub(crate) fn with_flags(nodes: &[&str], flags: &[&str]) -> Self {
+        let mut system = Self::start(&[]);
+        for node in nodes {
+            system.serve("bank", node, flags);
+        }
+        system
+    }
+
     /// With nodes that have labels.
     pub(crate) fn labelled(nodes: &[(&str, &[&str])]) -> Self {
         let mut system = Self::start(&[]);

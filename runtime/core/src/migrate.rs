@@ -11,6 +11,7 @@
 //! | `departures` | the source's table |
 //! | `arrivals` | the target's |
 //! | [`cargo`] | what goes along |
+//! | [`cooldown`] | how long what has come stays |
 //! | [`checkpoint`] | the same in the log of a replicated object, for its next leader |
 //!
 //! *How the end of an action finds the target.* The source's mirror of an action that had a lock
@@ -25,10 +26,12 @@
 pub(crate) mod arrivals;
 pub mod cargo;
 pub mod checkpoint;
+pub mod cooldown;
 pub(crate) mod departures;
 
 pub use cargo::{Cargo, CargoAction, CargoImage, CargoLevel, CargoLock};
 pub use checkpoint::{Checkpoint, CheckpointEnd, CheckpointPart, Gone};
+pub use cooldown::Cooldown;
 
 use crate::input::Fault;
 

@@ -41,7 +41,7 @@ const WAIT_MIN: Duration = Duration::from_millis(100);
 
 /// The attempts at one move.
 struct Attempts {
-    /// The object is waited for until then. Sending replies ahead does not count: it serves.
+    /// The object is waited for until then. What is done before does not count: it serves.
     until: Instant,
     /// Then the caller's time is over.
     end: Instant,
@@ -95,6 +95,11 @@ impl Attempts {
     /// Replies were sent, which took so long.
     fn sent(&mut self, ahead: Ahead, time: Duration) {
         self.ahead = Some(ahead);
+        self.serves_for(time);
+    }
+
+    /// Nothing has waited for the object, or will, for so long.
+    fn serves_for(&mut self, time: Duration) {
         self.until = (self.until + time).min(self.end);
     }
 }
@@ -133,6 +138,9 @@ impl Manager {
     ) -> Result<u64, MoveObjectError> {
         self.has_come(object).await;
         if let Some(report) = self.group_report(object).await? {
+            if report.leads && report.view.leader() != node && report.view.has(node) {
+                self.has_stayed(object, attempts).await?;
+            }
             let wait = attempts.until.saturating_duration_since(Instant::now());
             return self.hand_over(cx, report, node, wait).await;
         }
@@ -148,6 +156,7 @@ impl Manager {
             let reason = "its node is embedded and reaches no other".to_owned();
             return Err(not_movable(object, reason, false));
         }
+        self.has_stayed(object, attempts).await?;
         let client = cx.client();
         let connection = self.target(client, object, node, &record).await?;
         let (action, target) = (self.home.new_uid()?, connection.peer());
@@ -195,6 +204,27 @@ impl Manager {
             // It is dropped when there is nothing to wait for any more.
             let _ = come.await;
         }
+    }
+
+    /// Waits until an object has been here for a moment: it serves meanwhile.
+    async fn has_stayed(
+        &self,
+        object: Uid,
+        attempts: &mut Attempts,
+    ) -> Result<(), MoveObjectError> {
+        let shard = self.home.shard(object);
+        let left = shard.look(move |shard| shard.stays_for(object)).await;
+        let left = left.ok_or_else(stopping)?;
+        if left.is_zero() {
+            return Ok(());
+        }
+        if Instant::now() + left >= attempts.end {
+            let reason = format!("it has just come, and stays for another {left:.1?}");
+            return Err(not_movable(object, reason, true));
+        }
+        attempts.serves_for(left);
+        tokio::time::sleep(left).await;
+        Ok(())
     }
 
     /// The object as it is stored here, and how often it has moved.

@@ -169,7 +169,10 @@ impl Pool {
             .taking(self.links.traffic.message_bytes_max);
         let answer = handshake::open(&mut stream, &hello)
             .await
-            .map_err(|error| error.context(format_args!("meeting {address}")))?;
+            .map_err(|error| {
+                let error = error.context(format_args!("meeting {address}"));
+                error.closed_at(node)
+            })?;
         self.links.met(&stream, answer.peer);
         let connection = Connection::new(
             answer,

@@ -15,9 +15,11 @@ mod room;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use partha_core::action::path::Site;
 use partha_core::id::{ClassId, NodeId, Uid};
+use partha_core::migrate::Cooldown;
 use partha_core::{Input, Output};
 use partha_store::{Item, Place};
 
@@ -39,6 +41,18 @@ pub(super) struct Moves {
     /// Objects that were on their way here when the node was started: by which action, and their
     /// classes.
     recovered: BTreeMap<Uid, (Uid, ClassId)>,
+    /// What has come just now.
+    cooldown: Cooldown,
+}
+
+impl Moves {
+    /// What has come is to stay for so long.
+    pub(super) fn new(stay: Duration) -> Self {
+        Self {
+            cooldown: Cooldown::new(stay),
+            ..Self::default()
+        }
+    }
 }
 
 impl Shard {
@@ -62,6 +76,18 @@ impl Shard {
             Output::NotArrived { uid, action } => self.not_arrived(uid, action),
             other => tracing::error!(?other, "that is not about moves"),
         }
+    }
+
+    /// An object has come, or its copy here has come to lead: it stays for a moment.
+    pub(super) fn note_come(&self, object: Uid) {
+        let now = self.time_of(Instant::now());
+        self.moves.borrow_mut().cooldown.came(now, object);
+    }
+
+    /// How long an object is still to stay before it moves on.
+    pub(crate) fn stays_for(&self, object: Uid) -> Duration {
+        let now = self.time_of(Instant::now());
+        self.moves.borrow().cooldown.left(now, object)
     }
 
     /// The commit point of a move.

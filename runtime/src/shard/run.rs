@@ -14,6 +14,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::LocalSet;
 
 use super::held::HeldByObject;
+use super::moving::Moves;
 use super::{CURRENT, Counters, Job, Jobs, Registry, Shard, ShardHandle, ShardInbound};
 use crate::action::Ground;
 use crate::client::Client;
@@ -82,6 +83,7 @@ async fn serve(start: Start, local: std::rc::Weak<LocalSet>) {
         shard: handle.clone(),
     });
     let engine = Engine::new(registry.limits, identity);
+    let move_cooldown = Duration::from_nanos(registry.limits.move_cooldown_ns);
     let held = HeldByObject::new(registry.links.traffic);
     let shard = Rc::new(Shard {
         handle,
@@ -98,7 +100,7 @@ async fn serve(start: Start, local: std::rc::Weak<LocalSet>) {
         homes: RefCell::default(),
         leaving: RefCell::default(),
         requests: RefCell::default(),
-        moves: RefCell::default(),
+        moves: RefCell::new(Moves::new(move_cooldown)),
         unwanted: RefCell::default(),
         groups: RefCell::default(),
         has_groups: Cell::new(false),

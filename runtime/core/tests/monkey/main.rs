@@ -107,6 +107,8 @@ impl Monkey {
             groups_max: monkey.pick(&[1, 10]),
             tombstones_max: monkey.pick(&[1, 3, 10]),
             moves_max: monkey.pick(&[1, 2, 10]),
+            // Whoever asks for moves heeds it.
+            move_cooldown_ns: 0,
             cargo_levels_max: monkey.pick(&[2, 10]),
             move_hold_ns: monkey.pick(&[10, 50]),
             vote_wait_ns: 100,

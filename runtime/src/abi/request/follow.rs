@@ -92,7 +92,9 @@ impl Request {
             };
             let (route, generation) = match found {
                 Ok(found) => found,
-                Err(error) if is_passing(&error) && !self.is_late() => {
+                Err(error)
+                    if is_passing(&error) && !is_left_at(track, &error) && !self.is_late() =>
+                {
                     last = Some(error);
                     continue;
                 }
@@ -344,6 +346,13 @@ fn is_passing(error: &SystemError) -> bool {
         error.kind(),
         ErrorKind::Unreachable | ErrorKind::BindingBroken | ErrorKind::Draining
     )
+}
+
+/// Whether what an action has done is at a node that stops: it may commit until that has waited
+/// for long enough, and gets nothing more there.
+fn is_left_at(track: Option<&Track>, error: &SystemError) -> bool {
+    let node = error.closed();
+    node.is_some_and(|node| track.is_some_and(|track| track.works_at(node)))
 }
 
 /// The truth about a call of which an earlier attempt may have been executed.

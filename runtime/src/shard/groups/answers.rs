@@ -362,6 +362,7 @@ impl Shard {
             if let Some(group) = self.groups.borrow_mut().by_object.get_mut(&uid) {
                 group.serves = group.leads();
             }
+            self.note_come(uid);
             self.share_reads(uid);
             // What callers have done at the leader before this one is in the store alone.
             self.newest.borrow_mut().doubt_all();

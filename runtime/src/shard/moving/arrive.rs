@@ -443,6 +443,7 @@ impl Shard {
         let arriving = is.then(|| moves.arrivals.remove(&uid)).flatten();
         drop(moves);
         count(&self.counters.moved_in);
+        self.note_come(uid);
         if let Some(home) = self.client.home_if_any() {
             home.untold.notify_one();
         }
