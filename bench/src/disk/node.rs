@@ -42,6 +42,8 @@ pub(crate) struct Wishes {
     /// How often silent peers are asked, and idle connections give memory back; as usual if not
     /// said.
     pub(crate) heartbeat_ms: Option<u64>,
+    /// How long what has moved here stays; as usual if not said.
+    pub(crate) move_cooldown_ms: Option<u64>,
     /// The core to stay on.
     pub(crate) core: Option<usize>,
 }
@@ -56,6 +58,7 @@ impl Wishes {
             naming: None,
             shards: 1,
             heartbeat_ms: None,
+            move_cooldown_ms: None,
             core: None,
         }
     }
@@ -91,16 +94,20 @@ pub(crate) async fn serve(wishes: Wishes, kind: Kind) -> anyhow::Result<()> {
         .dir
         .file_name()
         .map_or_else(|| "bench".into(), OsStr::to_string_lossy);
+    let mut limits = Limits {
+        // What is measured is what was brought into memory, so it stays there.
+        idle_ns: 3_600_000_000_000,
+        ..Limits::default()
+    };
+    if let Some(ms) = wishes.move_cooldown_ms {
+        limits.move_cooldown_ns = 1_000_000 * ms;
+    }
     let mut builder = Node::builder()
         .name(name)
         .data_dir(&wishes.dir)
         .listen(wishes.listen)
         .shards(wishes.shards)
-        // What is measured is what was brought into memory, so it stays there.
-        .limits(Limits {
-            idle_ns: 3_600_000_000_000,
-            ..Limits::default()
-        });
+        .limits(limits);
     for address in &advertise {
         builder = builder.advertise(address.clone());
     }

@@ -30,7 +30,8 @@ impl Client {
     ///
     /// `wait` is how long the move may take, and above all how long it may wait until no method of
     /// the object runs and no action that has it locked is just being committed. Calls that come
-    /// are held back in that time.
+    /// are held back in that time. An object that has just come there serves for a moment first,
+    /// 100 ms if its node was not told otherwise; that does not count.
     ///
     /// # Example
     /// ```

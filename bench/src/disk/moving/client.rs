@@ -1,7 +1,6 @@
 //! The client of the account that moves: transfers, and beside them moves.
 
 use std::cell::{Cell, RefCell};
-use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -35,10 +34,6 @@ pub(crate) struct Moving {
     pub(crate) moves: u64,
     /// Where the naming service listens, if each is asked for by `partha move`.
     pub(crate) command: Option<String>,
-    /// Between the begins of two moves, at least, in milliseconds.
-    pub(crate) each_ms: u64,
-    /// Transfers a second that all clients make together; 0 for as many as they can.
-    pub(crate) paced: u64,
     /// Time before anything is measured, in milliseconds.
     pub(crate) warm_up_ms: u64,
     /// Time that is measured before the first moves, and again after the last, in milliseconds.
@@ -59,22 +54,10 @@ struct Load {
 }
 
 impl Load {
-    /// Transfers, one after the other, until it is to stop. Where one is to begin so often, those
-    /// that are late are made up for.
-    async fn work(&self, first: u64, told: &Moving) -> anyhow::Result<()> {
-        let step = told.clients as u64;
-        let each = step
-            .checked_mul(1_000_000_000)
-            .zip(NonZero::new(told.paced));
-        let each = each.map(|(nanos, paced)| Duration::from_nanos(nanos / paced));
-        let (mut number, mut next) = (first, Instant::now());
-        // Not all at once.
-        next += each.unwrap_or_default() * first as u32 / told.clients as u32;
+    /// Transfers, one after the other, until it is to stop.
+    async fn work(&self, first: u64, step: u64) -> anyhow::Result<()> {
+        let mut number = first;
         while !self.stop.get() {
-            if let Some(each) = each {
-                tokio::time::sleep_until(next.into()).await;
-                next += each;
-            }
             let begun = Instant::now();
             self.transfer(number).await?;
             if let Some(latencies) = &mut *self.latencies.borrow_mut() {
@@ -136,7 +119,8 @@ pub(crate) async fn run(told: Moving) -> anyhow::Result<Found> {
         latencies: RefCell::default(),
     };
     let before = node::work(&client, &told.addresses).await?;
-    let transfers = (0..told.clients as u64).map(|first| load.work(first, &told));
+    let clients = told.clients as u64;
+    let transfers = (0..clients).map(|first| load.work(first, clients));
     let (found, _) = tokio::try_join!(measure(&load, &told), try_join_all(transfers))?;
     node::quiet(&client, &told.addresses).await?;
     let after = node::work(&client, &told.addresses).await?;
@@ -186,18 +170,14 @@ async fn measure(load: &Load, told: &Moving) -> anyhow::Result<Found> {
     let (mut before, mut meanwhile, mut after) = <(Span, Span, Span)>::default();
     let (mut times, mut pause) = (Vec::new(), steady);
     let mut latencies = Latencies::default();
-    // What is late is made up for, which must not count for the time without moves.
-    let in_a_row = if told.paced > 0 { told.moves } else { IN_A_ROW };
     while (times.len() as u64) < told.moves {
         let begun = load.mark();
         tokio::time::sleep(pause).await;
         before.add(load, begun);
         load.latencies.replace(Some(latencies));
         let begun = load.mark();
-        for _ in 0..in_a_row.min(told.moves - times.len() as u64) {
-            let next = Instant::now() + Duration::from_millis(told.each_ms);
+        for _ in 0..IN_A_ROW.min(told.moves - times.len() as u64) {
             times.push(move_once(load, told, times.len() as u64).await?);
-            tokio::time::sleep_until(next.into()).await;
         }
         meanwhile.add(load, begun);
         latencies = load.latencies.take().context("they were taken")?;

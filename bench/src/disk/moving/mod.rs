@@ -1,16 +1,14 @@
 //! A hot account that moves between two nodes, back and forth, while all transfers use it.
 //!
-//! The same clients make transfers all the time, without a pause, or so many a second as an
-//! application would that has room left. Each transfer moves a cent between
-//! the hot account and another one, half of which are at either node, and takes the hot one first;
-//! so transfers do not block each other in a ring, and no attempt is undone but because of a move.
-//! The account moves ten times in a row, and rests as long before it does so again: so what
-//! disturbs the machine for a while disturbs the transfers with and without moves alike. Where so
-//! many transfers a second are made, all moves are in one row. A move is
-//! asked for in three ways: by `partha move`, a process each, that begins 50 ms after the one
-//! before, or when the one before has ended; or, which leaves no time between them, by one client.
-//! A process that starts takes 3 to 4 ms of a core from the nodes, so the second way tells more of
-//! that than of moves where the transfers take all there is.
+//! The same clients make transfers all the time, as many as they can. Each transfer moves a cent
+//! between the hot account and another one, half of which are at either node, and takes the hot one
+//! first; so transfers do not block each other in a ring, and no attempt is undone but because of a
+//! move. The account moves ten times in a row, and rests as long before it does so again: so what
+//! disturbs the machine for a while disturbs the transfers with and without moves alike.
+//!
+//! A move is asked for when the one before has ended: by `partha move`, a process each, or by one
+//! client. What has moved stays for a while before it moves on; at two more nodes it does not, which
+//! shows what that is for.
 //!
 //! A run in which the account has not moved as often as was asked for, or after which the accounts
 //! hold more or less than before, or nodes have committed what nobody was told, fails.
@@ -51,13 +49,10 @@ pub(crate) const BENCHMARK: Benchmark = Benchmark {
 
 /// How many clients make transfers.
 const CLIENTS: [u64; 2] = [4, 64];
-/// From the begin of one move to that of the next, where they do not follow at once.
-const EACH_MS: u64 = 50;
-/// Transfers a second, all clients together, where they do not follow at once: about a third of
-/// what they can make.
-const PACED: u64 = 500;
-/// About how long a move takes.
-const MOVE: Duration = Duration::from_millis(15);
+/// About how long a move takes, by a process and by a client.
+const MOVE: Duration = Duration::from_millis(10);
+/// About how long the account stays where it has come.
+const STAYS: Duration = Duration::from_millis(100);
 
 /// How often the account moves in a run: an even number, after which it is where it was.
 const fn moves(effort: Effort) -> u64 {
@@ -70,7 +65,8 @@ const fn moves(effort: Effort) -> u64 {
 }
 
 fn plan(setting: &Setting) -> anyhow::Result<Plan> {
-    let nodes = Lazy::new(Nodes::registered);
+    let usual = Lazy::new(|| Nodes::registered(None));
+    let restless = Lazy::new(|| Nodes::registered(Some(0)));
     let absent = client::program().err().map(|why| Absent {
         peer: "partha",
         why: why.to_string(),
@@ -81,17 +77,16 @@ fn plan(setting: &Setting) -> anyhow::Result<Plan> {
     let steady_ms = steady.as_millis() as u64;
     let warm_up_ms = setting.warm_up.as_millis() as u64;
     let cases = CLIENTS.iter().flat_map(|&clients| {
-        let nodes = &nodes;
+        let (usual, restless) = (&usual, &restless);
         let ways = [
-            ("partha move each 50 ms", true, EACH_MS, 0),
-            ("partha move", true, 0, 0),
-            ("partha move, 500 transfers a second", true, 0, PACED),
-            ("no pause", false, 0, 0),
+            ("partha move", true, usual, STAYS),
+            ("partha move, no cooldown", true, restless, Duration::ZERO),
+            ("by API, no cooldown", false, restless, Duration::ZERO),
         ];
         let ways = ways.into_iter().filter(move |way| by_command || !way.1);
-        ways.map(move |(how, command, each_ms, paced)| {
+        ways.map(move |(how, command, nodes, stays)| {
             let parameters = Parameters::default().with("clients", clients);
-            let each = MOVE.max(Duration::from_millis(each_ms));
+            let each = MOVE + stays;
             let takes = setting.warm_up + 2 * steady + 2 * each * moves as u32;
             let run = move |nodes: &Nodes| -> anyhow::Result<Found> {
                 let moving = client::Moving {
@@ -100,8 +95,6 @@ fn plan(setting: &Setting) -> anyhow::Result<Plan> {
                     clients: clients as usize,
                     moves,
                     command: nodes.naming().filter(|_| command),
-                    each_ms,
-                    paced,
                     warm_up_ms,
                     steady_ms,
                 };

@@ -129,11 +129,12 @@ pub(super) struct Nodes {
 impl Nodes {
     /// Known to each other alone.
     pub(super) fn prepare() -> anyhow::Result<Self> {
-        Self::start(stage::folder()?, Vec::new())
+        Self::start(stage::folder()?, Vec::new(), None)
     }
 
-    /// Known to a naming service and a binder, as `a` and `b`.
-    pub(super) fn registered() -> anyhow::Result<Self> {
+    /// Known to a naming service and a binder, as `a` and `b`; what has moved stays as long as is
+    /// usual, if nothing else is said.
+    pub(super) fn registered(move_cooldown_ms: Option<u64>) -> anyhow::Result<Self> {
         let folder = stage::folder()?;
         let naming = Wishes::alone(folder.path().join("naming"));
         let naming = role::start("the naming service", &Server::Naming(naming))?;
@@ -142,14 +143,19 @@ impl Nodes {
             ..Wishes::alone(folder.path().join("binder"))
         };
         let binder = role::start("the binder", &Server::Binder(binder))?;
-        Self::start(folder, vec![naming, binder])
+        Self::start(folder, vec![naming, binder], move_cooldown_ms)
     }
 
-    fn start(folder: TempDir, services: Vec<Running>) -> anyhow::Result<Self> {
+    fn start(
+        folder: TempDir,
+        services: Vec<Running>,
+        move_cooldown_ms: Option<u64>,
+    ) -> anyhow::Result<Self> {
         let naming = services.first().map(|naming| naming.address().to_owned());
         let node = |name: &str| {
             let wishes = Wishes {
                 naming: naming.clone(),
+                move_cooldown_ms,
                 ..Wishes::alone(folder.path().join(name))
             };
             role::start("a node", &Server::Node(wishes))
