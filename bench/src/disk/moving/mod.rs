@@ -6,9 +6,9 @@
 //! move. The account moves ten times in a row, and rests as long before it does so again: so what
 //! disturbs the machine for a while disturbs the transfers with and without moves alike.
 //!
-//! A move is asked for when the one before has ended: by `partha move`, a process each, or by one
-//! client. What has moved stays for a while before it moves on; at two more nodes it does not, which
-//! shows what that is for.
+//! A move is asked for when the one before has ended: by `partha move`, a process each, or by the
+//! client. What has moved stays for a while before it moves on; at two more nodes it does not,
+//! which shows what that is for.
 //!
 //! A run in which the account has not moved as often as was asked for, or after which the accounts
 //! hold more or less than before, or nodes have committed what nobody was told, fails.
