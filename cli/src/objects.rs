@@ -19,6 +19,7 @@ use crate::failure::Usage;
 use crate::groups;
 use crate::invoke::{Callee, described, fit, given};
 use crate::naming;
+use crate::nodes;
 use crate::output::Output;
 use crate::owner::Owned;
 use crate::replicate;
@@ -201,23 +202,26 @@ pub(crate) async fn create(arguments: &Create, out: &mut Output) -> anyhow::Resu
     Ok(())
 }
 
-/// A node that runs the class: the one of this name, or the first that is alive and not cordoned.
+/// A node that runs the class: the one of this name or id, or the first that is alive and not
+/// cordoned.
 async fn node_with_class(
     system: &System,
     class: &str,
     wanted: Option<&str>,
 ) -> anyhow::Result<NodeInfo> {
     let nodes = system.client.locator().nodes(&system.client).await?;
+    let wanted = wanted.map(|wanted| nodes::find(&nodes, wanted));
+    let wanted = wanted.transpose()?;
     let (mut seen, mut silent) = (Vec::new(), Vec::new());
-    for node in nodes {
+    for node in &nodes {
         let fits = match wanted {
-            Some(wanted) => wanted == node.name,
+            Some(wanted) => wanted.node == node.node,
             None => node.alive && !node.cordoned,
         };
         if !fits {
             continue;
         }
-        match system.reach(&node).await {
+        match system.reach(node).await {
             Ok(info)
                 if info
                     .description
@@ -240,19 +244,20 @@ async fn node_with_class(
     }
     seen.sort();
     seen.dedup();
-    let place = wanted.map_or_else(
-        || "no living node that is not cordoned".to_owned(),
-        |name| format!("no node '{name}'"),
-    );
     let hint = suggest::hint(class, seen.iter().map(String::as_str));
-    let known = if seen.is_empty() {
-        "nothing".to_owned()
-    } else {
-        seen.join(", ")
+    let known = match seen.is_empty() {
+        true => "nothing".to_owned(),
+        false => seen.join(", "),
     };
-    Err(anyhow!(
-        "{place} runs the class {class}; found {known}{hint}"
-    ))
+    Err(match wanted {
+        Some(node) => {
+            let name = &node.name;
+            anyhow!("node '{name}' does not run the class {class}; it runs {known}{hint}")
+        }
+        None => anyhow!(
+            "no living node that is not cordoned runs the class {class}; found {known}{hint}"
+        ),
+    })
 }
 
 /// As [`leak_method`]: this process makes one object.

@@ -161,6 +161,30 @@ fn an_action_hears_that_its_work_is_lost_where_a_node_stops() {
     assert_eq!(balance(&system, "/alice"), "0");
 }
 
+/// A leader that stood still comes back, and its clients have not given it up. What an action has
+/// done there is gone, and it is never told of the next leader's state, which is without that.
+#[test]
+fn an_action_hears_that_its_leader_was_replaced() {
+    let mut system = System::with_lease(&["b", "c", "d"], "1s");
+    system.add_patient("a", "30s");
+    copied(&system, "/alice", "passive");
+    let mut shell = Shell::start(&system);
+    shell.begin();
+    assert_eq!(shell.ask(r#"/alice.deposit {"amount": 100}"#), "100");
+    system.freeze("a");
+    eventually(LONG, || system.json(&["groups"])[0]["members"][0] != "a");
+    system.signal("a", Signal::CONT);
+    // This one may have come before it knew that it leads no more.
+    let said = shell.ask("/alice.balance");
+    assert!(said.starts_with("error"), "{said}");
+    let said = shell.ask("/alice.balance");
+    let told = ["is undone", "can only abort"];
+    assert!(told.iter().any(|what| said.contains(what)), "{said}");
+    let said = shell.ask("commit");
+    assert!(said.contains("abort"), "{said}");
+    assert_eq!(balance(&system, "/alice"), "0");
+}
+
 /// An account, as a client of the system has it.
 async fn bound(system: &System, name: &str) -> (Client, Uid) {
     let client = Client::connect(system.naming.clone()).await.unwrap();

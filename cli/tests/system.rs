@@ -190,7 +190,7 @@ fn what_is_not_there_is_told() {
         "/bank/alice",
         r#"{"owner": "alice"}"#,
     ]);
-    let failed: [(&[&str], &str); 9] = [
+    let failed: [(&[&str], &str); 10] = [
         (&["call", "/bank/carol", "balance"], "has no 'carol'"),
         (
             &["ls", "/bnak"],
@@ -208,7 +208,11 @@ fn what_is_not_there_is_told() {
         ),
         (
             &["create", "bank.Account", "/bank/x", "--node", "q"],
-            "no node 'q'",
+            "no node 'q' has registered",
+        ),
+        (
+            &["create", "bank.Account", "/bank/x", "--node", "binder"],
+            "node 'binder' does not run the class bank.Account; it runs",
         ),
         (&["stats", "q"], "no node 'q' has registered"),
         (

@@ -51,6 +51,13 @@ impl System {
         system
     }
 
+    /// Adds a node of the bank that waits longer than the others until it takes peers for dead.
+    pub(crate) fn add_patient(&mut self, node: &str, lease: &str) {
+        let others = std::mem::replace(&mut self.lease, lease.to_owned());
+        self.serve("bank", node, &[]);
+        self.lease = others;
+    }
+
     /// With nodes that have labels.
     pub(crate) fn labelled(nodes: &[(&str, &[&str])]) -> Self {
         let mut system = Self::start(&[]);

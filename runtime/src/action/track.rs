@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use partha_core::action::path::Address;
+use partha_core::action::path::{Address, Site};
 use partha_core::action::scope::{CallEnd, CallKey, Doom, Over, Report};
 use partha_core::id::{NodeId, Peer, Uid};
 
@@ -96,6 +96,35 @@ impl Track {
         });
     }
 
+    /// It is about to be sent to whoever leads an object with copies, where the next leader does
+    /// not go on with what actions have of it.
+    ///
+    /// # Errors
+    /// If another one led it when the action used it: then that is lost.
+    pub(crate) fn finds_leader(&self, object: Uid, leader: NodeId) -> Result<()> {
+        let action = self.action;
+        self.line.with(|state| {
+            let before = state.family.doomed(action);
+            let sends = state.family.finds_leader(action, object, leader);
+            let told = match (before, state.family.doomed(action)) {
+                (None, Some((level, why))) => {
+                    state.note_cause(action, || Some(replaced(object, why, leader)));
+                    Err(state.refused(action, Over::Doomed { action: level, why }))
+                }
+                (_, _) => Ok(()),
+            };
+            (told, sends)
+        })
+    }
+
+    /// An object with copies was used where it is led.
+    pub(crate) fn led(&self, object: Uid, leader: Site) {
+        self.line.with(|state| {
+            state.family.led(self.action, object, leader);
+            ((), Vec::new())
+        });
+    }
+
     /// Whether the action has done something at this node that is lost if the node is.
     pub(crate) fn works_at(&self, node: NodeId) -> bool {
         self.line.look(|state| state.family.works_at(node))
@@ -157,6 +186,19 @@ impl Drop for Track {
             ((), sends)
         });
     }
+}
+
+/// Why an action can only abort that finds an object with copies led by another one than before.
+fn replaced(object: Uid, why: Doom, leader: NodeId) -> SystemError {
+    let was = match why {
+        Doom::Lost(site) => format!("node {}", site.node),
+        _ => "another node".to_owned(),
+    };
+    let detail = format!(
+        "{object} was led by {was} when the action used it, and is led by node {leader} now: what \
+         was done there is undone"
+    );
+    SystemError::new(ErrorKind::ActionAborted, detail)
 }
 
 /// What an error means for the action of its call.

@@ -29,6 +29,7 @@
 //!    nobody's way ([`Family::settled`] and [`Family::abort`] tell them to forget).
 //! 2. A site that answers in another life or with another mirror has lost work: every level that
 //!    has worked there is doomed, which is the root if it has, or an ended child of it.
+//!    So is one that finds an object with copies led by another than the one that led it before.
 //! 3. Whatever a call may have reached is told when its level is aborted, however it ended.
 //! 4. Every table has a bound below; over it a request is refused, or, where an answer brings
 //!    too much, the root is doomed.
@@ -36,6 +37,7 @@
 //! What it does not do: send, wait, know the time, choose names.
 
 mod answers;
+mod leaders;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -43,9 +45,10 @@ mod words;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::message::Message;
-use super::path::{Address, PATH_MAX, Participant, Path};
+use super::path::{Address, PATH_MAX, Participant, Path, Site};
 use crate::id::{NodeId, Uid};
 
+pub use leaders::LED_MAX;
 pub use words::{CallEnd, CallKey, Doom, Over, Plan, Report, Send};
 
 /// Shards that one top-level action may touch: more would make its commit request longer than
@@ -95,6 +98,8 @@ struct Level {
     doomed: Option<Doom>,
     /// Where it has worked, or children that committed into it.
     sites: BTreeSet<Address>,
+    /// Who led the objects with copies that it has used.
+    led: BTreeMap<Uid, Site>,
     /// Where a call of it went that had no answer.
     strays: BTreeSet<Address>,
     /// Aborted below it.
@@ -346,6 +351,8 @@ impl Family {
         if let Some(parent) = self.levels.get_mut(&parent) {
             parent.children -= 1;
             parent.sites.extend(level.sites);
+            let room = LED_MAX.saturating_sub(parent.led.len());
+            parent.led.extend(level.led.into_iter().take(room));
             parent.aborted.extend(level.aborted);
         }
         Ok(sends)
@@ -521,6 +528,7 @@ impl Level {
             parent,
             doomed: None,
             sites: BTreeSet::new(),
+            led: BTreeMap::new(),
             strays: BTreeSet::new(),
             aborted: Vec::new(),
             calls: 0,

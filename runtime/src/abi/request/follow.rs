@@ -4,7 +4,7 @@
 use std::mem::replace;
 use std::sync::Arc;
 
-use partha_core::action::path::Address;
+use partha_core::action::path::{Address, Site};
 use partha_core::action::scope::Report;
 use partha_core::binding::{Attempt, Step};
 use partha_core::id::{NodeId, Peer};
@@ -54,7 +54,27 @@ impl At<'_> {
                 let leader = Address::Leader(self.binding.object());
                 track.reaching(leader, None).await
             }
-            None => reaching(track, node, shard, peer).await,
+            None => {
+                if let Some(track) = self.led_copies(track) {
+                    track.finds_leader(self.binding.object(), node)?;
+                }
+                reaching(track, node, shard, peer).await
+            }
+        }
+    }
+
+    /// What an action has of an object with copies is where that is led now, and lost with the
+    /// lead.
+    fn led_copies(self, track: Option<&Track>) -> Option<&Track> {
+        track.filter(|_| self.goes_on.is_none() && self.binding.has_copies())
+    }
+
+    /// An attempt was answered by this shard.
+    fn answered(self, track: Option<&Track>, answer: &Answer, (node, shard): (NodeId, u16)) {
+        if let Some(track) = self.led_copies(track)
+            && answer.report.is_some()
+        {
+            track.led(self.binding.object(), Site { node, shard });
         }
     }
 }
@@ -147,6 +167,7 @@ impl Request {
         }
         let kept = goes_on.map(|_| self.w.clone());
         let answer = self.deliver(shard, binding.object()).await;
+        at.answered(track, &answer, (node, shard.index()));
         pursuit.doubt(goes_on, &answer);
         if let (Some(kept), Err(error)) = (kept, &answer.outcome)
             && is_of_the_way(error)
@@ -193,6 +214,7 @@ impl Request {
         // What is done there is not lost with the connection.
         let tied = track.filter(|_| goes_on.is_none());
         let answer = ask(connection, w, times, tied).await;
+        at.answered(track, &answer, (peer.node, shard));
         pursuit.doubt(goes_on, &answer);
         match answer.outcome {
             Err(error)

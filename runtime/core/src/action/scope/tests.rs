@@ -1,5 +1,7 @@
 //! The transition table of the module's doc, row by row, and its invariants.
 
+mod leaders;
+
 use super::*;
 use crate::action::path::{Joined, Site};
 use crate::id::{Incarnation, NodeId};

@@ -1,0 +1,41 @@
+//! Where objects with copies were led when a level used them.
+//!
+//! With the policy passive, what an action has of an object is at the copy that leads, and nowhere
+//! else: it holds the lock that keeps the lead from being handed over. So where an action that has
+//! used such an object finds another copy leading, its work is lost, whatever that one answers. It
+//! would hear so at its commit; before that it would read a state without what it has done itself.
+
+use super::{Doom, Family, Send};
+use crate::action::path::Site;
+use crate::id::{NodeId, Uid};
+
+/// Objects with copies that are remembered of each level. What is used beyond that, and led
+/// elsewhere, is noticed at the commit.
+pub const LED_MAX: usize = 16_384;
+
+impl Family {
+    /// An object with copies was used by a call that ends now; this one led it.
+    pub fn led(&mut self, action: Uid, object: Uid, leader: Site) {
+        if let Some(level) = self.levels.get_mut(&action)
+            && (level.led.len() < LED_MAX || level.led.contains_key(&object))
+        {
+            level.led.insert(object, leader);
+        }
+    }
+
+    /// A call of an object with copies is about to go to whoever leads it now. Dooms the outermost
+    /// level that has used it where it was led by another node, of this one and those that it is
+    /// in.
+    pub fn finds_leader(&mut self, action: Uid, object: Uid, leader: NodeId) -> Vec<Send> {
+        let path = self.path_of(action);
+        let levels = path.map_or(&[][..], |path| path.own());
+        let lost = levels.iter().find_map(|level| {
+            let was = self.levels.get(level)?.led.get(&object)?;
+            (was.node != leader).then_some((*level, *was))
+        });
+        match lost {
+            Some((level, was)) => self.doom(level, Doom::Lost(was)),
+            None => Vec::new(),
+        }
+    }
+}
