@@ -108,7 +108,9 @@ impl Track {
             let sends = state.family.finds_leader(action, object, leader);
             let told = match (before, state.family.doomed(action)) {
                 (None, Some((level, why))) => {
-                    state.note_cause(action, || Some(replaced(object, why, leader)));
+                    let shown = |node| self.line.client().locator().shown(node);
+                    let cause = || Some(replaced(object, why, leader, shown));
+                    state.note_cause(action, cause);
                     Err(state.refused(action, Over::Doomed { action: level, why }))
                 }
                 (_, _) => Ok(()),
@@ -189,14 +191,20 @@ impl Drop for Track {
 }
 
 /// Why an action can only abort that finds an object with copies led by another one than before.
-fn replaced(object: Uid, why: Doom, leader: NodeId) -> SystemError {
+fn replaced(
+    object: Uid,
+    why: Doom,
+    leader: NodeId,
+    shown: impl Fn(NodeId) -> String,
+) -> SystemError {
     let was = match why {
-        Doom::Lost(site) => format!("node {}", site.node),
+        Doom::Lost(site) => shown(site.node),
         _ => "another node".to_owned(),
     };
+    let is = shown(leader);
     let detail = format!(
-        "{object} was led by {was} when the action used it, and is led by node {leader} now: what \
-         was done there is undone"
+        "{object} was led by {was} when the action used it, and is led by {is} now: what was done \
+         there is undone"
     );
     SystemError::new(ErrorKind::ActionAborted, detail)
 }

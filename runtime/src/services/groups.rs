@@ -63,7 +63,7 @@ impl Locator {
         let node = NodeId(*view.members.first()?);
         let leads = Moved {
             node,
-            addresses: self.addresses_of(node),
+            addresses: self.addresses(node),
             moves: view.number,
         };
         self.moved().note(view.object, &leads);

@@ -176,6 +176,15 @@ impl Locator {
             .map_or_else(Vec::new, |node| node.addresses.clone())
     }
 
+    /// A node in a message: with its name, as far as this process knows.
+    pub(crate) fn shown(&self, node: NodeId) -> String {
+        let nodes = lock(&self.nodes);
+        nodes.get(&node).map_or_else(
+            || format!("node {node}"),
+            |known| format!("node {} ({node})", known.name),
+        )
+    }
+
     /// A connection to the shard that has the object.
     pub(crate) async fn connect(&self, client: &Client, object: Uid) -> Result<Arc<Connection>> {
         let moved = self.moved.of(object);
@@ -317,14 +326,6 @@ impl Locator {
         }
         let asked = self.locate(client, Uid::connection_manager(node));
         tokio::time::timeout(within, asked).await.ok()?.ok()
-    }
-
-    /// Where a node listens, as far as is remembered.
-    pub(crate) fn addresses_of(&self, node: NodeId) -> Vec<String> {
-        let nodes = lock(&self.nodes);
-        nodes
-            .get(&node)
-            .map_or_else(Vec::new, |node| node.addresses.clone())
     }
 
     pub(crate) fn remember(&self, node: &NodeEntry) {

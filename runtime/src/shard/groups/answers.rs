@@ -137,7 +137,7 @@ impl Shard {
         }
         Some(Moved {
             node: leader,
-            addresses: self.client.locator().addresses_of(leader),
+            addresses: self.client.locator().addresses(leader),
             moves: view.number,
         })
     }

@@ -357,7 +357,7 @@ impl Shard {
         let me = self.registry.me.node;
         let to = Moved {
             node: me,
-            addresses: self.client.locator().addresses_of(me),
+            addresses: self.client.locator().addresses(me),
             moves: group.member.view().number,
         };
         let here = self.registry.here();

@@ -126,7 +126,7 @@ impl Shard {
         let locator = self.client.locator();
         let leads = Moved {
             node: me,
-            addresses: locator.addresses_of(me),
+            addresses: locator.addresses(me),
             moves: view,
         };
         locator.moved().note(uid, &leads);

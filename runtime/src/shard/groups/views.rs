@@ -287,7 +287,7 @@ impl Shard {
         if let Ok(Ok(_)) = tokio::time::timeout(patience, connecting).await {
             return Reached::There;
         }
-        let addresses = locator.addresses_of(node);
+        let addresses = locator.addresses(node);
         let mut ended = !addresses.is_empty();
         for address in addresses {
             let connecting = tokio::net::TcpStream::connect(&address);

@@ -366,7 +366,11 @@ impl World {
                 (ended, false)
             }
         };
+        if ok {
+            self.note_leader(call, &report);
+        }
         self.close_call(call, &report, ended);
+        self.remembers(call)?;
         let task = self.calls[call].task;
         self.task_goes_on(task, ok)
     }

@@ -28,6 +28,7 @@ mod event;
 mod faults;
 mod groups;
 mod image;
+mod leaders;
 mod log;
 mod moves;
 mod net;

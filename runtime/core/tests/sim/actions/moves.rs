@@ -414,6 +414,9 @@ impl World {
         }
         it.to = to;
         self.summary.reach("moves: a call follows");
+        if !self.finds_leader(call) {
+            return Ok(false);
+        }
         self.reach_out(call)?;
         Ok(self.send_call(call) || self.resend_soon(call))
     }

@@ -368,6 +368,9 @@ impl World {
             deadline: self.now + wait,
         });
         self.tasks[task].doing = Doing::Calling;
+        if !self.finds_leader(call) {
+            return self.unsent(call);
+        }
         self.reach_out(call)?;
         if !self.goes_out(call)? && !self.send_call(call) && !self.resend_soon(call) {
             return self.unsent(call);

@@ -7,7 +7,7 @@ use partha_core::{Abort, ActionBatch, Answer, End, Event, GaveUp, Orphan, Output
 use crate::Summary;
 
 /// The points to be reached.
-pub(crate) const POINTS: [&str; 115] = [
+pub(crate) const POINTS: [&str; 116] = [
     "abort: busy",
     "abort: ended",
     "abort: lost",
@@ -77,6 +77,7 @@ pub(crate) const POINTS: [&str; 115] = [
     "group: a decision survived its leader",
     "group: a part is recovered",
     "group: a prepare is held",
+    "group: an action finds another leader",
     "group: an entry of a deposed leader",
     "group: an entry survives",
     "group: another leads",

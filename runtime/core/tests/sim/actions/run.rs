@@ -9,7 +9,7 @@ use partha_core::{End, Input};
 
 use super::net::{ConnNo, Life, Request};
 use super::plan::{MS, S};
-use super::truth::State;
+use super::truth::{OpNo, State};
 use super::world::{Check, Event, Place, RunNo, TaskNo, World};
 
 /// How far a run is.
@@ -46,6 +46,8 @@ pub(crate) struct Run {
     /// Over which the last question about its end went.
     pub(crate) conn: Option<ConnNo>,
     pub(crate) asked: u32,
+    /// Writes of its own calls that were answered well.
+    pub(crate) written: Vec<OpNo>,
 }
 
 /// What a new run is told.
@@ -94,6 +96,7 @@ impl World {
             request,
             conn,
             asked,
+            written: Vec::new(),
         });
         run
     }
@@ -425,6 +428,7 @@ impl World {
             request: None,
             conn: None,
             asked: 0,
+            written: Vec::new(),
         });
         self.runs.len() - 1
     }

@@ -2,7 +2,7 @@
 
 use partha_core::action::path::Path;
 
-use crate::actions::truth::{OpNo, State, Truth};
+use crate::actions::truth::{Fate, OpNo, Outcome, State, Truth};
 use crate::actions::world::Check;
 
 /// An operation begins, in an action or outside of any, and finds this list.
@@ -23,6 +23,48 @@ pub(crate) fn sees(truth: &Truth, op: OpNo, path: Option<&Path>, list: &[OpNo]) 
         }
     }
     Ok(())
+}
+
+/// An action is told the list of an object, in answer to an operation: what it has done there
+/// before is in it, unless that was undone with a nested action.
+pub(crate) fn remembers(
+    truth: &Truth,
+    op: OpNo,
+    path: &Path,
+    told: &Outcome,
+    written: &[OpNo],
+) -> Check {
+    let record = &truth.ops[op];
+    for &write in written {
+        let earlier = &truth.ops[write];
+        let Fate::Answered { at, outcome } = &earlier.fate else {
+            continue;
+        };
+        if outcome.uid == told.uid
+            && *at < record.invoked_at
+            && is_of(truth, write, path)
+            && !told.seen.contains(&write)
+        {
+            return Err(format!(
+                "isolated: op {op} does not see op {write} of its own action: {record:?} \
+                 {earlier:?}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether an effect belongs to an action on the path.
+fn is_of(truth: &Truth, op: OpNo, path: &Path) -> bool {
+    let mut at = truth.ops[op].level;
+    while let Some(action) = at {
+        if path.is_within(action) {
+            return true;
+        }
+        let level = &truth.levels[&action];
+        at = level.parent.filter(|_| level.state == State::Merged);
+    }
+    false
 }
 
 /// Whether an effect is committed, or belongs to an action on the path.
