@@ -403,9 +403,11 @@ fn a_drain_that_was_interrupted_goes_on() {
         first.kill();
         let (status, told) = drain(&system, &["a"]);
         assert_eq!(status, 0, "{told}");
-        let (objects, moved) = (&told["objects"], &told["moved"]);
-        assert_eq!(objects, moved, "{told}");
-        assert!(objects.as_u64().unwrap() <= 191, "{told}");
+        let figure = |name: &str| told[name].as_u64().unwrap();
+        let (objects, moved) = (figure("objects"), figure("moved"));
+        // The one that the first had asked for last may have gone after the second had counted.
+        assert!((objects - 1..=objects).contains(&moved), "{told}");
+        assert!(objects <= 191, "{told}");
         assert_eq!(stored(&bank.client, &system, "a").await, 0);
         bank.check(&Made::new()).await;
     });

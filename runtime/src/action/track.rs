@@ -127,6 +127,13 @@ impl Track {
         });
     }
 
+    /// Whether what the action has of an object with copies is at this node.
+    pub(crate) fn was_led_by(&self, object: Uid, leader: NodeId) -> bool {
+        let action = self.action;
+        self.line
+            .look(|state| state.family.was_led_by(action, object, leader))
+    }
+
     /// Whether the action has done something at this node that is lost if the node is.
     pub(crate) fn works_at(&self, node: NodeId) -> bool {
         self.line.look(|state| state.family.works_at(node))

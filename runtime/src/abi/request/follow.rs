@@ -113,7 +113,9 @@ impl Request {
             let (route, generation) = match found {
                 Ok(found) => found,
                 Err(error)
-                    if is_passing(&error) && !is_left_at(track, &error) && !self.is_late() =>
+                    if is_passing(&error)
+                        && !is_left_at(track, binding, &error)
+                        && !self.is_late() =>
                 {
                     last = Some(error);
                     continue;
@@ -370,11 +372,17 @@ fn is_passing(error: &SystemError) -> bool {
     )
 }
 
-/// Whether what an action has done is at a node that stops: it may commit until that has waited
-/// for long enough, and gets nothing more there.
-fn is_left_at(track: Option<&Track>, error: &SystemError) -> bool {
-    let node = error.closed();
-    node.is_some_and(|node| track.is_some_and(|track| track.works_at(node)))
+/// Whether what an action has of an object is at a node that stops: it may commit until that has
+/// waited for long enough, and gets nothing more there. An object with copies that it has not used
+/// is led elsewhere soon.
+fn is_left_at(track: Option<&Track>, binding: &Binding, error: &SystemError) -> bool {
+    let (Some(track), Some(node)) = (track, error.closed()) else {
+        return false;
+    };
+    match binding.has_copies() {
+        true => track.was_led_by(binding.object(), node),
+        false => track.works_at(node),
+    }
 }
 
 /// The truth about a call of which an earlier attempt may have been executed.

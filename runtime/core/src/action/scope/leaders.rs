@@ -23,16 +23,31 @@ impl Family {
         }
     }
 
+    /// Who led an object with copies when it was used, for the level and those that it is in that
+    /// have used it; the outermost first.
+    fn leaders(&self, action: Uid, object: Uid) -> impl Iterator<Item = (Uid, Site)> {
+        let path = self.path_of(action);
+        let levels = path.map_or(&[][..], |path| path.own()).iter();
+        levels.filter_map(move |level| {
+            let leader = self.levels.get(level)?.led.get(&object)?;
+            Some((*level, *leader))
+        })
+    }
+
+    /// Whether the action has something of an object with copies at this node.
+    #[must_use]
+    pub fn was_led_by(&self, action: Uid, object: Uid, leader: NodeId) -> bool {
+        let mut leaders = self.leaders(action, object);
+        leaders.any(|(_, was)| was.node == leader)
+    }
+
     /// A call of an object with copies is about to go to whoever leads it now. Dooms the outermost
     /// level that has used it where it was led by another node, of this one and those that it is
     /// in.
     pub fn finds_leader(&mut self, action: Uid, object: Uid, leader: NodeId) -> Vec<Send> {
-        let path = self.path_of(action);
-        let levels = path.map_or(&[][..], |path| path.own());
-        let lost = levels.iter().find_map(|level| {
-            let was = self.levels.get(level)?.led.get(&object)?;
-            (was.node != leader).then_some((*level, *was))
-        });
+        let mut leaders = self.leaders(action, object);
+        let lost = leaders.find(|(_, was)| was.node != leader);
+        drop(leaders);
         match lost {
             Some((level, was)) => self.doom(level, Doom::Lost(was)),
             None => Vec::new(),

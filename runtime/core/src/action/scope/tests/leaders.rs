@@ -19,6 +19,10 @@ fn work_is_lost_where_another_copy_has_come_to_lead() {
     assert_eq!(find(&mut family, CHILD, 6), (None, vec![]));
     use_it(&mut family, CHILD);
     assert_eq!(find(&mut family, CHILD, 5), (None, vec![]));
+    let has = |family: &Family, action, leader| {
+        family.was_led_by(uid(action), uid(OBJECT), NodeId(leader))
+    };
+    assert!(has(&family, CHILD, 5) && !has(&family, CHILD, 6) && !has(&family, ROOT, 5));
     let other = family.finds_leader(uid(CHILD), uid(OBJECT + 1), NodeId(6));
     assert_eq!((other, family.doomed(uid(CHILD))), (vec![], None));
     // What a nested action has done is undone with it, and begun anew elsewhere.
