@@ -406,7 +406,7 @@ fn a_drain_that_was_interrupted_goes_on() {
         let figure = |name: &str| told[name].as_u64().unwrap();
         let (objects, moved) = (figure("objects"), figure("moved"));
         // The one that the first had asked for last may have gone after the second had counted.
-        assert!((objects - 1..=objects).contains(&moved), "{told}");
+        assert!(moved <= objects && objects <= moved + 1, "{told}");
         assert!(objects <= 191, "{told}");
         assert_eq!(stored(&bank.client, &system, "a").await, 0);
         bank.check(&Made::new()).await;

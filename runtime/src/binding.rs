@@ -45,6 +45,8 @@ pub(crate) enum Bound {
         user: Peer,
         /// See [`Bound::is_cohort`].
         cohort: bool,
+        /// See [`Bound::has_copies`].
+        copies: bool,
     },
     /// At another one; the CID is what `terminate` gives back.
     Remote {
@@ -52,6 +54,8 @@ pub(crate) enum Bound {
         cid: Cid,
         /// See [`Bound::is_cohort`].
         cohort: bool,
+        /// See [`Bound::has_copies`].
+        copies: bool,
     },
 }
 
@@ -281,6 +285,7 @@ impl Binding {
             });
             let gone = |_| SystemError::new(ErrorKind::Draining, "this node is shutting down");
             let Initiated { cohort, copies, .. } = initiated.await.map_err(gone)??;
+            let has_copies = !copies.is_empty();
             self.nearest.learn(copies);
             let user = caller;
             return Ok(Arc::new(Bound::Local {
@@ -288,6 +293,7 @@ impl Binding {
                 object,
                 user,
                 cohort,
+                copies: has_copies,
             }));
         }
         let connection = client.connection_for(self.object).await?;
@@ -295,12 +301,13 @@ impl Binding {
         let manager = ConnectionManager::from_capability(manager);
         let bound = manager.initiate(client, self.object, self.class.0).await;
         let bound = bound.map_err(|error| initiate_error(error, &connection))?;
-        let (cid, cohort) = (bound.cid, bound.cohort);
+        let (cid, cohort, copies) = (bound.cid, bound.cohort, !bound.copies.is_empty());
         self.nearest.learn(bound.copies.into_iter().map(NodeId));
         Ok(Arc::new(Bound::Remote {
             connection,
             cid,
             cohort,
+            copies,
         }))
     }
 
@@ -315,6 +322,13 @@ impl Bound {
     pub(crate) fn is_cohort(&self) -> bool {
         match self {
             Self::Local { cohort, .. } | Self::Remote { cohort, .. } => *cohort,
+        }
+    }
+
+    /// The object was led by one of its copies when it was bound, the only one perhaps.
+    pub(crate) fn has_copies(&self) -> bool {
+        match self {
+            Self::Local { copies, .. } | Self::Remote { copies, .. } => *copies,
         }
     }
 

@@ -62,7 +62,8 @@ pub struct Limits {
     pub moves_max: u32,
     /// How long an object that has come to a shard stays there before it moves on, in
     /// nanoseconds; the same for the leader of copies. A move costs the users of an object a
-    /// pause and a way: at ten moves a second the busiest object keeps nine tenths of its calls.
+    /// pause and a way: at ten moves a second the busiest object keeps eight or nine
+    /// tenths of its calls.
     pub move_cooldown_ns: u64,
     /// Levels of all actions that an object takes along when it moves. Over it the move waits
     /// until actions have ended; what comes with more is refused.

@@ -1,7 +1,7 @@
 //! A call in an action, from before it is sent to its answer.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use partha_core::action::path::{Address, Site};
 use partha_core::action::scope::{CallEnd, CallKey, Doom, Over, Report};
@@ -9,7 +9,7 @@ use partha_core::id::{NodeId, Peer, Uid};
 
 use super::line::{Line, State};
 use crate::error::{Completed, ErrorKind, Result, SystemError};
-use crate::net::connection::Connection;
+use crate::net::connection::{Connection, lock};
 
 /// A call under way. Dropped before its answer came, nobody knows whether it was executed, and
 /// its action can only abort.
@@ -22,6 +22,9 @@ pub(crate) struct Track {
     began: u64,
     /// It may have been sent.
     sent: AtomicBool,
+    /// The object that it went to last, and where that was, unless whoever leads it next goes on
+    /// with what actions have of it.
+    place: Mutex<Option<(Uid, Site)>>,
     ended: bool,
 }
 
@@ -47,6 +50,7 @@ impl Track {
             key,
             began,
             sent: AtomicBool::new(false),
+            place: Mutex::default(),
             ended,
         })
     }
@@ -119,15 +123,12 @@ impl Track {
         })
     }
 
-    /// An object with copies was used where it is led.
-    pub(crate) fn led(&self, object: Uid, leader: Site) {
-        self.line.with(|state| {
-            state.family.led(self.action, object, leader);
-            ((), Vec::new())
-        });
+    /// It is about to be sent to an object at this place.
+    pub(crate) fn goes_to(&self, object: Uid, place: Site) {
+        *lock(&self.place) = Some((object, place));
     }
 
-    /// Whether what the action has of an object with copies is at this node.
+    /// Whether the action has used an object at this node.
     pub(crate) fn was_led_by(&self, object: Uid, leader: NodeId) -> bool {
         let action = self.action;
         self.line
@@ -153,6 +154,10 @@ impl Track {
         let none = Report::default();
         let report = report.unwrap_or(&none);
         let (action, began) = (self.action, self.began);
+        // One that was refused has left nothing there.
+        let is_executed =
+            error.is_none_or(|error| error.has_begun() || error.completion() != Completed::No);
+        let place = lock(&self.place).take().filter(|_| is_executed);
         // Where the call got by an object that has no part in the action itself, a server process
         // for instance, nobody but this end can bring an abort to.
         for participant in &report.participants {
@@ -160,6 +165,9 @@ impl Track {
         }
         self.line.with(|state| {
             let before = state.family.doomed(action);
+            if let Some((object, place)) = place {
+                state.family.led(action, object, place);
+            }
             let ended = error.map_or(CallEnd::Known, |error| end(state, action, error));
             let sends = state.family.answered(self.key, report, ended);
             state.note_cause(action, || error.cloned());

@@ -144,10 +144,11 @@ impl Manager {
             let wait = attempts.until.saturating_duration_since(Instant::now());
             return self.hand_over(cx, report, node, wait).await;
         }
-        let (record, moves) = self.present(object)?;
         if node == self.home.me.node {
-            return Ok(moves);
+            return self.present(object).map(|(_, moves)| moves);
         }
+        self.has_stayed(object, attempts).await?;
+        let (record, moves) = self.present(object)?;
         if self.home.registry.well_known == Some(object) {
             let reason = "its node is known by it: it is a service's own".to_owned();
             return Err(not_movable(object, reason, false));
@@ -156,7 +157,6 @@ impl Manager {
             let reason = "its node is embedded and reaches no other".to_owned();
             return Err(not_movable(object, reason, false));
         }
-        self.has_stayed(object, attempts).await?;
         let client = cx.client();
         let connection = self.target(client, object, node, &record).await?;
         let (action, target) = (self.home.new_uid()?, connection.peer());

@@ -98,7 +98,7 @@ struct Level {
     doomed: Option<Doom>,
     /// Where it has worked, or children that committed into it.
     sites: BTreeSet<Address>,
-    /// Who led the objects with copies that it has used.
+    /// Where the objects were that it has used.
     led: BTreeMap<Uid, Site>,
     /// Where a call of it went that had no answer.
     strays: BTreeSet<Address>,
@@ -351,8 +351,9 @@ impl Family {
         if let Some(parent) = self.levels.get_mut(&parent) {
             parent.children -= 1;
             parent.sites.extend(level.sites);
-            let room = LED_MAX.saturating_sub(parent.led.len());
-            parent.led.extend(level.led.into_iter().take(room));
+            for (object, leader) in level.led {
+                parent.note_led(object, leader);
+            }
             parent.aborted.extend(level.aborted);
         }
         Ok(sends)

@@ -39,6 +39,8 @@ struct At<'a> {
     /// Of a call in an action, if whoever leads the object next goes on with it: the call is made
     /// there once more, under the same id, whatever becomes of this attempt.
     goes_on: Option<&'a Track>,
+    /// It is a copy that leads.
+    has_copies: bool,
 }
 
 impl At<'_> {
@@ -55,26 +57,15 @@ impl At<'_> {
                 track.reaching(leader, None).await
             }
             None => {
-                if let Some(track) = self.led_copies(track) {
-                    track.finds_leader(self.binding.object(), node)?;
+                if let Some(track) = track {
+                    let object = self.binding.object();
+                    if self.has_copies {
+                        track.finds_leader(object, node)?;
+                    }
+                    track.goes_to(object, Site { node, shard });
                 }
                 reaching(track, node, shard, peer).await
             }
-        }
-    }
-
-    /// What an action has of an object with copies is where that is led now, and lost with the
-    /// lead.
-    fn led_copies(self, track: Option<&Track>) -> Option<&Track> {
-        track.filter(|_| self.goes_on.is_none() && self.binding.has_copies())
-    }
-
-    /// An attempt was answered by this shard.
-    fn answered(self, track: Option<&Track>, answer: &Answer, (node, shard): (NodeId, u16)) {
-        if let Some(track) = self.led_copies(track)
-            && answer.report.is_some()
-        {
-            track.led(self.binding.object(), Site { node, shard });
         }
     }
 }
@@ -126,6 +117,7 @@ impl Request {
                 binding,
                 generation,
                 goes_on: track.filter(|_| route.is_cohort()),
+                has_copies: route.has_copies(),
             };
             if track.is_some() {
                 self.follows(at.goes_on.is_some());
@@ -161,6 +153,7 @@ impl Request {
             binding,
             generation,
             goes_on,
+            ..
         } = at;
         let node = self.scope.client.me().node;
         self.going_to(node);
@@ -169,7 +162,6 @@ impl Request {
         }
         let kept = goes_on.map(|_| self.w.clone());
         let answer = self.deliver(shard, binding.object()).await;
-        at.answered(track, &answer, (node, shard.index()));
         pursuit.doubt(goes_on, &answer);
         if let (Some(kept), Err(error)) = (kept, &answer.outcome)
             && is_of_the_way(error)
@@ -205,6 +197,7 @@ impl Request {
             binding,
             generation,
             goes_on,
+            ..
         } = at;
         let peer = connection.peer();
         self.going_to(peer.node);
@@ -216,7 +209,6 @@ impl Request {
         // What is done there is not lost with the connection.
         let tied = track.filter(|_| goes_on.is_none());
         let answer = ask(connection, w, times, tied).await;
-        at.answered(track, &answer, (peer.node, shard));
         pursuit.doubt(goes_on, &answer);
         match answer.outcome {
             Err(error)
@@ -373,16 +365,11 @@ fn is_passing(error: &SystemError) -> bool {
 }
 
 /// Whether what an action has of an object is at a node that stops: it may commit until that has
-/// waited for long enough, and gets nothing more there. An object with copies that it has not used
-/// is led elsewhere soon.
+/// waited for long enough, and gets nothing more there. What it has not used may be led elsewhere
+/// soon.
 fn is_left_at(track: Option<&Track>, binding: &Binding, error: &SystemError) -> bool {
-    let (Some(track), Some(node)) = (track, error.closed()) else {
-        return false;
-    };
-    match binding.has_copies() {
-        true => track.was_led_by(binding.object(), node),
-        false => track.works_at(node),
-    }
+    let node = track.zip(error.closed());
+    node.is_some_and(|(track, node)| track.was_led_by(binding.object(), node))
 }
 
 /// The truth about a call of which an earlier attempt may have been executed.

@@ -1,25 +1,27 @@
-//! Where objects with copies were led when a level used them.
+//! Where objects were when a level used them.
 //!
 //! With the policy passive, what an action has of an object is at the copy that leads, and nowhere
 //! else: it holds the lock that keeps the lead from being handed over. So where an action that has
 //! used such an object finds another copy leading, its work is lost, whatever that one answers. It
 //! would hear so at its commit; before that it would read a state without what it has done itself.
+//!
+//! Whether an object has copies may not be known when it is used, so all are remembered. One
+//! without goes on elsewhere with what running actions have of it, and gets no copies while they
+//! have something: so it is asked for when copies are found, and not before.
 
-use super::{Doom, Family, Send};
+use super::{Doom, Family, Level, Send};
 use crate::action::path::Site;
 use crate::id::{NodeId, Uid};
 
-/// Objects with copies that are remembered of each level. What is used beyond that, and led
-/// elsewhere, is noticed at the commit.
+/// Objects that are remembered of each level. What is used beyond that, and led elsewhere, is
+/// noticed at the commit.
 pub const LED_MAX: usize = 16_384;
 
 impl Family {
-    /// An object with copies was used by a call that ends now; this one led it.
+    /// An object was used by a call that ends now, and was executed, at this place.
     pub fn led(&mut self, action: Uid, object: Uid, leader: Site) {
-        if let Some(level) = self.levels.get_mut(&action)
-            && (level.led.len() < LED_MAX || level.led.contains_key(&object))
-        {
-            level.led.insert(object, leader);
+        if let Some(level) = self.levels.get_mut(&action) {
+            level.note_led(object, leader);
         }
     }
 
@@ -34,7 +36,7 @@ impl Family {
         })
     }
 
-    /// Whether the action has something of an object with copies at this node.
+    /// Whether the action has used an object at this node.
     #[must_use]
     pub fn was_led_by(&self, action: Uid, object: Uid, leader: NodeId) -> bool {
         let mut leaders = self.leaders(action, object);
@@ -51,6 +53,15 @@ impl Family {
         match lost {
             Some((level, was)) => self.doom(level, Doom::Lost(was)),
             None => Vec::new(),
+        }
+    }
+}
+
+impl Level {
+    /// The first place stands: where there are two, something is lost.
+    pub(super) fn note_led(&mut self, object: Uid, leader: Site) {
+        if self.led.len() < LED_MAX {
+            self.led.entry(object).or_insert(leader);
         }
     }
 }
