@@ -12,7 +12,7 @@ use bank::Account;
 use common::LONG;
 use common::shell::Shell;
 use common::system::System;
-use partha::{ActionOptions, Client, Uid};
+use partha::{ActionOptions, Client, NodeId, Uid};
 use rustix::process::Signal;
 use serde_json::json;
 use test_support::eventually;
@@ -211,6 +211,39 @@ async fn bound(system: &System, name: &str) -> (Client, Uid) {
     let naming = client.naming().unwrap();
     let uid = naming.lookup(&client, name).await.unwrap().object;
     (client, uid)
+}
+
+/// A call that was refused has left nothing where the object was led: its action goes on at the
+/// next leader.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_action_that_was_given_nothing_goes_on_at_the_next_leader() {
+    let setting = || {
+        let system = System::start(&["a", "b", "c"]);
+        copied(&system, "/alice", "passive");
+        let next = members(&system, "/alice")[1].clone();
+        (system, next)
+    };
+    let (system, next) = tokio::task::spawn_blocking(setting).await.unwrap();
+    let (client, uid) = bound(&system, "/alice").await;
+    let account = Account::from_uid(uid);
+    let holder = client.begin();
+    account.deposit(&holder, 1).await.unwrap();
+    let action = client.begin();
+    let short = action.call().deadline(Duration::from_secs(1));
+    let refused = account.deposit(&short, 10).await.unwrap_err();
+    assert!(refused.to_string().contains("lock time-out"), "{refused}");
+    holder.commit().await.unwrap();
+
+    let nodes = client.locator().nodes(&client).await.unwrap();
+    let next = nodes.iter().find(|node| node.name == next).unwrap();
+    let next = NodeId(next.node);
+    client.move_object(uid, next, LONG).await.unwrap();
+    assert_eq!(account.deposit(&action, 100).await.unwrap(), 101);
+    action.commit().await.unwrap();
+    assert_eq!(account.balance(&client).await.unwrap(), 101);
+    // What runs the daemons waits for them when it goes.
+    let gone = tokio::task::spawn_blocking(move || drop(system));
+    gone.await.unwrap();
 }
 
 /// Waits until some more has been paid, by all.

@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
     /// Leave a rule out, which has to be noticed: its name, or `all` for one after another
     #[arg(long, value_name = "RULE")]
     mutation: Option<String>,
-    /// `calls` or `actions`; both if not given
+    /// `calls`, `actions` or `groups`; all of them if not given
     #[arg(long, value_name = "WORLD")]
     world: Option<String>,
     /// How large a run may become, as `nodes=2,actions=1`
