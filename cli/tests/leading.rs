@@ -295,7 +295,7 @@ async fn nobody_fails_while_the_lead_goes_around() {
         let nodes = client.locator().nodes(&client).await.unwrap();
         let node = |name: &str| {
             let entry = nodes.iter().find(|entry| entry.name == name).unwrap();
-            partha::NodeId(entry.node)
+            NodeId(entry.node)
         };
         let mut before = 0;
         for turn in 1..=MOVES {
