@@ -6,7 +6,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bank::Account;
 use bank::account::DepositError;
@@ -97,7 +97,9 @@ async fn every_acknowledged_call_is_there_after_all_processes_were_killed() {
     }
     // Killed when some hundred calls are through, in the middle of the next.
     let watched = Account::bind(&client, "/bank/0").await.unwrap();
+    let begun = Instant::now();
     while watched.balance(&client).await.unwrap() < 20 {
+        assert!(begun.elapsed() < LONG, "nobody pays");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     tokio::task::spawn_blocking(move || system.kill())

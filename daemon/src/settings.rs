@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail};
 use partha::services::binder::Label;
 use partha::{Limits, Node, NodeBuilder};
 
+use crate::Span;
 use crate::options::{LogFormat, LogOptions, NodeOptions};
 
 /// How long calls under way may take to finish when a daemon is stopped.
@@ -88,12 +89,9 @@ impl Settings {
             );
         }
         let mut limits = Limits::default();
-        if let Some(idle) = node.idle {
-            limits.idle_ns = u64::try_from(idle.0.as_nanos()).unwrap_or(u64::MAX);
-        }
-        if let Some(cooldown) = node.move_cooldown {
-            limits.move_cooldown_ns = u64::try_from(cooldown.0.as_nanos()).unwrap_or(u64::MAX);
-        }
+        let nanos = |span: Span| u64::try_from(span.0.as_nanos()).unwrap_or(u64::MAX);
+        limits.idle_ns = node.idle.map_or(limits.idle_ns, nanos);
+        limits.move_cooldown_ns = node.move_cooldown.map_or(limits.move_cooldown_ns, nanos);
         Ok(Self {
             data_dir: node
                 .data_dir

@@ -45,8 +45,8 @@ pub(crate) enum Bound {
         user: Peer,
         /// See [`Bound::is_cohort`].
         cohort: bool,
-        /// See [`Bound::has_copies`].
-        copies: bool,
+        /// See [`Bound::is_group`].
+        group: bool,
     },
     /// At another one; the CID is what `terminate` gives back.
     Remote {
@@ -54,8 +54,8 @@ pub(crate) enum Bound {
         cid: Cid,
         /// See [`Bound::is_cohort`].
         cohort: bool,
-        /// See [`Bound::has_copies`].
-        copies: bool,
+        /// See [`Bound::is_group`].
+        group: bool,
     },
 }
 
@@ -285,7 +285,7 @@ impl Binding {
             });
             let gone = |_| SystemError::new(ErrorKind::Draining, "this node is shutting down");
             let Initiated { cohort, copies, .. } = initiated.await.map_err(gone)??;
-            let has_copies = !copies.is_empty();
+            let group = !copies.is_empty();
             self.nearest.learn(copies);
             let user = caller;
             return Ok(Arc::new(Bound::Local {
@@ -293,7 +293,7 @@ impl Binding {
                 object,
                 user,
                 cohort,
-                copies: has_copies,
+                group,
             }));
         }
         let connection = client.connection_for(self.object).await?;
@@ -301,13 +301,13 @@ impl Binding {
         let manager = ConnectionManager::from_capability(manager);
         let bound = manager.initiate(client, self.object, self.class.0).await;
         let bound = bound.map_err(|error| initiate_error(error, &connection))?;
-        let (cid, cohort, copies) = (bound.cid, bound.cohort, !bound.copies.is_empty());
+        let (cid, cohort, group) = (bound.cid, bound.cohort, !bound.copies.is_empty());
         self.nearest.learn(bound.copies.into_iter().map(NodeId));
         Ok(Arc::new(Bound::Remote {
             connection,
             cid,
             cohort,
-            copies,
+            group,
         }))
     }
 
@@ -326,9 +326,9 @@ impl Bound {
     }
 
     /// The object was led by one of its copies when it was bound, the only one perhaps.
-    pub(crate) fn has_copies(&self) -> bool {
+    pub(crate) fn is_group(&self) -> bool {
         match self {
-            Self::Local { copies, .. } | Self::Remote { copies, .. } => *copies,
+            Self::Local { group, .. } | Self::Remote { group, .. } => *group,
         }
     }
 

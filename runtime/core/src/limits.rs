@@ -61,9 +61,8 @@ pub struct Limits {
     /// not on disk are in memory until it has moved. A drain moves a few at a time.
     pub moves_max: u32,
     /// How long an object that has come to a shard stays there before it moves on, in
-    /// nanoseconds; the same for the leader of copies. A move costs the users of an object a
-    /// pause and a way: at ten moves a second the busiest object keeps eight or nine
-    /// tenths of its calls.
+    /// nanoseconds; the same for the leader of copies. A move costs the users of an object a pause
+    /// and a way: at ten moves a second the busiest object keeps eight or nine tenths of its calls.
     pub move_cooldown_ns: u64,
     /// Levels of all actions that an object takes along when it moves. Over it the move waits
     /// until actions have ended; what comes with more is refused.

@@ -123,9 +123,9 @@ impl Track {
         })
     }
 
-    /// It is about to be sent to an object at this place.
-    pub(crate) fn goes_to(&self, object: Uid, place: Site) {
-        *lock(&self.place) = Some((object, place));
+    /// It is about to be sent to an object at this place, if what it does there stays there.
+    pub(crate) fn goes_to(&self, place: Option<(Uid, Site)>) {
+        *lock(&self.place) = place;
     }
 
     /// Whether the action has used an object at this node.

@@ -39,8 +39,8 @@ struct At<'a> {
     /// Of a call in an action, if whoever leads the object next goes on with it: the call is made
     /// there once more, under the same id, whatever becomes of this attempt.
     goes_on: Option<&'a Track>,
-    /// It is a copy that leads.
-    has_copies: bool,
+    /// It is a copy that leads a group, of one perhaps.
+    is_group: bool,
 }
 
 impl At<'_> {
@@ -54,15 +54,16 @@ impl At<'_> {
         match self.goes_on {
             Some(track) => {
                 let leader = Address::Leader(self.binding.object());
+                track.goes_to(None);
                 track.reaching(leader, None).await
             }
             None => {
                 if let Some(track) = track {
                     let object = self.binding.object();
-                    if self.has_copies {
+                    if self.is_group {
                         track.finds_leader(object, node)?;
                     }
-                    track.goes_to(object, Site { node, shard });
+                    track.goes_to(Some((object, Site { node, shard })));
                 }
                 reaching(track, node, shard, peer).await
             }
@@ -117,7 +118,7 @@ impl Request {
                 binding,
                 generation,
                 goes_on: track.filter(|_| route.is_cohort()),
-                has_copies: route.has_copies(),
+                is_group: route.is_group(),
             };
             if track.is_some() {
                 self.follows(at.goes_on.is_some());

@@ -366,9 +366,7 @@ impl World {
                 (ended, false)
             }
         };
-        if ok {
-            self.note_leader(call, &report);
-        }
+        self.note_leader(call);
         self.close_call(call, &report, ended);
         self.remembers(call)?;
         let task = self.calls[call].task;

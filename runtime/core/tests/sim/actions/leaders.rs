@@ -1,6 +1,5 @@
 //! Passive objects as the runner of an action knows them: what it has of one is where that was led.
 
-use partha_core::action::scope::Report;
 use partha_core::id::Uid;
 
 use super::checker::isolated;
@@ -34,14 +33,14 @@ impl World {
         goes_on
     }
 
-    /// A call in an action was answered well.
-    pub(crate) fn note_leader(&mut self, call: CallNo, report: &Report) {
+    /// A call in an action was executed. Whether its object has copies is not asked.
+    pub(crate) fn note_leader(&mut self, call: CallNo) {
         let op = &self.truth.ops[self.calls[call].op];
         if let (Some((run, _)), Some(level)) = (self.calls[call].run, op.level)
-            && self.is_passive(op.uid)
-            && !report.participants.is_empty()
+            && let Fate::Answered { outcome, .. } = &op.fate
+            && !self.is_cohort(outcome.uid)
         {
-            let (uid, to) = (op.uid, self.calls[call].to);
+            let (uid, to) = (outcome.uid, self.calls[call].to);
             self.runs[run].family.led(level, uid, to);
         }
     }

@@ -1,6 +1,7 @@
 //! Nobody sees what is not committed, but for the action itself and those it is nested in.
 
 use partha_core::action::path::Path;
+use partha_core::id::Uid;
 
 use crate::actions::truth::{Fate, OpNo, Outcome, State, Truth};
 use crate::actions::world::Check;
@@ -73,16 +74,6 @@ fn is_visible(truth: &Truth, op: OpNo, path: Option<&Path>) -> bool {
     let Some(level) = record.level else {
         return record.stored;
     };
-    let mut at = level;
-    loop {
-        if path.is_some_and(|path| path.is_within(at)) {
-            return true;
-        }
-        let level = &truth.levels[&at];
-        match level.parent {
-            None => return truth.roots[&at].decided,
-            Some(parent) if level.state == State::Merged => at = parent,
-            Some(_) => return false,
-        }
-    }
+    let decided = |root: Uid| truth.roots[&root].decided;
+    path.is_some_and(|path| is_of(truth, op, path)) || truth.merged_into(level).is_some_and(decided)
 }
