@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use common::behaviour::Counter;
 use common::{counter_class, run, until};
 use partha::testkit::Cluster;
-use partha::{ActionError, ActionOptions, Client, ErrorKind, Outcome, SystemError};
+use partha::{ActionError, ActionOptions, Client, Completed, ErrorKind, Outcome, SystemError};
 
 /// A node, a client whose connections break, one whose do not, and an object.
 struct Scene {
@@ -70,6 +70,37 @@ fn an_action_whose_binding_breaks_can_only_abort_and_is_tried_again() {
         assert_eq!(done.await.unwrap(), 102);
         assert_eq!(tries.get(), 2);
         assert_eq!(scene.value().await, 102);
+        scene.stop().await;
+    });
+}
+
+/// As where an object's leader and the binder are away for longer than a call waits.
+#[test]
+fn an_action_that_has_time_left_is_tried_again_when_a_call_had_none() {
+    run(async {
+        let scene = Scene::open().await;
+        let (client, object) = (&scene.client, &scene.object);
+        let tries = Cell::new(0);
+        assert_eq!(object.value(client).await.unwrap(), 100, "it is found");
+        let done = client.action_retry(async |a| {
+            tries.set(tries.get() + 1);
+            let first = tries.get() == 1;
+            if first {
+                scene.cluster.silence("a", "client");
+            }
+            let time = if first { 200 } else { 10_000 };
+            let call = a.call().deadline(Duration::from_millis(time));
+            let value = object.add(&call, 1).await;
+            if let Err(error) = &value {
+                let said = (error.kind(), error.completion());
+                assert_eq!(said, (ErrorKind::Deadline, Completed::Maybe), "{error}");
+                scene.cluster.heal();
+            }
+            value
+        });
+        assert_eq!(done.await.unwrap(), 101);
+        assert_eq!(tries.get(), 2);
+        assert_eq!(scene.value().await, 101);
         scene.stop().await;
     });
 }

@@ -119,6 +119,7 @@ impl<E> ActionError<E> {
     pub fn is_passing(&self) -> bool {
         match self {
             Self::Deadlock { .. } => true,
+            // What a call has done, if it was executed, is undone with the action.
             Self::Aborted { .. } => self.system_error().is_some_and(is_passing),
             Self::OutcomeUnknown { .. } => false,
         }
@@ -230,23 +231,24 @@ impl fmt::Display for AbortReason {
 
 /// Whether trying again may help, nothing having happened.
 pub(super) fn is_passing(error: &SystemError) -> bool {
-    // A call that was never begun before its deadline has waited for a lock.
-    let has_waited = error.kind() == ErrorKind::Deadline && error.completion() == Completed::No;
-    has_waited
-        || matches!(
-            error.kind(),
-            ErrorKind::LockTimeout
-                | ErrorKind::Deadlock
-                | ErrorKind::InDoubt
-                | ErrorKind::ActionAborted
-                | ErrorKind::Unreachable
-                | ErrorKind::BindingBroken
-                | ErrorKind::Overloaded
-                | ErrorKind::Draining
-                // Another copy leads, or will; or it was followed for long enough.
-                | ErrorKind::Fenced
-                | ErrorKind::Moved
-        )
+    matches!(
+        error.kind(),
+        // It has waited for a lock, for a node that was gone, or for copies that were: a call may
+        // have less time than its action. (What did not have time enough in itself will not have
+        // it again: that is bounded by the tries and the time of the action.)
+        ErrorKind::Deadline
+            | ErrorKind::LockTimeout
+            | ErrorKind::Deadlock
+            | ErrorKind::InDoubt
+            | ErrorKind::ActionAborted
+            | ErrorKind::Unreachable
+            | ErrorKind::BindingBroken
+            | ErrorKind::Overloaded
+            | ErrorKind::Draining
+            // Another copy leads, or will; or it was followed for long enough.
+            | ErrorKind::Fenced
+            | ErrorKind::Moved
+    )
 }
 
 /// What a call is told that is refused before it is made.
@@ -407,9 +409,12 @@ mod tests {
             ErrorKind::LockTimeout,
             ErrorKind::Fenced,
             ErrorKind::Moved,
+            ErrorKind::Deadline,
         ] {
             assert!(call(kind).is_passing(), "{kind:?}");
         }
+        let late = SystemError::new(ErrorKind::Deadline, "").completed(Completed::Maybe);
+        assert!(aborted::<&str>(AbortReason::Call(late), None).is_passing());
         for kind in [
             ErrorKind::Store,
             ErrorKind::Reentrant,
