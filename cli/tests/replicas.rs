@@ -4,13 +4,15 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bank::Account;
 use bank::account::DepositError;
 use common::LONG;
 use common::system::System;
-use partha::{Client, Completed};
+use partha::{Client, Completed, ErrorKind};
+use rustix::process::Signal;
 use serde_json::json;
 use test_support::eventually;
 
@@ -101,4 +103,58 @@ async fn no_deposit_is_lost_or_doubled_when_leaders_are_killed() {
     })
     .await
     .unwrap();
+}
+
+/// Both wait until a copy that stands still is back; by then the leader has to hear first that no
+/// other one leads.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_is_asked_for_again_while_copies_are_waited_for_is_answered() {
+    let system = tokio::task::spawn_blocking(|| {
+        let system = System::with_lease(&["a", "b"], "60s");
+        let account = ["create", "bank.Account", "/copied", r#"{"owner": "x"}"#];
+        let copies = ["--node", "a", "--replicas", "2", "--policy", "cohort"];
+        system.ok(&[&account[..], &copies].concat());
+        system.freeze("b");
+        Arc::new(system)
+    });
+    let system = system.await.unwrap();
+    let client = Client::connect(system.naming.clone()).await.unwrap();
+    let naming = client.naming().unwrap();
+    let entry = naming.lookup(&client, "/copied").await.unwrap();
+    let account = Account::from_uid(entry.object);
+    let id = client.new_call_id();
+    let call = client.call().id(id).deadline(Duration::from_millis(300));
+    let Err(DepositError::System(error)) = account.deposit(&call, 1).await else {
+        panic!("not all copies have it");
+    };
+    let said = (error.kind(), error.completion());
+    assert_eq!(said, (ErrorKind::Deadline, Completed::Maybe), "{error}");
+
+    let again = tokio::spawn({
+        let (client, account) = (client.clone(), account.clone());
+        async move {
+            let call = client.call().again(id).deadline(LONG);
+            account.deposit(&call, 1).await
+        }
+    });
+    // It waits for the same answer.
+    let node = system.clone();
+    let joined = move || {
+        let told = node.json(&["stats", "a"]);
+        told["duplicates"].as_u64() == Some(1)
+    };
+    let joined = tokio::task::spawn_blocking(move || eventually(LONG, joined));
+    joined.await.unwrap();
+    // What the other copy has promised is over.
+    let begun = Instant::now();
+    loop {
+        let call = client.call().deadline(Duration::from_millis(300));
+        if let Err(error) = account.balance(&call).await {
+            break assert_eq!(error.kind(), ErrorKind::Deadline, "{error}");
+        }
+        assert!(begun.elapsed() < LONG, "it goes on to read");
+    }
+    system.signal("b", Signal::CONT);
+    assert_eq!(again.await.unwrap().unwrap(), 1);
+    assert_eq!(account.balance(&client).await.unwrap(), 1);
 }

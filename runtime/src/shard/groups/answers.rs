@@ -35,6 +35,15 @@ pub(super) enum Held {
     },
 }
 
+/// Whether a call is answered.
+enum May {
+    Now,
+    /// When this copy of the object knows that nobody else leads.
+    Later(Uid),
+    /// Another copy leads.
+    Never(SystemError),
+}
+
 impl Shard {
     /// What becomes of a call of a replicated object that has arrived: taken, if it comes back.
     pub(in crate::shard) fn at_the_door(self: &Rc<Self>, incoming: Incoming) -> Option<Incoming> {
@@ -221,8 +230,17 @@ impl Shard {
         answer: Answer,
         joined: Option<Joined>,
     ) {
-        if !self.has_groups.get() || !self.holds_reply(ticket, &answer, joined) {
-            self.reply(ticket, answer, joined);
+        let may = match self.has_groups.get() {
+            true => self.may_reply(ticket, &answer),
+            false => May::Now,
+        };
+        match may {
+            May::Now => self.reply(ticket, answer, joined),
+            May::Never(error) => self.refuse_reply(ticket, error, joined),
+            May::Later(uid) => {
+                self.hold_reply(uid, ticket, answer, joined);
+                self.group_input(uid, Input::Confirm);
+            }
         }
     }
 
@@ -233,54 +251,54 @@ impl Shard {
         }
     }
 
-    /// Whether an answer is held back: it stands in no entry, and this copy does not know that
-    /// nobody else leads.
-    fn holds_reply(
-        self: &Rc<Self>,
-        ticket: Ticket,
-        answer: &Answer,
-        joined: Option<Joined>,
-    ) -> bool {
-        let uid = {
-            let mut groups = self.groups.borrow_mut();
-            let entries = self.entries.borrow();
-            let Some(entry) = entries.find(ticket) else {
-                return false;
-            };
-            let uid = entry.object;
-            let sure = entry.replicated
-                || entry.at_copy.is_some()
-                || matches!(answer, Answer::Refused(_) | Answer::Saved(_))
-                || entry.create.is_some();
-            let Some(group) = groups.by_object.get_mut(&uid).filter(|_| !sure) else {
-                return false;
-            };
-            let follows = matches!(
-                group.member.role(),
-                Role::Following | Role::Outside | Role::TakingOver
-            );
-            if follows {
-                drop(entries);
-                if let Some(entry) = self.entries.borrow_mut().find_mut(ticket) {
-                    entry.outcome = Outcome::Failed(self.leads_no_more(uid));
-                }
-                return false;
-            }
-            let serves = group.member.serves_until() > self.now();
-            if serves && group.held.is_empty() {
-                return false;
-            }
-            let answer = answer.clone();
-            group.held.push_back(Held::Reply {
-                ticket,
-                answer,
-                joined,
-            });
-            groups.held.insert(ticket, uid);
-            uid
+    /// Whether an answer may be given: it stands in an entry, or this copy knows that nobody else
+    /// leads. One that is another ticket's is asked of that one.
+    fn may_reply(&self, ticket: Ticket, answer: &Answer) -> May {
+        let told = match answer {
+            Answer::SameAs(first) => *first,
+            Answer::Outcome => ticket,
+            Answer::Saved(_) | Answer::Refused(_) => return May::Now,
         };
-        self.group_input(uid, Input::Confirm);
-        true
+        let (groups, entries) = (self.groups.borrow(), self.entries.borrow());
+        let Some(entry) = entries.find(told) else {
+            return May::Now;
+        };
+        let uid = entry.object;
+        let sure = entry.replicated || entry.at_copy.is_some() || entry.create.is_some();
+        let Some(group) = groups.by_object.get(&uid).filter(|_| !sure) else {
+            return May::Now;
+        };
+        match group.member.role() {
+            Role::Following | Role::Outside | Role::TakingOver => {
+                May::Never(self.leads_no_more(uid))
+            }
+            _ if group.held.is_empty() && group.member.serves_until() > self.now() => May::Now,
+            _ => May::Later(uid),
+        }
+    }
+
+    fn hold_reply(&self, uid: Uid, ticket: Ticket, answer: Answer, joined: Option<Joined>) {
+        let mut groups = self.groups.borrow_mut();
+        groups.held.insert(ticket, uid);
+        if let Answer::SameAs(first) = answer {
+            // It has to stay until then, though nobody may wait for it any more.
+            groups.held.insert(first, uid);
+        }
+        let group = groups.by_object.get_mut(&uid);
+        let held = &mut group.expect("it was there just now").held;
+        held.push_back(Held::Reply {
+            ticket,
+            answer,
+            joined,
+        });
+    }
+
+    /// Fails a call whose servant has answered.
+    fn refuse_reply(self: &Rc<Self>, ticket: Ticket, error: SystemError, joined: Option<Joined>) {
+        if let Some(entry) = self.entries.borrow_mut().find_mut(ticket) {
+            entry.outcome = Outcome::Failed(error);
+        }
+        self.reply(ticket, Answer::Outcome, joined);
     }
 
     /// Whether the end of a call is held back with its answer.
@@ -308,8 +326,11 @@ impl Shard {
             };
             let held = std::mem::take(&mut group.held);
             for one in &held {
-                if let Held::Reply { ticket, .. } = one {
+                if let Held::Reply { ticket, answer, .. } = one {
                     groups.held.remove(ticket);
+                    if let Answer::SameAs(first) = answer {
+                        groups.held.remove(first);
+                    }
                 }
             }
             held
@@ -322,12 +343,7 @@ impl Shard {
                     joined,
                 } => match failure {
                     None => self.reply(ticket, answer, joined),
-                    Some(error) => {
-                        if let Some(entry) = self.entries.borrow_mut().find_mut(ticket) {
-                            entry.outcome = Outcome::Failed(error.clone());
-                        }
-                        self.reply(ticket, Answer::Outcome, joined);
-                    }
+                    Some(error) => self.refuse_reply(ticket, error.clone(), joined),
                 },
                 Held::Forget { ticket } => self.forget_call(ticket),
             }
