@@ -52,7 +52,9 @@ pub(crate) fn list(rows: &Rows, after: Uid, limit: u32) -> Result<Vec<GroupView>
 /// Makes an object a group, unless it is one.
 pub(crate) fn make(rows: &Rows, view: GroupView) -> Result<GroupView, MakeGroupError> {
     let object = view.object;
-    if let Some(known) = find(rows, object)? {
+    if let Some(known) = find(rows, object)?
+        && !was_never_there(&known, &view)
+    {
         return Ok(known);
     }
     if let Err(reason) = view.check() {
@@ -66,6 +68,12 @@ pub(crate) fn make(rows: &Rows, view: GroupView) -> Result<GroupView, MakeGroupE
     put(rows, &view)?;
     tracing::debug!(%object, number = view.number, members = ?view.members, "a group is made");
     Ok(view)
+}
+
+/// Whether a known group has never become one: its first copy was not made when the binder had
+/// been asked, and the object has gone to another node since then, as objects with copies do not.
+fn was_never_there(known: &GroupView, new: &GroupView) -> bool {
+    known.members.len() == 1 && known.members != new.members && known.number < new.number
 }
 
 /// Changes a view if that is right. Answers the one that is in force then, and whether it is a new

@@ -29,7 +29,7 @@ use partha::{ErrorKind, NodeId, Uid};
 
 use self::progress::Progress;
 use self::report::Report;
-use self::tally::{Tally, Why};
+use self::tally::{Kind, Tally, Why};
 use self::targets::{Order, Targets, To};
 use crate::arguments::Cluster;
 use crate::cluster::{NodeInfo, System};
@@ -335,11 +335,29 @@ impl Drain<'_> {
         }
         let (why, text) = failure.unwrap_or_else(|| {
             let text = report::no_target(source, [class].into_iter());
-            (Why::NoTarget, text)
+            self.unless_one_returns(class, &self.arguments.to, Why::NoTarget, text)
         });
         tally.borrow_mut().stays(object, class, why, text);
         self.progress.stays();
         Ok(())
+    }
+
+    /// Why an object stays for which there is no node: nobody, or one that is just away.
+    fn unless_one_returns(
+        &self,
+        class: u64,
+        to: &[To],
+        nobody: Why,
+        text: String,
+    ) -> (Why, String) {
+        let targets = self.targets.borrow();
+        match targets.may_return(class, to, self.arguments.patience) {
+            Some(away) => {
+                let text = format!("{text}; node '{away}' is away, and may come back");
+                (Why::Busy(Kind::of(&text)), text)
+            }
+            None => (nobody, text),
+        }
     }
 
     /// The binder is to know of a move before the node may be stopped, whose word it is until

@@ -1,12 +1,12 @@
 //! The command `move`: an object goes to another node.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Error, anyhow, bail};
 use clap::Args;
 use partha::services::binder::MovedObject;
 use partha::system::connection_manager::MoveObjectError;
-use partha::{CALL_DEADLINE_MAX, ClassId, Completed, NodeId, Uid};
+use partha::{CALL_DEADLINE_MAX, ClassId, Completed, ErrorKind, NodeId, Uid};
 use serde_json::json;
 
 use crate::arguments::Cluster;
@@ -47,6 +47,9 @@ pub(crate) struct Arguments {
 /// How much longer than the object may wait its node may take to answer.
 pub(crate) const GRACE: Duration = Duration::from_secs(10);
 
+/// The pause before an object is followed that has left where it was.
+const AGAIN: Duration = Duration::from_millis(10);
+
 /// How long to try to tell the binder.
 const TELL: Duration = Duration::from_secs(5);
 
@@ -55,7 +58,9 @@ pub(crate) async fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Resu
     let system = System::connect(&arguments.cluster).await?;
     let uid = system.find(&arguments.object).await?.uid;
     let Owned {
-        node: from, found, ..
+        node: mut from,
+        found,
+        ..
     } = system.owner(uid).await?;
     let to = nodes::entry(&system, &arguments.node).await?;
     let (object, name) = (&arguments.object, &to.name);
@@ -73,10 +78,18 @@ pub(crate) async fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Resu
         );
     }
     let client = &system.client;
-    let sent = send(&system, &from, uid, NodeId(to.node), arguments.wait);
-    let moves = match sent.await {
-        Ok(moves) => moves,
-        Err(error) => return Err(failed(error, object, &from)),
+    let until = Instant::now() + arguments.wait;
+    let moves = loop {
+        let left = until.saturating_duration_since(Instant::now());
+        match send(&system, &from, uid, NodeId(to.node), left).await {
+            Ok(moves) => break moves,
+            // Somebody else has moved it, or another copy leads.
+            Err(error) if has_left(&error) && !left.is_zero() => {
+                tokio::time::sleep(AGAIN).await;
+                from = system.owner(uid).await?.node;
+            }
+            Err(error) => return Err(failed(error, object, &from)),
+        }
     };
     if moves > 0 {
         // Its new node tells the binder too, when it comes to it; so the next command finds it.
@@ -123,9 +136,24 @@ pub(crate) fn wait(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Whether the object was not at the node that was asked to move it.
+fn has_left(error: &MoveObjectError) -> bool {
+    match error {
+        MoveObjectError::NoSuchObject(_) => true,
+        MoveObjectError::System(error) => error.kind() == ErrorKind::Moved,
+        MoveObjectError::NotMovable(_) => false,
+    }
+}
+
 /// What has become of the object, and what to do.
 fn failed(error: MoveObjectError, object: &str, from: &NodeInfo) -> Error {
     let name = &from.description.name;
+    let left = || {
+        anyhow!(
+            "{object} has just left node '{name}', as somebody else wanted it; `partha describe \
+             {object}` tells where it is"
+        )
+    };
     match error {
         MoveObjectError::NotMovable(error) => {
             let cure = match error.passing {
@@ -136,9 +164,8 @@ fn failed(error: MoveObjectError, object: &str, from: &NodeInfo) -> Error {
             };
             anyhow!("{object} stays at node '{name}': {}{cure}", error.reason)
         }
-        MoveObjectError::NoSuchObject(_) => anyhow!(
-            "{object} has just left node '{name}'; `partha describe {object}` tells where it is"
-        ),
+        MoveObjectError::NoSuchObject(_) => left(),
+        MoveObjectError::System(error) if error.kind() == ErrorKind::Moved => left(),
         MoveObjectError::System(error) => {
             let what = match error.completion() {
                 Completed::No => format!("{object} stays at node '{name}'"),

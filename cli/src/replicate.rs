@@ -193,8 +193,9 @@ pub(crate) async fn when_there(
     loop {
         let last = Instant::now() + LOOK > until;
         match system.client.replicate_as(object, replication).await {
-            // Somebody has it in use, or changes its policy, and nothing has happened.
-            Err(error) if error.kind() == ErrorKind::LockTimeout && !last => {}
+            // Somebody has it in use, changes its policy or moves it, and nothing has happened.
+            Err(error)
+                if matches!(error.kind(), ErrorKind::LockTimeout | ErrorKind::Moved) && !last => {}
             Err(error) => return Err(error.into()),
             Ok(copies) => {
                 let there = copies.members.len() == usize::from(replication.copies);

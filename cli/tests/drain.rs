@@ -138,3 +138,44 @@ fn what_comes_while_actions_are_waited_for_is_moved_too() {
     assert_eq!(system.json(&["describe", "/two"])["node"], "b");
     assert_eq!(system.balances(["/one", "/two"]), [5, 1]);
 }
+
+/// There are three copies, and one node without any, which is just being started again.
+#[test]
+fn a_node_that_is_started_again_is_waited_for() {
+    let mut system = System::start(&["a", "b", "c", "d"]);
+    let account = ["create", "bank.Account", "/one", r#"{"owner": "x"}"#];
+    let copies = ["--node", "a", "--replicas", "3"];
+    system.ok(&[&account[..], &copies].concat());
+    let members = |system: &System| system.json(&["describe", "/one"])["members"].clone();
+    eventually(LONG, || members(&system).as_array().unwrap().len() == 3);
+    let there = members(&system);
+    let there: Vec<_> = there
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(Value::as_str)
+        .collect();
+    let mut all = ["b", "c", "d"].into_iter();
+    let free = all.find(|node| !there.contains(&Some(*node))).unwrap();
+    system.kill(free);
+    eventually(LONG, || {
+        let nodes = system.json(&["nodes"]);
+        let mut nodes = nodes.as_array().unwrap().iter();
+        nodes.any(|node| node["node"] == free && node["state"] == "silent")
+    });
+
+    let (status, told) = drain(&system, &["a", "--wait", "1s", "--patience", "0s"]);
+    assert_eq!(status, 1, "{told}");
+    let why = told["stays"][0]["why"].as_str().unwrap();
+    assert!(why.contains("no other living node"), "{told}");
+    let arguments = ["node", "drain", "a", "--wait", "1s", "--json"];
+    let draining = Child::spawn("drain", &mut system.command(&arguments));
+    // That is said after the first look at it.
+    draining.wait_for_log(LONG, |line| line.contains("1 stay so far"));
+    system.revive(free);
+    let (_, out, err) = draining.finish(LONG);
+    let told: Value = serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {err}"));
+    assert_eq!(told["may_be_stopped"], true, "{told}");
+    let there = members(&system);
+    assert!(!there.as_array().unwrap().contains(&json!("a")), "{there}");
+}

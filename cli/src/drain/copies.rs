@@ -35,13 +35,17 @@ impl Drain<'_> {
             }
             Err(GiveUpCopyError::System(error)) => MoveObjectError::System(error),
         };
-        let why = match Why::of(&error) {
-            Why::Refused(kind) => Why::NotReplaced(kind),
-            passes => passes,
-        };
+        let why = Why::of(&error);
         let text = match error {
             MoveObjectError::NotMovable(error) => error.reason,
             error => error.to_string(),
+        };
+        let (why, text) = match why {
+            Why::Refused(kind) => {
+                let nobody = Why::NotReplaced(kind);
+                self.unless_one_returns(object.class, &[], nobody, text)
+            }
+            passes => (passes, text),
         };
         tally
             .borrow_mut()

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::{Duration, SystemTime};
 
 use partha::NodeId;
 use partha::services::binder::Label;
@@ -37,6 +38,8 @@ pub(super) struct Targets {
     nodes: Vec<Target>,
     /// Those that got objects and do not come into question any more.
     gone: Vec<Target>,
+    /// Those that would come into question if they lived, whatever is wished.
+    away: Vec<NodeEntry>,
     order: Order,
 }
 
@@ -64,10 +67,9 @@ impl Targets {
     /// Of all nodes those that live, are not cordoned, are not the one that is drained, and fit
     /// one of the wishes, if there are any.
     pub(super) fn new(nodes: Vec<NodeEntry>, from: NodeId, to: &[To], order: Order) -> Self {
-        let fits = |node: &NodeEntry| {
-            let wanted = to.is_empty() || to.iter().any(|to| to.fits(node));
-            wanted && node.alive && !node.cordoned && NodeId(node.node) != from
-        };
+        let others = nodes.into_iter();
+        let others = others.filter(|node| !node.cordoned && NodeId(node.node) != from);
+        let (nodes, away): (Vec<_>, _) = others.partition(|node| node.alive);
         let target = |entry: NodeEntry| Target {
             group: match &order {
                 Order::SpreadOver(label) => entry.label(label).unwrap_or_default().to_owned(),
@@ -78,13 +80,29 @@ impl Targets {
             arrived: 0,
             failures: 0,
         };
-        let mut nodes: Vec<_> = nodes.into_iter().filter(fits).map(target).collect();
+        let nodes = nodes.into_iter().filter(|node| are_wished(to, node));
+        let mut nodes: Vec<_> = nodes.map(target).collect();
         nodes.sort_by(|a, b| a.entry.name.cmp(&b.entry.name));
         Self {
             nodes,
             gone: Vec::new(),
+            away,
             order,
         }
+    }
+
+    /// A node that runs the class, has died a short while ago, as one that is started again, and
+    /// is one of those wished for.
+    pub(super) fn may_return(&self, class: u64, to: &[To], within: Duration) -> Option<&str> {
+        let now = SystemTime::now();
+        let long_ago = |node: &NodeEntry| {
+            let silent = now.duration_since(node.last_heard.into());
+            silent.is_ok_and(|silent| silent > within)
+        };
+        let mut away = self.away.iter();
+        let fits = |node: &NodeEntry| node.classes.contains(&class) && are_wished(to, node);
+        let found = away.find(|node| fits(node) && !long_ago(node));
+        found.map(|node| node.name.as_str())
     }
 
     /// Takes in what nodes there are now; what was counted stays.
@@ -182,6 +200,11 @@ impl Targets {
         let mut nodes = self.nodes.iter_mut();
         nodes.find(|target| NodeId(target.entry.node) == node)
     }
+}
+
+/// Whether a node fits one of the wishes, if there are any.
+fn are_wished(to: &[To], node: &NodeEntry) -> bool {
+    to.is_empty() || to.iter().any(|to| to.fits(node))
 }
 
 impl Target {
@@ -330,6 +353,30 @@ mod tests {
         targets.renew(four(), NodeId(1), &[]);
         targets.went_well(NodeId(4));
         assert_eq!(targets.arrived(), BTreeMap::from([("c", 1), ("d", 2)]));
+    }
+
+    #[test]
+    fn only_who_died_a_short_while_ago_may_return() {
+        let to = |text: &str| vec![To::read(text).unwrap()];
+        let minute = Duration::from_secs(60);
+        let mut nodes = four();
+        for (node, seconds) in nodes.iter_mut().zip([1, 30, 90, 1]) {
+            node.alive = false;
+            let heard = SystemTime::now() - Duration::from_secs(seconds);
+            node.last_heard = Timestamp::from(heard);
+        }
+        nodes[3].cordoned = true;
+        let targets = targets(nodes, &[], Order::Spread);
+        // Node a is the one that is drained, c is away for too long, b is cordoned.
+        assert_eq!(targets.may_return(CLASS, &[], minute), Some("d"));
+        assert_eq!(targets.may_return(CLASS, &to("zone=y"), minute), Some("d"));
+        assert_eq!(targets.may_return(CLASS, &to("zone=x"), minute), None);
+        assert_eq!(
+            targets.may_return(CLASS, &to("zone=x"), 2 * minute),
+            Some("c")
+        );
+        assert_eq!(targets.may_return(CLASS + 1, &[], minute), None);
+        assert_eq!(targets.may_return(CLASS, &[], minute / 6), None);
     }
 
     #[test]

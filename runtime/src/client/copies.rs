@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use partha_core::binding::Hops;
 use partha_core::id::{NodeId, Uid};
 
 use super::Client;
+use super::moving::Trail;
 use crate::abi::Transient;
 use crate::capability::Capability;
 use crate::error::{Completed, ErrorKind, Result, SystemError};
@@ -76,13 +76,13 @@ impl Client {
     /// time: it stays then.
     pub async fn replicate_as(&self, object: Uid, replication: &Replication) -> Result<Copies> {
         replication.check()?;
-        let mut hops = Hops::default();
+        let mut trail = Trail::default();
         loop {
             let error = match self.ask_to_replicate(object, replication).await {
                 Ok(copies) => return Ok(Copies::from(copies)),
                 Err(ReplicateError::NoSuchObject(at)) => {
                     let detail = format!("node {} does not have object {object}", NodeId(at.node));
-                    return Err(SystemError::new(ErrorKind::NoSuchObject, detail));
+                    SystemError::new(ErrorKind::NoSuchObject, detail)
                 }
                 Err(ReplicateError::NotReplicable(error)) => {
                     let detail = format!("no copies of {object}: {}", error.reason);
@@ -90,7 +90,7 @@ impl Client {
                 }
                 Err(ReplicateError::System(error)) => error,
             };
-            self.go_on(&mut hops, object, error).await?;
+            self.go_on(&mut trail, object, error).await?;
         }
     }
 

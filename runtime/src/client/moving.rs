@@ -16,6 +16,14 @@ use crate::system::connection_manager::MoveObjectError;
 /// What a move may take besides the waiting.
 const MOVING: Duration = Duration::from_secs(30);
 
+/// How far an object was followed.
+#[derive(Debug, Default)]
+pub(super) struct Trail {
+    hops: Hops,
+    /// How often it was not where it was thought to be.
+    forgotten: u32,
+}
+
 impl Client {
     /// Moves a persistent object to another node, whoever has it now and whoever uses it. Answers
     /// how often it has moved. An object that is there already is left there.
@@ -55,7 +63,7 @@ impl Client {
     /// - `Overloaded`: the target had no room for it within `wait`; may pass.
     /// - `NoSuchObject`.
     pub async fn move_object(&self, object: Uid, node: NodeId, wait: Duration) -> Result<u64> {
-        let (mut hops, mut forgotten) = (Hops::default(), 0);
+        let mut trail = Trail::default();
         loop {
             let error = match self.ask_to_move(object, node, wait).await {
                 Ok(moves) => {
@@ -72,14 +80,7 @@ impl Client {
                 }
                 Err(MoveObjectError::NoSuchObject(at)) => {
                     let detail = format!("node {} does not have object {object}", NodeId(at.node));
-                    let error = SystemError::new(ErrorKind::NoSuchObject, detail);
-                    let whereabouts = self.locator().moved();
-                    if forgotten >= HOPS_MAX || whereabouts.of(object).is_none() {
-                        return Err(error);
-                    }
-                    whereabouts.forget(object);
-                    forgotten += 1;
-                    continue;
+                    SystemError::new(ErrorKind::NoSuchObject, detail)
                 }
                 Err(MoveObjectError::NotMovable(error)) => {
                     let kind = match error.passing {
@@ -91,28 +92,36 @@ impl Client {
                 }
                 Err(MoveObjectError::System(error)) => error,
             };
-            self.go_on(&mut hops, object, error).await?;
+            self.go_on(&mut trail, object, error).await?;
         }
     }
 
-    /// Notes where an object is, if that is what the error says and it was not followed for too
-    /// long already.
+    /// Looks for an object elsewhere: where the error says that it is; or, where it says that the
+    /// object is not where it was thought to be, without what was thought.
     ///
     /// # Errors
-    /// The error, if not.
+    /// The error, if it says neither, or was followed for too long.
     pub(super) async fn go_on(
         &self,
-        hops: &mut Hops,
+        trail: &mut Trail,
         object: Uid,
         error: SystemError,
     ) -> Result<()> {
+        let whereabouts = self.locator().moved();
         let Some(to) = error.moved() else {
+            let misled =
+                error.kind() == ErrorKind::NoSuchObject && whereabouts.of(object).is_some();
+            if !misled || trail.forgotten >= HOPS_MAX {
+                return Err(error);
+            }
+            whereabouts.forget(object);
+            trail.forgotten += 1;
+            return Ok(());
+        };
+        let Some(pause) = trail.hops.follow(to.moves) else {
             return Err(error);
         };
-        let Some(pause) = hops.follow(to.moves) else {
-            return Err(error);
-        };
-        self.locator().moved().note(object, to);
+        whereabouts.note(object, to);
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }

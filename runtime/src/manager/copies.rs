@@ -7,7 +7,7 @@ use partha_core::id::{NodeId, Uid};
 use partha_store::{ObjectStore, StoreError};
 use sha2::{Digest as _, Sha256};
 
-use super::groups::{LOOK, described};
+use super::groups::{CHOOSING, LOOK, described};
 use super::{Manager, NodeHandle, stopping};
 use crate::context::Context;
 use crate::error::{ErrorKind, Result, SystemError};
@@ -90,7 +90,9 @@ impl Manager {
         let wait = wait.min(cx.time_left().saturating_sub(GRACE));
         let until = Instant::now() + wait;
         let me = self.home.me.node;
-        let mut last = "its copies are choosing who leads".to_owned();
+        let mut last = CHOOSING.to_owned();
+        // What was said of nodes before this may be of long ago.
+        let mut has_looked = false;
         loop {
             let Some(report) = self.group_report(object).await? else {
                 if node == me {
@@ -104,9 +106,11 @@ impl Manager {
                     return Ok(());
                 }
                 let shard = self.home.shard(object);
-                let leaves = shard.look(move |shard| shard.copy_leaves(object, node, until));
+                let leaves = shard.look(move |shard| {
+                    shard.copy_leaves(object, node, until, !has_looked);
+                });
                 leaves.await.ok_or_else(stopping)?;
-                if !report.lacking.is_empty() {
+                if std::mem::replace(&mut has_looked, true) && !report.lacking.is_empty() {
                     let reason = format!("its copy cannot be replaced: {}", report.lacking);
                     return Err(not_movable(object, reason, false));
                 }

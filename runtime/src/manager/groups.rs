@@ -12,7 +12,7 @@ use crate::context::Context;
 use crate::error::{Completed, ErrorKind, Result, SystemError};
 use crate::replication::Replication;
 use crate::services::binder::{GroupPlacement, GroupPolicy, GroupView};
-use crate::shard::{Goal, GroupReport, Progress};
+use crate::shard::{Claim, Goal, GroupReport, Progress};
 use crate::system::connection_manager::{JoinGroupError, MoveObjectError, ReplicateError};
 use crate::system::{CopyDescription, NoSuchObject, NotReplicable};
 use crate::wire::message;
@@ -24,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const IN_USE_MAX: Duration = Duration::from_secs(8);
 /// For so long the binder is waited for after that, and a node that is to lead.
 const ANSWER: Duration = Duration::from_secs(2);
+/// What passes soon.
+pub(super) const CHOOSING: &str = "its copies are choosing who leads";
 
 impl Manager {
     /// Gives an object copies, or another number of them.
@@ -42,9 +44,10 @@ impl Manager {
             policy,
             placement,
         } = replication;
+        self.has_come(object).await;
         if let Some(mut report) = self.group_report(object).await? {
             if !report.leads {
-                return Err(self.not_here(object).await?.into());
+                report = self.led_here(object).await?;
             }
             if let Some(policy) = policy {
                 self.change_policy(object, policy).await?;
@@ -53,8 +56,8 @@ impl Manager {
             let change = self.change_wanted(cx, object, (copies, placement), report);
             return change.await;
         }
-        let class = match self.when_unused(object).await {
-            Ok(class) => class,
+        let (class, claim) = match self.when_unused(object).await {
+            Ok(claimed) => claimed,
             Err(error) if error.kind() == ErrorKind::NoSuchObject => {
                 return Err(self.no_such(object).into());
             }
@@ -92,6 +95,7 @@ impl Manager {
         };
         let join = shard.look(move |shard| shard.join_group(object, view, true));
         join.await.ok_or_else(stopping)??;
+        claim.joins();
         self.when_it_leads(object).await?;
         // The binder may have known of it, from an attempt that was not finished.
         self.change_policy(object, policy).await?;
@@ -110,7 +114,10 @@ impl Manager {
         };
         match changed {
             Progress::Done(_) => Ok(()),
-            Progress::NotLed => Err(self.not_here(object).await?),
+            Progress::NotLed => Err(self
+                .led_elsewhere(object)
+                .await?
+                .unwrap_or_else(|| unled(object))),
             Progress::GivenUp | Progress::Waits => {
                 let what = "actions and calls have it in use all the time, and its policy stays \
                             as it is; ask again";
@@ -153,12 +160,16 @@ impl Manager {
     ) -> Result<u64, MoveObjectError> {
         let (object, view) = (report.object, &report.view);
         if !report.leads {
-            return Err(self.not_here(object).await?.into());
+            return Err(self.not_led(object).await);
         }
         if view.leader() == node {
             return Ok(view.number);
         }
         if !view.has(node) {
+            if view.members.len() < usize::from(report.wanted) && report.lacking.is_empty() {
+                let reason = "it is just getting copies, and none there yet".to_owned();
+                return Err(not_movable(object, reason, true));
+            }
             let nodes = cx.client().locator().nodes(cx.client()).await?;
             let name = |id: NodeId| {
                 let entry = nodes.iter().find(|entry| entry.node == id.0);
@@ -182,9 +193,16 @@ impl Manager {
             let reason = format!("the node that is to lead does not answer: {error}");
             return Err(not_movable(object, reason, true));
         }
-        match self.change_group(object, Goal::Lead(node), wait).await? {
+        let changed = match self.change_group(object, Goal::Lead(node), wait).await {
+            // Somebody else has it become something at this moment.
+            Err(error) if error.kind() == ErrorKind::LockTimeout => {
+                return Err(not_movable(object, error.detail().to_owned(), true));
+            }
+            changed => changed?,
+        };
+        match changed {
             Progress::Done(number) => Ok(number),
-            Progress::NotLed => Err(self.not_here(object).await?.into()),
+            Progress::NotLed => Err(self.not_led(object).await),
             Progress::GivenUp | Progress::Waits => {
                 let reason = "actions and calls have it in use all the time".to_owned();
                 Err(not_movable(object, reason, true))
@@ -262,17 +280,18 @@ impl Manager {
         Ok(described(now.unwrap_or(report)))
     }
 
-    /// The class of an object that can have copies, at a moment when nobody has it locked.
-    async fn when_unused(&self, object: Uid) -> Result<ClassId> {
+    /// The class of an object that can have copies, at a moment when nobody has it locked. It stays
+    /// here from then on.
+    async fn when_unused(&self, object: Uid) -> Result<(ClassId, Claim)> {
         let until = tokio::time::Instant::now() + PATIENCE;
         loop {
             let shard = self.home.shard(object);
-            let class = shard.look(move |shard| shard.may_replicate(object));
-            match class.await.ok_or_else(stopping)? {
+            let claimed = shard.look(move |shard| shard.claim_for_copies(object));
+            match claimed.await.ok_or_else(stopping)? {
                 Err(error)
                     if error.kind() == ErrorKind::LockTimeout
                         && tokio::time::Instant::now() < until => {}
-                class => return class,
+                claimed => return claimed,
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -332,16 +351,44 @@ impl Manager {
         NoSuchObject { object, node }
     }
 
-    /// Where the group is led.
-    async fn not_here(&self, object: Uid) -> Result<SystemError> {
+    /// Where a group is led, if that is known and not here.
+    async fn led_elsewhere(&self, object: Uid) -> Result<Option<SystemError>> {
         let shard = self.home.shard(object);
         let elsewhere = shard.look(move |shard| shard.bound_elsewhere(object));
-        let elsewhere = elsewhere.await.ok_or_else(stopping)?;
-        Ok(elsewhere.unwrap_or_else(|| {
-            let detail = format!("{object}: its copies are choosing who leads; ask again");
-            SystemError::new(ErrorKind::Unreachable, detail)
-        }))
+        elsewhere.await.ok_or_else(stopping)
     }
+
+    /// Why a move goes elsewhere, or has to be tried again.
+    async fn not_led(&self, object: Uid) -> MoveObjectError {
+        match self.led_elsewhere(object).await {
+            Ok(Some(elsewhere)) => elsewhere.into(),
+            Ok(None) => not_movable(object, CHOOSING.to_owned(), true),
+            Err(error) => error.into(),
+        }
+    }
+
+    /// The copy here, when it leads.
+    ///
+    /// # Errors
+    /// `Moved`, as soon as another one does; `LockTimeout` if that takes too long.
+    async fn led_here(&self, object: Uid) -> Result<GroupReport> {
+        let until = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            if let Some(elsewhere) = self.led_elsewhere(object).await? {
+                return Err(elsewhere);
+            }
+            match self.group_report(object).await? {
+                Some(report) if report.leads => return Ok(report),
+                _ if tokio::time::Instant::now() > until => return Err(unled(object)),
+                _ => tokio::time::sleep(LOOK).await,
+            }
+        }
+    }
+}
+
+fn unled(object: Uid) -> SystemError {
+    let detail = format!("{object}: {CHOOSING}; ask again");
+    SystemError::new(ErrorKind::LockTimeout, detail)
 }
 
 pub(super) fn described(report: GroupReport) -> CopyDescription {

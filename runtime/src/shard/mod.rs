@@ -45,7 +45,7 @@ use tokio::task::LocalSet;
 
 pub(crate) use self::catalog::{State, decode, encode};
 pub(crate) use self::give_up::{Called, Open, OpenCalls, Waiting};
-pub(crate) use self::groups::{Goal, GroupJob, GroupReport, Letter, Opened, Progress};
+pub(crate) use self::groups::{Claim, Goal, GroupJob, GroupReport, Letter, Opened, Progress};
 pub(crate) use self::inbound::ShardInbound;
 pub(crate) use self::inspect::{Abortion, Eviction, Share, Trace};
 pub(crate) use self::job::{GoesOut, Incoming, Initiated, Job, Jobs, ReplyTo, ShardReport, Wish};

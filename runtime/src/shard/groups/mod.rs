@@ -60,7 +60,7 @@ use crate::wire::group::Page;
 
 pub(crate) use self::changing::{Goal, Progress};
 pub(crate) use self::news::Letter;
-pub(crate) use self::open::{GroupReport, Opened};
+pub(crate) use self::open::{Claim, GroupReport, Opened};
 pub(super) use self::reads::AtCopy;
 
 /// How long a member promises not to replace its leader.

@@ -18,7 +18,7 @@ use super::{GROUPS_MAX, Group, GroupJob, PROMISE_NS};
 use crate::error::{ErrorKind, Result, SystemError};
 use crate::services::binder::{GroupPlacement, binder};
 use crate::services::naming::name_context;
-use crate::shard::{Job, Shard};
+use crate::shard::{Job, Shard, ShardHandle};
 
 /// The pause before a copy begins again that could not be written.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -98,6 +98,28 @@ impl Kept {
             }
         }
         Ok(Some(Self { record, bodies }))
+    }
+}
+
+/// An object that is about to get copies: it does not move before this is dropped.
+pub(crate) struct Claim {
+    uid: Uid,
+    /// Nothing once it has joined.
+    shard: Option<ShardHandle>,
+}
+
+impl Claim {
+    /// It is joining.
+    pub(crate) fn joins(mut self) {
+        self.shard = None;
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Some(shard) = &self.shard {
+            shard.post(Job::Group(GroupJob::NotJoined(self.uid)));
+        }
     }
 }
 
@@ -279,13 +301,11 @@ impl Shard {
         store.submit(batch, Box::new(done));
     }
 
-    /// Whether the object can have copies; why not, if not.
-    pub(crate) fn may_replicate(&self, uid: Uid) -> Result<ClassId> {
+    /// Whether the object can have copies; why not, if not. If so, it does not move until they are
+    /// there, or the claim is dropped.
+    pub(crate) fn claim_for_copies(&self, uid: Uid) -> Result<(ClassId, Claim)> {
         let here = self.registry.here();
-        let class = self.class_of(uid)?.ok_or_else(|| {
-            let detail = format!("{here} does not have object {uid}");
-            SystemError::new(ErrorKind::NoSuchObject, detail)
-        })?;
+        let class = self.class_of(uid)?.ok_or_else(|| self.not_here(uid))?;
         let wrong = |detail: String| Err(SystemError::new(ErrorKind::BadOperation, detail));
         if self.registry.store.is_none() || self.catalog.borrow().volatile(uid).is_some() {
             return wrong(format!("{uid} at {here} is transient, and has no copies"));
@@ -305,12 +325,15 @@ impl Shard {
             let mut locks = engine.locks();
             locks.any(|lock| lock.uid == uid && !lock.holders.is_empty())
         };
-        if locked || self.is_on_its_way(uid) {
+        let claimed = self.groups.borrow().joining.contains(&uid);
+        if locked || claimed || self.is_on_its_way(uid) {
             let detail = format!("{uid} at {here} is in use; ask again");
             return Err(SystemError::new(ErrorKind::LockTimeout, detail));
         }
         self.has_room_for_copy()?;
-        Ok(class)
+        self.groups.borrow_mut().joining.insert(uid);
+        let shard = Some(self.handle.clone());
+        Ok((class, Claim { uid, shard }))
     }
 
     /// A copy that is broken could not be made anew.

@@ -435,19 +435,19 @@ impl Shard {
     }
 
     /// The copy at a node is to go, if this one leads; another one takes its place.
-    pub(crate) fn copy_leaves(self: &Rc<Self>, uid: Uid, node: NodeId, until: Instant) {
-        let is_new = {
+    pub(crate) fn copy_leaves(self: &Rc<Self>, uid: Uid, node: NodeId, until: Instant, anew: bool) {
+        let looks = {
             let mut groups = self.groups.borrow_mut();
             let group = groups.by_object.get_mut(&uid);
             group.is_some_and(|group| {
                 let is_new = group.size.leaving.insert(node, until).is_none();
-                if is_new {
+                if is_new || anew {
                     group.size.lacking.clear();
                 }
-                is_new
+                is_new || anew
             })
         };
-        if is_new {
+        if looks {
             self.size_changed(uid);
         }
     }
