@@ -267,11 +267,15 @@ impl Manager {
             connection.map_err(|error| error.context(format_args!("to move object {object}")))?;
         let manager = ConnectionManager::from_capability(Capability::manager(connection.clone()));
         let accepted = manager.accepts(client, object, record.class.0, record.schema);
-        accepted.await.map_err(|error| match error {
-            AcceptsError::NotMovable(error) => not_movable(object, error.reason, error.passing),
-            AcceptsError::System(error) => error.before_sending().into(),
-        })?;
-        Ok(connection)
+        match accepted.await {
+            Ok(()) => Ok(connection),
+            Err(AcceptsError::NotMovable(error)) => {
+                // It may have got copies meanwhile, one of them there.
+                let passing = error.passing || self.group_report(object).await?.is_some();
+                Err(not_movable(object, error.reason, passing))
+            }
+            Err(AcceptsError::System(error)) => Err(error.before_sending().into()),
+        }
     }
 
     /// Sends the saved replies ahead, while the object serves: finding them may take a walk over
