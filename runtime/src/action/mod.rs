@@ -175,8 +175,9 @@ impl Client {
     }
 
     /// Runs the closure as a top-level action, again and again while it fails for a reason that
-    /// may pass: a deadlock, a broken binding, a lock that was not to be had in time, a node that
-    /// has too much to do or shuts down. Between the tries it waits, longer each time.
+    /// may pass: a deadlock, a broken binding, a lock that was not to be had in time, a call that
+    /// had no time left, a node that has too much to do or shuts down. Between the tries it waits,
+    /// longer each time.
     ///
     /// The closure is cloned for each try, so it borrows what it uses, or has clones of it; only
     /// its calls made in the action are undone before the next try. It is never run again after
