@@ -68,14 +68,10 @@ impl Manager {
         };
         let me = self.home.me.node;
         let policy = policy.unwrap_or(GroupPolicy::Passive);
-        // Beyond what is told of its moves, so that late news of these are known as such.
-        let shard = self.home.shard(object);
-        let moves = shard.look(move |shard| shard.came_from(object).0);
-        let moves = moves.await.ok_or_else(stopping)?;
         let view = GroupView {
             object,
             class: class.0,
-            number: moves + 1,
+            number: self.first_number(object).await?,
             members: vec![me.0],
             wanted: copies,
             policy,
@@ -93,6 +89,7 @@ impl Manager {
             number: made.number,
             members: made.members.into_iter().map(NodeId).collect(),
         };
+        let shard = self.home.shard(object);
         let join = shard.look(move |shard| shard.join_group(object, view, true));
         join.await.ok_or_else(stopping)??;
         claim.joins();
@@ -100,6 +97,14 @@ impl Manager {
         // The binder may have known of it, from an attempt that was not finished.
         self.change_policy(object, policy).await?;
         Ok(self.when_it_leads(object).await?)
+    }
+
+    /// The number of the first view of an object: beyond what is told of its moves, so that late
+    /// news of these are known as such.
+    async fn first_number(&self, object: Uid) -> Result<u64> {
+        let shard = self.home.shard(object);
+        let moves = shard.look(move |shard| shard.came_from(object).0);
+        Ok(moves.await.ok_or_else(stopping)? + 1)
     }
 
     /// The copies of an object that is led here keep up with each other in this way from now on.

@@ -118,6 +118,8 @@ pub enum Rule {
     ReadEnds,
     /// Nothing is added while the policy changes.
     PolicyAlone,
+    /// A view changes only for who names its number. For the simulated binder.
+    NameView,
 }
 
 /// What a copy is at the moment.

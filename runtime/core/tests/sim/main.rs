@@ -161,6 +161,7 @@ pub(crate) const MUTANTS: &[(Mutation, World, u64)] = &[
     (Mutation::Group(Rule::ShutReads), World::Groups, 21),
     (Mutation::Group(Rule::ReadEnds), World::Groups, 17),
     (Mutation::Group(Rule::PolicyAlone), World::Groups, 85),
+    (Mutation::Group(Rule::NameView), World::Groups, 1699),
     (Mutation::DecideUnprepared, World::Actions, 0),
     (Mutation::RunWhileMoving, World::Actions, 2),
     (Mutation::LeaveLocks, World::Actions, 1),

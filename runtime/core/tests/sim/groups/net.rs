@@ -1,6 +1,6 @@
 //! Messages between nodes, and what the binder does with questions about the view.
 
-use partha_core::group::{Change, Input, Message, Stamp, Wish};
+use partha_core::group::{Change, Input, Message, Rule, Stamp, Wish};
 use partha_core::id::NodeId;
 
 use super::plan::{BEAT, SILENCE};
@@ -107,7 +107,10 @@ impl World {
         if self.binder_away_until > self.now {
             return;
         }
-        if let Some(change) = change {
+        if let Some(mut change) = change {
+            if self.rule == Some(Rule::NameView) {
+                change.expected = self.binder.number;
+            }
             match self.binder.change(&change) {
                 Ok(view) => {
                     if let Wish::Policy(_) = change.wish {
