@@ -95,6 +95,14 @@ impl Report {
         self.come > 0
     }
 
+    /// How many objects have left the node without the drain: somebody else has moved them, or
+    /// their copies here were one too many when others had come back.
+    fn gone(&self) -> u64 {
+        self.objects
+            .saturating_sub(self.moved)
+            .saturating_sub(self.tally.staying())
+    }
+
     /// Whether nothing is there any more that would be missed.
     pub(super) fn may_be_stopped(&self) -> bool {
         self.tally.staying() == 0
@@ -111,15 +119,20 @@ impl Report {
         }
         let to = self.sent.iter();
         let to: Vec<_> = to.map(|(name, count)| format!("{name} {count}")).collect();
-        out.facts(&[
+        let mut facts = vec![
             ("node", json!(self.name)),
             (
                 "moved",
                 json!(format!("{} of {}", self.moved, self.objects)),
             ),
             ("sent", json!(to)),
-            ("time", json!(format!("{:.1} s", self.seconds))),
-        ])?;
+        ];
+        if self.gone() > 0 {
+            let told = format!("{} otherwise, as copies that others replaced", self.gone());
+            facts.push(("gone", json!(told)));
+        }
+        facts.push(("time", json!(format!("{:.1} s", self.seconds))));
+        out.facts(&facts)?;
         if !stays.is_empty() {
             out.line("")?;
             let mut rows = Rows::new(&["CLASS", "STAY", "OBJECTS", "WHY"]);
@@ -186,6 +199,7 @@ impl Report {
             "objects": self.objects,
             "moved": self.moved,
             "sent": sent,
+            "gone": self.gone(),
             "seconds": self.seconds,
             "stays": stays.collect::<Vec<_>>(),
             "actions": actions.collect::<Vec<_>>(),
@@ -400,6 +414,21 @@ mod tests {
         assert!(told.contains("2 objects have come meanwhile"), "{told}");
         assert!(told.contains("`partha node drain a` goes on"), "{told}");
         assert_eq!(report.as_json(Vec::new())["come"], 2);
+    }
+
+    #[test]
+    fn objects_that_went_otherwise_are_counted() {
+        let mut tally = Tally::default();
+        tally.stays(Uid::NIL, 8, Why::NoTarget, "nobody runs it");
+        let mut report = report(tally);
+        for (objects, moved, gone) in [(10, 4, 5), (10, 9, 0), (9, 9, 0)] {
+            (report.objects, report.moved) = (objects, moved);
+            assert_eq!(
+                report.as_json(Vec::new())["gone"],
+                gone,
+                "{moved} of {objects}"
+            );
+        }
     }
 
     #[test]
