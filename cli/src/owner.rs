@@ -65,6 +65,8 @@ impl System {
     }
 
     /// What comes of looking for an object, or what the binder says meanwhile, from time to time.
+    /// It is asked for a while longer if nothing came of it and there are other copies: one of
+    /// them is about to lead.
     async fn or_elsewhere(
         &self,
         object: Uid,
@@ -74,19 +76,37 @@ impl System {
         tokio::pin!(looking);
         // Answers that lead nowhere must not put off the next question.
         let mut next = tokio::time::interval_at(Instant::now() + PAUSE, PAUSE);
+        let mut failed = None;
         loop {
             tokio::select! {
                 biased;
-                owned = &mut looking => return owned,
+                owned = &mut looking, if failed.is_none() => match owned {
+                    Ok(owned) => return Ok(owned),
+                    Err(error) if !self.has_others(object).await => return Err(error),
+                    Err(error) => failed = Some((error, Instant::now() + PATIENCE)),
+                },
                 Some(owned) = asked.next() => if let Some(owned) = owned {
                     return Ok(owned);
                 },
                 _ = next.tick() => {
+                    if let Some((_, until)) = &failed
+                        && Instant::now() > *until
+                    {
+                        let (error, _) = failed.expect("it was there just now");
+                        return Err(error);
+                    }
                     let said = tokio::time::timeout(PATIENCE, self.said_by_binder(object));
                     asked.push(said.map(|said| said.ok().flatten()));
                 }
             }
         }
+    }
+
+    /// Whether the object has other copies than the one that leads, as far as the binder answers.
+    async fn has_others(&self, object: Uid) -> bool {
+        let views = self.client.locator();
+        let views = views.views(&self.client, &[object], PATIENCE).await;
+        views.is_ok_and(|views| views.iter().any(|view| view.members.len() > 1))
     }
 
     /// Nothing where what the binder says does not lead to the object.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bank::Account;
 use common::LONG;
 use common::system::System;
-use partha::Client;
+use partha::{Client, SystemError};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use test_support::eventually;
@@ -251,37 +251,71 @@ fn a_node_that_gave_its_copy_up_gets_one_again() {
     });
 }
 
-/// Who knows nobody yet and comes to a node that stands still does not wait for the end of that
-/// attempt: another copy leads after the lease, and the binder is asked meanwhile.
-fn newcomer(call: impl FnOnce(&System)) {
+/// Has somebody deposit 1 who knows nobody yet, when the node that led stands still or is gone.
+fn newcomer(gone: bool, deposits: impl FnOnce(&System) + Send) {
     const CONNECTING: Duration = Duration::from_secs(5);
-    let system = System::with_lease(&["a", "b", "c"], "3s");
+    const FINDS_OUT: Duration = Duration::from_millis(500);
+    let mut system = System::with_lease(&["a", "b", "c"], "3s");
     copied(&system, "/bank/x", "a", &["--replicas", "3"]);
     assert_eq!(deposit(&system, "/bank/x", 100).trim(), "100");
-    system.freeze("a");
-    let begun = Instant::now();
-    call(&system);
-    let took = begun.elapsed();
-    assert!(took < CONNECTING, "{took:?}");
+    if gone {
+        // Nobody leads before the newcomer has found that out.
+        let others = ["b", "c"];
+        others.map(|node| system.freeze(node));
+        system.kill("a");
+        std::thread::scope(|scope| {
+            let deposits = scope.spawn(|| deposits(&system));
+            let begun = Instant::now();
+            while begun.elapsed() < FINDS_OUT && !deposits.is_finished() {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            others.map(|node| system.signal(node, Signal::CONT));
+            deposits.join().unwrap();
+        });
+    } else {
+        system.freeze("a");
+        let begun = Instant::now();
+        deposits(&system);
+        // It does not wait for the end of that attempt: another copy leads after the lease, and
+        // the binder is asked meanwhile.
+        let took = begun.elapsed();
+        assert!(took < CONNECTING, "{took:?}");
+    }
     assert_ne!(members(&system, "/bank/x")[0], "a", "another one leads");
+    assert_eq!(system.balances(["/bank/x"]), [101]);
+}
+
+fn command(system: &System) {
+    assert_eq!(deposit(system, "/bank/x", 1).trim(), "101");
+}
+
+fn client(system: &System) {
+    let called = async {
+        let client = Client::connect(system.naming.clone()).await?;
+        let entry = client.naming()?.lookup(&client, "/bank/x").await.unwrap();
+        let account = Account::from_uid(entry.object);
+        Ok::<_, SystemError>(account.deposit(&client, 1).await.unwrap())
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    assert_eq!(runtime.block_on(called).unwrap(), 101);
 }
 
 #[test]
 fn a_command_is_served_when_the_first_leader_stands_still() {
-    newcomer(|system| assert_eq!(deposit(system, "/bank/x", 1).trim(), "101"));
+    newcomer(false, command);
 }
 
 #[test]
 fn a_client_is_served_when_the_first_leader_stands_still() {
-    newcomer(|system| {
-        let called = async {
-            let client = Client::connect(system.naming.clone()).await?;
-            let entry = client.naming()?.lookup(&client, "/bank/x").await.unwrap();
-            let account = Account::from_uid(entry.object);
-            account.deposit(&client, 1).await.unwrap();
-            account.balance(&client).await
-        };
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        assert_eq!(runtime.block_on(called).unwrap(), 101);
-    });
+    newcomer(false, client);
+}
+
+#[test]
+fn a_command_is_served_when_the_first_leader_is_gone() {
+    newcomer(true, command);
+}
+
+#[test]
+fn a_client_is_served_when_the_first_leader_is_gone() {
+    newcomer(true, client);
 }
