@@ -261,7 +261,9 @@ fn newcomer(gone: bool, deposits: impl FnOnce(&System) + Send) {
     if gone {
         // Nobody leads before the newcomer has found that out.
         let others = ["b", "c"];
-        others.map(|node| system.freeze(node));
+        for node in others {
+            system.freeze(node);
+        }
         system.kill("a");
         std::thread::scope(|scope| {
             let deposits = scope.spawn(|| deposits(&system));
@@ -269,7 +271,9 @@ fn newcomer(gone: bool, deposits: impl FnOnce(&System) + Send) {
             while begun.elapsed() < FINDS_OUT && !deposits.is_finished() {
                 std::thread::sleep(Duration::from_millis(10));
             }
-            others.map(|node| system.signal(node, Signal::CONT));
+            for node in others {
+                system.signal(node, Signal::CONT);
+            }
             deposits.join().unwrap();
         });
     } else {
