@@ -20,8 +20,9 @@ use crate::sessions::Shape;
 ///
 /// It keeps its name, its identity, and whoever is bound to it. Calls that come while it is under
 /// way wait, and actions that have used it go on. An object that is at the node already stays. Of
-/// an object with copies the one at the node leads from then on; calls wait until nothing of the
-/// object is in use. An object that has come just now serves for 100 ms before it moves on.
+/// an object with copies the one at the node leads from then on, and is made first if there is
+/// none; calls wait until nothing of the object is in use. An object that has come just now serves
+/// for 100 ms before it moves on.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  partha move /bank/alice b\n  partha move /bank/alice b --wait 1m"

@@ -34,7 +34,8 @@ impl Client {
     /// be told.
     ///
     /// Of an object with copies the copy at that node comes to lead, when nothing of the object is
-    /// in use; the answer is the number of the view.
+    /// in use; the answer is the number of the view. A node without one gets one before that, and
+    /// the youngest of the others goes then, so that there are as many as are wanted.
     ///
     /// `wait` is how long the move may take, and above all how long it may wait until no method of
     /// the object runs and no action that has it locked is just being committed. Calls that come
@@ -56,7 +57,8 @@ impl Client {
     /// The object stays where it is with all of them but those that are `Maybe` executed, after
     /// which asking again is harmless:
     /// - `BadOperation`: it never goes there. The node does not run its class, or another version
-    ///   of it; the object is a service's own, or a transient one; it has copies, and none there.
+    ///   of it; the object is a service's own, or a transient one; it has copies, and the node may
+    ///   have none: it is away or cordoned, or does not have the labels that they are placed by.
     /// - `LockTimeout`: it did not come to rest within `wait`, or something else is in the way that
     ///   passes, as the text says.
     /// - `Unreachable`, `Draining`, `Store`: of one of the two nodes; may pass.

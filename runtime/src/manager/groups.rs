@@ -1,6 +1,6 @@
 //! Copies of objects, as the connection manager is asked for them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use partha_core::group::View;
 use partha_core::group::view::MEMBERS_MAX;
@@ -154,8 +154,8 @@ impl Manager {
         }
     }
 
-    /// Has the copy at a node lead an object that is led here; the number of the view then. What
-    /// is in use is waited for, so long.
+    /// Has the copy at a node lead an object that is led here; the number of the view then. A node
+    /// that has none gets one first. Each is waited for so long, and what is in use.
     pub(super) async fn hand_over(
         &self,
         cx: &Context,
@@ -170,29 +170,90 @@ impl Manager {
         if view.leader() == node {
             return Ok(view.number);
         }
-        if !view.has(node) {
-            if view.members.len() < usize::from(report.wanted) && report.lacking.is_empty() {
-                let reason = "it is just getting copies, and none there yet".to_owned();
-                return Err(not_movable(object, reason, true));
-            }
-            let nodes = cx.client().locator().nodes(cx.client()).await?;
-            let name = |id: NodeId| {
-                let entry = nodes.iter().find(|entry| entry.node == id.0);
-                entry.map_or_else(|| id.to_string(), |entry| entry.name.clone())
-            };
-            let others: Vec<_> = view.others(self.home.me.node).map(name).collect();
-            let reason = match others.as_slice() {
-                [] => "it is one of a group of copies, of which there is no other one; `partha \
-                       replicate NAME N` makes more"
-                    .to_owned(),
-                others => format!(
-                    "it is one of a group of copies, and can be led by those at {}; which nodes \
-                     have copies is chosen by labels (`partha replicate NAME N --on LABELS`)",
-                    others.join(", ")
-                ),
-            };
+        let until = Instant::now() + wait;
+        let comes = !view.has(node);
+        if comes {
+            self.bring_copy(cx, object, node, until).await?;
+        }
+        let wait = until
+            .saturating_duration_since(Instant::now())
+            .max(ANSWER.min(wait));
+        let led = self.let_lead(cx, object, node, wait).await;
+        if comes {
+            self.copy_has_come(object, node).await?;
+        }
+        led
+    }
+
+    /// Has a node have a copy besides those that there are, and waits for it.
+    async fn bring_copy(
+        &self,
+        cx: &Context,
+        object: Uid,
+        node: NodeId,
+        until: Instant,
+    ) -> Result<(), MoveObjectError> {
+        let nodes = cx.client().locator().nodes(cx.client()).await?;
+        let Some(entry) = nodes.into_iter().find(|entry| entry.node == node.0) else {
+            let reason = format!("the binder knows no node {node}");
+            return Err(not_movable(object, reason, false));
+        };
+        let name = entry.name.clone();
+        let shard = self.home.shard(object);
+        let why_not = shard.look(move |shard| shard.why_no_copy(object, &entry));
+        if let Some(why) = why_not.await.ok_or_else(stopping)? {
+            let reason = format!(
+                "it is one of a group of copies, and node '{name}', which {why}, gets none"
+            );
             return Err(not_movable(object, reason, false));
         }
+        let mut has_asked = false;
+        let refused = loop {
+            match self.group_report(object).await? {
+                Some(report) if !report.leads => break None,
+                None => break None,
+                Some(report) if report.view.has(node) => return Ok(()),
+                Some(report) if report.view.members.len() >= MEMBERS_MAX => {
+                    let reason = format!("it has {MEMBERS_MAX} copies, and can have no more");
+                    break Some((reason, false));
+                }
+                Some(report) if has_asked && !report.lacking.is_empty() => {
+                    break Some((format!("no copy of it there: {}", report.lacking), false));
+                }
+                Some(_) if Instant::now() >= until => {
+                    let reason = format!("its copy at node '{name}' is not there yet");
+                    break Some((reason, true));
+                }
+                Some(_) => {}
+            }
+            let shard = self.home.shard(object);
+            let comes = shard.look(move |shard| shard.copy_comes(object, node, until));
+            comes.await.ok_or_else(stopping)?;
+            has_asked = true;
+            tokio::time::sleep(LOOK).await;
+        };
+        self.copy_has_come(object, node).await?;
+        Err(match refused {
+            Some((reason, passing)) => not_movable(object, reason, passing),
+            None => self.not_led(object).await,
+        })
+    }
+
+    /// A copy besides is waited for no more.
+    async fn copy_has_come(&self, object: Uid, node: NodeId) -> Result<()> {
+        let shard = self.home.shard(object);
+        let come = shard.look(move |shard| shard.copy_has_come(object, node));
+        come.await.ok_or_else(stopping)
+    }
+
+    /// Has another copy lead.
+    async fn let_lead(
+        &self,
+        cx: &Context,
+        object: Uid,
+        node: NodeId,
+        wait: Duration,
+    ) -> Result<u64, MoveObjectError> {
         // One that stands still would keep it from everybody for the time of a lease.
         if let Err(error) = self.answers(cx, node, ANSWER.min(wait)).await {
             let reason = format!("the node that is to lead does not answer: {error}");

@@ -138,7 +138,7 @@ impl Manager {
     ) -> Result<u64, MoveObjectError> {
         self.has_come(object).await;
         if let Some(report) = self.group_report(object).await? {
-            if report.leads && report.view.leader() != node && report.view.has(node) {
+            if report.leads && report.view.leader() != node {
                 self.has_stayed(object, attempts).await?;
             }
             let wait = attempts.until.saturating_duration_since(Instant::now());

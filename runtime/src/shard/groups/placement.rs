@@ -46,24 +46,46 @@ impl Placing<'_> {
         chosen
     }
 
-    fn fits(&self, node: &NodeEntry) -> bool {
-        let id = NodeId(node.node);
-        node.alive
-            && !node.cordoned
-            && node.classes.contains(&self.class.0)
-            && !self.taken.contains(&id)
-            && !self.without.contains(&id)
-            && self.is_wanted(node)
+    /// This node, if it may have one.
+    pub(super) fn only<'n>(&self, nodes: &'n [NodeEntry], node: NodeId) -> Vec<&'n NodeEntry> {
+        let found = nodes.iter().find(|entry| NodeId(entry.node) == node);
+        found.filter(|node| self.fits(node)).into_iter().collect()
     }
 
-    /// Whether the node has one of the values wanted of each label that is asked for.
-    fn is_wanted(&self, node: &NodeEntry) -> bool {
-        let on = &self.placement.on;
-        on.iter().all(|wanted| {
-            let mut values = on.iter().filter(|other| other.name == wanted.name);
-            values.any(|label| node.has_label(&label.name, &label.value))
-        })
+    fn fits(&self, node: &NodeEntry) -> bool {
+        let id = NodeId(node.node);
+        why_not(self.placement, self.class, node).is_none()
+            && !self.taken.contains(&id)
+            && !self.without.contains(&id)
     }
+}
+
+/// Why a node gets no copy of an object, if so.
+pub(super) fn why_not(
+    placement: &GroupPlacement,
+    class: ClassId,
+    node: &NodeEntry,
+) -> Option<&'static str> {
+    if !node.alive {
+        Some("is away")
+    } else if node.cordoned {
+        Some("is cordoned")
+    } else if !node.classes.contains(&class.0) {
+        Some("does not run its class")
+    } else if !is_wanted(placement, node) {
+        Some("does not have the labels that its copies are placed by")
+    } else {
+        None
+    }
+}
+
+/// Whether the node has one of the values wanted of each label that is asked for.
+fn is_wanted(placement: &GroupPlacement, node: &NodeEntry) -> bool {
+    let on = &placement.on;
+    on.iter().all(|wanted| {
+        let mut values = on.iter().filter(|other| other.name == wanted.name);
+        values.any(|label| node.has_label(&label.name, &label.value))
+    })
 }
 
 /// With how many of the others a node shares its zone, its zone and rack. One that does not say is

@@ -5,18 +5,21 @@
 //! may go; whoever comes back and is not wanted any more is told the same. So a copy goes only when
 //! it is no member, and none goes that is about to be one.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod step;
+
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use partha_core::group::view::MEMBERS_MAX;
 use partha_core::group::{Input, Role, View};
 use partha_core::id::{NodeId, Uid};
 use partha_store::{Batch, Item, Place, StoreError};
 use tokio::sync::Mutex;
 
-use super::placement::Placing;
+pub(super) use self::step::Size;
+use self::step::Step;
+use super::placement::{Placing, why_not};
 use super::views::{ATTEMPT, TICK};
 use super::{Group, GroupJob, Groups};
 use crate::error::{Result, SystemError};
@@ -51,81 +54,6 @@ pub(super) struct Sizes {
 /// The nodes of a moment.
 type Nodes = (Instant, Rc<[NodeEntry]>);
 
-/// What a leader knows of the size of its group.
-#[derive(Default)]
-pub(super) struct Size {
-    pub(super) placement: GroupPlacement,
-    due: Option<Instant>,
-    inviting: bool,
-    /// Nodes that were asked to have a copy: until when that counts, and whether they said no.
-    joining: BTreeMap<NodeId, (Instant, bool)>,
-    in_vain: u32,
-    /// Why there are fewer copies than wanted; empty if that is not known.
-    pub(super) lacking: String,
-    /// Copies that are to go, and for how long that is remembered.
-    leaving: BTreeMap<NodeId, Instant>,
-    /// Members that the binder is asked to exclude since they are to go.
-    excluding: Vec<NodeId>,
-    /// Copies that were told to go, when, and whether they have not answered yet.
-    dismissed: BTreeMap<NodeId, (Instant, bool)>,
-    /// This copy is being removed.
-    goes: bool,
-}
-
-/// What is to be done about the size of a group.
-#[derive(Debug, PartialEq, Eq)]
-enum Step {
-    /// Nothing: it is as it should be, or somebody else's to say.
-    Rest,
-    /// Something under way is waited for.
-    Wait,
-    Exclude(Vec<NodeId>),
-    /// To one of these.
-    HandOver(Vec<NodeId>),
-    Invite(usize),
-}
-
-impl Size {
-    /// What is kept of it when the copy begins again.
-    pub(super) fn kept(self) -> Self {
-        Self {
-            placement: self.placement,
-            leaving: self.leaving,
-            ..Self::default()
-        }
-    }
-
-    /// What is to be done in this view.
-    fn step(&mut self, me: NodeId, view: &View, wanted: usize, now: Instant) -> Step {
-        self.leaving.retain(|_, until| *until > now);
-        self.joining
-            .retain(|node, (until, _)| *until > now && !view.has(*node));
-        let stays = |node: &NodeId| !self.leaving.contains_key(node);
-        let stay: Vec<NodeId> = view.members.iter().copied().filter(stays).collect();
-        if !stay.is_empty() && !stays(&me) {
-            return Step::HandOver(stay);
-        }
-        if stay.len() >= wanted {
-            let go = view.others(me).filter(|node| !stays(node));
-            let surplus = stay[wanted..].iter().rev().copied();
-            let exclude: Vec<_> = go.chain(surplus).collect();
-            self.lacking.clear();
-            return match exclude.is_empty() {
-                true => Step::Rest,
-                false => Step::Exclude(exclude),
-            };
-        }
-        let coming = self.joining.values().filter(|(_, refused)| !refused);
-        let coming = coming.count();
-        let room = MEMBERS_MAX.saturating_sub(view.members.len() + coming);
-        match wanted.saturating_sub(stay.len() + coming).min(room) {
-            0 => Step::Wait,
-            _ if self.inviting => Step::Wait,
-            missing => Step::Invite(missing),
-        }
-    }
-}
-
 impl Group {
     /// Why there are fewer copies than wanted, if none is on its way.
     pub(super) fn lacks(&self) -> &str {
@@ -142,7 +70,8 @@ impl Group {
         let leaving = &self.size.leaving;
         let staying = view.members.iter().filter(|it| !leaving.contains_key(it));
         let few = staying.count() < usize::from(self.wanted);
-        view.has(node) || (few && !leaving.contains_key(&node))
+        let comes = few || self.size.wished.contains_key(&node);
+        view.has(node) || (comes && !leaving.contains_key(&node))
     }
 }
 
@@ -345,7 +274,11 @@ impl Shard {
                 taken: &taken,
                 without: &without,
             };
-            let chosen = placing.choose(&nodes, count);
+            let mut wished = size.wished.keys().filter(|node| !taken.contains(*node));
+            let chosen = match wished.next() {
+                Some(node) => placing.only(&nodes, *node),
+                None => placing.choose(&nodes, count),
+            };
             let chosen: Vec<NodeEntry> = chosen.into_iter().cloned().collect();
             let until = Instant::now() + JOINING;
             for node in &chosen {
@@ -452,6 +385,43 @@ impl Shard {
         }
     }
 
+    /// A node is to have a copy besides, if this one leads.
+    pub(crate) fn copy_comes(self: &Rc<Self>, uid: Uid, node: NodeId, until: Instant) {
+        let is_new = {
+            let mut groups = self.groups.borrow_mut();
+            let group = groups.by_object.get_mut(&uid);
+            group.is_some_and(|group| {
+                let size = &mut group.size;
+                size.leaving.remove(&node);
+                let is_new = size.wished.insert(node, until).is_none();
+                if is_new {
+                    // What was said of it before this may be of long ago.
+                    size.joining.retain(|asked, (_, no)| asked != &node || !*no);
+                    size.lacking.clear();
+                }
+                is_new
+            })
+        };
+        if is_new {
+            self.size_changed(uid);
+        }
+    }
+
+    /// It has one and leads, or is not waited for any more.
+    pub(crate) fn copy_has_come(self: &Rc<Self>, uid: Uid, node: NodeId) {
+        if let Some(group) = self.groups.borrow_mut().by_object.get_mut(&uid) {
+            group.size.wished.remove(&node);
+        }
+        self.size_changed(uid);
+    }
+
+    /// Why a node gets no copy of a group that is here, if so.
+    pub(crate) fn why_no_copy(&self, uid: Uid, node: &NodeEntry) -> Option<&'static str> {
+        let groups = self.groups.borrow();
+        let group = groups.by_object.get(&uid)?;
+        why_not(&group.size.placement, group.class, node)
+    }
+
     /// The leader of the view of this number wants no copy here: it goes if it is no member, and
     /// a forward stays, since others may look for the object here.
     pub(crate) fn leave_group(self: &Rc<Self>, uid: Uid, leader: NodeId, number: u64) {
@@ -505,69 +475,4 @@ fn lack(placement: &GroupPlacement) -> String {
         false => format!(" and has the labels {on}"),
     };
     format!("no other living node that is not cordoned runs its class{with}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const A: NodeId = NodeId(1);
-    const B: NodeId = NodeId(2);
-    const C: NodeId = NodeId(3);
-    const D: NodeId = NodeId(4);
-
-    fn view(members: &[NodeId]) -> View {
-        View::first(members.to_vec())
-    }
-
-    #[test]
-    fn those_that_are_too_many_go_the_youngest_first() {
-        let (mut size, now) = (Size::default(), Instant::now());
-        let mut step = |members: &[NodeId], wanted| size.step(A, &view(members), wanted, now);
-        assert_eq!(step(&[A, B, C], 3), Step::Rest);
-        assert_eq!(step(&[A, B, C, D], 3), Step::Exclude(vec![D]));
-        assert_eq!(step(&[A, B, C, D], 1), Step::Exclude(vec![D, C, B]));
-        assert_eq!(step(&[A], 1), Step::Rest);
-        assert_eq!(step(&[A], 3), Step::Invite(2));
-    }
-
-    #[test]
-    fn a_copy_that_is_to_go_is_replaced_first() {
-        let (mut size, now) = (Size::default(), Instant::now());
-        let later = now + JOINING;
-        size.leaving.insert(B, later);
-        assert_eq!(size.step(A, &view(&[A, B]), 2, now), Step::Invite(1));
-        size.joining.insert(C, (later, false));
-        assert_eq!(size.step(A, &view(&[A, B]), 2, now), Step::Wait);
-        let three = view(&[A, B, C]);
-        assert_eq!(size.step(A, &three, 2, now), Step::Exclude(vec![B]));
-        assert_eq!(size.step(A, &view(&[A, C]), 2, now), Step::Rest);
-        // It is forgotten in the end.
-        assert_eq!(size.step(A, &view(&[A, B]), 2, later), Step::Rest);
-    }
-
-    #[test]
-    fn a_leader_that_is_to_go_lets_another_one_lead() {
-        let (mut size, now) = (Size::default(), Instant::now());
-        let later = now + JOINING;
-        size.leaving.insert(A, later);
-        assert_eq!(
-            size.step(A, &view(&[A, B]), 2, now),
-            Step::HandOver(vec![B])
-        );
-        assert_eq!(size.step(A, &view(&[A]), 1, now), Step::Invite(1));
-    }
-
-    #[test]
-    fn a_node_that_has_refused_is_not_waited_for() {
-        let (mut size, now) = (Size::default(), Instant::now());
-        let later = now + JOINING;
-        size.joining.insert(B, (later, true));
-        size.joining.insert(C, (later, false));
-        assert_eq!(size.step(A, &view(&[A]), 3, now), Step::Invite(1));
-        size.inviting = true;
-        assert_eq!(size.step(A, &view(&[A]), 3, now), Step::Wait);
-        size.inviting = false;
-        assert_eq!(size.step(A, &view(&[A]), 3, later), Step::Invite(2));
-    }
 }
