@@ -53,7 +53,7 @@ pub(crate) fn list(rows: &Rows, after: Uid, limit: u32) -> Result<Vec<GroupView>
 pub(crate) fn make(rows: &Rows, view: GroupView) -> Result<GroupView, MakeGroupError> {
     let object = view.object;
     if let Some(known) = find(rows, object)?
-        && !was_never_there(&known, &view)
+        && !never_became_one(&known, &view)
     {
         return Ok(known);
     }
@@ -70,10 +70,11 @@ pub(crate) fn make(rows: &Rows, view: GroupView) -> Result<GroupView, MakeGroupE
     Ok(view)
 }
 
-/// Whether a known group has never become one: its first copy was not made when the binder had
-/// been asked, and the object has gone to another node since then, as objects with copies do not.
-fn was_never_there(known: &GroupView, new: &GroupView) -> bool {
-    known.members.len() == 1 && known.members != new.members && known.number < new.number
+/// Whether a known group has never become one: its first copy was not made when the binder had been
+/// asked, and the object has moved since then, as objects with copies do not. The number that is
+/// asked for tells so: it is that of the moves and one, and no group's is lower than that.
+fn never_became_one(known: &GroupView, new: &GroupView) -> bool {
+    known.members.len() == 1 && known.number < new.number
 }
 
 /// Changes a view if that is right. Answers the one that is in force then, and whether it is a new

@@ -130,7 +130,12 @@ pub(crate) async fn drain(arguments: &Arguments, out: &mut Output) -> anyhow::Re
         report::plan(&source, targets, &counts, out)?;
         return Ok(ExitCode::SUCCESS);
     }
-    if !counts.is_empty() && !counts.keys().any(|class| targets.has(*class)) {
+    let patience = arguments.patience;
+    let goes = |class: &u64| {
+        let returns = targets.may_return(*class, &arguments.to, patience);
+        targets.has(*class) || returns.is_some()
+    };
+    if !counts.is_empty() && !counts.keys().any(goes) {
         bail!(
             "none of the objects of node '{}' can go anywhere: {}; nothing has been done",
             entry.name,

@@ -87,7 +87,10 @@ pub(crate) async fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Resu
             // Somebody else has moved it, or another copy leads.
             Err(error) if has_left(&error) && !left.is_zero() => {
                 tokio::time::sleep(AGAIN).await;
-                from = system.owner(uid).await?.node;
+                // Whoever has it may not be found for a moment.
+                if let Ok(owned) = system.owner(uid).await {
+                    from = owned.node;
+                }
             }
             Err(error) => return Err(failed(error, object, &from)),
         }
@@ -151,8 +154,7 @@ fn failed(error: MoveObjectError, object: &str, from: &NodeInfo) -> Error {
     let name = &from.description.name;
     let left = || {
         anyhow!(
-            "{object} has just left node '{name}', as somebody else wanted it; `partha describe \
-             {object}` tells where it is"
+            "{object} has just left node '{name}'; `partha describe {object}` tells where it is"
         )
     };
     match error {

@@ -68,6 +68,26 @@ fn an_object_that_is_moved_about_gets_its_copies() {
     }
 }
 
+#[test]
+fn two_who_give_an_object_its_copies_get_what_they_ask_for() {
+    let system = System::start(&["a", "b", "c"]);
+    for round in 0..6 {
+        let name = format!("/both{round}");
+        system.account(&name, "a", 7);
+        thread::scope(|scope| {
+            scope.spawn(|| system.ok(&["replicate", &name, "3", "--policy", "cohort"]));
+            scope.spawn(|| system.ok(&["replicate", &name, "2"]));
+        });
+        let told = system.json(&["describe", &name]);
+        // Whoever says no policy changes none.
+        assert_eq!(told["policy"], "cohort", "{told}");
+        let wanted = told["wanted"].as_u64().unwrap();
+        assert!([2, 3].contains(&wanted), "{told}");
+        eventually(LONG, || members(&system, &name) == wanted as usize);
+        assert_eq!(system.balances([name.as_str()]), [7]);
+    }
+}
+
 /// The copies that are left lead in turn.
 fn all_move_between_two(system: &System, name: &str) {
     eventually(LONG, || members(system, name) == 2);

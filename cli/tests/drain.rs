@@ -139,6 +139,30 @@ fn what_comes_while_actions_are_waited_for_is_moved_too() {
     assert_eq!(system.balances(["/one", "/two"]), [5, 1]);
 }
 
+/// Nobody else runs the class, and that one is just being started again.
+#[test]
+fn the_only_other_node_is_waited_for() {
+    let mut system = System::start(&["a", "b"]);
+    system.account("/one", "a", 5);
+    system.kill("b");
+    eventually(LONG, || {
+        let nodes = system.json(&["nodes"]);
+        let mut nodes = nodes.as_array().unwrap().iter();
+        nodes.any(|node| node["node"] == "b" && node["state"] == "silent")
+    });
+    let (status, err) = system.fails(&["node", "drain", "a", "--patience", "0s"]);
+    assert_eq!(status, 1, "{err}");
+    assert!(err.contains("nothing has been done"), "{err}");
+    let mut command = system.command(&["node", "drain", "a", "--wait", "1s", "--json"]);
+    let draining = Child::spawn("drain", &mut command);
+    draining.wait_for_log(LONG, |line| line.contains("1 stay so far"));
+    system.revive("b");
+    let (_, out, err) = draining.finish(LONG);
+    let told: Value = serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {err}"));
+    assert_eq!(told["may_be_stopped"], true, "{told}");
+    assert_eq!(system.balances(["/one"]), [5]);
+}
+
 /// There are three copies, and one node without any, which is just being started again.
 #[test]
 fn a_node_that_is_started_again_is_waited_for() {

@@ -118,7 +118,6 @@ async fn a_call_that_is_asked_for_again_while_copies_are_waited_for_is_answered(
         let account = ["create", "bank.Account", "/copied", r#"{"owner": "x"}"#];
         let copies = ["--node", "a", "--replicas", "2", "--policy", "cohort"];
         system.ok(&[&account[..], &copies].concat());
-        system.freeze("b");
         Arc::new(system)
     });
     let system = system.await.unwrap();
@@ -126,6 +125,10 @@ async fn a_call_that_is_asked_for_again_while_copies_are_waited_for_is_answered(
     let naming = client.naming().unwrap();
     let entry = naming.lookup(&client, "/copied").await.unwrap();
     let account = Account::from_uid(entry.object);
+    assert_eq!(account.balance(&client).await.unwrap(), 0, "it is found");
+    let frozen = system.clone();
+    let freezing = tokio::task::spawn_blocking(move || frozen.freeze("b"));
+    freezing.await.unwrap();
     let id = client.new_call_id();
     let call = client.call().id(id).deadline(Duration::from_millis(300));
     let Err(DepositError::System(error)) = account.deposit(&call, 1).await else {

@@ -67,13 +67,13 @@ impl Client {
     /// As [`Client::replicate`], with a policy, and with wishes where copies to come are to be.
     ///
     /// Of an object that has copies it changes the policy, when no action and no call has the
-    /// object in use, for which it waits up to 5 s. Until then calls that begin something wait for
+    /// object in use, for which it waits up to 8 s. Until then calls that begin something wait for
     /// up to 300 ms at a time. References from before are as good after it, and actions that run
     /// do not notice it.
     ///
     /// # Errors
     /// As there; `LockTimeout`, too, if the policy is to change and the object is in use all the
-    /// time: it stays then.
+    /// time: it stays then. `Moved` if it was followed for too long.
     pub async fn replicate_as(&self, object: Uid, replication: &Replication) -> Result<Copies> {
         replication.check()?;
         let mut trail = Trail::default();

@@ -39,25 +39,20 @@ impl Manager {
         if let Err(error) = replication.check() {
             return Err(refuse(error.detail().to_owned()));
         }
-        let Replication {
-            copies,
-            policy,
-            placement,
-        } = replication;
-        self.has_come(object).await;
-        if let Some(mut report) = self.group_report(object).await? {
-            if !report.leads {
-                report = self.led_here(object).await?;
-            }
-            if let Some(policy) = policy {
-                self.change_policy(object, policy).await?;
-                report = self.group_report(object).await?.unwrap_or(report);
-            }
-            let change = self.change_wanted(cx, object, (copies, placement), report);
-            return change.await;
+        // If it takes longer it is in use.
+        let coming = tokio::time::timeout(PATIENCE, self.has_come(object));
+        let _ = coming.await;
+        if self.group_report(object).await?.is_some() {
+            let report = self.led_here(object).await?;
+            return self.change_copies(cx, object, replication, report).await;
         }
         let (class, claim) = match self.when_unused(object).await {
-            Ok(claimed) => claimed,
+            Ok(Some(claimed)) => claimed,
+            // Somebody else has just given it copies.
+            Ok(None) => {
+                let report = self.led_here(object).await?;
+                return self.change_copies(cx, object, replication, report).await;
+            }
             Err(error) if error.kind() == ErrorKind::NoSuchObject => {
                 return Err(self.no_such(object).into());
             }
@@ -67,15 +62,15 @@ impl Manager {
             Err(error) => return Err(error.into()),
         };
         let me = self.home.me.node;
-        let policy = policy.unwrap_or(GroupPolicy::Passive);
+        let wished = replication.clone();
         let view = GroupView {
             object,
             class: class.0,
             number: self.first_number(object).await?,
             members: vec![me.0],
-            wanted: copies,
-            policy,
-            placement: placement.unwrap_or_default(),
+            wanted: wished.copies,
+            policy: wished.policy.unwrap_or(GroupPolicy::Passive),
+            placement: wished.placement.unwrap_or_default(),
         };
         let locator = cx.client().locator();
         let made = locator.make_group(cx.client(), &view, PATIENCE).await?;
@@ -90,13 +85,33 @@ impl Manager {
             members: made.members.into_iter().map(NodeId).collect(),
         };
         let shard = self.home.shard(object);
-        let join = shard.look(move |shard| shard.join_group(object, view, true));
+        let join = shard.look(move |shard| {
+            shard.join_group(object, view, true)?;
+            // Not later: whoever asks may be gone by then.
+            claim.joins();
+            Ok::<_, SystemError>(())
+        });
         join.await.ok_or_else(stopping)??;
-        claim.joins();
-        self.when_it_leads(object).await?;
+        let report = self.when_it_leads(object).await?;
         // The binder may have known of it, from an attempt that was not finished.
-        self.change_policy(object, policy).await?;
-        Ok(self.when_it_leads(object).await?)
+        self.change_copies(cx, object, replication, report).await
+    }
+
+    /// Another number of copies of an object that is led here, elsewhere, or in another way; what
+    /// is not said stays.
+    async fn change_copies(
+        &self,
+        cx: &Context,
+        object: Uid,
+        replication: Replication,
+        mut report: GroupReport,
+    ) -> Result<CopyDescription, ReplicateError> {
+        if let Some(policy) = replication.policy {
+            self.change_policy(object, policy).await?;
+            report = self.group_report(object).await?.unwrap_or(report);
+        }
+        let change = (replication.copies, replication.placement);
+        self.change_wanted(cx, object, change, report).await
     }
 
     /// The number of the first view of an object: beyond what is told of its moves, so that late
@@ -218,7 +233,7 @@ impl Manager {
                     break Some((reason, false));
                 }
                 Some(report) if has_asked && !report.lacking.is_empty() => {
-                    break Some((format!("no copy of it there: {}", report.lacking), false));
+                    break Some((format!("no copy of it there: {}", report.lacking), true));
                 }
                 Some(_) if Instant::now() >= until => {
                     let reason = format!("its copy at node '{name}' is not there yet");
@@ -301,13 +316,13 @@ impl Manager {
     }
 
     /// The first copy of a group, when it leads.
-    async fn when_it_leads(&self, object: Uid) -> Result<CopyDescription> {
+    async fn when_it_leads(&self, object: Uid) -> Result<GroupReport> {
         let waited = tokio::time::Instant::now() + PATIENCE;
         loop {
             if let Some(report) = self.group_report(object).await?
                 && report.leads
             {
-                return Ok(described(report));
+                return Ok(report);
             }
             if tokio::time::Instant::now() > waited {
                 let detail = format!(
@@ -347,8 +362,8 @@ impl Manager {
     }
 
     /// The class of an object that can have copies, at a moment when nobody has it locked. It stays
-    /// here from then on.
-    async fn when_unused(&self, object: Uid) -> Result<(ClassId, Claim)> {
+    /// here from then on. Nothing if it has copies by now.
+    async fn when_unused(&self, object: Uid) -> Result<Option<(ClassId, Claim)>> {
         let until = tokio::time::Instant::now() + PATIENCE;
         loop {
             let shard = self.home.shard(object);
@@ -436,7 +451,8 @@ impl Manager {
     /// The copy here, when it leads.
     ///
     /// # Errors
-    /// `Moved`, as soon as another one does; `LockTimeout` if that takes too long.
+    /// `Moved`, as soon as another one does; `NoSuchObject` if it is gone; `LockTimeout` if that
+    /// takes too long.
     async fn led_here(&self, object: Uid) -> Result<GroupReport> {
         let until = tokio::time::Instant::now() + PATIENCE;
         loop {
@@ -445,6 +461,10 @@ impl Manager {
             }
             match self.group_report(object).await? {
                 Some(report) if report.leads => return Ok(report),
+                None => {
+                    let detail = format!("{} does not have {object}", self.home.registry.here());
+                    return Err(SystemError::new(ErrorKind::NoSuchObject, detail));
+                }
                 _ if tokio::time::Instant::now() > until => return Err(unled(object)),
                 _ => tokio::time::sleep(LOOK).await,
             }

@@ -301,10 +301,13 @@ impl Shard {
         store.submit(batch, Box::new(done));
     }
 
-    /// Whether the object can have copies; why not, if not. If so, it does not move until they are
-    /// there, or the claim is dropped.
-    pub(crate) fn claim_for_copies(&self, uid: Uid) -> Result<(ClassId, Claim)> {
+    /// Whether the object can have copies; why not, if not; nothing if it has some. If so, it does
+    /// not move until they are there, or the claim is dropped.
+    pub(crate) fn claim_for_copies(&self, uid: Uid) -> Result<Option<(ClassId, Claim)>> {
         let here = self.registry.here();
+        if self.groups.borrow().by_object.contains_key(&uid) {
+            return Ok(None);
+        }
         let class = self.class_of(uid)?.ok_or_else(|| self.not_here(uid))?;
         let wrong = |detail: String| Err(SystemError::new(ErrorKind::BadOperation, detail));
         if self.registry.store.is_none() || self.catalog.borrow().volatile(uid).is_some() {
@@ -333,7 +336,7 @@ impl Shard {
         self.has_room_for_copy()?;
         self.groups.borrow_mut().joining.insert(uid);
         let shard = Some(self.handle.clone());
-        Ok((class, Claim { uid, shard }))
+        Ok(Some((class, Claim { uid, shard })))
     }
 
     /// A copy that is broken could not be made anew.
